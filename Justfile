@@ -1,0 +1,63 @@
+# Recipes for working on tallyd. `./justw` runs them with nothing installed but Python 3.11 or newer.
+
+set positional-arguments := true
+
+# List the recipes
+[private]
+default:
+    @{{ just_executable() }} --justfile {{ quote(justfile()) }} --list --unsorted
+
+# Make .venv and install everything named in requirements.lock (quick when nothing changed)
+setup:
+    @ops/python-env
+
+# Run the whole system here until Ctrl-C: servers, ingest, flush (ARGS go to `tallyd dev`)
+dev *ARGS: prepare-dev
+    @exec setpriv --pdeathsig TERM -- .venv/bin/tallyd dev "$@"
+
+[private]
+prepare-dev: setup
+    @ops/install-servers dev
+
+# Run the tests against real servers, installing what is missing (ARGS go to pytest)
+test *ARGS: setup
+    @ops/install-servers test
+    @exec .venv/bin/python -m pytest "$@"
+
+# Check style and likely mistakes
+lint: setup
+    .venv/bin/ruff check .
+    .venv/bin/ruff format --check .
+
+# Check the types, strictly
+types: setup
+    .venv/bin/mypy
+
+# Rewrite the sources in the one format, and fix what can be fixed
+fmt: setup
+    .venv/bin/ruff check --fix-only .
+    .venv/bin/ruff format .
+
+# Measure the speed on this machine
+bench: setup
+    @ops/install-servers test
+    .venv/bin/python -m bench
+
+# Check that nothing got slower, relative to what the same machine does bare
+bench-check: setup
+    @ops/install-servers test
+    .venv/bin/python -m bench --check
+
+# All that CI runs
+ci: lint types test bench-check
+
+# Make requirements.lock anew from pyproject.toml
+lock: setup
+    .venv/bin/python -m pip install --quiet uv
+    .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+        --all-extras --group tools --upgrade --output-file requirements.lock pyproject.toml
+
+# Remove what the recipes made, except the data of `tallyd dev` in .tallyd
+clean:
+    rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+    find . -name __pycache__ -type d -prune -exec rm -rf {} +

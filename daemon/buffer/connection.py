@@ -1,0 +1,228 @@
+"""Connections to Redis: ours for the scripts, redis-py's for looking around.
+
+`Connection` speaks RESP itself (hiredis packs and parses) because the hot path has one command and redis-py's layers cost
+as much as the rest of it together; the figures are in DESIGN.md. A reply that is late costs the connection: it is
+dropped, so no later caller can be handed an earlier caller's reply. Nothing is ever sent twice from here except after
+NOSCRIPT, which Redis answers before it runs anything.
+
+What fails raises StoreError; whether the script ran is then unknown unless the error is a `RefusedError`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import hiredis
+from redis.asyncio import Redis
+from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.maint_notifications import MaintNotificationsConfig
+
+from daemon.buffer import keys, scripts
+from daemon.buffer.layout import Layout
+from daemon.buffer.scripts import Script
+from daemon.config import RedisSection
+from daemon.errors import LayoutError, StoreError
+
+Arg = str | bytes | int
+
+
+class RefusedError(StoreError):
+    """Redis answered with an error before it wrote anything."""
+
+
+@contextlib.asynccontextmanager
+async def opened(section: RedisSection) -> AsyncIterator[Redis]:
+    """A redis-py client for whatever is no script: it sends every command once, and is closed at the end.
+
+    Raises StoreError for whatever goes wrong between it and the server.
+    """
+    options: dict[str, Any] = {}
+    if not section.url.startswith("unix:"):
+        # On TCP with RESP3, redis-py 8 skips its stale-connection check while these are on.
+        options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
+    timeout_s = section.timeout_ms / 1000
+    redis = Redis.from_url(
+        section.url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0), **options
+    )
+    try:
+        yield redis
+    except RedisError as error:
+        raise StoreError(f"Redis at {address_of(section.url)}: {error}") from None
+    finally:
+        await redis.aclose()
+
+
+def address_of(url: str) -> str:
+    """The address for messages: the URL without user and password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def _pack(command: tuple[Arg, ...]) -> bytes:
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows one-element tuples only
+    return packed
+
+
+class _Protocol(asyncio.Protocol):
+    """Writes commands and hands their replies, in order, to the futures that wait for them."""
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._transport: asyncio.Transport | None = None
+        self.lost: str | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none of asyncio's own classes
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not False:
+                future = self._waiting.popleft()
+                if not future.done():
+                    future.set_result(reply)
+        except (hiredis.ProtocolError, IndexError) as error:
+            self.drop(f"sent what is no reply ({error})")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.drop(str(exc) if exc else "closed the connection")
+
+    def send(self, packed: bytes) -> asyncio.Future[Any]:
+        future = asyncio.get_running_loop().create_future()
+        if self.lost is not None or self._transport is None:
+            future.set_exception(ConnectionError(self.lost or "not connected"))
+        else:
+            self._waiting.append(future)
+            self._transport.write(packed)
+        return future
+
+    def drop(self, why: str) -> None:
+        """Closes the connection and fails everyone who waits on it."""
+        if self.lost is None:
+            self.lost = why
+        if self._transport is not None:
+            self._transport.abort()
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(ConnectionError(self.lost))
+
+
+class Connection:
+    """Runs scripts and commands over one connection, which it opens when first needed and again after a loss.
+
+    Each new connection checks the layout first. After a failed attempt to connect, calls fail at once for
+    `reconnect_ms`. A call not answered within `timeout_ms` fails, and with it every other call on the connection.
+    """
+
+    def __init__(self, redis: RedisSection, layout: Layout) -> None:
+        self._url = redis.url
+        self._layout = layout
+        self._options: dict[str, Any] = dict(parse_url(redis.url))
+        self._timeout_s = redis.timeout_ms / 1000
+        self._reconnect_s = redis.reconnect_ms / 1000
+        self._protocol: _Protocol | None = None
+        self._connecting = asyncio.Lock()
+        self._failed_at = -1e9
+        self._failure = StoreError("")
+
+    async def command(self, *command: Arg) -> Any:
+        """Runs one command and returns its reply (bulk strings as bytes). Raises StoreError."""
+        protocol = self._protocol
+        if protocol is None or protocol.lost is not None:
+            protocol = await self.connect()
+        reply = await self._call(protocol, _pack(command))
+        if isinstance(reply, hiredis.ReplyError):
+            raise RefusedError(f"Redis at {address_of(self._url)} refused {command[0]!r}: {reply}")
+        return reply
+
+    async def run(self, script: Script, names: Sequence[str], args: Sequence[Arg]) -> Any:
+        """Runs a script with these KEYS and ARGV and returns its reply (bulk strings as bytes). Raises StoreError."""
+        protocol = self._protocol
+        if protocol is None or protocol.lost is not None:
+            protocol = await self.connect()
+        return await self._run(protocol, script, names, args)
+
+    async def ping(self) -> None:
+        """Raises StoreError unless Redis answers and its layout is ours."""
+        self._layout.verify(await self.run(scripts.LAYOUT, (keys.LAYOUT,), self._layout.script_args))
+
+    async def close(self) -> None:
+        if self._protocol is not None:
+            self._protocol.drop("closed")
+            self._protocol = None
+
+    async def _run(self, protocol: _Protocol, script: Script, names: Sequence[str], args: Sequence[Arg]) -> Any:
+        reply = await self._call(protocol, _pack(("EVALSHA", script.sha, len(names), *names, *args)))
+        if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+            reply = await self._call(protocol, _pack(("EVAL", script.source, len(names), *names, *args)))
+        if isinstance(reply, hiredis.ReplyError):
+            raise RefusedError(f"Redis at {address_of(self._url)} refused {script.name}: {reply}")
+        return reply
+
+    async def _call(self, protocol: _Protocol, packed: bytes) -> Any:
+        loop = asyncio.get_running_loop()
+        deadline = loop.call_later(self._timeout_s, protocol.drop, f"no reply within {self._timeout_s:g} s")
+        try:
+            return await protocol.send(packed)
+        except ConnectionError as error:
+            raise StoreError(f"Redis at {address_of(self._url)}: {error}") from None
+        finally:
+            deadline.cancel()
+
+    async def connect(self) -> _Protocol:
+        """Opens the connection unless it is open. Raises StoreError, LayoutError if Redis is laid out differently."""
+        async with self._connecting:
+            if self._protocol is not None and self._protocol.lost is None:
+                return self._protocol
+            now = asyncio.get_running_loop().time()
+            if now - self._failed_at < self._reconnect_s:
+                raise self._failure
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    self._protocol = await self._open()
+            except LayoutError as error:
+                self._failed_at, self._failure = now, error
+                raise
+            except (OSError, TimeoutError, StoreError) as error:
+                why = str(error) or "no answer in time"
+                self._failed_at = now
+                self._failure = StoreError(f"Redis at {address_of(self._url)} cannot be reached: {why}")
+                raise self._failure from None
+            return self._protocol
+
+    async def _open(self) -> _Protocol:
+        loop, options = asyncio.get_running_loop(), self._options
+        if "path" in options:
+            _, protocol = await loop.create_unix_connection(_Protocol, options["path"])
+        else:
+            secure = ssl.create_default_context() if self._url.startswith("rediss:") else None
+            _, protocol = await loop.create_connection(
+                _Protocol, options.get("host", "localhost"), options.get("port", 6379), ssl=secure
+            )
+        try:
+            if options.get("password"):
+                user = (options["username"],) if options.get("username") else ()
+                await self._handshake(protocol, "AUTH", *user, options["password"])
+            if options.get("db"):
+                await self._handshake(protocol, "SELECT", str(options["db"]))
+            self._layout.verify(await self._run(protocol, scripts.LAYOUT, (keys.LAYOUT,), self._layout.script_args))
+        except BaseException:
+            protocol.drop("handshake failed")
+            raise
+        return protocol
+
+    async def _handshake(self, protocol: _Protocol, *command: str) -> None:
+        reply = await protocol.send(_pack(command))
+        if isinstance(reply, hiredis.ReplyError):
+            raise StoreError(f"{command[0]} was refused: {reply}")

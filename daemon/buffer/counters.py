@@ -1,0 +1,166 @@
+"""The counters of one shard in Redis: ingest, claim, ack, settle. One method a script; the protocol is in `lua/`."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from daemon.buffer import scripts
+from daemon.buffer.connection import Connection
+from daemon.buffer.keys import shard_keys
+from daemon.domain.action import Effect
+from daemon.domain.event import Event
+
+EVENTS_PER_BUCKET = 122
+"""What a bucket of the dedupe memory is laid out for; `ingest.lua` has the same number and its reason."""
+
+_BITS_MIN, _BITS_MAX = 4, 28
+_digest_parts = struct.Struct("<qI4x").unpack
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[str | int]).decode
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """What one client sent: the address its rate limit is counted for ("": not limited) and its admitted events."""
+
+    address: str
+    events: Sequence[Event]
+
+
+class Limits(NamedTuple):
+    """What `ingest` is told besides the events."""
+
+    rate_per_minute: int
+    window_s: int
+    events_per_window: int
+
+
+class Claim(NamedTuple):
+    """A frozen batch. `amounts`: entity key → (field, amount) pairs, as text. `again`: it was handed out before."""
+
+    seq: int
+    amounts: list[tuple[str, list[tuple[str, str]]]]
+    again: bool
+    dirty_left: int
+
+
+class Busy(NamedTuple):
+    """Another flusher holds the batch in flight for this much longer."""
+
+    left_ms: int
+
+
+class Empty(NamedTuple):
+    """Nothing was claimed. `dirty_left` can be above 0 only if entities without counts were dropped."""
+
+    dirty_left: int
+
+
+def dedupe_bits(events_per_window: int) -> int:
+    """Bits of a bucket's number so that this many events fill buckets to about EVENTS_PER_BUCKET."""
+    return min(_BITS_MAX, max(_BITS_MIN, math.ceil(math.log2(max(1, events_per_window / EVENTS_PER_BUCKET)))))
+
+
+class Counters:
+    """The counters of one shard. Methods raise StoreError when Redis does not do what it was asked."""
+
+    def __init__(self, connection: Connection, shard: int, limits: Limits) -> None:
+        keys = shard_keys(shard)
+        self.shard = shard
+        self._connection = connection
+        self._ingest_keys = (
+            keys.dirty, keys.ledger, keys.seen, keys.counters_prefix, keys.rate_prefix, keys.aside_prefix
+        )  # fmt: skip
+        self._ingest_args = (limits.rate_per_minute, limits.window_s, dedupe_bits(limits.events_per_window))
+        self._claim_keys = (keys.dirty, keys.claim, keys.counters_prefix, keys.ledger, keys.aside_prefix)
+        self._ack_keys = (keys.claim, keys.replica, keys.ledger, keys.aside_prefix)
+        self._keys = keys
+
+    async def ingest(self, requests: Sequence[Request]) -> list[int]:
+        """Counts the events of these requests in one round trip.
+
+        Returns per request the events counted (the others were duplicates), or minus the milliseconds to wait if its
+        address is over its limit. After a StoreError that is no RefusedError the outcome is unknown; repeating is safe.
+        """
+        reply: list[int] = await self._connection.run(
+            scripts.INGEST, self._ingest_keys, (_encode(requests), *self._ingest_args)
+        )
+        return reply
+
+    async def claim(
+        self, *, owner: str, floor: int, lease_ms: int, entities_max: int, fields_max: int, us_max: int
+    ) -> Claim | Busy | Empty:
+        """The batch in flight, or a new one. Repeatable: the same batch comes back until it is acknowledged."""
+        reply: list[Any] = await self._connection.run(
+            scripts.CLAIM, self._claim_keys, (owner, lease_ms, floor, entities_max, fields_max, us_max)
+        )
+        match reply:
+            case [b"empty", left]:
+                return Empty(left)
+            case [b"busy", left_ms]:
+                return Busy(left_ms)
+            case [status, seq, payload, left]:
+                return Claim(int(seq), await self._unfold(seq, payload), status == b"again", left)
+        raise AssertionError(f"claim.lua returned {reply!r:.100}")
+
+    async def ack(self, seq: int, booked: Sequence[tuple[str, int]], due: Sequence[str]) -> bool:
+        """Forgets the batch `seq`, booking ledger amounts and listing entities due for MySQL in the same step.
+
+        Returns False, and changes nothing, if that batch is not in flight (any more).
+        """
+        flat = [text for field, amount in booked for text in (field, str(amount))]
+        return bool(await self._connection.run(scripts.ACK, self._ack_keys, (seq, _pack(flat), _pack(due))))
+
+    async def dirty(self) -> int:
+        """How many entities have live counts."""
+        return int(await self._connection.command("SCARD", self._keys.dirty))
+
+    async def due(self, rows_max: int) -> list[tuple[str, str]]:
+        """The entities that are longest behind in MySQL, with their scores as `settle` wants them."""
+        flat: list[bytes] = await self._connection.command("ZRANGE", self._keys.replica, 0, rows_max - 1, "WITHSCORES")
+        texts = [part.decode(errors="backslashreplace") for part in flat]
+        return list(zip(texts[::2], texts[1::2], strict=True))
+
+    async def settle(self, entities: Sequence[tuple[str, str]]) -> int:
+        """Takes (entity, score) pairs off the replica list unless they became due again. Returns how many."""
+        flat = [text for pair in entities for text in pair]
+        return int(await self._connection.run(scripts.SETTLE, (self._keys.replica,), (_pack(flat),)))
+
+    async def _unfold(self, seq: bytes, payload: bytes) -> list[tuple[str, list[tuple[str, str]]]]:
+        try:
+            flat = _unpack(payload)
+        except UnicodeDecodeError:  # a foreign value: look at each string by itself
+            raw: list[Any] = await self._connection.run(scripts.UNFOLD, (self._keys.claim,), (seq,))
+            flat = [part.decode(errors="backslashreplace") if isinstance(part, bytes) else part for part in raw]
+        return list(_entities(flat))
+
+
+def _entities(flat: list[Any]) -> Any:
+    at = 0
+    while at < len(flat):
+        entity, n = flat[at], flat[at + 1]
+        pairs = flat[at + 2 : at + 2 + 2 * n]
+        yield entity, list(zip(pairs[::2], pairs[1::2], strict=True))
+        at += 2 + 2 * n
+
+
+def _encode(requests: Sequence[Request]) -> bytes:
+    """The call as `ingest.lua` reads it: each distinct effect once, then the requests and events, flat."""
+    numbers: dict[Effect, int] = {}
+    items: list[str | int] = []
+    for request in requests:
+        items += (request.address, len(request.events))
+        for event in request.events:
+            number = numbers.get(event.effect)
+            if number is None:
+                number = numbers[event.effect] = len(numbers) + 1
+            # 128 bits of the event id: 64 are the member, 32 choose its bucket.
+            member, bucket = _digest_parts(hashlib.blake2b(event.event_id.encode(), digest_size=16).digest())
+            items += (bucket, str(member), event.entity, number)
+    effects = [[text for increment in effect.increments for text in increment] for effect in numbers]
+    return _pack((effects, items))

@@ -1,0 +1,49 @@
+"""The layout: what a daemon's configuration must agree on with the data in Redis before it may touch any of it.
+
+Checked on every new connection (`connection.Connection`), so that neither a wrong configuration nor a Redis that was
+exchanged or emptied under a running daemon goes unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from daemon.buffer import keys
+from daemon.config import Config
+from daemon.errors import LayoutError
+
+FORMAT = 1
+"""Version of the keys and values described in DESIGN.md."""
+
+
+class Layout:
+    """The layout a configuration asks for."""
+
+    def __init__(self, config: Config) -> None:
+        self._wanted = {
+            "format": str(FORMAT),
+            "shards": str(config.redis.shards),
+            "dedupe_window_s": str(config.dedupe.window_s),
+        }
+
+    @property
+    def script_args(self) -> list[str]:
+        """What `layout.lua` writes if Redis has no layout yet."""
+        return [text for pair in self._wanted.items() for text in pair]
+
+    def verify(self, reply: Sequence[bytes]) -> None:
+        """Raises LayoutError, naming the way out, if what `layout.lua` returned is another layout."""
+        texts = [part.decode(errors="backslashreplace") for part in reply]
+        found = dict(zip(texts[::2], texts[1::2], strict=True))
+        differing = [
+            f"  {name}: Redis has {found.get(name, 'nothing')}, the configuration says {value}"
+            for name, value in self._wanted.items()
+            if found.get(name) != value
+        ]
+        if differing:
+            raise LayoutError(
+                f"Redis is laid out differently ({keys.LAYOUT}):\n" + "\n".join(differing) + "\n"
+                "Either put redis.shards and dedupe.window_s back to what Redis has; or change the layout: stop every"
+                " daemon, run `tallyd flush --once` with the old configuration until it counts 0 entities,"
+                f" `redis-cli DEL {keys.LAYOUT}`, and start with the new one (event ids seen before are then forgotten)."
+            )

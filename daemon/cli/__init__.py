@@ -1,0 +1,48 @@
+"""The command line: one file a group of commands; this one puts them together and turns errors into exit codes."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from daemon import __version__
+from daemon.cli.dev import dev
+from daemon.cli.serve import flush, ingest
+from daemon.cli.settings import show_config
+from daemon.cli.show import series, status, top
+from daemon.cli.stack import app as stack
+from daemon.errors import TallydError
+
+app = typer.Typer(
+    name="tallyd",
+    help="Counts things that happen to entities, at high volume, exactly once.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+app.command("dev")(dev)
+app.add_typer(stack, name="stack")
+app.command("ingest")(ingest)
+app.command("flush")(flush)
+app.command("status")(status)
+app.command("top")(top)
+app.command("series")(series)
+app.command("config")(show_config)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: bool = typer.Option(False, "--version", help="Print the version.")) -> None:
+    if version:
+        typer.echo(f"tallyd {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Exit codes: 0 done, 1 the check or the work failed, 2 wrong usage or configuration."""
+    try:
+        app()
+    except TallydError as error:
+        print(f"tallyd: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

@@ -1,0 +1,53 @@
+"""The options several commands share, and how a command reads its configuration from them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import typer
+
+from daemon import config as configuration
+from daemon.config import Config
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Configuration file. Default: TALLYD_CONFIG, else ./tallyd.toml."),
+]
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", help="Folder of the embedded stack to use (see `tallyd stack`)."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+T = TypeVar("T")
+
+
+def print_json(value: object) -> None:
+    """Machine-readable output of a command, on standard output."""
+    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def load(config: Path | None, data: Path | None) -> Config:
+    """The configuration a command runs with. Raises ConfigError."""
+    return configuration.load(config, data=data)
+
+
+def export(config: Path | None, loaded: Config) -> None:
+    """Leaves in the environment what worker processes need to load the same configuration."""
+    if config is not None:
+        os.environ[configuration.ENV_CONFIG] = str(config.resolve())
+    for store in ("redis", "mongo", "mysql"):
+        os.environ[f"{configuration.ENV_PREFIX}{store.upper()}__URL"] = getattr(loaded, store).url
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a command's asynchronous part on uvloop."""
+    import uvloop  # here, so that `--help` does not pay for it
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)

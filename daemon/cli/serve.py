@@ -1,0 +1,149 @@
+"""`tallyd ingest` and `tallyd flush`: the two daemons."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from daemon import config as configuration
+from daemon import lifecycle, log
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, export, load, print_json, run
+from daemon.config import Config, require
+
+if TYPE_CHECKING:
+    from daemon.flush.flusher import Flushed
+
+BACKLOG_CONNECTIONS = 4_096
+BACKPRESSURE_CONNECTIONS = 65_536
+"""Granian counts connections, idle ones too; the cap on requests is `http.requests_in_flight_max`."""
+
+_log = logging.getLogger(__name__)
+
+
+def ingest(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. Default: http.host.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Port. Default: http.port.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes. Default: http.workers.")] = None,
+) -> None:
+    """Take events over HTTP and count them in Redis, until SIGTERM or Ctrl-C.
+
+    Example: `tallyd ingest --data .tallyd --port 8080 --workers 2`
+    """
+    for key, value in (("HOST", host), ("PORT", port), ("WORKERS", workers)):
+        if value is not None:
+            os.environ[f"{configuration.ENV_PREFIX}HTTP__{key}"] = str(value)
+    loaded = load(config, data)
+    require(loaded, "redis")
+    export(config, loaded)
+    log.configure(loaded.log.level, loaded.log.format)
+    _serve(loaded)
+
+
+def _serve(config: Config) -> None:
+    metrics_dir = tempfile.mkdtemp(prefix="tallyd-metrics-")
+    # Read by prometheus_client when a worker imports it; the workers are new processes.
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
+    from granian import Granian
+    from granian.constants import HTTPModes, Interfaces, Loops
+    from granian.http import HTTP1Settings
+
+    try:
+        Granian(
+            "daemon.ingest.app:create",
+            factory=True,
+            interface=Interfaces.ASGI,
+            address=config.http.host,
+            port=config.http.port,
+            workers=config.http.workers,
+            loop=Loops.uvloop,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(max_buffer_size=config.http.header_bytes_max),
+            websockets=False,
+            backlog=BACKLOG_CONNECTIONS,
+            backpressure=BACKPRESSURE_CONNECTIONS,
+            workers_kill_timeout=config.http.drain_timeout_s,
+            log_access=False,
+        ).serve()
+    finally:
+        shutil.rmtree(metrics_dir, ignore_errors=True)
+
+
+def flush(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Drain everything, print what was done, and end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write what was counted to MongoDB and MySQL: in a loop until SIGTERM or Ctrl-C, or --once.
+
+    Example: `tallyd flush --once --data .tallyd`
+    """
+    loaded = load(config, data)
+    log.configure(loaded.log.level, loaded.log.format)
+    if not once:
+        run(_flush_loop(loaded))
+        return
+    done = run(_flush_once(loaded))
+    if as_json:
+        print_json(dataclasses.asdict(done))
+        return
+    print(
+        f"{done.entities} entities in {done.claims} claims: {done.documents} documents written, {done.already} skipped"
+        f" (held this claim already), {done.dead} to the dead letters. {_replica_words(loaded, done)}"
+        f" {done.seconds:.2f} seconds."
+    )
+
+
+def _replica_words(config: Config, done: Flushed) -> str:
+    if not config.mysql.url:
+        return "No replica (mysql.url is not set)."
+    return f"{done.rows} replica rows set, {done.missing} entities without a row."
+
+
+async def _flush_once(config: Config) -> Flushed:
+    from daemon.flush.flusher import Flusher
+
+    flusher = Flusher(config)
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task("Flushing", total=None)
+            return await flusher.once(
+                lambda done: bar.update(
+                    task, description=f"{done.entities:,} entities, {done.documents:,} documents, {done.rows:,} rows"
+                )
+            )
+    finally:
+        await flusher.close()
+
+
+async def _flush_loop(config: Config) -> None:
+    from prometheus_client import start_http_server
+
+    from daemon.flush.flusher import Flusher
+
+    flusher = Flusher(config)
+    lifecycle.on_stop_signal(flusher.stop)
+    if config.flush.metrics_port:
+        start_http_server(config.flush.metrics_port, "127.0.0.1")
+    try:
+        await flusher.run(
+            ready=lambda: _log.info(
+                "Flushing every %g s or at %d dirty entities; MySQL replica %s.",
+                config.flush.interval_s, config.flush.threshold, "on" if config.mysql.url else "off (mysql.url is not set)",
+            )
+        )  # fmt: skip
+        _log.info("Stopped. What is still in Redis is flushed at the next start.")
+    finally:
+        await flusher.close()

@@ -1,0 +1,176 @@
+"""`tallyd status`, `tallyd top` and `tallyd series`: what was counted, and how far along it is."""
+
+from __future__ import annotations
+
+import datetime as dt
+from enum import Enum
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
+from daemon.config import Config, domain_counters, require
+from daemon.domain.entity import Entity
+from daemon.errors import ConfigError
+
+SERIES_POINTS_DEFAULT = {"daily": 30, "weekly": 12, "monthly": 12, "yearly": 5}
+DAYS_OF = {"daily": 1, "weekly": 7, "monthly": 31, "yearly": 366}
+
+
+class Bucket(str, Enum):
+    """Choices of `--bucket`."""
+
+    DAILY = "daily"
+    WEEKLY = "weekly"
+    MONTHLY = "monthly"
+    YEARLY = "yearly"
+
+
+def status(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Show per shard what is dirty, in flight (and for how long), due for MySQL, and when it was last flushed.
+
+    Example: `tallyd status --data .tallyd`
+    """
+    from daemon.read.status import read_status
+
+    loaded = load(config, data)
+    require(loaded, "redis", "mongo")
+    found = run(read_status(loaded))
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+        return
+    table = Table("shard", "dirty", "in flight", "age", "replica due", "last flush")
+    for shard in found.shards:
+        table.add_row(
+            str(shard.shard),
+            f"{shard.dirty:,}",
+            f"{shard.in_flight:,}",
+            _age(shard.in_flight_age_s),
+            f"{shard.replica_due:,}" if loaded.mysql.url else "off",
+            f"{_age(shard.last_flush_age_s)} ago" if shard.last_flush_age_s is not None else "never",
+        )
+    console = Console()
+    console.print(table)
+    sums = Table("counter", "accepted", "duplicate", "flushed", "dead")
+    columns = ("accepted", "duplicate", "flushed", "dead")
+    names = sorted({field.partition(":")[2] for shard in found.shards for field in shard.ledger} - {""})
+    for name in names:
+        sums.add_row(name, *(f"{sum(s.ledger.get(f'{column}:{name}', 0) for s in found.shards):,}" for column in columns))
+    if names:
+        console.print(sums)
+    aside = sum(shard.ledger.get("aside", 0) for shard in found.shards)
+    if aside:
+        console.print(f"{aside} foreign values were moved out of the way in Redis (keys anl:{{shard}}:aside:*).")
+    if found.mongo_error:
+        console.print(f"MongoDB does not answer: {found.mongo_error}", style="red")
+    elif found.dead_letters:
+        console.print(f"{found.dead_letters} dead letters (collection analytics_dead_letters).", style="red")
+
+
+def top(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    domain: Annotated[str | None, typer.Option(help="Domain. Default: the first configured.")] = None,
+    entity_type: Annotated[str | None, typer.Option("--type", help="Entity type. Default: the domain's first.")] = None,
+    counter: Annotated[str, typer.Option(help="Counter to order by.")] = "view",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the most counted entities of a counter, out of MongoDB's totals.
+
+    Example: `tallyd top --domain jav --type movie --counter view --limit 5`
+    """
+    from daemon.read import rollups
+    from daemon.sinks.mongo import MongoSink
+
+    loaded = load(config, data)
+    require(loaded, "mongo")
+    domain, entity_type = _chosen(loaded, domain, entity_type)
+    if counter not in domain_counters(loaded, domain):
+        raise ConfigError(
+            f"--counter: domain {domain!r} has no counter {counter!r}; it has: {', '.join(domain_counters(loaded, domain))}."
+        )
+
+    async def read() -> list[dict[str, object]]:
+        mongo = MongoSink(loaded.mongo)
+        try:
+            return await rollups.top(mongo, domain, entity_type, counter, limit)
+        finally:
+            await mongo.close()
+
+    rows = run(read())
+    if as_json:
+        print_json(rows)
+        return
+    table = Table("#", entity_type, counter)
+    for place, row in enumerate(rows, start=1):
+        table.add_row(str(place), str(row["entity_id"]), f"{row[counter]:,}")
+    Console().print(table)
+
+
+def series(
+    entity_id: Annotated[str, typer.Argument(help="The entity's id.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    domain: Annotated[str | None, typer.Option(help="Domain. Default: the first configured.")] = None,
+    entity_type: Annotated[str | None, typer.Option("--type", help="Entity type. Default: the domain's first.")] = None,
+    bucket: Annotated[Bucket, typer.Option(help="Size of a bucket.")] = Bucket.DAILY,
+    first: Annotated[dt.datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")] = None,
+    last: Annotated[dt.datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one entity's counters bucket by bucket, out of MongoDB, zero where nothing was counted.
+
+    Example: `tallyd series 0f8fad5b-d9cb-469f-a165-70867728950e --bucket weekly --from 2026-01-01 --to 2026-03-31`
+    """
+    from daemon.read import rollups
+    from daemon.sinks.mongo import MongoSink
+
+    loaded = load(config, data)
+    require(loaded, "mongo")
+    domain, entity_type = _chosen(loaded, domain, entity_type)
+    to_day = last.date() if last else dt.datetime.now(dt.UTC).date()
+    from_day = first.date() if first else to_day - dt.timedelta(DAYS_OF[bucket.value] * (SERIES_POINTS_DEFAULT[bucket.value] - 1))
+    if from_day > to_day:
+        raise ConfigError(f"--from {from_day} is after --to {to_day}.")
+    if (to_day - from_day).days // DAYS_OF[bucket.value] >= rollups.POINTS_MAX:
+        raise ConfigError(f"--from, --to: a series has at most {rollups.POINTS_MAX} points; choose a larger --bucket.")
+    counters = domain_counters(loaded, domain)
+    kind = rollups.BUCKET_KINDS[bucket.value]
+
+    async def read() -> list[dict[str, object]]:
+        mongo = MongoSink(loaded.mongo)
+        try:
+            return await rollups.series(mongo, Entity(domain, entity_type, entity_id), kind, counters, from_day, to_day)
+        finally:
+            await mongo.close()
+
+    points = run(read())
+    if as_json:
+        print_json(points)
+        return
+    assert kind.bucket_field is not None
+    table = Table(kind.bucket_field, *counters, title=f"{domain}:{entity_type}:{entity_id}")
+    for point in points:
+        table.add_row(str(point[kind.bucket_field]), *(f"{point[counter]:,}" for counter in counters))
+    Console().print(table)
+
+
+def _chosen(config: Config, domain: str | None, entity_type: str | None) -> tuple[str, str]:
+    """The domain and entity type asked for, or the first configured ones. Raises ConfigError if there is no such."""
+    name = domain or next(iter(config.domains))
+    if name not in config.domains:
+        raise ConfigError(f"--domain: there is no {name!r}; configured: {', '.join(config.domains)}.")
+    types = config.domains[name].entity_types
+    if entity_type is not None and entity_type not in types:
+        raise ConfigError(f"--type: domain {name!r} has no {entity_type!r}; it has: {', '.join(types)}.")
+    return name, entity_type or types[0]
+
+
+def _age(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds:.1f} s" if seconds < 120 else str(dt.timedelta(seconds=int(seconds)))

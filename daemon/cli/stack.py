@@ -1,0 +1,74 @@
+"""`tallyd stack up|down|status`: the embedded servers as a command. The work is in `daemon.stack.stack`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import typer
+
+DEFAULT_DATA_DIR = Path(".tallyd")
+
+app = typer.Typer(help="Start and stop private Redis, MongoDB and MariaDB servers on loopback.", no_args_is_help=True)
+
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Where the servers keep their data and logs.")]
+
+
+@app.command()
+def up(data: Data = DEFAULT_DATA_DIR) -> None:
+    """Start the servers that aren't running, on free ports, and write where they are into DIR/stack.json.
+
+    They run on after this command ends, until `tallyd stack down`. A server that died is started again on the port it
+    had. Without MariaDB on this machine the rest is started, and the replica sync is off. TALLYD_STACK_REDIS_SERVER,
+    TALLYD_STACK_MONGOD and TALLYD_STACK_MARIADBD choose other programs than those found (empty: as if not installed).
+
+    Example: `tallyd stack up --data ./.tallyd`
+    """
+    from daemon.stack import stack
+
+    raised = asyncio.run(stack.bring_up(data))
+    typer.echo(f"started {', '.join(raised.started)}" if raised.started else "already up")
+    for name in raised.info.pids:
+        typer.echo(f"  {name:<6} {raised.info.url(name)}")
+    for server in raised.absent:
+        typer.echo(server.absence)
+
+
+@app.command()
+def down(data: Data = DEFAULT_DATA_DIR) -> None:
+    """Stop the servers of DIR, cleanly, and remove DIR/stack.json. What they stored stays for the next `up`.
+
+    Only processes that run on DIR are stopped, whatever pids the file names.
+
+    Example: `tallyd stack down --data ./.tallyd`
+    """
+    from daemon.stack import stack
+
+    stopped = stack.down(data)
+    typer.echo(f"stopped {', '.join(stopped)}" if stopped else "was not up")
+
+
+@app.command()
+def status(
+    data: Data = DEFAULT_DATA_DIR,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+) -> None:
+    """Show which servers of DIR are running, where they listen and where they log. Exit code 1 unless all run.
+
+    A server for which no program is installed is shown as absent; for MariaDB, which is optional, that is no failure.
+
+    Example: `tallyd stack status --data ./.tallyd --json`
+    """
+    from daemon.stack import stack
+
+    servers = stack.status(data)
+    complete = stack.is_complete(servers)
+    if as_json:
+        state = {"data": str(data.resolve()), "complete": complete, "servers": {each.name: each for each in servers}}
+        typer.echo(msgspec.json.format(msgspec.json.encode(state), indent=2).decode())
+    else:
+        for each in servers:
+            typer.echo(f"{each.name:<6} {each.state:<8} {each.url or '-':<40} {each.log}")
+    raise typer.Exit(0 if complete else 1)

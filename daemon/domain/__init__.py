@@ -1,0 +1,1 @@
+"""Pure values: entities, events, actions, counters, buckets. No I/O, no clock, no configuration file."""

@@ -1,0 +1,61 @@
+"""The five rollups: totals and the four buckets, and what one claim adds to their documents. Pure values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import NamedTuple
+
+from daemon.domain.entity import Entity
+
+
+class Kind(NamedTuple):
+    """One of the five rollups: its name, and the document field that holds the bucket (None: no bucket)."""
+
+    name: str
+    bucket_field: str | None
+
+    @property
+    def collection(self) -> str:
+        return f"analytics_entity_{self.name}"
+
+
+TOTALS = Kind("totals", None)
+DAILY = Kind("daily", "date")
+WEEKLY = Kind("weekly", "week")
+MONTHLY = Kind("monthly", "month")
+YEARLY = Kind("yearly", "year")
+
+KINDS = (TOTALS, DAILY, WEEKLY, MONTHLY, YEARLY)
+
+
+class Document(NamedTuple):
+    """What one claim adds to one document. `id` is the entity key, with the bucket where there is one."""
+
+    id: str
+    entity: Entity
+    bucket: str | None
+    deltas: dict[str, int]
+
+
+class Malformed(NamedTuple):
+    """An amount under a key or field that is not ours."""
+
+    entity: str
+    field: str
+    amount: str
+
+
+class Rollup(NamedTuple):
+    """`documents`: per kind, in the order of KINDS."""
+
+    documents: dict[Kind, list[Document]]
+    malformed: list[Malformed]
+
+    def sums(self, only: Collection[str] | None = None) -> dict[str, int]:
+        """Amount per counter, of all totals documents or only of those with these ids."""
+        sums: dict[str, int] = {}
+        for document in self.documents[TOTALS]:
+            if only is None or document.id in only:
+                for counter, amount in document.deltas.items():
+                    sums[counter] = sums.get(counter, 0) + amount
+        return sums

@@ -1,0 +1,31 @@
+"""The errors tallyd raises on purpose, each with the exit code its command ends with.
+
+Raised anywhere, caught in one place (`daemon.cli`), which prints the message without a traceback. A message says what
+is wrong and what to do about it. Expected outcomes (a duplicate, a rejected event) are values, never exceptions.
+"""
+
+from __future__ import annotations
+
+
+class TallydError(Exception):
+    """Something tallyd can explain. `exit_code`: 1, the check or the work failed."""
+
+    exit_code = 1
+
+
+class ConfigError(TallydError):
+    """The configuration or the command line is wrong; the message lists every problem with its key."""
+
+    exit_code = 2
+
+
+class StackError(TallydError):
+    """A server of the embedded stack could not be found, started or stopped."""
+
+
+class StoreError(TallydError):
+    """Redis, MongoDB or MySQL did not answer, or answered with an error; the message names the store and its address."""
+
+
+class LayoutError(ConfigError, StoreError):
+    """`anl:layout` in Redis was written by a daemon with another shard count, dedupe window or format."""

@@ -1,0 +1,107 @@
+"""One shard's way from Redis to MongoDB: claim → rollup → five bulk writes → ack. Exactly once, wherever it dies.
+
+What holds if the process dies, or a reply is lost, after each step of `apply_next`:
+
+    floor, claim   the batch is in flight; whoever asks after the lease gets the same one under the same seq
+    build          the same
+    raise_floor    the floor names a seq that will be applied by whoever takes the batch
+    write          some documents hold the seq; the next attempt leaves those alone (E11000) and writes the others
+    bury           the same; dead letters have ids of their own, and the next attempt skips the documents they name
+    ack            done; after a lost reply the next claim finds nothing in flight, or a newer batch
+
+A second flusher beside this one changes nothing of that: both apply the same payload under the same seq.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from daemon.buffer.counters import Busy, Claim, Counters, Empty
+from daemon.config import Flush
+from daemon.domain.rollup import TOTALS, Rollup
+from daemon.flush.rollup import build
+from daemon.sinks.mongo import MongoSink
+from daemon.sinks.outcome import SinkResult
+
+_log = logging.getLogger(__name__)
+
+
+class Applied(NamedTuple):
+    """One claim that was applied and acknowledged."""
+
+    entities: int
+    documents: SinkResult
+    dead: int
+    """Documents and foreign values that went to the dead letters."""
+    dirty_left: int
+
+
+class Drain:
+    """Drains one shard. Methods raise StoreError; calling them again is always safe."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        mongo: MongoSink,
+        flush: Flush,
+        *,
+        owner: str,
+        zeros: Mapping[str, Collection[str]],
+        mapped: Collection[tuple[str, str]],
+    ) -> None:
+        """`owner`: unique to this process. `zeros`: per domain, its counters. `mapped`: the (domain, entity type) that
+        have a MySQL table."""
+        self._counters = counters
+        self._mongo = mongo
+        self._flush = flush
+        self._owner = owner
+        self._zeros = zeros
+        self._mapped = mapped
+
+    async def apply_next(self) -> Applied | Busy | Empty:
+        """Applies the batch in flight, or the next one."""
+        shard, mongo = self._counters.shard, self._mongo
+        floor = await mongo.floor(shard)
+        claim = await self._counters.claim(
+            owner=self._owner,
+            floor=floor,
+            lease_ms=self._flush.lease_ms,
+            entities_max=self._flush.claim_entities_max,
+            fields_max=self._flush.claim_fields_max,
+            us_max=self._flush.claim_us_max,
+        )
+        if not isinstance(claim, Claim):
+            return claim
+        rollup = build(claim.amounts)
+        buried = await mongo.buried(shard, claim.seq) if claim.again else set()
+        await mongo.raise_floor(shard, claim.seq)
+        result = await mongo.write(rollup, claim.seq, self._zeros, buried)
+        if result.failures or rollup.malformed:
+            await mongo.bury(shard, claim.seq, rollup, result.failures)
+            _log.error(
+                "Shard %d, claim %d: %d documents could not be written and %d values in Redis are not ours; they are in"
+                " the dead letters, the rest went on.",
+                shard, claim.seq, len(result.failures), len(rollup.malformed),
+            )  # fmt: skip
+        dead_ids = {failure.id for failure in result.failures if failure.target == TOTALS.collection}
+        dead_ids |= {id_ for collection, id_ in buried if collection == TOTALS.collection}
+        await self._counters.ack(claim.seq, _booked(rollup, dead_ids), self._due(rollup, dead_ids))
+        return Applied(
+            len(claim.amounts), result, len(result.failures) + len(rollup.malformed), claim.dirty_left
+        )
+
+    def _due(self, rollup: Rollup, dead_ids: Collection[str]) -> list[str]:
+        return [
+            document.id
+            for document in rollup.documents[TOTALS]
+            if document.id not in dead_ids and (document.entity.domain, document.entity.type) in self._mapped
+        ]
+
+
+def _booked(rollup: Rollup, dead_ids: Collection[str]) -> list[tuple[str, int]]:
+    """The ledger entries of a claim: what its totals took, and what went to the dead letters instead."""
+    flushed, dead = rollup.sums(), rollup.sums(dead_ids) if dead_ids else {}
+    booked = [(f"flushed:{counter}", amount - dead.get(counter, 0)) for counter, amount in flushed.items()]
+    return booked + [(f"dead:{counter}", amount) for counter, amount in dead.items()]

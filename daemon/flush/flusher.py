@@ -1,0 +1,237 @@
+"""The flush daemon's loops: when each shard is drained and synced, and what happens when a store is away.
+
+A shard is flushed when `threshold` entities are dirty or `interval_s` has passed, then until it is empty. A failure is
+logged, counted and waited out; it never ends the loop. MongoDB and MySQL have a loop each, so neither delays the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from daemon import metrics
+from daemon.buffer.connection import Connection
+from daemon.buffer.counters import Busy, Counters, Empty, Limits
+from daemon.buffer.layout import Layout
+from daemon.config import Config, domain_counters, effective_actions, replica_tables, require
+from daemon.errors import LayoutError, StoreError
+from daemon.flush.drain import Applied, Drain
+from daemon.flush.replica import Replica
+from daemon.sinks.mongo import MongoSink
+from daemon.sinks.mysql import LockHeldError, MysqlSink
+
+BUSY_POLL_MS_MAX = 1_000
+LOCK_HELD_PAUSE_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Flushed:
+    """What a run of `flush --once` did. `missing`: entities without a row in MySQL."""
+
+    claims: int = 0
+    entities: int = 0
+    documents: int = 0
+    already: int = 0
+    dead: int = 0
+    rows: int = 0
+    missing: int = 0
+    seconds: float = 0.0
+
+    def add_claim(self, applied: Applied) -> None:
+        self.claims += 1
+        self.entities += applied.entities
+        self.documents += applied.documents.applied
+        self.already += applied.documents.already
+        self.dead += applied.dead
+
+
+@dataclass
+class Shard:
+    """One shard's connection and work. `synced` wakes the replica loop."""
+
+    counters: Counters
+    drain: Drain
+    replica: Replica | None
+    synced: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Flusher:
+    """Owns the connections. `once` and `run` are the two ways to use it; `close` ends it."""
+
+    def __init__(self, config: Config) -> None:
+        require(config, "redis", "mongo")
+        self._config = config
+        self._flush = config.flush
+        self._mongo = MongoSink(config.mongo)
+        self._mysql = [MysqlSink(config.mysql) for _ in range(config.redis.shards)] if config.mysql.url else []
+        self._connections: list[Connection] = []
+        self._stopping = asyncio.Event()
+        self.shards = [self._shard(number) for number in range(config.redis.shards)]
+
+    def _shard(self, number: int) -> Shard:
+        config, tables = self._config, replica_tables(self._config)
+        connection = Connection(config.redis, Layout(config))
+        self._connections.append(connection)
+        counters = Counters(connection, number, Limits(0, config.dedupe.window_s, config.dedupe.events_per_window))
+        drain = Drain(
+            counters,
+            self._mongo,
+            config.flush,
+            owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            zeros={domain: domain_counters(config, domain) for domain in config.domains},
+            mapped=tables.keys(),
+        )
+        replica = None
+        if self._mysql:
+            replica = Replica(counters, self._mongo, self._mysql[number], tables, config.mysql.rows_max)
+        return Shard(counters, drain, replica)
+
+    async def close(self) -> None:
+        for connection in self._connections:
+            await connection.close()
+        for mysql in self._mysql:
+            await mysql.close()
+        await self._mongo.close()
+
+    async def prepare(self) -> None:
+        """Checks the layout and creates the indexes. Raises LayoutError or StoreError."""
+        for connection in self._connections:
+            await connection.connect()
+        await self._mongo.ensure_indexes(
+            {counter for action in effective_actions(self._config).values() for counter in action.counters}
+        )
+
+    async def once(self, progress: Callable[[Flushed], None] = lambda _: None) -> Flushed:
+        """Drains every shard and the replica list until nothing is left. Raises StoreError at the first failure."""
+        await self.prepare()
+        done, started = Flushed(), time.perf_counter()
+        for shard in self.shards:
+            while not isinstance(step := await self._apply(shard), Empty):
+                if isinstance(step, Busy):
+                    _log.info("Another flusher holds shard %d's batch; waiting for it.", shard.counters.shard)
+                    await asyncio.sleep(min(step.left_ms, BUSY_POLL_MS_MAX) / 1000)
+                    continue
+                done.add_claim(step)
+                progress(done)
+            more = shard.replica is not None
+            while more:
+                assert shard.replica is not None
+                synced = await shard.replica.sync_next()
+                done.rows += synced.rows.applied
+                done.missing += synced.rows.missing
+                more = synced.more
+                progress(done)
+        done.seconds = time.perf_counter() - started
+        return done
+
+    async def run(self, ready: Callable[[], None]) -> None:
+        """Flushes until `stop`. A claim under way is finished; a new one is not begun. Raises LayoutError."""
+        await self._until_done("Start-up", self.prepare)
+        if self._stopping.is_set():
+            return
+        ready()
+        async with asyncio.TaskGroup() as tasks:
+            for shard in self.shards:
+                tasks.create_task(self._drain_loop(shard))
+                if shard.replica is not None:
+                    tasks.create_task(self._replica_loop(shard))
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for shard in self.shards:
+            shard.synced.set()
+
+    async def _drain_loop(self, shard: Shard) -> None:
+        flushed_at = time.monotonic()
+        while not self._stopping.is_set():
+            dirty = 0
+            if time.monotonic() - flushed_at < self._flush.interval_s:
+                try:
+                    dirty = await shard.counters.dirty()
+                except StoreError:
+                    dirty = self._flush.threshold  # let the flush itself report it, and wait it out
+                if dirty < self._flush.threshold:
+                    await self._pause(self._flush.poll_ms / 1000)
+                    continue
+            await self._until_done(f"Flushing shard {shard.counters.shard}", lambda: self._drain(shard))
+            flushed_at = time.monotonic()
+
+    async def _drain(self, shard: Shard) -> None:
+        """Until a claim took all that was dirty at its time: what is counted meanwhile is the next flush's."""
+        while not self._stopping.is_set():
+            step = await self._apply(shard)
+            if isinstance(step, Busy):
+                await self._pause(min(step.left_ms, BUSY_POLL_MS_MAX) / 1000)
+            elif step.dirty_left == 0:
+                return
+
+    async def _apply(self, shard: Shard) -> Applied | Busy | Empty:
+        started = time.perf_counter()
+        step = await shard.drain.apply_next()
+        if isinstance(step, Applied):
+            metrics.FLUSH_SECONDS.observe(time.perf_counter() - started)
+            metrics.FLUSH_CLAIMS.inc()
+            metrics.FLUSH_ENTITIES.inc(step.entities)
+            for outcome, documents in (
+                ("applied", step.documents.applied), ("already", step.documents.already), ("dead", step.dead)
+            ):  # fmt: skip
+                metrics.FLUSH_DOCUMENTS.labels(outcome).inc(documents)
+            shard.synced.set()
+            _log.debug(
+                "Shard %d: %d entities, %d documents in %.3f s", shard.counters.shard, step.entities,
+                step.documents.applied, time.perf_counter() - started,
+            )  # fmt: skip
+        return step
+
+    async def _replica_loop(self, shard: Shard) -> None:
+        while not self._stopping.is_set():
+            await self._until_done(f"MySQL sync of shard {shard.counters.shard}", lambda: self._sync(shard))
+            shard.synced.clear()
+            try:
+                async with asyncio.timeout(self._flush.interval_s):
+                    await shard.synced.wait()
+            except TimeoutError:
+                pass  # look all the same: another flusher may have left something due
+
+    async def _sync(self, shard: Shard) -> None:
+        assert shard.replica is not None
+        more = True
+        while more and not self._stopping.is_set():
+            try:
+                synced = await shard.replica.sync_next()
+            except LockHeldError:
+                await self._pause(LOCK_HELD_PAUSE_S)
+                continue
+            metrics.REPLICA_ROWS.labels("set").inc(synced.rows.applied)
+            metrics.REPLICA_ROWS.labels("missing").inc(synced.rows.missing)
+            more = synced.more
+
+    async def _until_done(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Repeats work until it succeeds or the daemon stops, with a pause that doubles."""
+        pause_ms = self._flush.retry_ms
+        while not self._stopping.is_set():
+            try:
+                return await work()
+            except LayoutError:
+                raise
+            except StoreError as error:
+                metrics.FLUSH_FAILURES.labels(what.split()[0].lower()).inc()
+                _log.error("%s failed: %s. Next attempt in %.1f s.", what, error, pause_ms / 1000)
+            await self._pause(pause_ms / 1000)
+            pause_ms = min(pause_ms * 2, self._flush.retry_max_ms)
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleeps, but not into a stop."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,100 @@
+"""Group commit: requests that arrive while a Lua call is under way wait, and go together in the next one.
+
+One batcher a shard. The queue is bounded in events; the caller asks `has_room` first and answers 503 without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from daemon.buffer.counters import Counters, Request
+from daemon.errors import StoreError
+
+if TYPE_CHECKING:
+    from daemon.metrics import IngestTally
+
+Outcome = int | StoreError
+"""What became of a request: see `Counters.ingest`; a StoreError says the store failed, and it may or may not be counted."""
+
+
+class Batcher:
+    """Sends requests to one shard, at most `calls_in_flight_max` calls at a time."""
+
+    def __init__(
+        self,
+        counters: Counters,
+        tally: IngestTally,
+        *,
+        queue_events_max: int,
+        call_events_max: int,
+        calls_in_flight_max: int,
+    ) -> None:
+        self._counters = counters
+        self._tally = tally
+        self._queue_events_max = queue_events_max
+        self._call_events_max = call_events_max
+        self._calls_in_flight_max = calls_in_flight_max
+        self._loop = asyncio.get_running_loop()
+        self._waiting: deque[tuple[Request, asyncio.Future[Outcome]]] = deque()
+        self._waiting_events = 0
+        self._calls: set[asyncio.Task[None]] = set()
+        self._scheduled = False
+
+    @property
+    def waiting_events(self) -> int:
+        return self._waiting_events
+
+    def has_room(self, events: int) -> bool:
+        return self._waiting_events + events <= self._queue_events_max
+
+    def submit(self, request: Request) -> asyncio.Future[Outcome]:
+        """Queues a request; the future holds its outcome and never an exception."""
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        self._waiting.append((request, future))
+        self._waiting_events += len(request.events)
+        if not self._scheduled and len(self._calls) < self._calls_in_flight_max:
+            self._scheduled = True
+            self._loop.call_soon(self._dispatch)  # after what this turn of the loop still brings
+        return future
+
+    async def drain(self) -> None:
+        """Waits until everything submitted has its outcome."""
+        while self._waiting or self._calls:
+            self._dispatch()
+            await asyncio.wait(self._calls)
+
+    def _dispatch(self) -> None:
+        self._scheduled = False
+        while self._waiting and len(self._calls) < self._calls_in_flight_max:
+            call = self._loop.create_task(self._call(self._take()))
+            self._calls.add(call)
+
+    def _take(self) -> list[tuple[Request, asyncio.Future[Outcome]]]:
+        """The longest waiting requests that fit one call, at least one."""
+        taken = [self._waiting.popleft()]
+        events = len(taken[0][0].events)
+        while self._waiting and events + len(self._waiting[0][0].events) <= self._call_events_max:
+            taken.append(self._waiting.popleft())
+            events += len(taken[-1][0].events)
+        self._waiting_events -= events
+        return taken
+
+    async def _call(self, taken: list[tuple[Request, asyncio.Future[Outcome]]]) -> None:
+        outcomes: list[Outcome]
+        started = self._loop.time()
+        try:
+            outcomes = list(await self._counters.ingest([request for request, _ in taken]))
+        except StoreError as error:
+            self._tally.store_failed(error)
+            outcomes = [error] * len(taken)
+        self._tally.called(self._loop.time() - started, len(taken))
+        for (_, future), outcome in zip(taken, outcomes, strict=True):
+            if not future.done():  # its client went away
+                future.set_result(outcome)
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls.discard(task)
+        if self._waiting:
+            self._dispatch()

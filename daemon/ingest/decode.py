@@ -1,0 +1,165 @@
+"""Bodies into events. msgspec decoders are built once; what the catalogue allows is the catalogue's business.
+
+The fast path decodes a whole body in one call. Only if that fails, or the catalogue refuses an event, the slow path
+looks again, at plain JSON, to name every wrong field and to save the good events of a batch from the bad ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from typing import Any, NamedTuple
+
+import msgspec
+
+from daemon.config import Config, domain_actions, effective_actions
+from daemon.domain.action import Action
+from daemon.domain.catalogue import Catalogue
+from daemon.domain.event import Event, EventIn, Rejection
+
+_UNDECODABLE = (ValueError, RecursionError)
+"""msgspec's own errors are ValueErrors; broken UTF-8 and deep nesting raise these bare."""
+
+_raw_decode = msgspec.json.Decoder().decode
+_event_decode = msgspec.json.Decoder(EventIn).decode
+_lines_decode = msgspec.json.Decoder(EventIn).decode_lines
+_NOT_JSON = Rejection({"event": ["The line is not valid JSON."]})
+
+
+class Unreadable(Enum):
+    """Why a body is no batch at all."""
+
+    NOT_JSON = "The body is not valid JSON."
+
+
+class Batch(NamedTuple):
+    """A decoded batch: the events to count, and the others by their index in the body."""
+
+    events: list[Event]
+    rejected: list[tuple[int, Rejection]]
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    events: list[EventIn]
+
+
+_list_decode = msgspec.json.Decoder(list[EventIn]).decode
+_envelope_decode = msgspec.json.Decoder(_Envelope).decode
+
+
+def build_catalogue(config: Config) -> Catalogue:
+    actions = effective_actions(config)
+    built = {
+        name: Action(name, action.value_min, action.value_max, action.counters) for name, action in actions.items()
+    }
+    return Catalogue(
+        {
+            domain: (section.entity_types, {name: built[name] for name in domain_actions(config, domain)})
+            for domain, section in config.domains.items()
+        },
+        future_max_s=config.ingest.future_max_s,
+        max_age_s=config.ingest.max_age_s,
+    )
+
+
+class Decoder:
+    """Turns bodies into events. No input raises."""
+
+    def __init__(self, catalogue: Catalogue, *, batch_events_max: int, clock: Callable[[], float]) -> None:
+        """`clock` returns seconds since the epoch."""
+        self._catalogue = catalogue
+        self._batch_events_max = batch_events_max
+        self._clock = clock
+
+    def single(self, body: bytes) -> Event | Rejection | Unreadable:
+        """The event of a body that holds one."""
+        now_s = self._clock()
+        try:
+            event = self._catalogue.admit(_event_decode(body), now_s)
+            if event is not None:
+                return event
+        except _UNDECODABLE:
+            pass
+        try:
+            return self._slow(_raw_decode(body), now_s)
+        except _UNDECODABLE:
+            return Unreadable.NOT_JSON
+
+    def batch(self, body: bytes) -> Batch | Rejection | Unreadable:
+        """The events of a JSON array or of `{"events": [...]}`; a Rejection if the body is JSON of another shape."""
+        now_s = self._clock()
+        try:
+            decoded = _list_decode(body) if body.lstrip()[:1] == b"[" else _envelope_decode(body).events
+            if (refused := self._wrong_size(len(decoded))) is not None:
+                return refused
+            return self._admit_all(decoded, now_s)
+        except _UNDECODABLE:
+            pass
+        try:
+            raw = _raw_decode(body)
+        except _UNDECODABLE:
+            return Unreadable.NOT_JSON
+        items = raw.get("events") if isinstance(raw, dict) else raw
+        if not isinstance(items, list):
+            return Rejection({"events": ["The events field must be a list."]})
+        return self._wrong_size(len(items)) or self._judge(items, now_s)
+
+    def lines(self, body: bytes) -> Batch | Rejection:
+        """The events of an NDJSON body. Blank lines don't count, for the index neither."""
+        now_s = self._clock()
+        try:
+            decoded = _lines_decode(body)
+            return self._wrong_size(len(decoded)) or self._admit_all(decoded, now_s)
+        except _UNDECODABLE:
+            lines = [line for line in body.split(b"\n") if not line.isspace() and line]
+            return self._wrong_size(len(lines)) or self._judge(map(_raw_line, lines), now_s)
+
+    def admit(self, event: dict[str, Any]) -> Event | Rejection:
+        """An event that did not come as JSON (a line of an access log), through the same checks."""
+        return self._slow(event, self._clock())
+
+    def _slow(self, raw: Any, now_s: float) -> Event | Rejection:
+        """An event from plain JSON: the same judgement as the fast path, with the reasons."""
+        try:
+            event = self._catalogue.admit(msgspec.convert(raw, EventIn), now_s)
+            if event is not None:
+                return event
+        except msgspec.ValidationError:
+            pass
+        return self._catalogue.explain(raw, now_s)
+
+    def _admit_all(self, decoded: list[EventIn], now_s: float) -> Batch:
+        admit = self._catalogue.admit
+        events: list[Event] = []
+        rejected: list[tuple[int, Rejection]] = []
+        for index, item in enumerate(decoded):
+            event = admit(item, now_s)
+            if event is None:
+                rejected.append((index, self._catalogue.explain(msgspec.to_builtins(item), now_s)))
+            else:
+                events.append(event)
+        return Batch(events, rejected)
+
+    def _judge(self, items: Iterable[Any], now_s: float) -> Batch:
+        batch = Batch([], [])
+        for index, item in enumerate(items):
+            judged = _NOT_JSON if item is Unreadable.NOT_JSON else self._slow(item, now_s)
+            if isinstance(judged, Event):
+                batch.events.append(judged)
+            else:
+                batch.rejected.append((index, judged))
+        return batch
+
+    def _wrong_size(self, count: int) -> Rejection | None:
+        if count == 0:
+            return Rejection({"events": ["The events field is required."]})
+        if count > self._batch_events_max:
+            return Rejection({"events": [f"The events field must not have more than {self._batch_events_max} items."]})
+        return None
+
+
+def _raw_line(line: bytes) -> Any:
+    try:
+        return _raw_decode(line)
+    except _UNDECODABLE:
+        return Unreadable.NOT_JSON

@@ -1,0 +1,131 @@
+"""From a request's body to its answer, whatever protocol server is in front.
+
+The steps of an event: rate limit known from before → decode → (nothing good: say why) → one Lua call with everyone
+else's events, which also counts the request against its address's limit → answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+from daemon.buffer.counters import Request
+from daemon.buffer.keys import shard_of
+from daemon.config import Config
+from daemon.domain.event import Event, Rejection
+from daemon.errors import StoreError
+from daemon.ingest import response
+from daemon.ingest.batcher import Batcher, Outcome
+from daemon.ingest.decode import Batch, Decoder, Unreadable
+from daemon.ingest.ratelimit import Blocked
+from daemon.ingest.response import Response
+from daemon.metrics import IngestTally
+
+
+class Handler:
+    """Answers event and batch requests of one worker."""
+
+    def __init__(
+        self,
+        config: Config,
+        decoder: Decoder,
+        batchers: Sequence[Batcher],
+        tally: IngestTally,
+        monotonic: Callable[[], float],
+    ) -> None:
+        """`batchers`: one for each shard, in order."""
+        self._enabled = config.enabled
+        self._limited = config.rate_limit.per_minute > 0
+        self._decoder = decoder
+        self._batchers = batchers
+        self._tally = tally
+        self._blocked = Blocked(config.rate_limit.blocked_addresses_max, monotonic)
+        self._unavailable = response.unavailable(config.ingest.retry_after_s)
+
+    async def event(self, body: bytes, address: str) -> Response:
+        """One event. `address` is counted against its limit; "" is exempt."""
+        if not self._enabled:
+            return response.ACCEPTED
+        if not self._limited:
+            address = ""
+        elif left_ms := self._blocked.left_ms(address):
+            return response.too_many(left_ms)
+        decoded = self._decoder.single(body)
+        if isinstance(decoded, Event):
+            outcome = await self._count(address, (decoded,))
+            if isinstance(outcome, int) and outcome >= 0:
+                self._tally.counted(outcome, 1 - outcome)
+                return response.ACCEPTED
+            return self._refused(address, outcome)
+        self._tally.rejected(1)
+        return await self._invalid(
+            address, response.NOT_JSON if isinstance(decoded, Unreadable) else response.invalid(decoded)
+        )
+
+    async def batch(self, body: bytes, address: str, *, ndjson: bool) -> Response:
+        """Many events: the good ones count although others are bad."""
+        if not self._enabled:
+            return response.batch_accepted(0, 0, [])
+        if not self._limited:
+            address = ""
+        elif left_ms := self._blocked.left_ms(address):
+            return response.too_many(left_ms)
+        decoded = self._decoder.lines(body) if ndjson else self._decoder.batch(body)
+        if not isinstance(decoded, Batch):
+            self._tally.rejected(1)
+            return await self._invalid(
+                address, response.invalid(decoded) if isinstance(decoded, Rejection) else response.NOT_JSON
+            )
+        self._tally.rejected(len(decoded.rejected))
+        if not decoded.events:
+            return await self._invalid(address, response.batch_invalid(decoded))
+        outcome = await self._count(address, decoded.events)
+        if isinstance(outcome, int) and outcome >= 0:
+            duplicates = len(decoded.events) - outcome
+            self._tally.counted(outcome, duplicates)
+            return response.batch_accepted(outcome, duplicates, decoded.rejected)
+        return self._refused(address, outcome)
+
+    async def _invalid(self, address: str, answer: Response) -> Response:
+        """A request with nothing to count still counts against its address's limit."""
+        if address:
+            outcome = await self._count(address, ())
+            if isinstance(outcome, int) and outcome < 0:
+                return self._refused(address, outcome)
+        return answer
+
+    async def _count(self, address: str, events: Sequence[Event]) -> Outcome:
+        """The sum over the shards the events belong to; if one fails, the whole is unknown and may be sent again."""
+        shards = len(self._batchers)
+        if shards == 1:
+            batcher = self._batchers[0]
+            return await batcher.submit(Request(address, events)) if batcher.has_room(len(events)) else _FULL
+        if address:  # the limit lives in the address's own shard, which need not be the events'
+            limiter = self._batchers[shard_of(address, shards)]
+            outcome = await limiter.submit(Request(address, ()))
+            if isinstance(outcome, StoreError) or outcome < 0:
+                return outcome
+        parts: dict[int, list[Event]] = {}
+        for event in events:
+            parts.setdefault(shard_of(event.entity, shards), []).append(event)
+        if not all(self._batchers[shard].has_room(len(part)) for shard, part in parts.items()):
+            return _FULL
+        outcomes = await asyncio.gather(
+            *(self._batchers[shard].submit(Request("", part)) for shard, part in parts.items())
+        )
+        total = 0
+        for outcome in outcomes:
+            if isinstance(outcome, StoreError):
+                return outcome
+            total += outcome
+        return total
+
+    def _refused(self, address: str, outcome: Outcome) -> Response:
+        if isinstance(outcome, StoreError):
+            return self._unavailable
+        self._blocked.block(address, -outcome)
+        return response.too_many(-outcome)
+
+
+
+_FULL = StoreError("The queue is full.")

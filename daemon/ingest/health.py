@@ -1,0 +1,36 @@
+"""Liveness, readiness and metrics: the answers a supervisor, a load balancer and Prometheus ask for."""
+
+from __future__ import annotations
+
+import os
+from http import HTTPStatus
+
+from daemon import __version__, metrics
+from daemon.buffer.connection import Connection
+from daemon.errors import LayoutError, StoreError
+from daemon.ingest.response import Response, json_response
+
+RUN_ID = os.environ.get("TALLYD_RUN_ID", "")
+"""Set by whoever starts the daemon; two servers on one port (SO_REUSEPORT) can be told apart by it."""
+
+
+def healthz() -> Response:
+    """This worker runs."""
+    return json_response(
+        HTTPStatus.OK, {"status": "ok", "version": __version__, "run_id": RUN_ID, "pid": os.getpid()}
+    )
+
+
+async def readyz(runner: Connection) -> Response:
+    """This worker can count: Redis answers and is laid out as configured."""
+    try:
+        await runner.ping()
+    except LayoutError:
+        return json_response(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "unavailable", "redis": "is laid out differently"})
+    except StoreError:
+        return json_response(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "unavailable", "redis": "does not answer"})
+    return json_response(HTTPStatus.OK, {"status": "ready"})
+
+
+def metrics_page() -> Response:
+    return Response(HTTPStatus.OK, metrics.render_workers(), content_type=b"text/plain; version=0.0.4; charset=utf-8")

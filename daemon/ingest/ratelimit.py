@@ -1,0 +1,35 @@
+"""Addresses known to be over their limit, so that a flood of theirs is refused without asking Redis.
+
+The count itself is in `ingest.lua`, in the call that counts the events: exact across workers, and no round trip more.
+What is remembered here only ever repeats what Redis said, until the moment it named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+
+class Blocked:
+    """At most `addresses_max` addresses; the one blocked first is forgotten first, and then asks Redis again."""
+
+    def __init__(self, addresses_max: int, clock: Callable[[], float]) -> None:
+        """`clock` returns seconds and never goes back."""
+        self._addresses_max = addresses_max
+        self._clock = clock
+        self._until: dict[str, float] = {}
+
+    def block(self, address: str, left_ms: int) -> None:
+        while len(self._until) >= self._addresses_max:
+            del self._until[next(iter(self._until))]
+        self._until[address] = self._clock() + left_ms / 1000
+
+    def left_ms(self, address: str) -> int:
+        """Milliseconds until the address may ask again; 0 if it is not known to be blocked."""
+        until = self._until.get(address)
+        if until is None:
+            return 0
+        left_ms = int((until - self._clock()) * 1000)
+        if left_ms <= 0:
+            del self._until[address]
+            return 0
+        return left_ms

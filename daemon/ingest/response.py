@@ -1,0 +1,119 @@
+"""Every answer the ingest daemon gives. The common ones are constants, built once.
+
+Errors have Laravel's shape, `{"message": …, "errors": {field: […]}}`, because existing producers parse it. No answer
+carries a stack trace or what a store said.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from daemon.domain.event import Rejection
+from daemon.ingest.decode import Batch
+
+_encode = msgspec.json.Encoder().encode
+Headers = tuple[tuple[bytes, bytes], ...]
+
+
+class Response:
+    """A status, a body and headers, with the two ASGI messages that send them."""
+
+    __slots__ = ("body_message", "start_message", "status")
+
+    def __init__(self, status: HTTPStatus, body: bytes, headers: Headers = (), content_type: bytes = b"application/json") -> None:
+        self.status = int(status)
+        self.start_message: dict[str, Any] = {
+            "type": "http.response.start",
+            "status": self.status,
+            "headers": [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers],
+        }
+        self.body_message: dict[str, Any] = {"type": "http.response.body", "body": body, "more_body": False}
+
+
+def _message(status: HTTPStatus, message: str, headers: Headers = ()) -> Response:
+    return Response(status, _encode({"message": message}), headers)
+
+
+ACCEPTED = Response(HTTPStatus.ACCEPTED, b'{"status":"accepted"}')
+NOT_JSON = _message(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.")
+UNKNOWN_KEY = _message(HTTPStatus.UNAUTHORIZED, "The key in X-Tallyd-Key is not a configured producer's.")
+NOT_FOUND = _message(HTTPStatus.NOT_FOUND, "There is nothing here. Events go to POST /api/v1/analytics/events.")
+BODY_TIMEOUT = _message(HTTPStatus.REQUEST_TIMEOUT, "The body took too long to arrive.", ((b"connection", b"close"),))
+FAILED = _message(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed. The event may or may not have been counted.")
+
+
+def method_not_allowed(allowed: str) -> Response:
+    return _message(
+        HTTPStatus.METHOD_NOT_ALLOWED, f"Only {allowed} is allowed here.", ((b"allow", allowed.encode()),)
+    )
+
+
+def too_large(bytes_max: int) -> Response:
+    return _message(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"The body must not be larger than {bytes_max} bytes.",
+        ((b"connection", b"close"),),
+    )
+
+
+def unsupported(accepted: str) -> Response:
+    return _message(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The content type must be {accepted}.")
+
+
+def too_many(left_ms: int) -> Response:
+    seconds = max(1, -(-left_ms // 1000))
+    return _message(
+        HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.", ((b"retry-after", str(seconds).encode()),)
+    )
+
+
+def unavailable(retry_after_s: int) -> Response:
+    return _message(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        "Events cannot be taken at the moment. Send them again, with the same ids.",
+        ((b"retry-after", str(retry_after_s).encode()),),
+    )
+
+
+def invalid(rejection: Rejection) -> Response:
+    """422, every wrong field named."""
+    return Response(HTTPStatus.UNPROCESSABLE_ENTITY, _encode(_laravel(rejection.errors)))
+
+
+def batch_accepted(accepted: int, duplicates: int, rejected: list[tuple[int, Rejection]]) -> Response:
+    return Response(
+        HTTPStatus.ACCEPTED,
+        _encode(
+            {"status": "accepted", "accepted": accepted, "duplicates": duplicates, "rejected": _indexed(rejected)}
+        ),
+    )
+
+
+def batch_invalid(batch: Batch) -> Response:
+    """422 for a batch without a good event: Laravel's names for list items, and the same list a 202 would carry."""
+    errors = {
+        f"events.{index}.{field}": texts
+        for index, rejection in batch.rejected
+        for field, texts in rejection.errors.items()
+    }
+    return Response(
+        HTTPStatus.UNPROCESSABLE_ENTITY, _encode({**_laravel(errors), "rejected": _indexed(batch.rejected)})
+    )
+
+
+def json_response(status: HTTPStatus, value: object) -> Response:
+    return Response(status, _encode(value))
+
+
+def _indexed(rejected: list[tuple[int, Rejection]]) -> list[dict[str, Any]]:
+    return [{"index": index, "errors": rejection.errors} for index, rejection in rejected]
+
+
+def _laravel(errors: dict[str, list[str]]) -> dict[str, Any]:
+    texts = [text for field in errors.values() for text in field]
+    more = len(texts) - 1
+    tail = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""
+    return {"message": texts[0] + tail, "errors": errors}

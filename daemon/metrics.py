@@ -1,0 +1,90 @@
+"""Every metric tallyd exposes, documented where it is defined, and the tallies that feed them.
+
+The hot path adds to plain integers (`IngestTally`); once a second they are moved into the Prometheus counters, whose locks
+and memory maps cost more than the rest of a request's bookkeeping. Ingest workers share their values through
+`PROMETHEUS_MULTIPROC_DIR`, so that any worker's /metrics speaks for all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+from daemon.errors import StoreError
+
+PUBLISH_INTERVAL_S = 1.0
+FAILURE_LOG_INTERVAL_S = 1.0
+
+EVENTS = Counter("tallyd_events", "Events by what became of them: counted, duplicate, rejected.", ["outcome"])
+RESPONSES = Counter("tallyd_responses", "HTTP responses by status.", ["status"])
+CALL_SECONDS = Histogram(
+    "tallyd_ingest_call_seconds",
+    "Time one ingest.lua call took, all its requests together.",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2),
+)
+CALL_REQUESTS = Counter("tallyd_ingest_call_requests", "Requests carried by ingest.lua calls.")
+CALL_FAILURES = Counter("tallyd_ingest_call_failures", "ingest.lua calls that failed or were not answered.")
+QUEUE_EVENTS = Gauge("tallyd_queue_events", "Events that wait for a Lua call.", multiprocess_mode="livesum")
+
+FLUSH_CLAIMS = Counter("tallyd_flush_claims", "Claims applied to MongoDB and acknowledged.")
+FLUSH_ENTITIES = Counter("tallyd_flush_entities", "Entities in those claims.")
+FLUSH_DOCUMENTS = Counter("tallyd_flush_documents", "Rollup documents by what became of them.", ["outcome"])
+FLUSH_SECONDS = Histogram(
+    "tallyd_flush_seconds", "Time from claim to ack.", buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
+)
+FLUSH_FAILURES = Counter("tallyd_flush_failures", "Flush attempts that failed, by store.", ["store"])
+REPLICA_ROWS = Counter("tallyd_replica_rows", "Rows of MySQL by what became of them: set, missing.", ["outcome"])
+
+_log = logging.getLogger(__name__)
+
+
+class IngestTally:
+    """What one worker has done since the last publish."""
+
+    __slots__ = ("_failure_logged_at", "_responses", "_accepted", "_duplicates", "_rejected")
+
+    def __init__(self) -> None:
+        self._accepted = self._duplicates = self._rejected = 0
+        self._responses: dict[int, int] = {}
+        self._failure_logged_at = -FAILURE_LOG_INTERVAL_S
+
+    def counted(self, accepted: int, duplicates: int) -> None:
+        self._accepted += accepted
+        self._duplicates += duplicates
+
+    def rejected(self, events: int) -> None:
+        self._rejected += events
+
+    def answered(self, status: int) -> None:
+        self._responses[status] = self._responses.get(status, 0) + 1
+
+    def called(self, seconds: float, requests: int) -> None:
+        CALL_SECONDS.observe(seconds)
+        CALL_REQUESTS.inc(requests)
+
+    def store_failed(self, error: StoreError) -> None:
+        CALL_FAILURES.inc()
+        now_s = time.monotonic()
+        if now_s - self._failure_logged_at >= FAILURE_LOG_INTERVAL_S:
+            self._failure_logged_at = now_s
+            _log.error("%s", error)
+
+    def publish(self, queue_events: int) -> None:
+        for outcome, events in (
+            ("counted", self._accepted), ("duplicate", self._duplicates), ("rejected", self._rejected)
+        ):  # fmt: skip
+            EVENTS.labels(outcome).inc(events)
+        for status, responses in self._responses.items():
+            RESPONSES.labels(str(status)).inc(responses)
+        self._accepted = self._duplicates = self._rejected = 0
+        self._responses = {}
+        QUEUE_EVENTS.set(queue_events)
+
+
+def render_workers() -> bytes:
+    """The metrics of all ingest workers, in Prometheus' text format."""
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return generate_latest(registry)

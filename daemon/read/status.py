@@ -1,0 +1,69 @@
+"""How far along the flow everything is: per shard, what waits in Redis, what is in flight, what MySQL still lacks."""
+
+from __future__ import annotations
+
+import time
+
+from msgspec import Struct
+from redis.asyncio import Redis
+
+from daemon.buffer.connection import opened
+from daemon.buffer.keys import shard_keys
+from daemon.config import Config
+from daemon.errors import StoreError
+from daemon.sinks.mongo import MongoSink
+
+
+class ShardStatus(Struct, frozen=True):
+    """Counts of entities; ages in seconds. None: there is none, or there never was."""
+
+    shard: int
+    dirty: int
+    in_flight: int
+    in_flight_age_s: float | None
+    replica_due: int
+    last_flush_age_s: float | None
+    ledger: dict[str, int]
+    """accepted:<counter>, duplicate:<counter>, flushed:<counter>, dead:<counter>: amounts since the data began; aside:
+    foreign values moved out of the way."""
+
+
+class Status(Struct, frozen=True):
+    shards: list[ShardStatus]
+    dead_letters: int | None
+    """None: MongoDB does not answer; `mongo_error` says why."""
+    mongo_error: str | None
+
+
+async def read_status(config: Config) -> Status:
+    """Raises StoreError if Redis doesn't answer; MongoDB being away is part of the answer."""
+    async with opened(config.redis) as redis:
+        shards = [await _shard(redis, number) for number in range(config.redis.shards)]
+    mongo = MongoSink(config.mongo)
+    try:
+        return Status(shards, await mongo.dead_letters(), None)
+    except StoreError as error:
+        return Status(shards, None, str(error))
+    finally:
+        await mongo.close()
+
+
+async def _shard(redis: Redis, number: int) -> ShardStatus:
+    keys = shard_keys(number)
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.scard(keys.dirty)
+        pipe.hmget(keys.claim, "seq", "entities", "since", "acked_at")
+        pipe.zcard(keys.replica)
+        pipe.hgetall(keys.ledger)
+        dirty, claim, due, ledger = await pipe.execute()
+    now_s = time.time()
+    seq, entities, since_ms, acked_at_s = claim
+    return ShardStatus(
+        shard=number,
+        dirty=dirty,
+        in_flight=int(entities) if seq else 0,
+        in_flight_age_s=round(max(0.0, now_s - int(since_ms) / 1000), 3) if seq else None,
+        replica_due=due,
+        last_flush_age_s=round(max(0.0, now_s - int(acked_at_s)), 3) if acked_at_s else None,
+        ledger={field.decode(errors="backslashreplace"): int(amount) for field, amount in sorted(ledger.items())},
+    )

@@ -1,0 +1,171 @@
+"""The replica columns in MySQL or MariaDB: set to the absolute totals, one multi-row UPDATE a table.
+
+The caller reads the totals inside `locked`, so that of two flushers the one with the older totals never writes last. The
+lock belongs to the connection: if that is lost, so is the lock, and the UPDATE with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import asyncmy
+import msgspec
+from asyncmy.constants.CLIENT import FOUND_ROWS
+from asyncmy.errors import MySQLError
+
+from daemon.buffer.connection import address_of
+from daemon.config import MysqlSection, ReplicaTable
+from daemon.domain.counter import INT64_MAX
+from daemon.errors import ConfigError, StoreError
+from daemon.sinks.outcome import SinkResult
+
+PORT_DEFAULT = 3306
+TRANSIENT = frozenset({1213, 1205, 1020})
+"""Deadlock, lock wait timeout, record changed since last read: the same statement may succeed at once."""
+TRANSIENT_TRIES = 5
+INTEGER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
+
+_encode = msgspec.json.Encoder().encode
+
+
+class LockHeldError(StoreError):
+    """Another flusher writes this shard's rows at the moment."""
+
+
+class MysqlSink:
+    """One connection, opened when needed. Methods raise StoreError if MySQL fails or doesn't answer in time."""
+
+    def __init__(self, section: MysqlSection) -> None:
+        parts = urlsplit(section.url)
+        if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.path.strip("/"):
+            raise ConfigError("mysql.url: must look like mysql://user:password@host:3306/database")
+        self._section = section
+        self._address = address_of(section.url)
+        self._database = unquote(parts.path.strip("/"))
+        self._options: dict[str, Any] = {
+            "host": parts.hostname,
+            "port": parts.port or PORT_DEFAULT,
+            "user": unquote(parts.username or "root"),
+            "password": unquote(parts.password or ""),
+            "db": self._database,
+        }
+        self._connection: Any = None
+        self._key_types: dict[str, str] = {}
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextlib.asynccontextmanager
+    async def locked(self, shard: int) -> AsyncIterator[None]:
+        """Holds the shard's advisory lock. Raises LockHeldError if another flusher keeps it for `lock_timeout_s`."""
+        name = f"tallyd:{self._database}:{shard}"[-64:]
+        wait_s = self._section.lock_timeout_s
+        got = await self._execute("SELECT GET_LOCK(%s, %s)", (name, wait_s), extra_s=wait_s)
+        if got != 1:
+            raise LockHeldError(f"MySQL at {self._address}: another flusher holds the lock {name!r}.")
+        try:
+            yield
+        finally:
+            if self._connection is not None:
+                await self._execute("SELECT RELEASE_LOCK(%s)", (name,))
+
+    async def write(self, table: ReplicaTable, totals: Mapping[str, Mapping[str, Any]]) -> SinkResult:
+        """Sets the table's columns to these totals (entity id → totals document). Ids without a row are counted."""
+        key_type = await self._key_type(table)
+        ids = sorted(filter(is_key_of(key_type), totals))
+        if not ids:
+            return SinkResult(0, missing=len(totals))
+        rows = [[id_, *(totals[id_].get(counter, 0) for counter in table.columns)] for id_ in ids]
+        matched = await self._update(update_sql(table, key_type), _encode(rows).decode())
+        return SinkResult(matched, missing=max(0, len(totals) - matched))
+
+    async def _update(self, sql: str, rows: str) -> int:
+        for left in range(TRANSIENT_TRIES - 1, -1, -1):
+            try:
+                return int(await self._execute(sql, (rows,)))
+            except _TransientError:
+                if not left:
+                    raise
+        raise AssertionError
+
+    async def _key_type(self, table: ReplicaTable) -> str:
+        """The key column as JSON_TABLE must declare it, so that the join can use the column's index."""
+        name = f"{table.table}.{table.key}"
+        known = self._key_types.get(name)
+        if known is not None:
+            return known
+        found = await self._execute(
+            "SELECT CONCAT_WS(' ', DATA_TYPE, CHARACTER_SET_NAME, COLLATION_NAME) FROM information_schema.COLUMNS"
+            " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLUMN_NAME = %s",
+            (self._database, table.table, table.key),
+        )
+        if not found:
+            raise StoreError(f"MySQL at {self._address}: there is no column {name} in database {self._database!r}.")
+        data_type, *text = str(found).split()
+        declared = "BIGINT"
+        if data_type not in INTEGER_TYPES:
+            declared = "VARCHAR(255)" + (f" CHARACTER SET {text[0]} COLLATE {text[1]}" if len(text) == 2 else "")
+        self._key_types[name] = declared
+        return declared
+
+    async def _execute(self, sql: str, args: Sequence[object], *, extra_s: float = 0) -> Any:
+        """The first value of a query's first row, or the number of rows an UPDATE matched."""
+        timeout_s = self._section.timeout_ms / 1000 + extra_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                if self._connection is None:
+                    self._connection = await asyncmy.connect(
+                        **self._options,
+                        connect_timeout=timeout_s,
+                        charset="utf8mb4",
+                        autocommit=True,
+                        client_flag=FOUND_ROWS,  # without it an unchanged row counts as missing
+                        init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+                    )
+                async with self._connection.cursor() as cursor:
+                    matched = await cursor.execute(sql, args)
+                    row = await cursor.fetchone() if cursor.description else None
+                    return row[0] if row else None if cursor.description else matched
+        except MySQLError as error:
+            code = error.args[0] if error.args else None
+            if code in TRANSIENT:
+                raise _TransientError(f"MySQL at {self._address}: {error}") from None
+            await self.close()
+            raise StoreError(f"MySQL at {self._address}: {error}") from None
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            await self.close()  # a late reply must not meet a later query; what was sent may still be carried out
+            raise StoreError(f"MySQL at {self._address}: {error or 'no answer in time'}") from None
+
+
+class _TransientError(StoreError):
+    """The statement was rolled back and may be tried again at once."""
+
+
+def is_key_of(key_type: str) -> Callable[[str], bool]:
+    """Tells which entity ids can be keys of that type; an integer column holds no id that is not its own decimal form."""
+    if key_type != "BIGINT":
+        return lambda _: True
+    return lambda id_: id_.isascii() and id_.isdecimal() and str(int(id_)) == id_ and int(id_) <= INT64_MAX
+
+
+def update_sql(table: ReplicaTable, key_type: str) -> str:
+    """The statement; its one parameter is a JSON array of [key, total, …] in the order of the table's columns.
+
+    JSON_TABLE takes any number of rows as one bound value and joins by the key's index; it is valid on MySQL ≥ 8.0.4 and
+    MariaDB ≥ 10.6 (VALUES ROW() and CTEs in an UPDATE are not, and CASE is quadratic).
+    """
+    declared = [f"k {key_type} PATH '$[0]'"]
+    assigned = []
+    for position, column in enumerate(table.columns.values(), start=1):
+        declared.append(f"c{position} BIGINT PATH '$[{position}]'")
+        assigned.append(f"t.`{column}` = d.c{position}")
+    return (
+        f"UPDATE `{table.table}` t JOIN JSON_TABLE(%s, '$[*]' COLUMNS ({', '.join(declared)})) d"  # noqa: S608  (names are checked by the configuration)
+        f" ON t.`{table.key}` = d.k SET {', '.join(assigned)}"
+    )

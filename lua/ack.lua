@@ -1,0 +1,37 @@
+-- ack: forget the batch in flight, and book what it moved, in one step.
+--
+-- Called by the flusher (daemon/buffer/counters.py) once MongoDB holds every document of the batch. Conditional: only
+-- the batch named by seq is forgotten, so a late or repeated ack, by anyone, changes nothing.
+--
+-- KEYS  1 claim    hash: what `claim` wrote; last stays, acked_at is set
+--       2 replica  sorted set: entities whose MySQL row is behind, scored by the seq that made them so
+--       3 ledger   hash: flushed:<counter>, dead:<counter>, aside
+--       4 aside    prefix of what was moved away   <aside>:<microseconds>:<key>
+-- ARGV  1 seq
+--       2 what to book, msgpack: {field, amount, ...}, amounts as decimal text
+--       3 the entities that became due, msgpack: {entity, ...}
+-- Returns 1 if the batch was forgotten, 0 if it was not in flight (any more)
+-- Cost  under 1 us an entity that became due.
+
+local call, pcall = redis.call, redis.pcall
+local claim, replica, ledger, aside, seq = KEYS[1], KEYS[2], KEYS[3], KEYS[4] .. ':', ARGV[1]
+local booked, due = cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
+
+if call('HGET', claim, 'seq') ~= seq then return 0 end
+local time = call('TIME')
+
+-- Repeats a command once, after a foreign value under its key was moved aside.
+local function guarded(key, ...)
+  local reply = pcall(...)
+  if type(reply) == 'table' and reply.err then
+    call('RENAME', key, aside .. time[1] .. time[2] .. ':' .. key)
+    call('HINCRBY', ledger, 'aside', 1)
+    call(...)
+  end
+end
+
+call('HDEL', claim, 'seq', 'owner', 'since', 'until', 'entities', 'payload')
+call('HSET', claim, 'acked_at', time[1])
+for i = 1, #booked, 2 do guarded(ledger, 'HINCRBY', ledger, booked[i], booked[i + 1]) end
+for i = 1, #due do guarded(replica, 'ZADD', replica, seq, due[i]) end
+return 1

