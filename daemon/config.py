@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import string
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,6 +39,8 @@ Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
 CountOrOff = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 PortOrOff = Annotated[int, Meta(ge=0, le=65_535)]
+Status = Annotated[int, Meta(ge=100, le=599)]
+Bots = Literal["count", "skip"]
 ProducerKey = Annotated[str, Meta(min_length=16, max_length=255, pattern=r"\A[!-~]+\Z")]
 
 
@@ -171,28 +174,50 @@ class ReplicaTable(Section, frozen=True):
     """Counter → column."""
 
 
+BOT_PATTERN = (
+    r"(?i)https?://|@[a-z]"  # an address or a contact: robots are asked to give one, browsers don't
+    r"|(?<!cu)bots?(?![a-z])"  # but not the telephones called CUBOT
+    r"|crawl|spider|slurp|nutch|archiv|scan|sourcer"  # search engines and archives
+    r"|feed|rss|oldreader|fetch|preview|proxy"  # programs that read for someone, or beforehand
+    r"|monitor|scout|validator|xenu|protocol discovery|phantom|headless"  # and those that look whether it works
+    r"|curl|wget|python|perl|ruby|java/|php/|go-http|http_?client|http_request|cfnetwork|indy library"  # scripts
+    r"|^-?$"  # who gives no name at all
+)
+"""Tells programs from people by their user agent. `tests/data/semicomplete-bots.txt` is what it is held against."""
+
+
 class ImportRoute(Section, frozen=True):
     """Which requests of an access log count, and as what. The first route whose pattern matches the path wins."""
 
     pattern: str
-    """Regular expression searched for in the path (query string cut off); its groups fill the four below."""
+    """Regular expression searched for in the path (as logged, query string cut off)."""
     domain: str
+    """This and the next three may hold `{0}`, the whole path, and `{1}` or `{name}`, a group of the pattern."""
     entity_type: str
     entity_id: str
-    """`{0}` is the whole path, `{name}` or `{1}` a group of the pattern."""
     action: str
+    methods: tuple[str, ...] | None = None
+    """These three default to those of the section."""
+    statuses: tuple[Status, ...] | None = None
+    bots: Bots | None = None
 
 
 class Import(Section, frozen=True):
     methods: tuple[str, ...] = ("GET",)
-    statuses: tuple[Annotated[int, Meta(ge=100, le=599)], ...] = (200, 304)
-    bots: Literal["count", "skip"] = "skip"
-    bot_pattern: str = r"(?i)bot\b|bot[/;,_ ]|crawl|spider|slurp|archiver|feed|monitor|scan|curl|wget|python|java/|libwww|http-?client"
+    statuses: tuple[Status, ...] = (200, 304)
+    bots: Bots = "skip"
+    """Whether requests of programs (see `bot_pattern`) count."""
+    bot_pattern: str = BOT_PATTERN
+    """Regular expression searched for in the user agent; a log without user agents has no bots."""
     routes: tuple[ImportRoute, ...] = ()
-    line_bytes_max: Count = 65_536
+    line_bytes_max: Annotated[int, Meta(ge=64, le=16_777_216)] = 65_536
     """A longer line is rejected."""
     call_events_max: Annotated[int, Meta(ge=1, le=10_000)] = 2_000
     """Events sent in one Lua call, and between two checkpoints."""
+    calls_in_flight_max: Annotated[int, Meta(ge=1, le=16)] = 2
+    """Calls Redis works on while the next lines are read; one of each shard counts as one."""
+    store_wait_ms_max: Count = 60_000
+    """How long to go on asking a Redis that does not answer before the import stops."""
 
 
 class Log(Section, frozen=True):
@@ -453,10 +478,41 @@ def _replica_problems(config: Config) -> Iterator[str]:
 
 
 def _import_problems(config: Config) -> Iterator[str]:
-    patterns = {"import.bot_pattern": config.import_.bot_pattern}
-    patterns |= {f"import.routes[{i}].pattern": route.pattern for i, route in enumerate(config.import_.routes)}
-    for key, pattern in patterns.items():
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            yield f"{key}: not a regular expression: {error}"
+    try:
+        re.compile(config.import_.bot_pattern)
+    except re.error as error:
+        yield f"import.bot_pattern: not a regular expression: {error}"
+    for index, route in enumerate(config.import_.routes):
+        yield from _route_problems(config, route, f"import.routes[{index}]")
+
+
+def _route_problems(config: Config, route: ImportRoute, key: str) -> Iterator[str]:
+    try:
+        pattern = re.compile(route.pattern)
+    except re.error as error:
+        yield f"{key}.pattern: not a regular expression: {error}"
+        return
+    groups = {str(number) for number in range(pattern.groups + 1)} | set(pattern.groupindex)
+    for name in ("domain", "entity_type", "entity_id", "action"):
+        yield from (f"{key}.{name}: {problem}" for problem in _template_problems(getattr(route, name), groups))
+    domain = config.domains.get(route.domain)
+    if domain is None:
+        if "{" not in route.domain:
+            yield f"{key}.domain: there is no domain {route.domain!r}; known: {', '.join(sorted(config.domains))}"
+        return
+    for name, known in (("entity_type", domain.entity_types), ("action", domain_actions(config, route.domain))):
+        chosen = getattr(route, name)
+        if "{" not in chosen and chosen not in known:
+            yield f"{key}.{name}: domain {route.domain!r} has no {chosen!r}; known: {', '.join(sorted(known))}"
+
+
+def _template_problems(template: str, groups: set[str]) -> Iterator[str]:
+    try:
+        fields = [(field, spec, conversion) for _, field, spec, conversion in string.Formatter().parse(template)]
+    except ValueError as error:
+        yield f"{template!r}: {error}"
+        return
+    for name, spec, conversion in fields:
+        if name is not None and (name not in groups or spec or conversion):
+            known = ", ".join(f"{{{group}}}" for group in sorted(groups))
+            yield f"{template!r}: there is no {{{name}}}; known: {known}"

@@ -17,6 +17,7 @@ from daemon import config as configuration
 from daemon import lifecycle, log
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, export, load, print_json, run
 from daemon.config import Config, require
+from daemon.errors import StoreError
 
 if TYPE_CHECKING:
     from daemon.flush.flusher import Flushed
@@ -96,12 +97,16 @@ def flush(
     done = run(_flush_once(loaded))
     if as_json:
         print_json(dataclasses.asdict(done))
-        return
-    print(
-        f"{done.entities} entities in {done.claims} claims: {done.documents} documents written, {done.already} skipped"
-        f" (held this claim already), {done.dead} to the dead letters. {_replica_words(loaded, done)}"
-        f" {done.seconds:.2f} seconds."
-    )
+    else:
+        print(
+            f"{done.entities} entities in {done.claims} claims: {done.documents} documents written, {done.already}"
+            f" skipped (held this claim already), {done.dead} to the dead letters. {_replica_words(loaded, done)}"
+            f" {done.seconds:.2f} seconds."
+        )
+    if done.replica_error:
+        raise StoreError(
+            f"{done.replica_error}\nMongoDB is up to date; what MySQL lacks stays on the list, and goes there next time."
+        )
 
 
 def _replica_words(config: Config, done: Flushed) -> str:

@@ -44,6 +44,8 @@ class Flushed:
     rows: int = 0
     missing: int = 0
     seconds: float = 0.0
+    replica_error: str | None = None
+    """Why MySQL was not brought up to date; MongoDB was."""
 
     def add_claim(self, applied: Applied) -> None:
         self.claims += 1
@@ -110,7 +112,10 @@ class Flusher:
         )
 
     async def once(self, progress: Callable[[Flushed], None] = lambda _: None) -> Flushed:
-        """Drains every shard and the replica list until nothing is left. Raises StoreError at the first failure."""
+        """Drains every shard, then the replica lists, until nothing is left.
+
+        Raises StoreError if Redis or MongoDB fails; a failure of MySQL is in the result.
+        """
         await self.prepare()
         done, started = Flushed(), time.perf_counter()
         for shard in self.shards:
@@ -121,16 +126,23 @@ class Flusher:
                     continue
                 done.add_claim(step)
                 progress(done)
-            more = shard.replica is not None
-            while more:
-                assert shard.replica is not None
-                synced = await shard.replica.sync_next()
-                done.rows += synced.rows.applied
-                done.missing += synced.rows.missing
-                more = synced.more
-                progress(done)
+        try:
+            for shard in self.shards:
+                await self._sync_all(shard, done, progress)
+        except StoreError as error:
+            done.replica_error = str(error)
         done.seconds = time.perf_counter() - started
         return done
+
+    async def _sync_all(self, shard: Shard, done: Flushed, progress: Callable[[Flushed], None]) -> None:
+        more = shard.replica is not None
+        while more:
+            assert shard.replica is not None
+            synced = await shard.replica.sync_next()
+            done.rows += synced.rows.applied
+            done.missing += synced.rows.missing
+            more = synced.more
+            progress(done)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Flushes until `stop`. A claim under way is finished; a new one is not begun. Raises LayoutError."""

@@ -106,7 +106,10 @@ class MysqlSink:
             (self._database, table.table, table.key),
         )
         if not found:
-            raise StoreError(f"MySQL at {self._address}: there is no column {name} in database {self._database!r}.")
+            raise StoreError(
+                f"MySQL at {self._address}: there is no column {name} in database"
+                f" {self._database!r}. Create it, or change the [replica] tables of the configuration."
+            )
         data_type, *text = str(found).split()
         declared = "BIGINT"
         if data_type not in INTEGER_TYPES:

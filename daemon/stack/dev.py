@@ -73,6 +73,8 @@ async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | No
     """Starts everything and watches over it; what it starts is stopped by `running`, the last one first."""
     raised = await stack.bring_up(data, die_with_parent=True)
     running.push_async_callback(_stop_servers, data, raised.started)
+    if raised.info.http is not None:  # of one that was killed
+        await stack.publish_http(data, None)
     for server in raised.absent:
         _show("dev", server.absence)
     if len(raised.started) < len(raised.info.pids):

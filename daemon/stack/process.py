@@ -72,7 +72,7 @@ def recognise(pid: int, marker: Sequence[str]) -> psutil.Process | None:
     """The live process `pid` if `marker` stands in its command line, argument by argument; else None."""
     try:
         process = psutil.Process(pid)
-        return process if is_alive(process) else None
+        return process if is_alive(process) and _contains(process.cmdline(), marker) else None
     except (psutil.NoSuchProcess, psutil.AccessDenied, ValueError):
         return None
 

@@ -1,0 +1,71 @@
+r"""Lines of access logs: Apache's and nginx' common and combined formats. Pure; what counts is `mapping`'s business.
+
+    host ident user [17/May/2015:10:05:03 +0000] "GET /path?query HTTP/1.1" 200 1234 "referrer" "user agent"
+
+Common ends after the size. Whatever follows the user agent (times, forwarded addresses) is ignored, and so is a missing
+last quote: syslog cuts long lines. Before the date anything may stand, a virtual host or a user with spaces, except an
+unescaped quote. Both servers write a quote inside a field as `\"` or `\x22`, and bytes that are no text as `\xhh`; bytes
+that come raw nevertheless are read that way too, so that two paths which differ in them stay two.
+"""
+
+from __future__ import annotations
+
+import re
+
+from msgspec import Struct
+
+from daemon.importer.outcome import Reason
+
+_QUOTED = r'[^"\\]*+(?:\\.[^"\\]*+)*+'
+_LINE = re.compile(
+    r'(?:[^"\\]|\\.)*? \[(\d\d/(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\]'
+    rf' "({_QUOTED})" (\d\d\d) (?:\d+|-)(?= |\Z)(?: "{_QUOTED}" "({_QUOTED}))?',
+    re.ASCII | re.DOTALL,
+)
+_REQUEST = re.compile(r"([A-Za-z][A-Za-z_-]*) (\S.*?)(?: HTTP/\d(?:\.\d)?)?\Z", re.DOTALL)
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
+_MONTHS = {
+    name: f"{number:02d}"
+    for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), start=1)
+}
+
+
+class Entry(Struct, frozen=True, gc=False):
+    """One request. `method` is "" if the client sent nothing (`-`); `agent` is None if the format has none."""
+
+    method: str
+    path: str
+    """As logged, without the query string and without the host of an absolute URI."""
+    status: int
+    agent: str | None
+    date: str
+    """As logged; see `rfc3339`."""
+
+
+def parse(line: bytes) -> Entry | Reason:
+    """The request a line tells of, or why it tells of none."""
+    match = _LINE.match(line.decode(errors="backslashreplace"))
+    if match is None:
+        return Reason.MALFORMED
+    date, request, status, agent = match.groups()
+    found = _REQUEST.match(request)
+    if found is not None:
+        method, target = found.groups()
+    elif request in ("-", ""):
+        method = target = ""
+    else:
+        return Reason.BAD_REQUEST
+    return Entry(method, _path(target), int(status), agent, date)
+
+
+def rfc3339(date: str) -> str:
+    """`17/May/2015:10:05:03 +0200` as `2015-05-17T10:05:03+02:00`; whether there is such a day is not looked at."""
+    return f"{date[7:11]}-{_MONTHS[date[3:6]]}-{date[:2]}T{date[12:20]}{date[21:24]}:{date[24:]}"
+
+
+def _path(target: str) -> str:
+    if target[:1] != "/" and (absolute := _ABSOLUTE.match(target)):
+        target = target[absolute.end() :]
+        if target[:1] != "/":
+            target = f"/{target}"
+    return target.partition("?")[0]

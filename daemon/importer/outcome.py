@@ -1,0 +1,70 @@
+"""What becomes of a line, and the tallies of a file. Every line ends in exactly one of the counts here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import Enum
+
+from msgspec import Struct, field
+
+
+class LeftOut(Enum):
+    """Why a good line is not counted. Expected, so it is only tallied."""
+
+    BLANK = "blank"
+    NO_ROUTE = "no_route"
+    METHOD = "method"
+    STATUS = "status"
+    BOT = "bot"
+
+
+class Reason(Enum):
+    """Why a line is rejected. It is tallied and written to the file of rejects."""
+
+    MALFORMED = "malformed"
+    """Not a line of the combined or common log format."""
+    BAD_REQUEST = "bad_request"
+    """The client sent what is no HTTP request (a TLS handshake to a plain port, say)."""
+    NOT_JSON = "not_json"
+    INVALID = "invalid"
+    """The event is not one the configuration admits."""
+    LINE_TOO_LONG = "line_too_long"
+
+
+class Refusal(Struct, frozen=True, gc=False):
+    """A rejected line. `errors`: what is wrong with each field of an invalid event."""
+
+    reason: Reason
+    errors: dict[str, list[str]] | None = None
+
+
+class FileTally(Struct):
+    """What one file came to. `lines` = events counted + duplicates + unsent + left out + rejected."""
+
+    name: str
+    format: str = ""
+    lines: int = 0
+    counted: int = 0
+    duplicates: int = 0
+    resent: int = 0
+    """Events sent again because Redis had not answered: if the first call did arrive, they are among the duplicates."""
+    unsent: int = 0
+    """Events read, but not answered by Redis when the run stopped; the next run sends them."""
+    left_out: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    from_line: int = 1
+    """The first line read; those before it were imported earlier."""
+    seconds: float = 0.0
+    error: str | None = None
+    """Why the file was not read to its end."""
+
+
+def total(files: list[FileTally]) -> FileTally:
+    """The sum over all files."""
+    whole = FileTally("total")
+    for each in files:
+        for name in ("lines", "counted", "duplicates", "resent", "unsent", "seconds"):
+            setattr(whole, name, getattr(whole, name) + getattr(each, name))
+        whole.left_out += each.left_out
+        whole.rejected += each.rejected
+    return whole

@@ -1,0 +1,33 @@
+"""The servers every test shares, and a clean system for each test that asks for one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from harness import System
+
+from daemon.stack import stack as embedded
+from daemon.stack.stack import StackInfo
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackInfo]:
+    """Redis 7, MongoDB and MariaDB for the whole session. A missing server fails the run."""
+    data = tmp_path_factory.mktemp("stack")
+    info = embedded.up(data)
+    try:
+        if not info.mysql:
+            pytest.exit("The tests need MariaDB: run ./justw test, or apt-get install mariadb-server.", returncode=1)
+        yield info
+    finally:
+        embedded.down(data)
+
+
+@pytest.fixture
+def system(stack: StackInfo, tmp_path: Path) -> Iterator[System]:
+    """Clean stores on the session's servers."""
+    clean = System(stack, tmp_path)
+    yield clean
+    clean.close()

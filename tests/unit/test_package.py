@@ -1,0 +1,120 @@
+"""The package as it is shipped: what the wheel holds, that it works elsewhere, which versions it insists on."""
+
+from __future__ import annotations
+
+import re
+import site
+import subprocess
+import sys
+import tomllib
+import venv
+import zipfile
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+import daemon
+from daemon.errors import TallydError
+
+CHECKOUT = Path(__file__).parents[2]
+COMMAND_TIMEOUT_S = 120
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """What the command prints; a failed one fails the test with all it said."""
+    answer = subprocess.run(
+        [str(word) for word in command], cwd=cwd, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    return answer.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=CHECKOUT)
+    [built] = folder.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `bin` folder of a fresh virtual environment, elsewhere, with tallyd from the wheel.
+
+    What tallyd depends on comes from the environment of the tests: its folder is on the path, but path files in it,
+    such as that of the editable install, are not followed.
+    """
+    folder = tmp_path_factory.mktemp("elsewhere") / "venv"
+    venv.create(folder, symlinks=True)
+    python = folder / "bin" / "python"
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
+    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
+    [packages] = folder.glob("lib/python*/site-packages")
+    (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
+    return folder / "bin"
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    folders = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert folders == {"daemon", f"tallyd-{daemon.__version__}.dist-info"}
+
+
+def test_the_wheel_carries_the_lua_scripts_inside_the_package(wheel: Path) -> None:
+    ours = {f"daemon/lua/{path.name}" for path in (CHECKOUT / "lua").glob("*.lua")}
+    assert ours
+    assert ours <= set(zipfile.ZipFile(wheel).namelist())
+
+
+def test_the_installed_package_is_not_the_checkout(installed: Path, tmp_path: Path) -> None:
+    place = run(installed / "python", "-c", "import daemon; print(daemon.__file__)", cwd=tmp_path)
+    assert Path(place.strip()).is_relative_to(installed.parent)
+
+
+def test_the_installed_command_answers(installed: Path, tmp_path: Path) -> None:
+    assert "exactly once" in run(installed / "tallyd", "--help", cwd=tmp_path)
+    assert run(installed / "tallyd", "--version", cwd=tmp_path).strip() == f"tallyd {daemon.__version__}"
+
+
+def test_daemon_is_ours() -> None:
+    # PyPI's python-daemon installs a top-level `daemon`, too: whichever came last has overwritten files of the other.
+    assert Path(daemon.__file__ or "").is_relative_to(CHECKOUT)
+    assert TallydError.__module__ == "daemon.errors"
+    assert set(metadata.packages_distributions().get("daemon", ())) <= {"tallyd"}, "uninstall python-daemon"
+
+
+def requirement(name: str) -> Requirement:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    [found] = [each for each in map(Requirement, project["dependencies"]) if each.name == name]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "last_bad"),
+    [
+        ("asyncmy", "0.2.12"),  # CVE-2025-65896
+        ("uvloop", "0.22.1"),  # could close a recycled descriptor after a cancelled connect
+    ],
+)
+def test_versions_known_to_be_bad_are_excluded(name: str, last_bad: str) -> None:
+    assert not requirement(name).specifier.contains(last_bad)
+    assert Version(metadata.version(name)) > Version(last_bad)
+
+
+def test_the_lock_holds_every_requirement() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *project["dependencies"],
+        *(each for extra in project["optional-dependencies"].values() for each in extra),
+    ]
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (CHECKOUT / "requirements.lock").read_text(), re.MULTILINE))
+    for each in map(Requirement, wanted):
+        if each.name != "tallyd":  # an extra that names another one
+            assert each.specifier.contains(locked[each.name]), f"{each.name}: run `./justw lock`"
+
+
+def test_the_lock_names_no_place() -> None:
+    text = (CHECKOUT / "requirements.lock").read_text()
+    assert not re.findall(r"\w+://.*|^-.*|(?<!\w)/\w+.*", text, re.MULTILINE)
