@@ -1,0 +1,87 @@
+"""The flush daemon killed (SIGKILL) at every step of a claim, and the next one finishing: every count exact.
+
+The step is chosen by a proxy that holds the request back, or loses its reply; the process is killed while it waits.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+
+import pytest
+from harness import BATCH, System, event, expected_rollups, wait_until
+from proxy import Fault, Proxy
+
+from daemon.buffer import scripts
+
+LEASE_MS = "1000"
+DAYS = [dt.date(2024, 12, 29), dt.date(2024, 12, 30), dt.date(2026, 2, 19)]
+
+CLAIM = scripts.CLAIM.sha.encode()
+ACK = scripts.ACK.sha.encode()
+STEPS = [
+    ("redis", CLAIM, Fault.HOLD_REQUEST, "before the claim"),
+    ("redis", CLAIM, Fault.LOSE_REPLY, "after the claim"),
+    ("mongo", b"analytics_flush_floors", Fault.HOLD_REQUEST, "before the floor is read"),
+    *[
+        ("mongo", f"analytics_entity_{name}".encode(), fault, f"{name}: {fault.value}")
+        for name in ("totals", "daily", "weekly", "monthly", "yearly")
+        for fault in Fault
+    ],
+    ("redis", ACK, Fault.HOLD_REQUEST, "after MongoDB, before the ack"),
+    ("redis", ACK, Fault.LOSE_REPLY, "after the ack"),
+]
+
+
+def count_some(system: System, times: int = 1) -> list[tuple[str, str, dt.date, int]]:
+    """Sends events of several entities, days and counters; returns what must be counted."""
+    counted, events = [], []
+    for n in range(40):
+        for day in DAYS:
+            action, value = ("download", 1) if n % 3 == 0 else ("view", n % 7 + 1)
+            events += [event(entity_id=f"m{n}", action=action, value=value, occurred_at=f"{day}T01:02:03Z")] * 2
+            counted.append((f"jav:movie:m{n}", action, day, value))
+    with system.ingest() as ingest:
+        answer = ingest.post(events, BATCH).json()
+    assert (answer["accepted"], answer["duplicates"]) == (len(counted), len(counted))
+    return counted
+
+
+@pytest.mark.parametrize(("store", "marker", "fault"), [step[:3] for step in STEPS], ids=[step[3] for step in STEPS])
+def test_a_killed_flusher_loses_and_doubles_nothing(system: System, store: str, marker: bytes, fault: Fault) -> None:
+    system.add_movies(*(f"m{n}" for n in range(40)))
+    system.env |= {"TALLYD_FLUSH__LEASE_MS": LEASE_MS, "TALLYD_FLUSH__INTERVAL_S": "0.1"}
+    counted = count_some(system)
+    variable = f"{store.upper()}__URL"
+    # The indexes are made before the marker may trip: their commands name the collections too.
+    system.tallyd("flush", "--once", REDIS__URL=system.env["TALLYD_REDIS__URL"].removesuffix("0") + "9")
+    with Proxy(system.env[f"TALLYD_{variable}"], marker, fault).running() as proxy:
+        with system.flusher(**{variable: proxy.url()}) as flusher:
+            assert proxy.tripped.wait(20), "the flusher never came to that step"
+            flusher.kill()  # SIGKILL, to the whole process group
+    system.tallyd("flush", "--once")
+    assert system.rollups() == expected_rollups(counted)
+    totals = system.rollup("totals")
+    for uuid, (views, downloads) in system.replica().items():
+        expected = totals[f"jav:movie:{uuid}"]
+        assert (views, downloads) == (expected.get("view", 0), expected.get("download", 0))
+    ledger = system.ledger()
+    for counter in ("view", "download"):
+        total = sum(amount for _, name, _, amount in counted if name == counter)
+        assert ledger[f"accepted:{counter}"] == ledger[f"flushed:{counter}"] == total
+    assert system.redis.hkeys("anl:{0}:claim") in ([b"last", b"acked_at"], [b"acked_at", b"last"])
+
+
+def test_a_frozen_flusher_that_wakes_up_late_changes_nothing(system: System) -> None:
+    system.env |= {"TALLYD_FLUSH__LEASE_MS": "300", "TALLYD_FLUSH__INTERVAL_S": "0.1"}
+    counted = count_some(system)
+    with system.flusher(LOG__LEVEL="debug") as frozen:
+        wait_until(lambda: system.mongo["analytics_flush_floors"].find_one() is not None, "the first claim is being applied")
+        frozen.process.send_signal(signal.SIGSTOP)
+        counted += count_some(system)
+        system.tallyd("flush", "--once")
+        counted += count_some(system)
+        frozen.process.send_signal(signal.SIGCONT)
+        wait_until(lambda: system.redis.scard("anl:{0}:dirty") == 0, "it goes on")
+    system.tallyd("flush", "--once")
+    assert system.rollups() == expected_rollups(counted)

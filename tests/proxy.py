@@ -1,0 +1,95 @@
+"""A TCP proxy that can hold a request back or lose its reply at a chosen moment, so that a process can be killed exactly there.
+
+It forwards bytes and knows nothing of the protocol but what the test's marker says: the first request chunk that
+contains `marker` trips it. What it then does is the `Fault`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from urllib.parse import urlsplit
+
+
+class Fault(Enum):
+    HOLD_REQUEST = "the server never sees the request"
+    LOSE_REPLY = "the server carries the request out, the client never hears of it"
+
+
+class Proxy:
+    """Between a client and the server of `url`. `tripped` is set once the marked request was met."""
+
+    def __init__(self, url: str, marker: bytes, fault: Fault) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None and parts.port is not None
+        self._target = (parts.hostname, parts.port)
+        self._parts = parts
+        self._marker = marker
+        self._fault = fault
+        self._port = 0
+        self._loop = asyncio.new_event_loop()
+        self._open = threading.Event()
+        self.tripped = threading.Event()
+
+    def url(self) -> str:
+        """The server's URL, by way of the proxy."""
+        user = f"{self._parts.username}@" if self._parts.username else ""
+        return self._parts._replace(netloc=f"{user}127.0.0.1:{self._port}").geturl()
+
+    @contextmanager
+    def running(self) -> Iterator[Proxy]:
+        thread = threading.Thread(target=self._serve, daemon=True)
+        thread.start()
+        assert self._open.wait(5)
+        try:
+            yield self
+        finally:
+            self._loop.call_soon_threadsafe(self._server.close)
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            thread.join(5)
+
+    def _serve(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._server = self._loop.run_until_complete(asyncio.start_server(self._connection, "127.0.0.1", 0))
+        self._port = self._server.sockets[0].getsockname()[1]
+        self._open.set()
+        self._loop.run_forever()
+        for task in asyncio.all_tasks(self._loop):
+            task.cancel()
+        self._loop.run_until_complete(asyncio.sleep(0.05))
+        self._loop.close()
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            server_reader, server_writer = await asyncio.open_connection(*self._target)
+            mute = asyncio.Event()
+            await asyncio.gather(
+                self._requests(reader, server_writer, mute), self._replies(server_reader, writer, mute)
+            )
+
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event) -> None:
+        holding = False
+        try:
+            while data := await reader.read(65_536):
+                if self._marker in data and not self.tripped.is_set():
+                    self.tripped.set()
+                    holding = self._fault is Fault.HOLD_REQUEST
+                    mute.set()
+                if not holding:
+                    writer.write(data)
+                    await writer.drain()
+        finally:
+            writer.close()
+
+    async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event) -> None:
+        try:
+            while data := await reader.read(65_536):
+                if not mute.is_set():
+                    writer.write(data)
+                    await writer.drain()
+        finally:
+            writer.close()
