@@ -129,6 +129,21 @@ class Dedupe(Section, frozen=True):
     """What the first window's memory is laid out for; later windows follow what the one before them saw."""
 
 
+class SpoolSection(Section, frozen=True):
+    """Where events wait while Redis does not take them."""
+
+    dir: str = ".tallyd/spool"
+    """Folder on a local disk, shared by the workers of one machine; empty: no spool, 503 instead."""
+    bytes_max: Annotated[int, Meta(ge=1_048_576)] = 1_073_741_824
+    """Most bytes the folder may hold; over it 503. About 90 bytes an event."""
+    segment_bytes: Annotated[int, Meta(ge=65_536, le=268_435_456)] = 16_777_216
+    """A file this large is closed and another begun. A replay holds one in memory."""
+    probe_ms: Count = 500
+    """How often a worker that spools asks whether Redis takes events again, and looks for segments others left."""
+    replay_call_events_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    """Events of one Lua call of a replay: small, so that new events wait little behind it."""
+
+
 class Flush(Section, frozen=True):
     threshold: Count = 500
     """Dirty entities of a shard that start a flush at once."""
@@ -245,6 +260,7 @@ class Config(Section, frozen=True):
     producers: Producers = field(default_factory=Producers)
     ingest: Ingest = field(default_factory=Ingest)
     dedupe: Dedupe = field(default_factory=Dedupe)
+    spool: SpoolSection = field(default_factory=SpoolSection)
     flush: Flush = field(default_factory=Flush)
     log: Log = field(default_factory=Log)
     import_: Import = field(default_factory=Import, name="import")
@@ -338,7 +354,7 @@ class _FromEnviron(str):
 
 
 def _apply_stack(raw: dict[str, Any], data: Path | None) -> None:
-    """Fills in the stores' addresses from the embedded stack's `stack.json`."""
+    """Fills in the stores' addresses from the embedded stack's `stack.json`, and puts the spool beside it."""
     stores = ("redis", "mongo", "mysql")
     if data is None:
         if any(isinstance(raw.get(s), dict) and raw[s].get("url") for s in stores):
@@ -356,6 +372,9 @@ def _apply_stack(raw: dict[str, Any], data: Path | None) -> None:
         section = raw.setdefault(store, {})
         if isinstance(section, dict):
             section["url"] = addresses.get(store, "")
+    spool = raw.setdefault("spool", {})
+    if isinstance(spool, dict):
+        spool.setdefault("dir", str(data / "spool"))
 
 
 def _decode(raw: dict[str, Any]) -> tuple[Config | None, list[str]]:

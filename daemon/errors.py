@@ -13,6 +13,10 @@ class TallydError(Exception):
     exit_code = 1
 
 
+class CheckFailed(TallydError):  # noqa: N818  (what was looked for was found; nothing went wrong)
+    """A command that checks found something: a difference, a letter that still fails."""
+
+
 class ConfigError(TallydError):
     """The configuration or the command line is wrong; the message lists every problem with its key."""
 

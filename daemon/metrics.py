@@ -28,6 +28,15 @@ CALL_REQUESTS = Counter("tallyd_ingest_call_requests", "Requests carried by inge
 CALL_FAILURES = Counter("tallyd_ingest_call_failures", "ingest.lua calls that failed or were not answered.")
 QUEUE_EVENTS = Gauge("tallyd_queue_events", "Events that wait for a Lua call.", multiprocess_mode="livesum")
 
+SPOOLING = Gauge(
+    "tallyd_spooling", "Workers that write events to the spool because Redis does not take them.", multiprocess_mode="livesum"
+)
+SPOOLED = Counter("tallyd_spool_events", "Events written to the spool.")
+SPOOL_BYTES_WRITTEN = Counter("tallyd_spool_bytes_written", "Bytes written to the spool.")
+SPOOL_REFUSED = Counter("tallyd_spool_refused_calls", "Calls the spool could not take: it or the disk was full.")
+SPOOL_REPLAYED = Counter("tallyd_spool_replayed_events", "Events replayed from the spool, duplicates included.")
+SPOOL_DAMAGED = Counter("tallyd_spool_damaged", "Stretches of bytes in segments that were no record, and set aside.")
+
 FLUSH_CLAIMS = Counter("tallyd_flush_claims", "Claims applied to MongoDB and acknowledged.")
 FLUSH_ENTITIES = Counter("tallyd_flush_entities", "Entities in those claims.")
 FLUSH_DOCUMENTS = Counter("tallyd_flush_documents", "Rollup documents by what became of them.", ["outcome"])

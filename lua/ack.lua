@@ -17,21 +17,29 @@ local call, pcall = redis.call, redis.pcall
 local claim, replica, ledger, aside, seq = KEYS[1], KEYS[2], KEYS[3], KEYS[4] .. ':', ARGV[1]
 local booked, due = cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
 
+if type(booked) ~= 'table' or type(due) ~= 'table' then return redis.error_reply('BADCALL ARGV 2 and 3 must be lists') end
+
 if call('HGET', claim, 'seq') ~= seq then return 0 end
 local time = call('TIME')
 
--- Repeats a command once, after a foreign value under its key was moved aside.
-local function guarded(key, ...)
-  local reply = pcall(...)
-  if type(reply) == 'table' and reply.err then
-    call('RENAME', key, aside .. time[1] .. time[2] .. ':' .. key)
-    call('HINCRBY', ledger, 'aside', 1)
-    call(...)
+-- Runs a command that must not keep the batch in flight for ever: the foreign value in its way (a key, or one field of a
+-- hash) is moved aside. An amount beyond 64 bits, which only foreign values add up to, is booked as moved aside itself.
+local function guarded(command, key, ...)
+  local reply = pcall(command, key, ...)
+  if type(reply) ~= 'table' then return end
+  local to, field = aside .. time[1] .. time[2] .. ':' .. key, ...
+  if reply.err:find('WRONGTYPE', 1, true) then
+    call('RENAME', key, to)
+  elseif reply.err:find('hash value', 1, true) or reply.err:find('overflow', 1, true) then
+    call('HSET', to, field, call('HGET', key, field))
+    call('HDEL', key, field)
   end
+  if type(pcall('HINCRBY', ledger, 'aside', 1)) == 'table' then call('HSET', ledger, 'aside', 1) end
+  pcall(command, key, ...)
 end
 
 call('HDEL', claim, 'seq', 'owner', 'since', 'until', 'entities', 'payload')
 call('HSET', claim, 'acked_at', time[1])
-for i = 1, #booked, 2 do guarded(ledger, 'HINCRBY', ledger, booked[i], booked[i + 1]) end
-for i = 1, #due do guarded(replica, 'ZADD', replica, seq, due[i]) end
+for i = 1, #booked, 2 do guarded('HINCRBY', ledger, booked[i], booked[i + 1]) end
+for i = 1, #due do guarded('ZADD', replica, seq, due[i]) end
 return 1

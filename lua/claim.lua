@@ -19,7 +19,7 @@
 --         {'busy', ms left of another owner's lease}
 --         {'again' | 'new', seq, payload, entities left dirty}
 --   payload as msgpack: flat; per entity its key, its number of pairs n, then n times field, amount (decimal text)
--- Cost  about 2.5 us an entity; stops at ARGV 6, looked at every 64 entities.
+-- Cost  about 2.5 us an entity; the clock is looked at every 64 entities and counter-days, or after 500 of one entity.
 
 local call, pcall = redis.call, redis.pcall
 local dirty, claim, counters, ledger, aside = KEYS[1], KEYS[2], KEYS[3] .. ':', KEYS[4], KEYS[5] .. ':'
@@ -29,9 +29,11 @@ if not (owner and lease_ms and floor and entities_max and fields_max and us_max)
   return redis.error_reply('BADCALL ARGV 2 to 6 must be numbers')
 end
 
-local ENTITIES_PER_LOOK = 64
+local WORK_PER_LOOK = 64 -- entities and counter-days between two looks at the clock
+local PART_FIELDS = 500 -- most that is taken of one entity between two looks
 
--- Newer servers freeze TIME while a script runs but have os.clock; older ones have no `os` but let TIME go on.
+-- Newer servers freeze TIME while a script runs but have os.clock (7.4); older ones, 7.0 too, have none but let TIME go
+-- on. On 7.2, which has neither, the other two limits are the bound.
 local clock_of = rawget(_G, 'os')
 local function elapsed_us()
   if clock_of then return clock_of.clock() * 1e6 end
@@ -46,53 +48,79 @@ local now_us = tonumber(time[1]) * 1000000 + tonumber(time[2])
 
 local function move_aside(key)
   call('RENAME', key, aside .. time[1] .. time[2] .. ':' .. key)
-  call('HINCRBY', ledger, 'aside', 1)
+  if type(pcall('HINCRBY', ledger, 'aside', 1)) == 'table' then call('HSET', ledger, 'aside', 1) end
 end
-for key, kind in pairs({[dirty] = 'set', [claim] = 'hash'}) do
+
+local function expect(key, kind)
   local found = call('TYPE', key).ok
   if found ~= kind and found ~= 'none' then move_aside(key) end
 end
+expect(ledger, 'hash') -- first: what is moved away is booked there
+expect(dirty, 'set')
+expect(claim, 'hash')
 
 local held = call('HMGET', claim, 'seq', 'owner', 'until', 'payload', 'last')
 if held[1] then
   local left_ms = (tonumber(held[3] or nil) or 0) - now_ms
   if held[2] ~= owner and left_ms > 0 then return {'busy', left_ms} end
+  call('HDEL', claim, 'until') -- a write Redis allows out of memory, too; after the first one it allows all
   call('HSET', claim, 'owner', owner, 'until', string.format('%.0f', now_ms + lease_ms))
   return {'again', held[1], held[4], call('SCARD', dirty)}
 end
 
 local payload, size, fields, taken = {}, 0, 0, 0
+local work, look_at = 0, WORK_PER_LOOK
 
-local function take(entity, pairs_flat, n)
-  payload[size + 1], payload[size + 2] = entity, n
-  size = size + 2
-  for i = 1, n * 2 do payload[size + i] = pairs_flat[i] end
-  size = size + n * 2
-  fields, taken = fields + n, taken + 1
+local function has_room()
+  if taken >= entities_max or fields >= fields_max then return false end
+  if work < look_at then return true end
+  look_at = work + WORK_PER_LOOK
+  return elapsed_us() - started_us < us_max
+end
+
+-- Moves at most this many of an entity's `left` fields into the payload; returns how many.
+local function take(key, left, most)
+  local part
+  if left <= most then
+    part = call('HGETALL', key)
+    call('DEL', key)
+  else
+    local names = {}
+    part = call('HRANDFIELD', key, most, 'WITHVALUES')
+    for i = 1, #part, 2 do names[#names + 1] = part[i] end
+    call('HDEL', key, unpack(names))
+  end
+  for i = 1, #part do payload[size + i] = part[i] end
+  size, fields, work = size + #part, fields + #part / 2, work + #part / 2
+  return #part / 2
 end
 
 local function freeze(entity)
   local key = counters .. entity
   local n = pcall('HLEN', key)
-  if type(n) == 'table' then -- not a hash: foreign
-    move_aside(key)
-  elseif n > fields_max then -- too much for one batch: a part of it, and the rest stays dirty
-    local part = call('HRANDFIELD', key, fields_max, 'WITHVALUES')
-    for i = 1, #part, 2 do call('HDEL', key, part[i]) end
-    call('SADD', dirty, entity)
-    take(entity, part, #part / 2)
-  elseif n > 0 then
-    local all = call('HGETALL', key)
-    call('DEL', key)
-    take(entity, all, n)
-  end
+  work = work + 1
+  if type(n) == 'table' then return move_aside(key) end -- not a hash: foreign
+  if n == 0 then return end
+  local head, got = size + 1, 0
+  size = size + 2
+  repeat
+    got = got + take(key, n - got, math.min(PART_FIELDS, fields_max - fields))
+  until got == n or not has_room()
+  if got < n then call('SADD', dirty, entity) end -- the rest is for the next batch
+  payload[head], payload[head + 1] = entity, got
+  taken = taken + 1
 end
 
-while taken < entities_max and fields < fields_max and elapsed_us() - started_us < us_max do
-  local popped = call('SPOP', dirty, math.min(ENTITIES_PER_LOOK, entities_max - taken))
-  if #popped == 0 then break end
-  for i = 1, #popped do freeze(popped[i]) end
+local popped, at = {}, 0
+while has_room() do
+  if at == #popped then
+    popped, at = call('SPOP', dirty, math.min(WORK_PER_LOOK, entities_max - taken)), 0
+    if #popped == 0 then break end
+  end
+  at = at + 1
+  freeze(popped[at])
 end
+if at < #popped then call('SADD', dirty, unpack(popped, at + 1)) end
 if taken == 0 then return {'empty', call('SCARD', dirty)} end
 
 local last = tonumber(held[5] or nil) or 0

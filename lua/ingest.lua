@@ -2,7 +2,8 @@
 --
 -- Called by the ingest workers and by `tallyd import` (daemon/buffer/counters.py) with the events of every request that
 -- was waiting. It runs to the end or not at all: its input is checked before the first write, Redis refuses the first
--- write when it is out of memory, and a foreign value under one of our keys is moved aside and booked, not tripped over.
+-- write when it is out of memory, and a foreign value under one of our keys is moved aside and booked, not tripped over
+-- (of a hash, only the field that is no number).
 -- Repeating a call is safe: every event of it is then a duplicate (only the rate limit counts its requests again).
 --
 -- KEYS  1 dirty     set of the entities that have live counts
@@ -13,7 +14,8 @@
 --       5 rate      prefix of an address's window   <rate>:<address>
 --       6 aside     prefix of what was moved away   <aside>:<microseconds>:<key>
 -- ARGV  1 the call as msgpack: {effects, items}
---           effects  {{counter, field, amount, counter, field, amount, ...}, ...}, amounts as decimal text
+--           effects  {{counter, field, amount, counter, field, amount, ...}, ...}, amounts as decimal text, not 0, of at
+--                    most 15 digits, so that sums of them stay exact
 --           items    flat; per request: its address ("": not limited), its number of events n; then n times
 --                    bucket hash (0 .. 2^32-1), member (signed 64-bit as decimal text), entity, index of its effect
 --       2 requests an address may make in a minute, counted from its first
@@ -35,12 +37,23 @@ local decoded = cmsgpack.unpack(ARGV[1])
 local effects, items = decoded[1], decoded[2]
 local rate_max, window_s, bits_min = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 
+local function is_increment(counter, field, amount)
+  return type(counter) == 'string' and type(field) == 'string' and type(amount) == 'string'
+    and amount:find('^%-?[1-9]%d*$') and math.abs(tonumber(amount)) < 1e15
+end
+
 local function check()
   if not (rate_max and window_s and bits_min) then return 'ARGV 2 to 4 must be numbers' end
+  if window_s < 1 then return 'the window must be a second or longer' end
+  for _, effect in pairs(effects) do
+    for i = 1, type(effect) == 'table' and #effect or 1, 3 do
+      if not is_increment(effect[i], effect[i + 1], effect[i + 2]) then return 'an effect is malformed' end
+    end
+  end
   local at, last = 1, #items
   while at <= last do
     local n = items[at + 1]
-    if type(items[at]) ~= 'string' or type(n) ~= 'number' then return 'a request is malformed' end
+    if type(items[at]) ~= 'string' or type(n) ~= 'number' or n < 0 or n % 1 ~= 0 then return 'a request is malformed' end
     for event = at + 2, at + 1 + n * 4, 4 do
       if type(items[event]) ~= 'number' or type(items[event + 1]) ~= 'string' or type(items[event + 2]) ~= 'string'
         or not effects[items[event + 3]] then
@@ -56,22 +69,35 @@ if malformed then return redis.error_reply('BADCALL ' .. malformed) end
 local time = call('TIME')
 local now_s = tonumber(time[1])
 
--- What to do about a failed command: move the foreign value away and repeat, or fail the script. Only a wrong type or a
--- value that is no integer is foreign; anything else (out of memory) was refused before the first write.
-local function mend(failure, key, ...)
-  local err = failure.err
-  if not (err:find('WRONGTYPE', 1, true) or err:find('not an integer', 1, true) or err:find('overflow', 1, true)) then
-    error(err)
-  end
-  call('RENAME', key, aside .. time[1] .. time[2] .. ':' .. key)
-  call('HINCRBY', ledger, 'aside', 1)
-  return call(...)
+local function book_aside()
+  if type(pcall('HINCRBY', ledger, 'aside', 1)) == 'table' then call('HSET', ledger, 'aside', 1) end
 end
 
-for key, kind in pairs({[dirty] = 'set', [ledger] = 'hash', [seen] = 'hash'}) do
+-- What to do about a failed command: move the foreign value away and repeat, or fail the script. Only a wrong type or a
+-- value that is no integer is foreign; anything else (out of memory) was refused before the first write.
+local function mend(failure, key, command, ...)
+  local err, to = failure.err, aside .. time[1] .. time[2] .. ':' .. key
+  local wrong_type = err:find('WRONGTYPE', 1, true)
+  if not (wrong_type or err:find('not an integer', 1, true) or err:find('overflow', 1, true)) then error(err) end
+  call('SETRANGE', to, 0, '') -- changes nothing; but out of memory, Redis refuses it where it would let RENAME pass
+  if command == 'HINCRBY' and not wrong_type then -- the other fields of the hash are ours
+    local field = select(2, ...)
+    call('HSET', to, field, call('HGET', key, field))
+    call('HDEL', key, field)
+  else
+    call('RENAME', key, to)
+  end
+  book_aside()
+  return call(command, ...)
+end
+
+local function expect(key, kind)
   local found = call('TYPE', key).ok
   if found ~= kind and found ~= 'none' then mend({err = 'WRONGTYPE'}, key, 'TYPE', key) end
 end
+expect(ledger, 'hash') -- first: what is moved away is booked there
+expect(dirty, 'set')
+expect(seen, 'hash')
 
 local function book(field, amount)
   local text = string.format('%.0f', amount)
@@ -79,20 +105,24 @@ local function book(field, amount)
   if type(reply) == 'table' then mend(reply, ledger, 'HINCRBY', ledger, field, text) end
 end
 
+-- The whole number from 0 to max that a field holds, or nil.
+local function whole(text, max)
+  local number = tonumber(text or nil)
+  return number and number >= 0 and number <= max and number % 1 == 0 and number or nil
+end
+
 -- The dedupe memory: this window's generation and the one before it.
 local function open_window()
   local state = call('HMGET', seen, 'gen', 'bits', 'events', 'prev_bits')
-  local gen, bits = tonumber(state[1] or nil), tonumber(state[2] or nil)
-  local prev_bits = tonumber(state[4] or nil)
   local gen_now = math.floor(now_s / window_s)
-  if gen and gen_now <= gen then return gen, bits, prev_bits end -- a clock that went back keeps its generation
-  prev_bits = gen and gen_now == gen + 1 and bits or nil
-  local events = tonumber(state[3] or nil) or 0
+  -- A clock that went back keeps its generation; one further ahead is none a clock of ours was ever near.
+  local gen, bits = whole(state[1], gen_now + 1), whole(state[2], BITS_MAX)
+  if gen and bits and gen >= gen_now then return gen, bits, whole(state[4], BITS_MAX) end
+  local prev_bits = gen == gen_now - 1 and bits or nil
+  local events = whole(state[3], 2 ^ 53) or 0
   bits = bits_min
   while bits < BITS_MAX and events > EVENTS_PER_BUCKET * 2 ^ bits do bits = bits + 1 end
-  call('DEL', seen)
-  call('HSET', seen, 'gen', gen_now, 'bits', bits, 'events', 0)
-  if prev_bits then call('HSET', seen, 'prev_bits', prev_bits) end
+  call('HSET', seen, 'gen', gen_now, 'bits', bits, 'events', 0, 'prev_bits', prev_bits or '')
   return gen_now, bits, prev_bits
 end
 
@@ -185,6 +215,8 @@ if gen then
     end
   end
   for field, amount in pairs(sums) do book(field, amount) end
-  if counted > 0 then call('HINCRBY', seen, 'events', counted) end
+  if counted > 0 and type(pcall('HINCRBY', seen, 'events', counted)) == 'table' then
+    call('HSET', seen, 'events', counted) -- it held no number; it is only an estimate
+  end
 end
 return results

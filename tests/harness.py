@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import os
 import secrets
 import subprocess
@@ -27,7 +28,13 @@ import redis
 from mirakuru import HTTPExecutor, SimpleExecutor
 
 from daemon import config as configuration
+from daemon.buffer.connection import Connection
+from daemon.buffer.counters import Counters, Limits, Request
+from daemon.buffer.keys import shard_of
+from daemon.buffer.layout import Layout
 from daemon.config import Config
+from daemon.flush.flusher import Flushed, Flusher
+from daemon.ingest.decode import Batch, Decoder, build_catalogue
 from daemon.stack import process
 from daemon.stack.stack import StackInfo
 
@@ -132,6 +139,38 @@ class System:
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
+
+    def count(self, *events: dict[str, Any]) -> int:
+        """Counts events as the ingest worker would, without HTTP. Returns how many were new."""
+        config = self.config()
+        decoder = Decoder(build_catalogue(config), batch_events_max=len(events), clock=time.time)
+
+        async def work() -> int:
+            connection = Connection(config.redis, Layout(config))
+            limits = Limits(0, config.dedupe.window_s, config.dedupe.events_per_window)
+            counted = 0
+            for shard in range(config.redis.shards):
+                batch = decoder.batch(json.dumps(events).encode())
+                assert isinstance(batch, Batch)
+                assert not batch.rejected
+                part = [event for event in batch.events if shard_of(event.entity, config.redis.shards) == shard]
+                counted += sum(await Counters(connection, shard, limits).ingest([Request("", part)]))
+            await connection.close()
+            return counted
+
+        return asyncio.run(work())
+
+    def flush(self, **env: str) -> Flushed:
+        """`tallyd flush --once`, in this process."""
+
+        async def work() -> Flushed:
+            flusher = Flusher(self.config(**env))
+            try:
+                return await flusher.once()
+            finally:
+                await flusher.close()
+
+        return asyncio.run(work())
 
     @contextmanager
     def ingest(self, **env: str) -> Iterator[Ingest]:

@@ -35,8 +35,16 @@ from daemon.errors import LayoutError, StoreError
 Arg = str | bytes | int
 
 
+PASSING = ("OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "NOAUTH", "NOPERM")
+"""Codes of refusals that end without a change of ours: memory is freed, the disk works again, another server leads."""
+
+
 class RefusedError(StoreError):
-    """Redis answered with an error before it wrote anything."""
+    """Redis answered with an error before it wrote anything. `passing`: the same call may be taken later."""
+
+    @property
+    def passing(self) -> bool:
+        return any(code in str(self) for code in PASSING)
 
 
 @contextlib.asynccontextmanager
@@ -135,6 +143,8 @@ class Connection:
         self._connecting = asyncio.Lock()
         self._failed_at = -1e9
         self._failure = StoreError("")
+        self.epoch = 0
+        """When the Redis of the current connection began to count (µs); another one after it lost its memory."""
 
     async def command(self, *command: Arg) -> Any:
         """Runs one command and returns its reply (bulk strings as bytes). Raises StoreError."""
@@ -167,6 +177,8 @@ class Connection:
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
             reply = await self._call(protocol, _pack(("EVAL", script.source, len(names), *names, *args)))
         if isinstance(reply, hiredis.ReplyError):
+            if str(reply).startswith("READONLY"):
+                protocol.drop("has become a replica")  # the next connection may reach the new primary
             raise RefusedError(f"Redis at {address_of(self._url)} refused {script.name}: {reply}")
         return reply
 
@@ -216,7 +228,8 @@ class Connection:
                 await self._handshake(protocol, "AUTH", *user, options["password"])
             if options.get("db"):
                 await self._handshake(protocol, "SELECT", str(options["db"]))
-            self._layout.verify(await self._run(protocol, scripts.LAYOUT, (keys.LAYOUT,), self._layout.script_args))
+            reply = await self._run(protocol, scripts.LAYOUT, (keys.LAYOUT,), self._layout.script_args)
+            self.epoch = self._layout.verify(reply)
         except BaseException:
             protocol.drop("handshake failed")
             raise

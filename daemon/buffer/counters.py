@@ -80,6 +80,16 @@ class Counters:
         self._claim_keys = (keys.dirty, keys.claim, keys.counters_prefix, keys.ledger, keys.aside_prefix)
         self._ack_keys = (keys.claim, keys.replica, keys.ledger, keys.aside_prefix)
         self._keys = keys
+        self._limits = limits
+
+    @property
+    def epoch(self) -> int:
+        """Tells a Redis that lost its memory from the one before. Known once anything was answered."""
+        return self._connection.epoch
+
+    def over(self, connection: Connection) -> Counters:
+        """The same counters by way of another connection."""
+        return Counters(connection, self.shard, self._limits)
 
     async def ingest(self, requests: Sequence[Request]) -> list[int]:
         """Counts the events of these requests in one round trip.

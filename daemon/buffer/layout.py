@@ -31,8 +31,9 @@ class Layout:
         """What `layout.lua` writes if Redis has no layout yet."""
         return [text for pair in self._wanted.items() for text in pair]
 
-    def verify(self, reply: Sequence[bytes]) -> None:
-        """Raises LayoutError, naming the way out, if what `layout.lua` returned is another layout."""
+    def verify(self, reply: Sequence[bytes]) -> int:
+        """The epoch of the Redis that sent this reply to `layout.lua`. Raises LayoutError, naming the way out, if it is
+        laid out differently."""
         texts = [part.decode(errors="backslashreplace") for part in reply]
         found = dict(zip(texts[::2], texts[1::2], strict=True))
         differing = [
@@ -47,3 +48,4 @@ class Layout:
                 " daemon, run `tallyd flush --once` with the old configuration until it counts 0 entities,"
                 f" `redis-cli DEL {keys.LAYOUT}`, and start with the new one (event ids seen before are then forgotten)."
             )
+        return int(found.get("epoch", 0))

@@ -7,6 +7,8 @@ import sys
 import typer
 
 from daemon import __version__
+from daemon.cli.audit import audit
+from daemon.cli.dead import app as dead
 from daemon.cli.dev import dev
 from daemon.cli.serve import flush, ingest
 from daemon.cli.settings import show_config
@@ -29,6 +31,8 @@ app.command("flush")(flush)
 app.command("status")(status)
 app.command("top")(top)
 app.command("series")(series)
+app.command("audit")(audit)
+app.add_typer(dead, name="dead")
 app.command("config")(show_config)
 
 

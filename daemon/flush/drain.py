@@ -3,6 +3,7 @@
 What holds if the process dies, or a reply is lost, after each step of `apply_next`:
 
     floor, claim   the batch is in flight; whoever asks after the lease gets the same one under the same seq
+    open_epoch     the same; recorded once for a Redis, before anything it counted is written
     build          the same
     raise_floor    the floor names a seq that will be applied by whoever takes the batch
     write          some documents hold the seq; the next attempt leaves those alone (E11000) and writes the others
@@ -59,6 +60,7 @@ class Drain:
         self._owner = owner
         self._zeros = zeros
         self._mapped = mapped
+        self._epoch = 0
 
     async def apply_next(self) -> Applied | Busy | Empty:
         """Applies the batch in flight, or the next one."""
@@ -74,12 +76,15 @@ class Drain:
         )
         if not isinstance(claim, Claim):
             return claim
+        if self._counters.epoch != self._epoch:
+            await mongo.open_epoch(self._counters.epoch, {name for names in self._zeros.values() for name in names})
+            self._epoch = self._counters.epoch
         rollup = build(claim.amounts)
-        buried = await mongo.buried(shard, claim.seq) if claim.again else set()
+        buried = await mongo.dead_letters.of_claim(shard, claim.seq) if claim.again else set()
         await mongo.raise_floor(shard, claim.seq)
         result = await mongo.write(rollup, claim.seq, self._zeros, buried)
         if result.failures or rollup.malformed:
-            await mongo.bury(shard, claim.seq, rollup, result.failures)
+            await mongo.dead_letters.bury(shard, claim.seq, rollup, result.failures, self._zeros)
             _log.error(
                 "Shard %d, claim %d: %d documents could not be written and %d values in Redis are not ours; they are in"
                 " the dead letters, the rest went on.",

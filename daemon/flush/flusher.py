@@ -134,6 +134,13 @@ class Flusher:
         done.seconds = time.perf_counter() - started
         return done
 
+    async def sync_replicas(self) -> Flushed:
+        """Sets every row that is due, and nothing else. Raises StoreError."""
+        done = Flushed()
+        for shard in self.shards:
+            await self._sync_all(shard, done, lambda _: None)
+        return done
+
     async def _sync_all(self, shard: Shard, done: Flushed, progress: Callable[[Flushed], None]) -> None:
         more = shard.replica is not None
         while more:

@@ -29,7 +29,7 @@ async def top(mongo: MongoSink, domain: str, entity_type: str, counter: str, lim
         .limit(limit)
     )
     try:
-        return [{"entity_id": d["entity_id"], counter: d.get(counter, 0)} async for d in cursor]
+        return [{"entity_id": d["entity_id"], counter: int(d.get(counter, 0))} async for d in cursor]
     except PyMongoError as error:
         raise StoreError(f"MongoDB: {error}") from None
 
@@ -46,7 +46,7 @@ async def series(
     except PyMongoError as error:
         raise StoreError(f"MongoDB: {error}") from None
     return [
-        {kind.bucket_field: name, **{counter: found.get(name, {}).get(counter, 0) for counter in counters}}
+        {kind.bucket_field: name, **{counter: int(found.get(name, {}).get(counter, 0)) for counter in counters}}
         for name in names
     ]
 

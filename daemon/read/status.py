@@ -41,7 +41,7 @@ async def read_status(config: Config) -> Status:
         shards = [await _shard(redis, number) for number in range(config.redis.shards)]
     mongo = MongoSink(config.mongo)
     try:
-        return Status(shards, await mongo.dead_letters(), None)
+        return Status(shards, await mongo.dead_letters.count(), None)
     except StoreError as error:
         return Status(shards, None, str(error))
     finally:

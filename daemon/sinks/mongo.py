@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
 from pymongo import AsyncMongoClient, IndexModel, UpdateOne
@@ -27,24 +27,15 @@ from daemon.buffer.connection import address_of
 from daemon.config import MongoSection
 from daemon.domain.rollup import KINDS, TOTALS, Document, Kind, Rollup
 from daemon.errors import ConfigError, StoreError
+from daemon.sinks.dead_letters import DeadLetters, first_fields
+from daemon.sinks.errors import UNAPPLICABLE, is_already_applied, store_error
 from daemon.sinks.outcome import Failure, SinkResult
 
 DATABASE_DEFAULT = "tallyd"
-DEAD_LETTERS = "analytics_dead_letters"
+EPOCHS = "analytics_epochs"
+"""{_id: epoch of a Redis, baseline: {counter: amount}, at}. See `open_epoch`."""
 FLOORS = "analytics_flush_floors"
 """{_id: shard, seq}: the highest seq whose documents may have been written. See `raise_floor`."""
-
-DUPLICATE_KEY = 11000
-UNAPPLICABLE = {
-    2: "the result leaves the range of a 64-bit integer",
-    14: "the counter's field holds no number",
-    121: "the collection's validation rule refuses it",
-    10334: "the document is too large",
-    17419: "the document is too large",
-    17420: "the document is too large",
-    DUPLICATE_KEY: "another document has its natural key",
-}
-"""Codes that say this one document can't take its deltas, however often it is tried. Any other code means: wait."""
 
 Json = dict[str, Any]
 
@@ -68,19 +59,20 @@ class MongoSink:
                 appname="tallyd",
                 tz_aware=True,
             )
-            self._database = self._client.get_default_database(DATABASE_DEFAULT)
+            self.database = self._client.get_default_database(DATABASE_DEFAULT)
         except PyMongoError as error:
             raise ConfigError(f"mongo.url: {error}") from None
+        self.dead_letters = DeadLetters(self.database, self._address)
 
     def collection(self, kind: Kind) -> AsyncCollection[Json]:
-        return self._database[kind.collection]
+        return self.database[kind.collection]
 
     async def close(self) -> None:
         await self._client.close()
 
     async def ensure_indexes(self, counters: Iterable[str]) -> None:
         """The natural key of each rollup, unique; and for totals one index a counter, for top-N."""
-        try:
+        with store_error(self._address):
             for kind in KINDS:
                 natural = ["domain", "entity_type", "entity_id", *([kind.bucket_field] if kind.bucket_field else [])]
                 models = [IndexModel([(field, 1) for field in natural], name="natural_key", unique=True)]
@@ -90,25 +82,18 @@ class MongoSink:
                         for counter in counters
                     ]
                 await self.collection(kind).create_indexes(models)
-            await self._database[DEAD_LETTERS].create_indexes([IndexModel([("shard", 1), ("seq", 1)], name="claim")])
-        except PyMongoError as error:
-            raise self._failed(error) from None
 
     async def floor(self, shard: int) -> int:
         """The highest seq that may have been written to this shard's documents; 0 if none."""
-        try:
-            document = await self._database[FLOORS].find_one({"_id": shard})
-        except PyMongoError as error:
-            raise self._failed(error) from None
+        with store_error(self._address):
+            document = await self.database[FLOORS].find_one({"_id": shard})
         return int(document["seq"]) if document else 0
 
     async def raise_floor(self, shard: int, seq: int) -> None:
         """Must precede the first write of `seq`: a Redis that lost its memory then never gives out a seq that a
         document may already hold."""
-        try:
-            await self._database[FLOORS].update_one({"_id": shard}, {"$max": {"seq": seq}}, upsert=True)
-        except PyMongoError as error:
-            raise self._failed(error) from None
+        with store_error(self._address):
+            await self.database[FLOORS].update_one({"_id": shard}, {"$max": {"seq": seq}}, upsert=True)
 
     async def write(
         self, rollup: Rollup, seq: int, zeros: Mapping[str, Collection[str]], skip: Collection[tuple[str, str]] = ()
@@ -134,46 +119,70 @@ class MongoSink:
             failures=tuple(failure for result in results for failure in result.failures),
         )
 
-    async def bury(self, shard: int, seq: int, rollup: Rollup, failures: Iterable[Failure]) -> None:
-        """Records what could not be applied as dead letters. Repeatable: each has an id of its own."""
-        by_id = {(kind.collection, d.id): d for kind, documents in rollup.documents.items() for d in documents}
-        now = dt.datetime.now(dt.UTC)
-        letters = [
-            _letter(shard, seq, now, failure.target, failure.id, by_id[failure.target, failure.id].deltas, failure.reason)
-            for failure in failures
-        ] + [
-            _letter(shard, seq, now, "", f"{entity} {field}", {"amount": amount}, "not an entity, counter, day or amount")
-            for entity, field, amount in rollup.malformed
-        ]
-        operations = [
-            UpdateOne({"_id": letter["_id"]}, {"$setOnInsert": letter}, upsert=True) for letter in letters
-        ]
-        try:
-            await self._database[DEAD_LETTERS].bulk_write(operations, ordered=False)
-        except PyMongoError as error:
-            raise self._failed(error) from None
-
-    async def buried(self, shard: int, seq: int) -> set[tuple[str, str]]:
-        """(collection, id) of the documents an earlier attempt at this claim put into the dead letters."""
-        try:
-            cursor = self._database[DEAD_LETTERS].find({"shard": shard, "seq": seq}, {"collection": 1, "document": 1})
-            return {(letter["collection"], letter["document"]) async for letter in cursor}
-        except PyMongoError as error:
-            raise self._failed(error) from None
-
-    async def dead_letters(self) -> int:
-        try:
-            return await self._database[DEAD_LETTERS].count_documents({})
-        except PyMongoError as error:
-            raise self._failed(error) from None
-
     async def totals(self, ids: Collection[str]) -> dict[str, Json]:
         """The totals documents of these entity keys, by key; those that don't exist are absent."""
-        try:
+        with store_error(self._address):
             cursor = self.collection(TOTALS).find({"_id": {"$in": list(ids)}})
             return {document["_id"]: document async for document in cursor}
-        except PyMongoError as error:
-            raise self._failed(error) from None
+
+    async def totals_of_type(self, domain: str, entity_type: str, chunk: int) -> AsyncIterator[list[Json]]:
+        """All totals documents of an entity type, in the order of their ids, `chunk` at a time."""
+        after = ""
+        while True:
+            wanted = {"_id": {"$gt": after}, "domain": domain, "entity_type": entity_type}
+            if not after:
+                wanted["_id"] = {"$gte": f"{domain}:{entity_type}:"}
+            with store_error(self._address):
+                documents = await self.collection(TOTALS).find(wanted).sort([("_id", 1)]).limit(chunk).to_list()
+            if not documents:
+                return
+            yield documents
+            after = documents[-1]["_id"]
+
+    async def open_epoch(self, epoch: int, counters: Collection[str]) -> None:
+        """Records, once, what the totals held when a Redis began to count: see `audit`. Must precede the first write
+        of what that Redis counted."""
+        with store_error(self._address):
+            if await self.database[EPOCHS].find_one({"_id": epoch}) is not None:
+                return
+            letters = (await self.dead_letters.sums()).get(TOTALS.collection, {})
+            totals = await self.sums(TOTALS, counters)
+            baseline = {counter: totals.get(counter, 0) + letters.get(counter, 0) for counter in counters}
+            await self.database[EPOCHS].update_one(
+                {"_id": epoch}, {"$setOnInsert": {"baseline": baseline, "at": dt.datetime.now(dt.UTC)}}, upsert=True
+            )
+
+    async def baseline(self, epoch: int) -> dict[str, int] | None:
+        """What `open_epoch` recorded, or None if nothing of that epoch was flushed yet."""
+        with store_error(self._address):
+            found = await self.database[EPOCHS].find_one({"_id": epoch})
+        return None if found is None else {counter: int(n) for counter, n in found["baseline"].items()}
+
+    async def sums(self, kind: Kind, counters: Collection[str]) -> dict[str, int]:
+        """Amount per counter over all documents of a rollup."""
+        group: Json = {"_id": None} | {counter: {"$sum": f"${counter}"} for counter in counters}
+        with store_error(self._address):
+            async for document in await self.collection(kind).aggregate([{"$group": group}]):
+                return {counter: int(document[counter]) for counter in counters}
+        return {}
+
+    async def sums_by_entity(
+        self, kind: Kind, counters: Collection[str]
+    ) -> AsyncIterator[tuple[str, dict[str, int]]]:
+        """(entity key, amount per counter), sorted by the key. The server spills to disk rather than fail."""
+        key = {"$concat": ["$domain", ":", "$entity_type", ":", "$entity_id"]}
+        group: Json = {"_id": key} | {counter: {"$sum": f"${counter}"} for counter in counters}
+        with store_error(self._address):
+            async for document in await self.collection(kind).aggregate(
+                [{"$group": group}, {"$sort": {"_id": 1}}], allowDiskUse=True
+            ):
+                yield document["_id"], {counter: int(document[counter]) for counter in counters}
+
+    async def holding(self, kind: Kind, ids: Collection[str], seq: int) -> list[str]:
+        """Those of these documents that have this seq, or a later one."""
+        with store_error(self._address):
+            cursor = self.collection(kind).find({"_id": {"$in": list(ids)}, "flush_seq": {"$gte": seq}}, {"_id": 1})
+            return [document["_id"] async for document in cursor]
 
     async def _write_kind(
         self,
@@ -188,12 +197,11 @@ class MongoSink:
         unseen = {"$not": {"$gte": seq}}
         stamp = {"flush_seq": seq, "updated_at": now}
         operations = [_operation(kind, document, unseen, stamp, zeros) for document in documents]
-        try:
-            await self.collection(kind).bulk_write(operations, ordered=False)
-        except BulkWriteError as error:
-            return self._partial(kind, documents, error)
-        except PyMongoError as error:
-            raise self._failed(error) from None
+        with store_error(self._address):
+            try:
+                await self.collection(kind).bulk_write(operations, ordered=False)
+            except BulkWriteError as error:
+                return self._partial(kind, documents, error)
         return SinkResult(len(documents))
 
     def _partial(self, kind: Kind, documents: list[Document], error: BulkWriteError) -> SinkResult:
@@ -201,7 +209,7 @@ class MongoSink:
         details = error.details
         already, failures = 0, []
         for failed in details["writeErrors"]:
-            if failed["code"] == DUPLICATE_KEY and list(failed.get("keyPattern", ())) == ["_id"]:
+            if is_already_applied(failed):
                 already += 1
             elif failed["code"] in UNAPPLICABLE:
                 failures.append(
@@ -213,36 +221,12 @@ class MongoSink:
             raise StoreError(f"MongoDB at {self._address}: {details['writeConcernErrors'][0].get('errmsg')}")
         return SinkResult(len(documents) - already - len(failures), already, failures=tuple(failures))
 
-    def _failed(self, error: PyMongoError) -> StoreError:
-        return StoreError(f"MongoDB at {self._address}: {error}")
-
 
 def _operation(
     kind: Kind, document: Document, unseen: Json, stamp: Json, zeros: Mapping[str, Collection[str]]
 ) -> UpdateOne:
-    domain, type_, id_ = document.entity
-    deltas = document.deltas
-    first: Json = {"domain": domain, "entity_type": type_, "entity_id": id_}
-    if kind.bucket_field is not None:
-        first[kind.bucket_field] = document.bucket
-    for counter in zeros.get(domain, ()):
-        if counter not in deltas:
-            first[counter] = 0
     return UpdateOne(
-        {"_id": document.id, "flush_seq": unseen}, {"$inc": deltas, "$set": stamp, "$setOnInsert": first}, upsert=True
+        {"_id": document.id, "flush_seq": unseen},
+        {"$inc": document.deltas, "$set": stamp, "$setOnInsert": first_fields(kind, document, zeros)},
+        upsert=True,
     )
-
-
-def _letter(
-    shard: int, seq: int, at: dt.datetime, collection: str, document: str, deltas: Mapping[str, Any], reason: str
-) -> Json:
-    return {
-        "_id": f"{shard}:{seq}:{collection}:{document}",
-        "shard": shard,
-        "seq": seq,
-        "collection": collection,
-        "document": document,
-        "deltas": dict(deltas),
-        "reason": reason,
-        "at": at,
-    }

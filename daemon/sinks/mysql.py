@@ -81,9 +81,18 @@ class MysqlSink:
         ids = sorted(filter(is_key_of(key_type), totals))
         if not ids:
             return SinkResult(0, missing=len(totals))
-        rows = [[id_, *(totals[id_].get(counter, 0) for counter in table.columns)] for id_ in ids]
+        rows = [[id_, *(int(totals[id_].get(counter, 0)) for counter in table.columns)] for id_ in ids]
         matched = await self._update(update_sql(table, key_type), _encode(rows).decode())
         return SinkResult(matched, missing=max(0, len(totals) - matched))
+
+    async def read(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Entity id → counter → what its row says, for those of the ids that have one."""
+        key_type = await self._key_type(table)
+        wanted = list(filter(is_key_of(key_type), ids))
+        if not wanted:
+            return {}
+        rows = await self._rows(select_sql(table, key_type), (_encode([[id_] for id_ in wanted]).decode(),))
+        return {row[0]: dict(zip(table.columns, map(int, row[1:]), strict=True)) for row in rows}
 
     async def _update(self, sql: str, rows: str) -> int:
         for left in range(TRANSIENT_TRIES - 1, -1, -1):
@@ -117,8 +126,15 @@ class MysqlSink:
         self._key_types[name] = declared
         return declared
 
+    async def _rows(self, sql: str, args: Sequence[object]) -> list[tuple[Any, ...]]:
+        return (await self._run(sql, args, 0))[1]
+
     async def _execute(self, sql: str, args: Sequence[object], *, extra_s: float = 0) -> Any:
-        """The first value of a query's first row, or the number of rows an UPDATE matched."""
+        """The first value of a query's first row (None without one), or the number of rows an UPDATE matched."""
+        matched, rows, is_query = await self._run(sql, args, extra_s)
+        return matched if not is_query else rows[0][0] if rows else None
+
+    async def _run(self, sql: str, args: Sequence[object], extra_s: float) -> tuple[int, list[tuple[Any, ...]], bool]:
         timeout_s = self._section.timeout_ms / 1000 + extra_s
         try:
             async with asyncio.timeout(timeout_s):
@@ -133,8 +149,8 @@ class MysqlSink:
                     )
                 async with self._connection.cursor() as cursor:
                     matched = await cursor.execute(sql, args)
-                    row = await cursor.fetchone() if cursor.description else None
-                    return row[0] if row else None if cursor.description else matched
+                    is_query = cursor.description is not None
+                    return matched, list(await cursor.fetchall()) if is_query else [], is_query
         except MySQLError as error:
             code = error.args[0] if error.args else None
             if code in TRANSIENT:
@@ -171,4 +187,13 @@ def update_sql(table: ReplicaTable, key_type: str) -> str:
     return (
         f"UPDATE `{table.table}` t JOIN JSON_TABLE(%s, '$[*]' COLUMNS ({', '.join(declared)})) d"  # noqa: S608  (names are checked by the configuration)
         f" ON t.`{table.key}` = d.k SET {', '.join(assigned)}"
+    )
+
+
+def select_sql(table: ReplicaTable, key_type: str) -> str:
+    """Reads the same rows; its one parameter is a JSON array of [key]. Returns the id as it was asked for first."""
+    columns = ", ".join(f"t.`{column}`" for column in table.columns.values())
+    return (
+        f"SELECT CAST(d.k AS CHAR), {columns} FROM JSON_TABLE(%s, '$[*]' COLUMNS (k {key_type} PATH '$[0]')) d"  # noqa: S608  (names are checked by the configuration)
+        f" JOIN `{table.table}` t ON t.`{table.key}` = d.k"
     )

@@ -9,7 +9,7 @@ import datetime as dt
 import signal
 
 import pytest
-from harness import BATCH, System, event, expected_rollups, wait_until
+from harness import System, event, expected_rollups, wait_until
 from proxy import Fault, Proxy
 
 from daemon.buffer import scripts
@@ -41,9 +41,7 @@ def count_some(system: System, times: int = 1) -> list[tuple[str, str, dt.date, 
             action, value = ("download", 1) if n % 3 == 0 else ("view", n % 7 + 1)
             events += [event(entity_id=f"m{n}", action=action, value=value, occurred_at=f"{day}T01:02:03Z")] * 2
             counted.append((f"jav:movie:m{n}", action, day, value))
-    with system.ingest() as ingest:
-        answer = ingest.post(events, BATCH).json()
-    assert (answer["accepted"], answer["duplicates"]) == (len(counted), len(counted))
+    assert system.count(*events) == len(counted)
     return counted
 
 
@@ -54,12 +52,12 @@ def test_a_killed_flusher_loses_and_doubles_nothing(system: System, store: str, 
     counted = count_some(system)
     variable = f"{store.upper()}__URL"
     # The indexes are made before the marker may trip: their commands name the collections too.
-    system.tallyd("flush", "--once", REDIS__URL=system.env["TALLYD_REDIS__URL"].removesuffix("0") + "9")
+    system.flush(REDIS__URL=system.env["TALLYD_REDIS__URL"].removesuffix("0") + "9")
     with Proxy(system.env[f"TALLYD_{variable}"], marker, fault).running() as proxy:
         with system.flusher(**{variable: proxy.url()}) as flusher:
             assert proxy.tripped.wait(20), "the flusher never came to that step"
             flusher.kill()  # SIGKILL, to the whole process group
-    system.tallyd("flush", "--once")
+    system.flush()
     assert system.rollups() == expected_rollups(counted)
     totals = system.rollup("totals")
     for uuid, (views, downloads) in system.replica().items():
@@ -79,9 +77,9 @@ def test_a_frozen_flusher_that_wakes_up_late_changes_nothing(system: System) -> 
         wait_until(lambda: system.mongo["analytics_flush_floors"].find_one() is not None, "the first claim is being applied")
         frozen.process.send_signal(signal.SIGSTOP)
         counted += count_some(system)
-        system.tallyd("flush", "--once")
+        system.flush()
         counted += count_some(system)
         frozen.process.send_signal(signal.SIGCONT)
         wait_until(lambda: system.redis.scard("anl:{0}:dirty") == 0, "it goes on")
-    system.tallyd("flush", "--once")
+    system.flush()
     assert system.rollups() == expected_rollups(counted)

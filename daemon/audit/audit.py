@@ -1,0 +1,155 @@
+"""The order in which an audit reads and judges.
+
+Redis first, then MongoDB, then Redis' marks again: if those did not change, nothing moved in between and the laws are
+judged exactly; after a few attempts under traffic, only what can be said while counts move (`laws.bounds`) is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from msgspec import Struct
+from redis.asyncio import Redis
+
+from daemon.audit import laws
+from daemon.audit.deep import deep
+from daemon.audit.hot import Hot, is_due, read_hot, read_marks
+from daemon.audit.laws import Broken, Line
+from daemon.audit.replica import Row, differing_rows, still_differing
+from daemon.audit.rollups import read_rollups
+from daemon.buffer import keys
+from daemon.buffer.connection import opened
+from daemon.config import Config, domain_counters, replica_tables
+from daemon.domain.rollup import KINDS
+from daemon.sinks.mongo import MongoSink
+from daemon.sinks.mysql import MysqlSink
+from daemon.spool.segment import Usage, usage
+
+STILL_TRIES = 5
+STILL_PAUSE_S = 0.3
+BROKEN_MAX = 1_000
+"""Most differences listed; the rest is counted."""
+
+
+class Report(Struct, frozen=True):
+    """What an audit found. `exact`: nothing moved while it read. `rows_pending`: rows that differ but are due."""
+
+    exact: bool
+    lines: list[Line]
+    broken: list[Broken]
+    broken_more: int
+    malformed: int
+    rows_pending: int
+    spooled_segments: int
+    spooled_bytes: int
+
+    @property
+    def holds(self) -> bool:
+        return not self.broken
+
+
+class Auditor:
+    """One audit's connections. Methods raise StoreError if a store doesn't answer."""
+
+    def __init__(self, config: Config, redis: Redis, mongo: MongoSink, mysql: MysqlSink | None) -> None:
+        self._config = config
+        self._redis = redis
+        self._mongo = mongo
+        self._mysql = mysql
+        self._counters = sorted({counter for domain in config.domains for counter in domain_counters(config, domain)})
+
+    async def audit(self, *, thorough: bool) -> Report:
+        """States the laws; `thorough`: for each entity, too."""
+        spooled = usage_of(self._config)
+        for attempt in range(STILL_TRIES):
+            if attempt:
+                await asyncio.sleep(STILL_PAUSE_S)
+            hot = [await read_hot(self._redis, shard) for shard in range(self._config.redis.shards)]
+            counters = sorted(set(self._counters).union(*(shard.booked("accepted") for shard in hot)))
+            rollups = await read_rollups(self._mongo, hot, counters, await self._epoch())
+            after = [await read_marks(self._redis, shard.shard) for shard in hot]
+            exact = after == [shard.marks for shard in hot]
+            if exact:
+                break
+        stated = laws.lines(hot, rollups, counters)
+        if exact:
+            broken = laws.conservation(stated) + laws.ledger(hot) + laws.rollups_agree(rollups, counters)
+        else:
+            broken = laws.bounds(hot, [marks.accepted for marks in after], rollups, counters)
+        more = 0
+        if thorough:
+            async for difference in deep(self._mongo, counters, await self._moving(hot)):
+                more += len(broken) >= BROKEN_MAX
+                broken += [difference] if len(broken) < BROKEN_MAX else []
+        pending = 0
+        async for rows, due in self._rows():
+            pending += len(due)
+            for row in rows:
+                more += len(broken) >= BROKEN_MAX
+                broken += row.broken() if len(broken) < BROKEN_MAX else []
+        return Report(
+            exact, stated, broken, more, sum(shard.malformed for shard in hot), pending, spooled.segments, spooled.bytes
+        )
+
+    async def mark_due(self) -> int:
+        """Puts every row that differs on the replica list, so that the next sync sets it. Returns how many."""
+        marked = 0
+        async for rows, _ in self._rows():
+            for row in rows:
+                shard = keys.shard_of(row.key, self._config.redis.shards)
+                await self._redis.zadd(keys.shard_keys(shard).replica, {row.key: row.seq}, gt=True)
+            marked += len(rows)
+        return marked
+
+    async def _rows(self) -> AsyncIterator[tuple[list[Row], list[Row]]]:
+        """Rows that differ and should not, and rows that differ because they are due; a chunk at a time."""
+        if self._mysql is None:
+            return
+        tables = replica_tables(self._config)
+        async for found in differing_rows(self._mongo, self._mysql, tables):
+            rows = found
+            for _ in range(STILL_TRIES):
+                due = [row for row in rows if await self._is_due(row)]
+                rows = [row for row in rows if row not in due]
+                if not rows:
+                    break
+                rows = await still_differing(self._mongo, self._mysql, tables, rows)
+            yield rows, [row for row in found if row not in rows]
+
+    async def _is_due(self, row: Row) -> bool:
+        return await is_due(self._redis, keys.shard_of(row.key, self._config.redis.shards), row.key)
+
+    async def _moving(self, hot: Collection[Hot]) -> set[str]:
+        moving = {
+            document.entity.key
+            for shard in hot
+            if shard.in_flight is not None
+            for kind in KINDS
+            for document in shard.in_flight.documents[kind]
+        }
+        return moving | await self._mongo.dead_letters.entities()
+
+    async def _epoch(self) -> int:
+        return int(await self._redis.hget(keys.LAYOUT, "epoch") or 0)
+
+
+def usage_of(config: Config) -> Usage:
+    """What waits in the spool of this machine: not yet accepted, so in no law."""
+    return usage(Path(config.spool.dir)) if config.spool.dir else Usage(0, 0, None, 0)
+
+
+@asynccontextmanager
+async def auditor(config: Config) -> AsyncIterator[Auditor]:
+    mongo = MongoSink(config.mongo)
+    mysql = MysqlSink(config.mysql) if config.mysql.url else None
+    try:
+        async with opened(config.redis) as redis:
+            yield Auditor(config, redis, mongo, mysql)
+    finally:
+        if mysql is not None:
+            await mysql.close()
+        await mongo.close()
+

@@ -1,0 +1,125 @@
+"""What one shard holds in Redis: its ledger, what is live, what is in flight, what is due for MySQL. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct, msgpack
+from redis.asyncio import Redis
+
+from daemon.buffer.keys import shard_keys
+from daemon.domain.counter import parse_amount, parse_field
+from daemon.domain.rollup import Rollup
+from daemon.flush.rollup import build
+
+SCAN_COUNT = 1_000
+
+Sums = dict[str, int]
+
+
+class Marks(Struct, frozen=True):
+    """What changes whenever anything moves: two equal ones with nothing in between mean that nothing did."""
+
+    accepted: Sums
+    last_seq: int
+    in_flight_seq: int
+
+
+class Hot(Struct, frozen=True):
+    """One shard. `in_flight`: the frozen batch as the documents it will become; None if there is none."""
+
+    shard: int
+    ledger: Sums
+    live: Sums
+    in_flight_seq: int
+    in_flight: Rollup | None
+    marks: Marks
+    malformed: int
+    """Values under our keys that are no amounts; they are in no sum."""
+
+    def booked(self, name: str) -> Sums:
+        """The ledger's `<name>:<counter>` entries by counter."""
+        return booked(self.ledger, name)
+
+    def in_flight_sums(self) -> Sums:
+        return {} if self.in_flight is None else self.in_flight.sums()
+
+
+def booked(ledger: Sums, name: str) -> Sums:
+    prefix = f"{name}:"
+    return {field.removeprefix(prefix): amount for field, amount in ledger.items() if field.startswith(prefix)}
+
+
+async def read_marks(redis: Redis, shard: int) -> Marks:
+    keys = shard_keys(shard)
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.hgetall(keys.ledger)
+        pipe.hmget(keys.claim, "last", "seq")
+        ledger, (last, seq) = await pipe.execute()
+    return Marks(booked(_sums(ledger), "accepted"), int(last or 0), int(seq or 0))
+
+
+async def read_hot(redis: Redis, shard: int) -> Hot:
+    """Not one instant: what is live is read in pieces. Compare `marks` with a later `read_marks`."""
+    keys = shard_keys(shard)
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.hgetall(keys.ledger)
+        pipe.hmget(keys.claim, "last", "seq", "payload")
+        raw_ledger, (last, seq, payload) = await pipe.execute()
+    ledger = _sums(raw_ledger)
+    live, malformed = await _live(redis, keys.dirty, keys.counters_prefix)
+    rollup = None
+    if seq:
+        rollup = build(_entities(msgpack.decode(payload)))
+        malformed += len(rollup.malformed)
+    marks = Marks(booked(ledger, "accepted"), int(last or 0), int(seq or 0))
+    return Hot(shard, ledger, live, int(seq or 0), rollup, marks, malformed)
+
+
+async def is_due(redis: Redis, shard: int, entity: str) -> bool:
+    """Whether the entity's MySQL row may be behind: it is on the replica list, or a batch is in flight that may hold it."""
+    keys = shard_keys(shard)
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.zscore(keys.replica, entity)
+        pipe.hexists(keys.claim, "seq")
+        score, in_flight = await pipe.execute()
+    return score is not None or bool(in_flight)
+
+
+async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[Sums, int]:
+    sums: Sums = {}
+    malformed = 0
+    cursor = 0
+    while True:
+        cursor, members = await redis.sscan(dirty, cursor, count=SCAN_COUNT)
+        async with redis.pipeline(transaction=False) as pipe:
+            for member in members:
+                pipe.hgetall(f"{prefix}:{_text(member)}")
+            for fields in await pipe.execute():
+                for name, text in fields.items():
+                    field, amount = parse_field(_text(name)), parse_amount(_text(text))
+                    if field is None or amount is None:
+                        malformed += 1
+                    else:
+                        sums[field.counter] = sums.get(field.counter, 0) + amount
+        if cursor == 0:
+            return sums, malformed
+
+
+def _entities(flat: list[str | int]) -> Iterable[tuple[str, list[tuple[str, str]]]]:
+    """The payload of `claim.lua`, entity by entity."""
+    at = 0
+    while at < len(flat):
+        entity, n = str(flat[at]), int(flat[at + 1])
+        pairs = [str(part) for part in flat[at + 2 : at + 2 + 2 * n]]
+        yield entity, list(zip(pairs[::2], pairs[1::2], strict=True))
+        at += 2 + 2 * n
+
+
+def _sums(ledger: dict[bytes, bytes]) -> Sums:
+    return {_text(field): int(amount) for field, amount in ledger.items()}
+
+
+def _text(raw: object) -> str:
+    assert isinstance(raw, bytes)  # redis-py's types allow for clients that decode; ours does not
+    return raw.decode(errors="backslashreplace")

@@ -1,0 +1,43 @@
+"""What the five rollups hold, per counter, and how much of a batch in flight is in them already. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from msgspec import Struct
+
+from daemon.audit.hot import Hot, Sums
+from daemon.domain.rollup import KINDS, TOTALS
+from daemon.sinks.mongo import MongoSink
+
+
+class Rollups(Struct, frozen=True):
+    """Sums by kind name (totals, daily, …) and counter. `ahead`: the part of them that belongs to batches in flight.
+    `dead`: amounts of dead letters. `baseline`: what totals held when this Redis began to count."""
+
+    sums: dict[str, Sums]
+    ahead: dict[str, Sums]
+    dead: dict[str, Sums]
+    baseline: Sums
+
+
+async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collection[str], epoch: int) -> Rollups:
+    letters = await mongo.dead_letters.sums()
+    sums: dict[str, Sums] = {}
+    ahead: dict[str, Sums] = {kind.name: {} for kind in KINDS}
+    for kind in KINDS:
+        sums[kind.name] = await mongo.sums(kind, counters)
+        for shard in hot:
+            if shard.in_flight is None:
+                continue
+            documents = {document.id: document for document in shard.in_flight.documents[kind]}
+            for id_ in await mongo.holding(kind, documents.keys(), shard.in_flight_seq):
+                for counter, amount in documents[id_].deltas.items():
+                    ahead[kind.name][counter] = ahead[kind.name].get(counter, 0) + amount
+    dead = {kind.name: letters.get(kind.collection, {}) for kind in KINDS}
+    baseline = await mongo.baseline(epoch)
+    if baseline is None:  # this Redis has not been flushed from yet: all there is was there before
+        baseline = {
+            counter: sums[TOTALS.name].get(counter, 0) + dead[TOTALS.name].get(counter, 0) for counter in counters
+        }
+    return Rollups(sums, ahead, dead, baseline)

@@ -1,0 +1,76 @@
+"""How far each file was imported: the hash `anl:imports`. Written and read by `tallyd import`, by nobody else.
+
+The dedupe memory forgets after two windows, these records never, so a file that comes back after a year is still
+known. They lie in Redis beside the counts, not in MongoDB, because the two must live and die together: a Redis that
+lost its last second has lost the events and the checkpoint behind them alike, and a checkpoint is only written once
+Redis has answered the events before it.
+
+A field is `<digest of the first line>:<bytes>:<digest at that place>`, so that all places ever reached in files that
+begin alike are found by their first line, and files that part later don't overwrite each other's. The value is a
+`Checkpoint` as JSON.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from daemon.buffer.keys import IMPORTS
+from daemon.errors import StoreError
+
+_SCAN_COUNT = 1_000
+
+
+class Checkpoint(msgspec.Struct, frozen=True):
+    """A place in a file's decompressed content up to which everything is counted."""
+
+    bytes: int
+    lines: int
+    digest: str
+    name: str
+    """What the file was called then, for people who look."""
+    at: str
+
+
+class Imports:
+    """The records. Methods raise StoreError; each may be repeated."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+
+    async def find(self, first_line: str) -> list[Checkpoint]:
+        """Every place reached in files with this first line, nearest first."""
+        try:
+            pairs = self._redis.hscan_iter(IMPORTS, match=f"{first_line}:*", count=_SCAN_COUNT)
+            found = [_decode(field, value) async for field, value in pairs]
+        except RedisError as error:
+            raise StoreError(f"Redis, reading {IMPORTS}: {error}") from None
+        return sorted(found, key=lambda checkpoint: checkpoint.bytes)
+
+    async def save(self, first_line: str, reached: Checkpoint, replaces: Checkpoint | None) -> None:
+        """Records a place, and forgets an earlier one of the same run.
+
+        Those of other runs stay: a shorter copy of the file may turn up, and ends where one of them is.
+        """
+        try:
+            async with self._redis.pipeline(transaction=True) as commands:
+                commands.hset(IMPORTS, _field(first_line, reached), msgspec.json.encode(reached).decode())
+                if replaces is not None and replaces.digest != reached.digest:
+                    commands.hdel(IMPORTS, _field(first_line, replaces))
+                await commands.execute()
+        except RedisError as error:
+            raise StoreError(f"Redis, writing {IMPORTS}: {error}") from None
+
+
+def _field(first_line: str, checkpoint: Checkpoint) -> str:
+    return f"{first_line}:{checkpoint.bytes}:{checkpoint.digest}"
+
+
+def _decode(field: Any, value: Any) -> Checkpoint:
+    try:
+        return msgspec.json.decode(cast("bytes", value), type=Checkpoint)
+    except msgspec.MsgspecError as error:
+        raise StoreError(f"{IMPORTS} has a field {field!r} that is no checkpoint: {error}") from None

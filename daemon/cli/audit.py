@@ -1,0 +1,95 @@
+"""`tallyd audit`: does every accepted amount lie where it should?"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
+from daemon.config import Config, require
+from daemon.errors import CheckFailed
+
+DIFFERENCES_SHOWN = 20
+
+
+def audit(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Compare each entity across the five rollups, too.")] = False,
+    repair_replica: Annotated[
+        bool, typer.Option("--repair-replica", help="Set every row of MySQL that differs to MongoDB's totals.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """State the conservation law: accepted = live + in flight + dead-lettered + applied, the five rollups agree, and
+    MySQL equals MongoDB where it is not due. Exit 1 and the differences if it is broken.
+
+    Safe at any moment. If counts move while it reads (it tries a few times), it states what can be stated then:
+    everything acknowledged is in MongoDB, and nothing that was not accepted.
+
+    Example: `tallyd audit --deep --data .tallyd`
+    """
+    from daemon.audit.audit import Report, auditor
+
+    loaded = load(config, data)
+    require(loaded, "redis", "mongo")
+
+    async def work() -> tuple[Report, int]:
+        async with auditor(loaded) as by:
+            repaired = 0
+            if repair_replica:
+                repaired = await by.mark_due()
+                await _sync_replica(loaded)
+            return await by.audit(thorough=deep), repaired
+
+    report, repaired = run(work())
+    if as_json:
+        print_json({**msgspec.to_builtins(report), "holds": report.holds, "repaired": repaired})
+    else:
+        _print(report, repaired, Console())
+    if not report.holds:
+        raise CheckFailed(f"The audit found {len(report.broken) + report.broken_more} differences.")
+
+
+async def _sync_replica(config: Config) -> None:
+    from daemon.flush.flusher import Flusher
+
+    require(config, "mysql")
+    flusher = Flusher(config)
+    try:
+        await flusher.sync_replicas()
+    finally:
+        await flusher.close()
+
+
+def _print(report: object, repaired: int, console: Console) -> None:
+    from daemon.audit.audit import Report
+
+    assert isinstance(report, Report)
+    table = Table("counter", "accepted", "live", "in flight", "applied", "dead", "difference")
+    for line in report.lines:
+        accepted = f"{line.accepted:,}" + (f" + {line.baseline:,} before" if line.baseline else "")
+        amounts = (line.live, line.in_flight, line.applied, line.dead)
+        moving = "" if report.exact else "moving"
+        table.add_row(line.counter, accepted, *(f"{n:,}" for n in amounts), moving or f"{line.difference:,}")
+    console.print(table)
+    for broken in report.broken[:DIFFERENCES_SHOWN]:
+        where = "" if broken.shard is None else f" shard {broken.shard}"
+        console.print(f"{broken.law}{where} {broken.counter}: {broken.difference:+,}  {broken.detail}", style="red")
+    more = len(report.broken) - DIFFERENCES_SHOWN + report.broken_more
+    if more > 0:
+        console.print(f"… and {more} more (--json lists them)")
+    if repaired:
+        console.print(f"{repaired} rows of MySQL were set to MongoDB's totals.")
+    if report.rows_pending:
+        console.print(f"{report.rows_pending} rows of MySQL are due and will be set by the next sync.")
+    if report.malformed:
+        console.print(f"{report.malformed} foreign values in Redis are in no sum; a flush moves them to the dead letters.")
+    if report.spooled_segments:
+        console.print(f"{report.spooled_bytes:,} bytes wait in the spool; they are accepted when they are replayed.")
+    if report.holds:
+        console.print("The law holds." if report.exact else "Counts are moving; all that can be stated now holds.", style="green")

@@ -1,0 +1,151 @@
+"""The audit finds what is wrong, and nothing where nothing is: each law is broken by hand, and named."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from harness import BATCH, System, event
+
+
+@pytest.fixture
+def counted(system: System) -> System:
+    """Three movies counted, flushed and synced; one of them has live counts on top, and one is only live."""
+    system.add_movies("a", "b", "c")
+    first = [event(entity_id=id_, value=n) for n, id_ in enumerate("abc", start=1)]
+    system.count(*first, first[0], event(entity_id="a", action="download"))
+    system.flush()
+    system.count(event(entity_id="a", value=10), event(entity_id="d", value=5))
+    return system
+
+
+def audit(system: System, *options: str) -> dict[str, Any]:
+    done = system.tallyd("audit", "--json", *options, check=False)
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert done.returncode == (0 if report["holds"] else 1), done.stderr
+    return report
+
+
+def broken(system: System, *options: str) -> set[tuple[str, str, int]]:
+    report = audit(system, *options)
+    assert report["exact"]
+    return {(found["law"], found["counter"], found["difference"]) for found in report["broken"]}
+
+
+def test_the_law_holds_with_live_flushed_and_duplicate_events(counted: System) -> None:
+    report = audit(counted, "--deep")
+    assert report["exact"]
+    assert report["holds"]
+    (view,) = [line for line in report["lines"] if line["counter"] == "view"]
+    assert (view["accepted"], view["live"], view["in_flight"], view["applied"]) == (21, 15, 0, 6)
+
+
+def test_it_holds_on_an_empty_system(system: System) -> None:
+    system.flush()
+    assert audit(system, "--deep")["holds"]
+
+
+def test_it_holds_with_a_batch_in_flight_that_is_half_applied(counted: System) -> None:
+    claim_and_write_totals_only(counted)
+    report = audit(counted, "--deep")
+    assert report["exact"]
+    assert report["broken"] == []
+    (view,) = [line for line in report["lines"] if line["counter"] == "view"]
+    assert (view["live"], view["in_flight"], view["applied"]) == (0, 15, 6)
+
+
+def test_a_deleted_redis_hash_is_found(counted: System) -> None:
+    counted.redis.delete("anl:{0}:counters:jav:movie:d")
+    assert broken(counted) == {("conservation", "view", -5), ("ledger", "view", -5)}
+
+
+def test_an_edited_totals_document_is_found(counted: System) -> None:
+    counted.mongo["analytics_entity_totals"].update_one({"_id": "jav:movie:b"}, {"$inc": {"view": 7}})
+    found = broken(counted, "--deep")
+    assert ("conservation", "view", 7) in found
+    assert ("rollups", "view", -7) in found
+    assert ("deep", "view", -7) in found
+    assert ("replica", "view", -7) in found
+
+
+def test_edits_that_cancel_out_are_found_by_deep_only(counted: System) -> None:
+    daily = counted.mongo["analytics_entity_daily"]
+    daily.update_one({"entity_id": "a"}, {"$inc": {"view": 1}})
+    daily.update_one({"entity_id": "b"}, {"$inc": {"view": -1}})
+    assert broken(counted) == set()
+    assert broken(counted, "--deep") == {("deep", "view", 1), ("deep", "view", -1)}
+
+
+def test_a_deleted_rollup_document_is_found(counted: System) -> None:
+    counted.mongo["analytics_entity_weekly"].delete_one({"entity_id": "c"})
+    assert broken(counted) == {("rollups", "view", -3)}
+
+
+def test_a_changed_replica_column_is_found_and_mended(counted: System) -> None:
+    counted.sql("UPDATE jav SET views = views + 100 WHERE uuid = 'b'")
+    assert broken(counted) == {("replica", "view", 100)}
+    done = counted.tallyd("audit", "--repair-replica", "--json")
+    assert json.loads(done.stdout)["repaired"] == 1
+    assert counted.replica()["b"] == (2, 0)
+    assert broken(counted) == set()
+
+
+def test_a_row_that_is_due_is_pending_and_no_difference(counted: System) -> None:
+    counted.sql("UPDATE jav SET views = 0 WHERE uuid = 'b'")
+    counted.redis.zadd("anl:{0}:replica", {"jav:movie:b": 1})
+    report = audit(counted)
+    assert report["holds"]
+    assert report["rows_pending"] == 1
+
+
+def test_a_lost_ledger_is_found(counted: System) -> None:
+    counted.redis.hincrby("anl:{0}:ledger", "accepted:view", 1)
+    assert broken(counted) == {("conservation", "view", -1), ("ledger", "view", -1)}
+
+
+def test_a_redis_that_lost_its_memory_starts_from_what_was_flushed(counted: System) -> None:
+    counted.redis.flushall()
+    assert audit(counted)["holds"]
+    counted.count(event(entity_id="a", value=4))
+    assert audit(counted)["holds"]
+    counted.flush()
+    report = audit(counted, "--deep")
+    assert report["holds"]
+    (view,) = [line for line in report["lines"] if line["counter"] == "view"]
+    assert (view["accepted"], view["baseline"], view["applied"]) == (4, 6, 10)
+
+
+def test_it_holds_under_traffic(counted: System) -> None:
+    with counted.ingest() as ingest, counted.flusher(FLUSH__INTERVAL_S="0.05", FLUSH__POLL_MS="10"):
+        for _ in range(3):
+            ingest.post([event(entity_id=f"m{n}") for n in range(300)], BATCH)
+            assert audit(counted)["holds"]
+
+
+def claim_and_write_totals_only(system: System) -> None:
+    """Leaves a claim in flight of which MongoDB has the totals and nothing else."""
+    from daemon.buffer.connection import Connection
+    from daemon.buffer.counters import Claim, Counters, Limits
+    from daemon.buffer.layout import Layout
+    from daemon.cli.options import run
+    from daemon.domain.rollup import KINDS, TOTALS
+    from daemon.flush.rollup import build
+    from daemon.sinks.mongo import MongoSink
+
+    config = system.config()
+
+    async def work() -> None:
+        connection, mongo = Connection(config.redis, Layout(config)), MongoSink(config.mongo)
+        counters = Counters(connection, 0, Limits(0, config.dedupe.window_s, config.dedupe.events_per_window))
+        claim = await counters.claim(
+            owner="test", floor=0, lease_ms=60_000, entities_max=100, fields_max=1000, us_max=10_000
+        )
+        assert isinstance(claim, Claim)
+        rollup = build(claim.amounts)
+        only = {kind: rollup.documents[kind] if kind is TOTALS else [] for kind in KINDS}
+        await mongo.write(rollup._replace(documents=only), claim.seq, {})
+        await mongo.close()
+        await connection.close()
+
+    run(work())
