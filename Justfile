@@ -5,7 +5,7 @@ set positional-arguments := true
 # List the recipes
 [private]
 default:
-    @{{ just_executable() }} --justfile {{ quote(justfile()) }} --list --unsorted
+    @{{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} --list --unsorted
 
 # Make .venv and install everything named in requirements.lock (quick when nothing changed)
 setup:

@@ -27,7 +27,7 @@ FILE_DEFAULT = Path("tallyd.toml")
 DATA_DEFAULT = Path(".tallyd")
 ENV_PREFIX = "TALLYD_"
 ENV_CONFIG = "TALLYD_CONFIG"
-ENV_NOT_KEYS = frozenset({ENV_CONFIG, "TALLYD_RUN_ID", "TALLYD_DATA", "TALLYD_STACK_REDIS_SERVER"})
+ENV_NOT_KEYS = frozenset({ENV_CONFIG, "TALLYD_RUN_ID", "TALLYD_RUN_DIR", "TALLYD_DATA", "TALLYD_STACK_REDIS_SERVER"})
 """Variables with our prefix that are not configuration keys."""
 
 VALUE_MAX = 1_000_000_000
@@ -66,8 +66,11 @@ class Http(Section, frozen=True):
     """Requests one worker holds at a time, waiting ones included; over it 503."""
     header_bytes_max: Annotated[int, Meta(ge=8_192, le=1_048_576)] = 16_384
     """Largest head of a request."""
+    closing_ms: Count = 1_000
+    """How long a stopping daemon goes on taking requests, each answer asking its client to connect elsewhere; less when
+    none comes."""
     drain_timeout_s: Count = 10
-    """How long a stopping worker may take to answer what it has accepted; then it is killed."""
+    """How long a stopping worker may then take to answer what it has accepted; after that it is killed."""
 
 
 class RedisSection(Section, frozen=True):
@@ -161,6 +164,8 @@ class Flush(Section, frozen=True):
     retry_ms: Count = 500
     """First pause after a failed flush; doubled up to `retry_max_ms`."""
     retry_max_ms: Count = 10_000
+    stop_timeout_s: Count = 10
+    """How long a stopping flusher may take to finish the claim under way; after that it is left, whole, to the next."""
     metrics_port: PortOrOff = 0
     """Where the flusher serves /metrics on loopback; 0: nowhere."""
 
@@ -532,6 +537,8 @@ def _template_problems(template: str, groups: set[str]) -> Iterator[str]:
         yield f"{template!r}: {error}"
         return
     for name, spec, conversion in fields:
-        if name is not None and (name not in groups or spec or conversion):
+        if spec or conversion:
+            yield f"{template!r}: only {{name}} and {{number}}, nothing behind the name"
+        elif name is not None and name not in groups:
             known = ", ".join(f"{{{group}}}" for group in sorted(groups))
             yield f"{template!r}: there is no {{{name}}}; known: {known}"

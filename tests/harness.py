@@ -29,8 +29,7 @@ from mirakuru import HTTPExecutor, SimpleExecutor
 
 from daemon import config as configuration
 from daemon.buffer.connection import Connection
-from daemon.buffer.counters import Counters, Limits, Request
-from daemon.buffer.keys import shard_of
+from daemon.buffer.counters import Counters, Limits, ingest_events
 from daemon.buffer.layout import Layout
 from daemon.config import Config
 from daemon.flush.flusher import Flushed, Flusher
@@ -102,6 +101,7 @@ class System:
             "TALLYD_MONGO__URL": mongo._replace(path=f"/{name}").geturl(),
             "TALLYD_MYSQL__URL": mysql._replace(path=f"/{name}").geturl(),
             "TALLYD_RATE_LIMIT__PER_MINUTE": "0",
+            "TALLYD_SPOOL__DIR": str(scratch / "spool"),
         }
         self.redis = redis.Redis.from_url(stack.redis)
         self.redis.flushall()
@@ -148,15 +148,14 @@ class System:
         async def work() -> int:
             connection = Connection(config.redis, Layout(config))
             limits = Limits(0, config.dedupe.window_s, config.dedupe.events_per_window)
-            counted = 0
-            for shard in range(config.redis.shards):
-                batch = decoder.batch(json.dumps(events).encode())
-                assert isinstance(batch, Batch)
-                assert not batch.rejected
-                part = [event for event in batch.events if shard_of(event.entity, config.redis.shards) == shard]
-                counted += sum(await Counters(connection, shard, limits).ingest([Request("", part)]))
-            await connection.close()
-            return counted
+            counters = [Counters(connection, shard, limits) for shard in range(config.redis.shards)]
+            batch = decoder.batch(json.dumps(events).encode())
+            assert isinstance(batch, Batch)
+            assert not batch.rejected
+            try:
+                return await ingest_events(counters, batch.events)
+            finally:
+                await connection.close()
 
         return asyncio.run(work())
 

@@ -177,7 +177,7 @@ class Connection:
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
             reply = await self._call(protocol, _pack(("EVAL", script.source, len(names), *names, *args)))
         if isinstance(reply, hiredis.ReplyError):
-            if str(reply).startswith("READONLY"):
+            if "READONLY" in str(reply):
                 protocol.drop("has become a replica")  # the next connection may reach the new primary
             raise RefusedError(f"Redis at {address_of(self._url)} refused {script.name}: {reply}")
         return reply

@@ -12,7 +12,7 @@ import msgspec
 
 from daemon.buffer import scripts
 from daemon.buffer.connection import Connection
-from daemon.buffer.keys import shard_keys
+from daemon.buffer.keys import shard_keys, shard_of
 from daemon.domain.action import Effect
 from daemon.domain.event import Event
 
@@ -87,6 +87,10 @@ class Counters:
         """Tells a Redis that lost its memory from the one before. Known once anything was answered."""
         return self._connection.epoch
 
+    def limit_rate(self, per_minute: int) -> None:
+        """Another rate limit from the next call on; a minute that has begun keeps its count."""
+        self._ingest_args = (per_minute, *self._ingest_args[1:])
+
     def over(self, connection: Connection) -> Counters:
         """The same counters by way of another connection."""
         return Counters(connection, self.shard, self._limits)
@@ -148,6 +152,14 @@ class Counters:
             raw: list[Any] = await self._connection.run(scripts.UNFOLD, (self._keys.claim,), (seq,))
             flat = [part.decode(errors="backslashreplace") if isinstance(part, bytes) else part for part in raw]
         return list(_entities(flat))
+
+
+async def ingest_events(counters: Sequence[Counters], events: Sequence[Event]) -> int:
+    """Counts events of any shards, without a rate limit, and returns how many were new. `counters`: one a shard."""
+    parts: dict[int, list[Event]] = {}
+    for event in events:
+        parts.setdefault(shard_of(event.entity, len(counters)), []).append(event)
+    return sum([(await counters[shard].ingest([Request("", part)]))[0] for shard, part in parts.items()])
 
 
 def _entities(flat: list[Any]) -> Any:

@@ -1,9 +1,10 @@
 """How far each file was imported: the hash `anl:imports`. Written and read by `tallyd import`, by nobody else.
 
 The dedupe memory forgets after two windows, these records never, so a file that comes back after a year is still
-known. They lie in Redis beside the counts, not in MongoDB, because the two must live and die together: a Redis that
-lost its last second has lost the events and the checkpoint behind them alike, and a checkpoint is only written once
-Redis has answered the events before it.
+known. They lie in Redis beside the counts, not in MongoDB, because the two must live and die together: a checkpoint is
+only written once Redis has answered the events before it, so a Redis that lost its last second has lost the events and
+the checkpoint behind them alike. What it must not be given is a later checkpoint by an import that went on over its
+restart: `save` refuses that, and the next import goes on from the last place Redis still knows.
 
 A field is `<digest of the first line>:<bytes>:<digest at that place>`, so that all places ever reached in files that
 begin alike are found by their first line, and files that part later don't overwrite each other's. The value is a
@@ -18,7 +19,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from daemon.buffer.keys import IMPORTS
+from daemon.buffer.keys import IMPORTS, LAYOUT
 from daemon.errors import StoreError
 
 _SCAN_COUNT = 1_000
@@ -35,15 +36,21 @@ class Checkpoint(msgspec.Struct, frozen=True):
     at: str
 
 
+class RestartedError(StoreError):
+    """Another Redis process answers than the one that counted the events before this checkpoint."""
+
+
 class Imports:
     """The records. Methods raise StoreError; each may be repeated."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
+        self._run_id = ""
 
     async def find(self, first_line: str) -> list[Checkpoint]:
-        """Every place reached in files with this first line, nearest first."""
+        """Every place reached in files with this first line, nearest first. Called before a file's first event."""
         try:
+            self._run_id = (await self._redis.info("server"))["run_id"]
             pairs = self._redis.hscan_iter(IMPORTS, match=f"{first_line}:*", count=_SCAN_COUNT)
             found = [_decode(field, value) async for field, value in pairs]
         except RedisError as error:
@@ -54,9 +61,19 @@ class Imports:
         """Records a place, and forgets an earlier one of the same run.
 
         Those of other runs stay: a shorter copy of the file may turn up, and ends where one of them is.
+
+        Raises RestartedError if Redis was restarted since `find`: it may have lost what it had answered.
         """
         try:
             async with self._redis.pipeline(transaction=True) as commands:
+                # A watch binds all this to one connection, hence to one process; nobody writes the key.
+                await commands.watch(LAYOUT)
+                if (await commands.info("server"))["run_id"] != self._run_id:
+                    raise RestartedError(
+                        "Redis was restarted during the import and may have lost the last events it had counted. Run"
+                        " the same command again: it goes on from the last place that Redis still knows."
+                    )
+                commands.multi()  # type: ignore[no-untyped-call] # redis-py's omission
                 commands.hset(IMPORTS, _field(first_line, reached), msgspec.json.encode(reached).decode())
                 if replaces is not None and replaces.digest != reached.digest:
                     commands.hdel(IMPORTS, _field(first_line, replaces))

@@ -10,6 +10,7 @@ from daemon import __version__
 from daemon.cli.audit import audit
 from daemon.cli.dead import app as dead
 from daemon.cli.dev import dev
+from daemon.cli.replay import replay
 from daemon.cli.serve import flush, ingest
 from daemon.cli.settings import show_config
 from daemon.cli.show import series, status, top
@@ -33,6 +34,7 @@ app.command("top")(top)
 app.command("series")(series)
 app.command("audit")(audit)
 app.add_typer(dead, name="dead")
+app.command("replay")(replay)
 app.command("config")(show_config)
 
 

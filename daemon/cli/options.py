@@ -43,6 +43,7 @@ def export(config: Path | None, loaded: Config) -> None:
         os.environ[configuration.ENV_CONFIG] = str(config.resolve())
     for store in ("redis", "mongo", "mysql"):
         os.environ[f"{configuration.ENV_PREFIX}{store.upper()}__URL"] = getattr(loaded, store).url
+    os.environ[f"{configuration.ENV_PREFIX}SPOOL__DIR"] = loaded.spool.dir
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import shutil
-import tempfile
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,16 +13,12 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from daemon import config as configuration
 from daemon import lifecycle, log
-from daemon.cli.options import ConfigOption, DataOption, JsonOption, export, load, print_json, run
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
 from daemon.config import Config, require
-from daemon.errors import StoreError
+from daemon.errors import LayoutError, StoreError
 
 if TYPE_CHECKING:
     from daemon.flush.flusher import Flushed
-
-BACKLOG_CONNECTIONS = 4_096
-BACKPRESSURE_CONNECTIONS = 65_536
-"""Granian counts connections, idle ones too; the cap on requests is `http.requests_in_flight_max`."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,40 +37,35 @@ def ingest(
     for key, value in (("HOST", host), ("PORT", port), ("WORKERS", workers)):
         if value is not None:
             os.environ[f"{configuration.ENV_PREFIX}HTTP__{key}"] = str(value)
-    loaded = load(config, data)
-    require(loaded, "redis")
-    export(config, loaded)
+
+    def read() -> Config:
+        loaded = load(config, data)
+        require(loaded, "redis")
+        return loaded
+
+    loaded = read()
     log.configure(loaded.log.level, loaded.log.format)
-    _serve(loaded)
+    run(_check_layout(loaded))
+    from daemon.ingest.server import serve
+
+    serve(loaded, read)
 
 
-def _serve(config: Config) -> None:
-    metrics_dir = tempfile.mkdtemp(prefix="tallyd-metrics-")
-    # Read by prometheus_client when a worker imports it; the workers are new processes.
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics_dir
-    from granian import Granian
-    from granian.constants import HTTPModes, Interfaces, Loops
-    from granian.http import HTTP1Settings
+async def _check_layout(config: Config) -> None:
+    """Raises LayoutError before a worker starts, whose failure Granian would end with an exit code of its own. A Redis
+    that does not answer is no reason not to start."""
+    from daemon.buffer.connection import Connection
+    from daemon.buffer.layout import Layout
 
+    connection = Connection(config.redis, Layout(config))
     try:
-        Granian(
-            "daemon.ingest.app:create",
-            factory=True,
-            interface=Interfaces.ASGI,
-            address=config.http.host,
-            port=config.http.port,
-            workers=config.http.workers,
-            loop=Loops.uvloop,
-            http=HTTPModes.http1,
-            http1_settings=HTTP1Settings(max_buffer_size=config.http.header_bytes_max),
-            websockets=False,
-            backlog=BACKLOG_CONNECTIONS,
-            backpressure=BACKPRESSURE_CONNECTIONS,
-            workers_kill_timeout=config.http.drain_timeout_s,
-            log_access=False,
-        ).serve()
+        await connection.connect()
+    except LayoutError:
+        raise
+    except StoreError:
+        pass
     finally:
-        shutil.rmtree(metrics_dir, ignore_errors=True)
+        await connection.close()
 
 
 def flush(
@@ -139,7 +128,7 @@ async def _flush_loop(config: Config) -> None:
     from daemon.flush.flusher import Flusher
 
     flusher = Flusher(config)
-    lifecycle.on_stop_signal(flusher.stop)
+    lifecycle.on_signals(stop=flusher.stop, reload=lambda: None)
     if config.flush.metrics_port:
         start_http_server(config.flush.metrics_port, "127.0.0.1")
     try:

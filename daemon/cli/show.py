@@ -14,7 +14,8 @@ from rich.table import Table
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
 from daemon.config import Config, domain_counters, require
 from daemon.domain.entity import Entity
-from daemon.errors import ConfigError
+from daemon.errors import ConfigError, StoreError
+from daemon.read.status import Status, read_status
 
 SERIES_POINTS_DEFAULT = {"daily": 30, "weekly": 12, "monthly": 12, "yearly": 5}
 DAYS_OF = {"daily": 1, "weekly": 7, "monthly": 31, "yearly": 366}
@@ -34,14 +35,18 @@ def status(config: ConfigOption = None, data: DataOption = None, as_json: JsonOp
 
     Example: `tallyd status --data .tallyd`
     """
-    from daemon.read.status import read_status
-
     loaded = load(config, data)
     require(loaded, "redis", "mongo")
     found = run(read_status(loaded))
     if as_json:
         print_json(msgspec.to_builtins(found))
-        return
+    else:
+        _print_status(found, loaded)
+    if found.redis_error or found.mongo_error:
+        raise StoreError(found.redis_error or found.mongo_error)
+
+
+def _print_status(found: Status, loaded: Config) -> None:
     table = Table("shard", "dirty", "in flight", "age", "replica due", "last flush")
     for shard in found.shards:
         table.add_row(
@@ -53,7 +58,8 @@ def status(config: ConfigOption = None, data: DataOption = None, as_json: JsonOp
             f"{_age(shard.last_flush_age_s)} ago" if shard.last_flush_age_s is not None else "never",
         )
     console = Console()
-    console.print(table)
+    if found.shards:
+        console.print(table)
     sums = Table("counter", "accepted", "duplicate", "flushed", "dead")
     columns = ("accepted", "duplicate", "flushed", "dead")
     names = sorted({field.partition(":")[2] for shard in found.shards for field in shard.ledger} - {""})
@@ -61,12 +67,16 @@ def status(config: ConfigOption = None, data: DataOption = None, as_json: JsonOp
         sums.add_row(name, *(f"{sum(s.ledger.get(f'{column}:{name}', 0) for s in found.shards):,}" for column in columns))
     if names:
         console.print(sums)
+    if found.spool and (found.spool.segments or found.spool.damaged):
+        console.print(
+            f"Spool: {found.spool.segments} segments, {found.spool.bytes:,} bytes, the oldest from"
+            f" {_age(found.spool.oldest_age_s)} ago; {found.spool.damaged} files of damaged bytes in"
+            f" {loaded.spool.dir}/damaged."
+        )
     aside = sum(shard.ledger.get("aside", 0) for shard in found.shards)
     if aside:
         console.print(f"{aside} foreign values were moved out of the way in Redis (keys anl:{{shard}}:aside:*).")
-    if found.mongo_error:
-        console.print(f"MongoDB does not answer: {found.mongo_error}", style="red")
-    elif found.dead_letters:
+    if found.dead_letters:
         console.print(f"{found.dead_letters} dead letters (collection analytics_dead_letters).", style="red")
 
 

@@ -1,7 +1,7 @@
 """The ASGI application: routes, headers and bodies. What they mean is the handler's business.
 
 Granian imports `create` in each worker. It has no limit on a body's size or on the time a half-sent one may take, so
-both are enforced here.
+both are enforced here. What the daemon's main process wants of the worker comes by way of `worker.py`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from daemon.buffer.layout import Layout
 from daemon.config import Config
 from daemon.errors import LayoutError, StoreError, TallydError
 from daemon.ingest import health, response
-from daemon.ingest.batcher import Batcher
+from daemon.ingest.batcher import Batcher, Store
 from daemon.ingest.decode import Decoder, build_catalogue
+from daemon.ingest.durable import Durable
 from daemon.ingest.handler import Handler
 from daemon.ingest.response import Response
+from daemon.ingest.rundir import Snapshot, of_this_process
+from daemon.ingest.worker import Worker
 from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
 
 EVENTS_PATH = "/api/v1/analytics/events"
@@ -50,27 +53,82 @@ class Head(NamedTuple):
 class App:
     """One worker."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._http = config.http
+    def __init__(self, config: Config, worker: Worker | None = None) -> None:
+        """`worker`: the tie to the daemon's main process, when there is one."""
+        self._worker = worker
         self._tally = IngestTally()
-        self._producer_keys = frozenset(key.encode() for key in config.producers.keys.values())
-        self._in_flight = 0
-        self._overloaded = response.unavailable(config.ingest.retry_after_s)
-        self._too_large = {
-            False: response.too_large(config.http.event_bytes_max),
-            True: response.too_large(config.http.batch_bytes_max),
-        }
         self._unsupported = {
             False: response.unsupported("application/json or text/plain"),
             True: response.unsupported("application/json, text/plain or application/x-ndjson"),
         }
         self._post_only = response.method_not_allowed("POST")
-        self._get_only = response.method_not_allowed("GET")
-        self._runners: list[Connection] = []
+        self._get_only = response.method_not_allowed("GET, HEAD")
+        self._in_flight = 0
+        self._reading: dict[asyncio.Task[Any], list[asyncio.Task[Any]]] = {}
+        """Requests whose body is being read → where to note that it came too late."""
+        self._closing = False
+        self._farewells = 0
+        self._connections: list[Connection] = []
+        self._counters: list[Counters] = []
+        self._durable: Durable | None = None
         self._batchers: list[Batcher] = []
         self._handler: Handler | None = None
         self._publisher: asyncio.Task[None] | None = None
+        self._configure(config)
+
+    def _configure(self, config: Config) -> None:
+        self._config = config
+        self._http = config.http
+        self._body_timeout_s = config.http.body_timeout_ms / 1000
+        self._producer_keys = frozenset(key.encode() for key in config.producers.keys.values())
+        self._overloaded = response.unavailable(config.ingest.retry_after_s)
+        self._too_large = {
+            False: response.too_large(config.http.event_bytes_max),
+            True: response.too_large(config.http.batch_bytes_max),
+        }
+
+    def reconfigure(self, config: Config) -> None:
+        """Works with another configuration from the next request on. What belongs to the stores stays as it was."""
+        handler = self._build_handler(config)  # first: nothing is changed yet should it fail
+        self._configure(config)
+        for counters in self._counters:
+            counters.limit_rate(config.rate_limit.per_minute)
+        for batcher in self._batchers:
+            batcher.resize(
+                queue_events_max=config.ingest.queue_events_max,
+                call_events_max=config.ingest.call_events_max,
+                calls_in_flight_max=config.ingest.calls_in_flight_max,
+            )
+        self._handler = handler
+
+    @property
+    def closing(self) -> bool:
+        return self._closing
+
+    @property
+    def closing_s(self) -> float:
+        return self._http.closing_ms / 1000
+
+    def close_gently(self) -> None:
+        """From now on every answer asks its client to connect anew, elsewhere.
+
+        Half-sent bodies get half the time there is to stop, so that the other half is left for the rest.
+        """
+        if self._closing:
+            return
+        self._closing = True
+        grace_s = self._http.drain_timeout_s / 2
+        self._body_timeout_s = min(self._body_timeout_s, grace_s)
+        asyncio.get_running_loop().call_later(grace_s, self._give_up_bodies)
+
+    def _give_up_bodies(self) -> None:
+        for task, late in self._reading.items():
+            _give_up(task, late)
+
+    def take_farewells(self) -> int:
+        """How many requests were answered with `connection: close` since the last time, or are being answered."""
+        farewells, self._farewells = self._farewells, 0
+        return farewells + self._in_flight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -91,7 +149,11 @@ class App:
             finally:
                 self._in_flight -= 1
         self._tally.answered(answer.status)
-        await send(answer.start_message)
+        if self._closing:
+            self._farewells += 1
+            await send(answer.farewell_message)
+        else:
+            await send(answer.start_message)
         await send(answer.body_message)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
@@ -128,14 +190,16 @@ class App:
         if path == "/healthz":
             return health.healthz()
         if path == "/readyz":
-            return await health.readyz(self._runners[0])
+            return await health.readyz(self._connections[0], spooling=self._durable is not None and self._durable.spooling)
         return health.metrics_page()
 
     async def _read_body(self, receive: Receive, length: int, bytes_max: int) -> bytes | Response | None:
         """The whole body; None if it is larger than allowed; or the answer to a body that did not arrive."""
         task = asyncio.current_task()
         assert task is not None
-        deadline = asyncio.get_running_loop().call_later(self._http.body_timeout_ms / 1000, task.cancel)
+        late: list[asyncio.Task[Any]] = []
+        deadline = asyncio.get_running_loop().call_later(self._body_timeout_s, _give_up, task, late)
+        self._reading[task] = late
         try:
             message = await receive()
             body: bytes = message.get("body", b"")
@@ -145,13 +209,16 @@ class App:
                 body += message.get("body", b"")
                 if len(body) > bytes_max:
                     return None
+            if message["type"] != "http.request":  # the client went away; what it sent may look whole
+                return response.BODY_CUT_OFF
         except asyncio.CancelledError:
-            if deadline.cancelled() or deadline.when() > asyncio.get_running_loop().time():
+            if not late:
                 raise  # not our deadline: the worker is stopping
             task.uncancel()
             return response.BODY_TIMEOUT
         finally:
             deadline.cancel()
+            del self._reading[task]
         return body if len(body) <= bytes_max else None
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -165,6 +232,8 @@ class App:
                     _log.error("Start-up failed: %s", error, exc_info=not isinstance(error, TallydError))
                     await send({"type": "lifespan.startup.failed", "message": str(error)})
                     return
+                if self._worker is not None:
+                    self._worker.start(self)
                 await send({"type": "lifespan.startup.complete"})
             else:
                 await self._stop()
@@ -175,12 +244,19 @@ class App:
         config = self._config
         layout = Layout(config)
         limits = Limits(config.rate_limit.per_minute, config.dedupe.window_s, config.dedupe.events_per_window)
-        for shard in range(config.redis.shards):
-            runner = Connection(config.redis, layout)
-            self._runners.append(runner)
+        probe = Connection(config.redis, layout)
+        self._connections = [probe, *(Connection(config.redis, layout) for _ in range(config.redis.shards))]
+        stores: list[Store] = []
+        counters = [Counters(self._connections[1 + shard], shard, limits) for shard in range(config.redis.shards)]
+        self._counters = counters
+        if config.spool.dir:
+            self._durable = Durable(counters, probe, config.spool)
+            self._durable.start()
+            stores = [self._durable.shard(shard) for shard in range(config.redis.shards)]
+        for store in stores or counters:
             self._batchers.append(
                 Batcher(
-                    Counters(runner, shard, limits),
+                    store,
                     self._tally,
                     queue_events_max=config.ingest.queue_events_max,
                     call_events_max=config.ingest.call_events_max,
@@ -188,14 +264,17 @@ class App:
                 )
             )
         try:
-            await self._runners[0].connect()
+            await probe.connect()
         except LayoutError:
             raise
         except StoreError as error:
-            _log.warning("%s. Events are answered 503 until it can.", error)
-        decoder = Decoder(build_catalogue(config), batch_events_max=config.http.batch_events_max, clock=time.time)
-        self._handler = Handler(config, decoder, self._batchers, self._tally, time.monotonic)
+            _log.warning("%s. Until it can, events go to the spool, or are answered 503 without one.", error)
+        self._handler = self._build_handler(config)
         self._publisher = asyncio.create_task(self._publish())
+
+    def _build_handler(self, config: Config) -> Handler:
+        decoder = Decoder(build_catalogue(config), batch_events_max=config.http.batch_events_max, clock=time.time)
+        return Handler(config, decoder, self._batchers, self._tally, time.monotonic)
 
     async def _publish(self) -> None:
         while True:
@@ -203,13 +282,22 @@ class App:
             self._tally.publish(sum(batcher.waiting_events for batcher in self._batchers))
 
     async def _stop(self) -> None:
+        """Granian asks for it once every connection is closed; a worker killed before that never comes here. So nothing
+        that was answered may depend on it: what is sealed here, the next daemon would find unsealed."""
         for batcher in self._batchers:
             await batcher.drain()
         if self._publisher is not None:
             self._publisher.cancel()
         self._tally.publish(0)
-        for runner in self._runners:
-            await runner.close()
+        if self._durable is not None:
+            await self._durable.close()
+        for connection in self._connections:
+            await connection.close()
+
+
+def _give_up(task: asyncio.Task[Any], late: list[asyncio.Task[Any]]) -> None:
+    late.append(task)
+    task.cancel()
 
 
 def _read_head(headers: list[tuple[bytes, bytes]]) -> Head:
@@ -226,7 +314,8 @@ def _read_head(headers: list[tuple[bytes, bytes]]) -> Head:
 
 
 def create() -> App:
-    """What Granian calls in each worker; the configuration comes from the environment the command left."""
-    config = configuration.load()
-    log.configure(config.log.level, config.log.format)
-    return App(config)
+    """What Granian calls in each worker. The configuration is what the main process published; without one, loaded."""
+    run_dir = of_this_process()
+    snapshot = run_dir.snapshot() if run_dir else Snapshot(0, configuration.load())
+    log.configure(snapshot.config.log.level, snapshot.config.log.format)
+    return App(snapshot.config, Worker(run_dir, snapshot.generation) if run_dir else None)

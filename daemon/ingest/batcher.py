@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from daemon.buffer.counters import Counters, Request
+from daemon.buffer.counters import Request
 from daemon.errors import StoreError
 
 if TYPE_CHECKING:
@@ -19,23 +20,31 @@ Outcome = int | StoreError
 """What became of a request: see `Counters.ingest`; a StoreError says the store failed, and it may or may not be counted."""
 
 
+class Store(Protocol):
+    """What takes a call's requests: see `Counters.ingest`."""
+
+    async def ingest(self, requests: Sequence[Request]) -> list[int]: ...
+
+
 class Batcher:
     """Sends requests to one shard, at most `calls_in_flight_max` calls at a time."""
 
     def __init__(
         self,
-        counters: Counters,
+        store: Store,
         tally: IngestTally,
         *,
         queue_events_max: int,
         call_events_max: int,
         calls_in_flight_max: int,
     ) -> None:
-        self._counters = counters
+        self._store = store
         self._tally = tally
-        self._queue_events_max = queue_events_max
-        self._call_events_max = call_events_max
-        self._calls_in_flight_max = calls_in_flight_max
+        self.resize(
+            queue_events_max=queue_events_max,
+            call_events_max=call_events_max,
+            calls_in_flight_max=calls_in_flight_max,
+        )
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[Request, asyncio.Future[Outcome]]] = deque()
         self._waiting_events = 0
@@ -45,6 +54,12 @@ class Batcher:
     @property
     def waiting_events(self) -> int:
         return self._waiting_events
+
+    def resize(self, *, queue_events_max: int, call_events_max: int, calls_in_flight_max: int) -> None:
+        """Other limits from the next request on."""
+        self._queue_events_max = queue_events_max
+        self._call_events_max = call_events_max
+        self._calls_in_flight_max = calls_in_flight_max
 
     def has_room(self, events: int) -> bool:
         return self._waiting_events + events <= self._queue_events_max
@@ -85,7 +100,7 @@ class Batcher:
         outcomes: list[Outcome]
         started = self._loop.time()
         try:
-            outcomes = list(await self._counters.ingest([request for request, _ in taken]))
+            outcomes = list(await self._store.ingest([request for request, _ in taken]))
         except StoreError as error:
             self._tally.store_failed(error)
             outcomes = [error] * len(taken)

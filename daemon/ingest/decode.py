@@ -20,7 +20,8 @@ from daemon.domain.event import Event, EventIn, Rejection
 _UNDECODABLE = (ValueError, RecursionError)
 """msgspec's own errors are ValueErrors; broken UTF-8 and deep nesting raise these bare."""
 
-_raw_decode = msgspec.json.Decoder().decode
+# Without the hook, a number like 1e400 is an error of the JSON and not of the field it stands in.
+_raw_decode = msgspec.json.Decoder(float_hook=float).decode
 _event_decode = msgspec.json.Decoder(EventIn).decode
 _lines_decode = msgspec.json.Decoder(EventIn).decode_lines
 _NOT_JSON = Rejection({"event": ["The line is not valid JSON."]})
@@ -74,6 +75,8 @@ class Decoder:
     def single(self, body: bytes) -> Event | Rejection | Unreadable:
         """The event of a body that holds one."""
         now_s = self._clock()
+        if not _is_utf8(body):
+            return Unreadable.NOT_JSON
         try:
             event = self._catalogue.admit(_event_decode(body), now_s)
             if event is not None:
@@ -88,6 +91,8 @@ class Decoder:
     def batch(self, body: bytes) -> Batch | Rejection | Unreadable:
         """The events of a JSON array or of `{"events": [...]}`; a Rejection if the body is JSON of another shape."""
         now_s = self._clock()
+        if not _is_utf8(body):
+            return Unreadable.NOT_JSON
         try:
             decoded = _list_decode(body) if body.lstrip()[:1] == b"[" else _envelope_decode(body).events
             if (refused := self._wrong_size(len(decoded))) is not None:
@@ -107,12 +112,14 @@ class Decoder:
     def lines(self, body: bytes) -> Batch | Rejection:
         """The events of an NDJSON body. Blank lines don't count, for the index neither."""
         now_s = self._clock()
-        try:
-            decoded = _lines_decode(body)
-            return self._wrong_size(len(decoded)) or self._admit_all(decoded, now_s)
-        except _UNDECODABLE:
-            lines = [line for line in body.split(b"\n") if not line.isspace() and line]
-            return self._wrong_size(len(lines)) or self._judge(map(_raw_line, lines), now_s)
+        if _is_utf8(body):
+            try:
+                decoded = _lines_decode(body)
+                return self._wrong_size(len(decoded)) or self._admit_all(decoded, now_s)
+            except _UNDECODABLE:
+                pass
+        lines = [line for line in body.split(b"\n") if not line.isspace() and line]
+        return self._wrong_size(len(lines)) or self._judge(map(_raw_line, lines), now_s)
 
     def admit(self, event: dict[str, Any]) -> Event | Rejection:
         """An event that did not come as JSON (a line of an access log), through the same checks."""
@@ -156,6 +163,17 @@ class Decoder:
         if count > self._batch_events_max:
             return Rejection({"events": [f"The events field must not have more than {self._batch_events_max} items."]})
         return None
+
+
+def _is_utf8(body: bytes) -> bool:
+    """Asked before the fast path, since msgspec does not look at the bytes of a field it skips."""
+    if body.isascii():
+        return True
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _raw_line(line: bytes) -> Any:

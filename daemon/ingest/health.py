@@ -21,10 +21,12 @@ def healthz() -> Response:
     )
 
 
-async def readyz(runner: Connection) -> Response:
-    """This worker can count: Redis answers and is laid out as configured."""
+async def readyz(connection: Connection, *, spooling: bool) -> Response:
+    """This worker can count: Redis answers and is laid out as configured; or the spool takes its place."""
+    if spooling:
+        return json_response(HTTPStatus.OK, {"status": "spooling"})
     try:
-        await runner.ping()
+        await connection.ping()
     except LayoutError:
         return json_response(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "unavailable", "redis": "is laid out differently"})
     except StoreError:

@@ -32,6 +32,12 @@ class Response:
         }
         self.body_message: dict[str, Any] = {"type": "http.response.body", "body": body, "more_body": False}
 
+    @property
+    def farewell_message(self) -> dict[str, Any]:
+        """The start message of a daemon that is stopping: the client is asked to send what is next elsewhere."""
+        headers = [header for header in self.start_message["headers"] if header[0] != b"connection"]
+        return {**self.start_message, "headers": [*headers, (b"connection", b"close")]}
+
 
 def _message(status: HTTPStatus, message: str, headers: Headers = ()) -> Response:
     return Response(status, _encode({"message": message}), headers)
@@ -42,6 +48,7 @@ NOT_JSON = _message(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.")
 UNKNOWN_KEY = _message(HTTPStatus.UNAUTHORIZED, "The key in X-Tallyd-Key is not a configured producer's.")
 NOT_FOUND = _message(HTTPStatus.NOT_FOUND, "There is nothing here. Events go to POST /api/v1/analytics/events.")
 BODY_TIMEOUT = _message(HTTPStatus.REQUEST_TIMEOUT, "The body took too long to arrive.", ((b"connection", b"close"),))
+BODY_CUT_OFF = _message(HTTPStatus.BAD_REQUEST, "The body ended before it was complete.", ((b"connection", b"close"),))
 FAILED = _message(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed. The event may or may not have been counted.")
 
 

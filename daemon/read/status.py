@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from msgspec import Struct
 from redis.asyncio import Redis
@@ -12,6 +13,7 @@ from daemon.buffer.keys import shard_keys
 from daemon.config import Config
 from daemon.errors import StoreError
 from daemon.sinks.mongo import MongoSink
+from daemon.spool.segment import usage
 
 
 class ShardStatus(Struct, frozen=True):
@@ -28,22 +30,41 @@ class ShardStatus(Struct, frozen=True):
     foreign values moved out of the way."""
 
 
+class SpoolStatus(Struct, frozen=True):
+    """What waits on this machine's disk for Redis. `damaged`: files of bytes that were set aside."""
+
+    segments: int
+    bytes: int
+    oldest_age_s: float | None
+    damaged: int
+
+
 class Status(Struct, frozen=True):
     shards: list[ShardStatus]
+    """Empty if Redis does not answer; `redis_error` says why."""
+    redis_error: str | None
+    spool: SpoolStatus | None
+    """None: there is no spool."""
     dead_letters: int | None
     """None: MongoDB does not answer; `mongo_error` says why."""
     mongo_error: str | None
 
 
 async def read_status(config: Config) -> Status:
-    """Raises StoreError if Redis doesn't answer; MongoDB being away is part of the answer."""
-    async with opened(config.redis) as redis:
-        shards = [await _shard(redis, number) for number in range(config.redis.shards)]
+    """Never raises for a store that is away: that is part of the answer."""
+    shards: list[ShardStatus] = []
+    redis_error = None
+    try:
+        async with opened(config.redis) as redis:
+            shards = [await _shard(redis, number) for number in range(config.redis.shards)]
+    except StoreError as error:
+        redis_error = str(error)
+    spool = SpoolStatus(*usage(Path(config.spool.dir))) if config.spool.dir else None
     mongo = MongoSink(config.mongo)
     try:
-        return Status(shards, await mongo.dead_letters.count(), None)
+        return Status(shards, redis_error, spool, await mongo.dead_letters.count(), None)
     except StoreError as error:
-        return Status(shards, None, str(error))
+        return Status(shards, redis_error, spool, None, str(error))
     finally:
         await mongo.close()
 

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.text import Text
 
 from daemon.errors import ConfigError, StackError
-from daemon.stack import demo, process, stack
+from daemon.stack import demo, folder, process, stack
 from daemon.stack.child import Child
 
 DEFAULT_PORT = 8080
@@ -128,7 +128,7 @@ def _choose_port(port: int | None) -> int:
 @contextmanager
 def _only_one(data: Path) -> Iterator[None]:
     """Refuses to run twice in one directory: the first to end would take the servers from the other."""
-    stack.prepare(data)
+    folder.prepare(data)
     with (data / "dev.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -27,6 +27,7 @@ from daemon.stack.programs import MARIADBD, MONGOD, REDIS_SERVER, Program
 PING_TIMEOUT_S = 2.0
 INITIALISE_TIMEOUT_S = 60.0
 MONGO_CACHE_GB = 0.5  # mongod's own default is half of the machine's memory
+MONGO_JOURNAL_FILE_MB = 32  # of which there are three from the start; the default is 100
 MYSQL_BUFFER_POOL_MB = 64
 MYSQL_LOG_FILE_MB = 16  # the default of 96 would be written out in full for every new data directory
 
@@ -115,6 +116,7 @@ def _mongo_command(program: Path, data: Path, port: int) -> list[str]:
         *_mongo_place(data),
         *("--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"),
         *("--wiredTigerCacheSizeGB", str(MONGO_CACHE_GB)),
+        *("--wiredTigerEngineConfigString", f"log=(file_max={MONGO_JOURNAL_FILE_MB}MB)"),
         *("--quiet", "--setParameter", "diagnosticDataCollectionEnabled=false"),
     ]
 
@@ -140,8 +142,15 @@ def _mysql_place(data: Path) -> list[str]:
 
 def _mysql_options(data: Path) -> list[str]:
     """What the set-up and the server must agree on. `--no-defaults` comes first: nothing of /etc/mysql is read."""
-    user = ["--user=root"] if os.geteuid() == 0 else []  # refuses to run as root unless told so
+    # It refuses to run as root unless told so. The prefix hides the option from mariadb-install-db, which would take it
+    # as an order to change the owners of files of the system's MariaDB, and passes on what it doesn't know.
+    user = ["--loose-user=root"] if os.geteuid() == 0 else []
     return ["--no-defaults", *_mysql_place(data), *user, f"--innodb-log-file-size={MYSQL_LOG_FILE_MB}M"]
+
+
+def _mysql_temporary(data: Path) -> Path:
+    """A folder for temporary tables. A starting MariaDB deletes all it finds in there, a neighbour's, too."""
+    return data.parent / "mysql.tmp"
 
 
 def _mysql_command(program: Path, data: Path, port: int) -> list[str]:
@@ -149,6 +158,7 @@ def _mysql_command(program: Path, data: Path, port: int) -> list[str]:
         str(program),
         *_mysql_options(data),
         *(f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"),
+        f"--tmpdir={_mysql_temporary(data)}",
         "--socket=",  # none: its path would have to be shorter than 108 characters
         f"--pid-file={data / 'mariadbd.pid'}",
         f"--init-file={data.parent / 'mysql-init.sql'}",
@@ -159,6 +169,7 @@ def _mysql_command(program: Path, data: Path, port: int) -> list[str]:
 
 
 def _mysql_initialise(program: Path, data: Path) -> None:
+    _mysql_temporary(data).mkdir(exist_ok=True)
     # Run by the server at every start, before it takes connections.
     (data.parent / "mysql-init.sql").write_text("CREATE DATABASE IF NOT EXISTS tallyd CHARACTER SET utf8mb4;\n")
     if data.exists():
@@ -171,7 +182,8 @@ def _mysql_initialise(program: Path, data: Path) -> None:
         raise StackError(f"{program} is there, but not all of its set-up programs; as root type: {MARIADBD.install}")
     answer = subprocess.run(
         [str(installer), *_mysql_options(fresh), "--auth-root-authentication-method=normal", "--skip-test-db"],
-        env={**os.environ, "PATH": programs.search_path()},
+        # TMPDIR as --tmpdir would do, which the script doesn't quote.
+        env={**os.environ, "PATH": programs.search_path(), "TMPDIR": str(_mysql_temporary(data))},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -181,7 +193,8 @@ def _mysql_initialise(program: Path, data: Path) -> None:
         timeout=INITIALISE_TIMEOUT_S,
     )
     if answer.returncode != 0:
-        raise StackError(f"{installer} failed and said:\n{answer.stdout.strip()}")
+        said = answer.stdout.partition("\n\nInstallation of system tables failed")[0]  # what follows is general advice
+        raise StackError(f"{installer} failed and said:\n{said.strip()}")
     fresh.rename(data)
 
 

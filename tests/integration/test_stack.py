@@ -52,7 +52,7 @@ def servers_of(data: Path) -> dict[int, list[str]]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "stack"
+    folder = tmp_path / "a stack"  # with a space: MariaDB's set-up script quotes half of its paths
     yield folder
     stack.down(folder)
     assert not servers_of(folder), "a server outlived the test"
@@ -275,6 +275,7 @@ def test_ctrl_c_during_up_leaves_nothing(data: Path, fake_program: Callable[[str
     assert not (data / "stack.json").exists()
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 13), reason="PyPI carries no Redis for this Python")
 def test_without_mariadb_the_rest_runs_on_what_pypi_carries(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(data))
     monkeypatch.setattr(programs, "SYSTEM_FOLDERS", ())
@@ -287,13 +288,14 @@ def test_without_mariadb_the_rest_runs_on_what_pypi_carries(data: Path, monkeypa
         assert client.info("server")["redis_version"].startswith("6.2.")
 
 
-def test_redis_6_does_not_start_on_what_redis_7_wrote(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_redis_6_does_not_start_on_what_redis_7_wrote(
+    data: Path, monkeypatch: pytest.MonkeyPatch, fake_program: Callable[[str, str], None]
+) -> None:
     monkeypatch.setenv("TALLYD_STACK_MARIADBD", "")
     stack.up(data)
     assert (data / "redis" / "appendonlydir").is_dir(), "the Redis on PATH is not 7.0"
     stack.down(data)
-    monkeypatch.setenv("PATH", str(data))
-    monkeypatch.setattr(programs, "SYSTEM_FOLDERS", ())
+    fake_program("TALLYD_STACK_REDIS_SERVER", "echo 'Redis server v=6.2.14 sha=00000000:0 malloc=jemalloc-5.1.0'")
     with pytest.raises(StackError, match="written by Redis 7"):
         stack.up(data)
 

@@ -1,0 +1,71 @@
+"""`tallyd doctor`: is everything below tallyd as it should be, and if not, what is to be done?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
+from daemon.config import require
+from daemon.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from daemon.doctor.finding import Finding
+
+STYLES = {"ok": "green", "warning": "yellow", "fatal": "bold red", "unknown": "dim"}
+
+
+def doctor(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check the stores and this machine, and explain each finding with its fix. Exit code 1 if one is fatal.
+
+    Changes nothing: of what it tries to write it leaves nothing behind. Run it where the daemons run, as their user.
+
+    Example: `tallyd doctor --config /etc/tallyd/tallyd.toml --strict`
+    """
+    from daemon.doctor.examine import examine
+
+    loaded = load(config, data)
+    require(loaded, "redis", "mongo")
+    findings = run(examine(loaded))
+    if as_json:
+        print_json(findings)
+    else:
+        _print(findings, Console())
+    fatal, warnings = (sum(each.severity == severity for each in findings) for severity in ("fatal", "warning"))
+    if fatal or (strict and warnings):
+        raise CheckFailed(f"{fatal} fatal, {warnings} warnings.")
+
+
+def _print(findings: Sequence[Finding], console: Console) -> None:
+    table = Table("check", "", "found")
+    store = ""
+    for each in findings:
+        before, store = store, each.check.partition(".")[0]
+        if before and before != store:
+            table.add_section()
+        table.add_row(each.check, Text(each.severity, STYLES[each.severity]), Text(each.found))
+    console.print(table)
+    for severity in ("unknown", "warning", "fatal"):  # the worst last, where the eye is
+        for each in findings:
+            if each.severity == severity and each.fix:
+                _explain(each, console)
+
+
+def _explain(finding: Finding, console: Console) -> None:
+    """Lines that can be copied: no borders, and no breaks of our own."""
+    console.print()
+    head = Text.assemble((finding.severity, STYLES[finding.severity]), f" {finding.check}: {finding.found}")
+    console.print(head, soft_wrap=True)
+    if finding.why:
+        console.print(Text(f"  why: {finding.why}"), soft_wrap=True)
+    console.print(Text(f"  fix: {finding.fix}"), soft_wrap=True)

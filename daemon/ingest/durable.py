@@ -1,0 +1,142 @@
+"""Where a call's events become durable: Redis, or the spool while Redis does not take them.
+
+What holds if the worker dies, or a reply is lost, after each step of `ingest`:
+
+    sent to Redis, no reply   unknown to the client, who sends it again; or it is appended to the spool below, and the
+                              replay finds its ids in Redis if the script had run
+    appended, not fsynced     unknown to the client; a torn record is cut off, a whole one is replayed
+    fsynced, not answered     unknown to the client; replayed, and its repetition is a duplicate
+    answered 202              in Redis or in a segment; a segment is deleted only after Redis answered for all of it
+
+The first failed call trips the switch; from then on nobody waits for Redis, and one task asks for it. When it takes what
+lies in the spool, the switch is reset: new events go to Redis at once, beside what is still being replayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from daemon import metrics
+from daemon.buffer.connection import Connection, RefusedError
+from daemon.buffer.counters import Counters, Request, ingest_events
+from daemon.config import SpoolSection
+from daemon.domain.event import Event
+from daemon.errors import LayoutError, StoreError
+from daemon.spool.replay import Replayed, Replayer
+from daemon.spool.segment import SEALED, list_segments
+from daemon.spool.spool import Spool
+
+_log = logging.getLogger(__name__)
+
+
+class Durable:
+    """The shards' counters with the spool behind them. One a worker; create it in the running loop."""
+
+    def __init__(self, counters: Sequence[Counters], probe: Connection, section: SpoolSection) -> None:
+        """`counters`: one a shard, in order, of the connections new events use. `probe`: a connection of its own for
+        asking and replaying, so that neither waits behind new events."""
+        self._counters = counters
+        self._probe = probe
+        self._section = section
+        self._spool = Spool(section)
+        self._replay_counters = [counter.over(probe) for counter in counters]
+        self._replayer = Replayer(
+            self._spool.directory, self._replay_call, call_events_max=section.replay_call_events_max
+        )
+        self._tripped_at: float | None = None
+        self._keeper: asyncio.Task[None] | None = None
+
+    @property
+    def spooling(self) -> bool:
+        return self._tripped_at is not None
+
+    def start(self) -> None:
+        """Begins to look after the spool: to probe while it is written, and to replay what was left behind."""
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def close(self) -> None:
+        """Call after the last `ingest`: stops replaying where it is, and seals what was written."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+        await self._spool.close()
+
+    def shard(self, number: int) -> DurableShard:
+        return DurableShard(self, number)
+
+    async def ingest(self, shard: int, requests: Sequence[Request]) -> list[int]:
+        """Like `Counters.ingest`; spooled events count as new. Raises StoreError if neither store took them."""
+        if self._tripped_at is None:
+            try:
+                return await self._counters[shard].ingest(requests)
+            except LayoutError:
+                raise  # the configuration is wrong: spooling would only hide it
+            except StoreError as error:
+                if isinstance(error, RefusedError) and not error.passing:
+                    raise  # it would refuse the replay too
+                self._trip(error)
+        events = [event for request in requests for event in request.events]
+        if events:
+            if not await self._spool.append(events):
+                raise StoreError("Neither Redis nor the spool takes events.")
+            metrics.SPOOLED.inc(len(events))
+        return [len(request.events) for request in requests]
+
+    def _trip(self, error: StoreError) -> None:
+        metrics.CALL_FAILURES.inc()
+        if self._tripped_at is None:
+            self._tripped_at = time.monotonic()
+            metrics.SPOOLING.set(1)
+            _log.error("%s. Events go to the spool in %s until it takes them again.", error, self._spool.directory)
+
+    def _reset(self) -> None:
+        if self._tripped_at is not None:
+            _log.info("Redis takes events again, after %.1f s.", time.monotonic() - self._tripped_at)
+            self._tripped_at = None
+            metrics.SPOOLING.set(0)
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(self._section.probe_ms / 1000)
+            done = Replayed()
+            try:
+                await self._attempt(done)
+            except StoreError as error:
+                _log.debug("Redis does not take the spool yet: %s", error)
+            except OSError as error:
+                _log.error("The spool in %s cannot be read: %s", self._spool.directory, error)
+            if done.segments:
+                _log.info(
+                    "Replayed %d events of %d segments from the spool; %d were new.",
+                    done.events, done.segments, done.counted,
+                )  # fmt: skip
+
+    async def _attempt(self, done: Replayed) -> None:
+        """One look at Redis and the spool. Raises StoreError when Redis does not take events."""
+        segments = list_segments(self._spool.directory)
+        if not segments and not self.spooling:
+            return
+        await self._probe.ping()
+        if not self.spooling or not any(path.suffix == SEALED for path in segments):
+            await self._spool.seal()  # it is not needed any more; or there must be something to try Redis with
+        await self._replayer.replay(done)
+        self._reset()
+
+    async def _replay_call(self, events: list[Event]) -> int:
+        counted = await ingest_events(self._replay_counters, events)
+        self._reset()
+        return counted
+
+
+class DurableShard(NamedTuple):
+    """One shard of it, as a batcher wants it."""
+
+    durable: Durable
+    shard: int
+
+    async def ingest(self, requests: Sequence[Request]) -> list[int]:
+        return await self.durable.ingest(self.shard, requests)

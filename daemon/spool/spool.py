@@ -1,0 +1,108 @@
+"""The writing end of the spool: what one ingest worker appends while Redis does not take events.
+
+Group commit: what arrives while an fsync is under way goes together in the next one. The disk is only touched in a
+thread, so the event loop never waits for it. Each append says whether the events are durable; nothing is kept in
+memory beyond the appends under way, and those are bounded by the batcher's queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from daemon import metrics
+from daemon.config import SpoolSection
+from daemon.domain.event import Event
+from daemon.spool.record import encode
+from daemon.spool.segment import Writer, usage
+
+USAGE_INTERVAL_S = 1.0
+"""How often the directory is measured; in between, a worker adds up only what it writes itself."""
+REFUSAL_LOG_INTERVAL_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class Spool:
+    """One worker's spool. Create it in the running loop."""
+
+    def __init__(self, section: SpoolSection) -> None:
+        self._section = section
+        self.directory = Path(section.dir)
+        self._writer: Writer | None = None
+        self._waiting: list[tuple[bytes, asyncio.Future[bool]]] = []
+        self._commit: asyncio.Task[None] | None = None
+        self._disk = asyncio.Lock()
+        self._used_bytes = 0
+        self._measured_at = -USAGE_INTERVAL_S
+        self._refusal_logged_at = -REFUSAL_LOG_INTERVAL_S
+
+    def append(self, events: Sequence[Event]) -> asyncio.Future[bool]:
+        """True once the events are on the disk; False if they are not, because the spool or the disk is full."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._waiting.append((encode(events), future))
+        if self._commit is None or self._commit.done():
+            self._commit = asyncio.create_task(self._commit_all())
+        return future
+
+    async def seal(self) -> None:
+        """Ends the segment being written, so that it can be replayed. Nothing to do without one."""
+        async with self._disk:
+            await asyncio.to_thread(self._end_segment)
+
+    async def close(self) -> None:
+        """Waits for the appends under way, and seals."""
+        while self._commit is not None and not self._commit.done():
+            await asyncio.wait([self._commit])
+        await self.seal()
+
+    async def _commit_all(self) -> None:
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            async with self._disk:
+                refused = await asyncio.to_thread(self._write, b"".join(data for data, _ in waiting))
+            if refused is not None:
+                metrics.SPOOL_REFUSED.inc(len(waiting))
+                self._log_refusal(refused)
+            for _, future in waiting:
+                if not future.done():
+                    future.set_result(refused is None)
+
+    def _write(self, data: bytes) -> str | None:
+        """None once the data is durable; else why it is not. Runs in a thread, one at a time."""
+        now_s = time.monotonic()
+        try:
+            if now_s - self._measured_at >= USAGE_INTERVAL_S:
+                self._used_bytes, self._measured_at = usage(self.directory).bytes, now_s
+            if self._used_bytes + len(data) > self._section.bytes_max:
+                return f"it holds {self._used_bytes} bytes, spool.bytes_max is {self._section.bytes_max}"
+            if self._writer is None:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                self._writer = Writer(self.directory)
+            self._writer.append(data)
+            self._used_bytes += len(data)
+            metrics.SPOOL_BYTES_WRITTEN.inc(len(data))
+            if self._writer.size >= self._section.segment_bytes:
+                self._end_segment()
+        except OSError as error:
+            # After a failed fsync nobody knows what the file holds: start another. The records in it are checksummed.
+            try:
+                self._end_segment()
+            except OSError:
+                _log.exception("A segment of the spool could not be sealed")
+            return str(error)
+        return None
+
+    def _end_segment(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.seal()
+
+    def _log_refusal(self, why: str) -> None:
+        now_s = time.monotonic()
+        if now_s - self._refusal_logged_at >= REFUSAL_LOG_INTERVAL_S:
+            self._refusal_logged_at = now_s
+            _log.error("The spool in %s takes nothing more: %s. Events are answered 503.", self.directory, why)

@@ -1,0 +1,252 @@
+"""Redis away, in every way it can be: nothing that was answered 202 is lost, and nothing is counted twice."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness import BATCH, WAIT_TIMEOUT_S, Ingest, System, event, wait_until
+from proxy import Fault, Proxy
+from servers import RedisServer, redis_program
+
+from daemon.buffer import scripts
+
+PERSISTENT = ("--appendonly", "yes", "--appendfsync", "always")
+FAST = {"TALLYD_REDIS__TIMEOUT_MS": "500", "TALLYD_SPOOL__PROBE_MS": "50", "TALLYD_REDIS__RECONNECT_MS": "50"}
+
+
+@pytest.fixture
+def own_redis(system: System, tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis the test may hurt, in place of the shared one."""
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    server = RedisServer(redis_program(7, folder), folder, *PERSISTENT)
+    server.start()
+    system.env |= {"TALLYD_REDIS__URL": server.url, **FAST}
+    system.redis.close()
+    system.redis = server.client()
+    yield server
+    server.stop()
+
+
+def spool_files(system: System) -> list[Path]:
+    folder = Path(system.env["TALLYD_SPOOL__DIR"])
+    return sorted(folder.glob("*.open")) + sorted(folder.glob("*.seg"))
+
+
+def replayed(system: System) -> None:
+    wait_until(lambda: not spool_files(system), "the spool is empty")
+
+
+def accepted(system: System) -> int:
+    return system.ledger().get("accepted:view", 0)
+
+
+def post_some(ingest: Ingest, events: list[dict[str, Any]]) -> None:
+    for one in events:
+        assert ingest.post(one).status_code == 202
+
+
+def test_events_wait_for_a_redis_that_is_down_and_are_counted_once(system: System, own_redis: RedisServer) -> None:
+    events = [event(entity_id=f"m{n % 7}") for n in range(60)]
+    with system.ingest() as ingest:
+        post_some(ingest, events[:20])
+        own_redis.stop()
+        post_some(ingest, events[20:40])
+        assert ingest.post(events[:40], BATCH).status_code == 202  # again, with the same ids
+        assert spool_files(system)
+        assert ingest.client.get("/readyz").json() == {"status": "spooling"}
+        status = system.tallyd("status", check=False)
+        assert status.returncode == 1
+        assert "Spool: 1 segments" in status.stdout
+        own_redis.start()
+        replayed(system)
+        post_some(ingest, events[40:])
+        wait_until(lambda: ingest.client.get("/readyz").json() == {"status": "ready"}, "it counts in Redis again")
+    assert accepted(system) == 60
+    system.flush()
+    assert sum(counters["view"] for counters in system.rollup("totals").values()) == 60
+
+
+def test_a_redis_that_is_frozen_past_its_timeout(system: System, own_redis: RedisServer) -> None:
+    with system.ingest() as ingest:
+        post_some(ingest, [event()])
+        assert own_redis._process is not None
+        own_redis._process.send_signal(signal.SIGSTOP)
+        post_some(ingest, [event() for _ in range(20)])
+        own_redis._process.send_signal(signal.SIGCONT)
+        replayed(system)
+        # The first call was in the server's hands when it was frozen: it ran later, and its replay was a duplicate.
+        assert accepted(system) == 21
+
+
+@pytest.mark.parametrize(
+    ("setting", "bad", "good"),
+    [
+        ("maxmemory", "1", "0"),
+        ("replicaof", "127.0.0.1 1", "no one"),
+        ("min-replicas-to-write", "3", "0"),
+    ],
+)
+def test_a_redis_that_refuses_to_write(
+    system: System, own_redis: RedisServer, setting: str, bad: str, good: str
+) -> None:
+    def configure(value: str) -> None:
+        if setting == "replicaof":
+            system.redis.execute_command("REPLICAOF", *value.split())
+        else:
+            system.redis.config_set(setting, value)
+
+    with system.ingest() as ingest:
+        post_some(ingest, [event()])
+        configure(bad)
+        post_some(ingest, [event() for _ in range(10)])
+        assert spool_files(system)
+        configure(good)
+        replayed(system)
+        assert accepted(system) == 11
+        post_some(ingest, [event()])
+        assert accepted(system) == 12
+
+
+def test_a_lost_reply_is_not_counted_twice(system: System, own_redis: RedisServer) -> None:
+    marker = scripts.INGEST.sha.encode()
+    system.count(event(entity_id="warm"))  # so that the script is loaded and its first call by sha is the one lost
+    with (
+        Proxy(own_redis.url, marker, Fault.LOSE_REPLY).running() as proxy,
+        system.ingest(REDIS__URL=proxy.url()) as ingest,
+    ):
+        post_some(ingest, [event() for _ in range(5)])
+        assert proxy.tripped.is_set()
+        replayed(system)
+        assert accepted(system) == 6
+        assert system.ledger()["duplicate:view"] >= 1
+
+
+def test_a_redis_restarted_empty_goes_on_counting(system: System, own_redis: RedisServer) -> None:
+    with system.ingest() as ingest:
+        post_some(ingest, [event() for _ in range(3)])
+        system.flush()
+        system.redis.flushall()
+        system.redis.script_flush()
+        system.redis.client_kill_filter(_type="normal", skipme=True)
+        post_some(ingest, [event() for _ in range(4)])
+        replayed(system)
+    system.flush()
+    assert sum(counters["view"] for counters in system.rollup("totals").values()) == 7
+    assert system.tallyd("audit").returncode == 0
+
+
+def test_a_killed_worker_leaves_a_segment_the_next_one_replays(system: System, own_redis: RedisServer) -> None:
+    with system.ingest(HTTP__WORKERS="2") as ingest:
+        own_redis.stop()
+        post_some(ingest, [event() for _ in range(20)])
+        ingest.executor.kill()
+    left = spool_files(system)
+    assert left
+    assert all(path.suffix == ".open" for path in left)
+    own_redis.start()
+    with system.ingest(HTTP__WORKERS="2"):
+        replayed(system)
+    assert accepted(system) == 20
+
+
+def test_a_stopped_daemon_seals_its_spool_and_replay_empties_it_by_hand(
+    system: System, own_redis: RedisServer
+) -> None:
+    with system.ingest() as ingest:
+        own_redis.stop()
+        post_some(ingest, [event() for _ in range(5)])
+    assert [path.suffix for path in spool_files(system)] == [".seg"]
+    assert system.tallyd("replay", check=False).returncode == 1
+    own_redis.start()
+    assert "5 events of 1 segments replayed: 5 were new" in system.tallyd("replay").stdout
+    assert "0 events of 0 segments" in system.tallyd("replay").stdout
+    assert accepted(system) == 5
+
+
+def test_a_torn_tail_is_cut_off_and_damage_in_the_middle_is_set_aside(system: System, own_redis: RedisServer) -> None:
+    with system.ingest() as ingest:
+        own_redis.stop()
+        for _ in range(3):  # a record each
+            post_some(ingest, [event()])
+        ingest.executor.kill()
+    (segment,) = spool_files(system)
+    whole = segment.read_bytes()
+    third = len(whole) // 3 + len(whole) // 6
+    segment.write_bytes(whole[:third] + bytes([whole[third] ^ 0xFF]) + whole[third + 1 :] + whole[20:40])
+    own_redis.start()
+    text = system.tallyd("replay").stdout
+    assert "2 events of 1 segments replayed" in text
+    assert accepted(system) == 2
+    assert len(list((segment.parent / "damaged").iterdir())) == 1
+    assert "1 files of damaged bytes" in system.tallyd("status").stdout
+
+
+def test_a_full_spool_answers_503_and_takes_events_again_when_it_is_empty(
+    system: System, own_redis: RedisServer
+) -> None:
+    system.env |= {"TALLYD_SPOOL__BYTES_MAX": "1048576", "TALLYD_HTTP__BATCH_BYTES_MAX": "1000000"}
+    sent = 0
+    with system.ingest() as ingest:
+        own_redis.stop()
+        answers = []
+        for _ in range(8):
+            batch = [event(event_id=f"{n:>0200}{sent}") for n in range(2000)]
+            answers.append(ingest.post(batch, BATCH))
+            sent += 1
+            if answers[-1].status_code != 202:
+                break
+        assert answers[-1].status_code == 503
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        own_redis.start()
+        replayed(system)
+        wait_until(lambda: ingest.post(event()).status_code == 202, "it takes events again")
+    assert accepted(system) >= 2000 * sum(answer.status_code == 202 for answer in answers) + 1
+
+
+def test_a_full_disk_answers_503_and_loses_nothing_that_was_accepted(system: System, own_redis: RedisServer) -> None:
+    """The disk is a file-size limit of the process: a write past it fails half-way, as on a full disk."""
+    import resource
+
+    with system.ingest() as ingest:
+        workers = child_pids(ingest.pid)
+        own_redis.stop()
+        post_some(ingest, [event() for _ in range(3)])
+        (segment,) = spool_files(system)
+        for pid in workers:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (segment.stat().st_size + 100, resource.RLIM_INFINITY))
+        statuses = [ingest.post(event()).status_code for _ in range(5)]
+        assert 503 in statuses
+        for pid in workers:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        own_redis.start()
+        replayed(system)
+        assert accepted(system) == 3 + statuses.count(202)
+    assert not list(segment.parent.glob("damaged/*"))
+
+
+def test_new_events_flow_while_a_replay_runs(system: System, own_redis: RedisServer) -> None:
+    with system.ingest() as ingest:
+        own_redis.stop()
+        for _ in range(30):
+            assert ingest.post([event(entity_id=f"m{n}") for n in range(500)], BATCH).status_code == 202
+        own_redis.start()
+        answered = 0
+        deadline_s = time.monotonic() + WAIT_TIMEOUT_S
+        while spool_files(system):
+            assert time.monotonic() < deadline_s, "the replay did not end"
+            post_some(ingest, [event()])
+            answered += 1
+        assert answered
+        assert accepted(system) == 15_000 + answered
+
+
+def child_pids(pid: int) -> list[int]:
+    import psutil
+
+    return [child.pid for child in psutil.Process(pid).children(recursive=True)]
