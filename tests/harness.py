@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from daemon.stack import process
 from daemon.stack.stack import StackInfo
 
 ROOT = Path(__file__).resolve().parent.parent
+TALLYD = (sys.executable, "-m", "daemon.cli")
 START_TIMEOUT_S = 20.0
 WAIT_TIMEOUT_S = 20.0
 ROLLUPS = ("totals", "daily", "weekly", "monthly", "yearly")
@@ -129,7 +130,7 @@ class System:
     def tallyd(self, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
         done = subprocess.run(
-            [sys.executable, "-m", "daemon.cli", *args],
+            [*TALLYD, *args],
             env={**os.environ, **self.environ(**env)},
             cwd=self.scratch,
             capture_output=True,
@@ -172,13 +173,13 @@ class System:
         return asyncio.run(work())
 
     @contextmanager
-    def ingest(self, **env: str) -> Iterator[Ingest]:
+    def ingest(self, *, command: Sequence[str] = TALLYD, **env: str) -> Iterator[Ingest]:
         """A running `tallyd ingest`."""
         port, run_id = process.free_port(), secrets.token_hex(8)
         url = f"http://127.0.0.1:{port}"
         with (self.scratch / f"ingest-{port}.log").open("wb") as log:
             executor = HTTPExecutor(
-                [sys.executable, "-m", "daemon.cli", "ingest", "--port", str(port)],
+                [*command, "ingest", "--port", str(port)],
                 f"{url}/healthz",
                 timeout=START_TIMEOUT_S,
                 cwd=str(self.scratch),
@@ -197,7 +198,7 @@ class System:
         """A running `tallyd flush`."""
         with (self.scratch / f"flush-{secrets.token_hex(4)}.log").open("wb") as log:
             executor = SimpleExecutor(
-                [sys.executable, "-m", "daemon.cli", "flush"],
+                [*TALLYD, "flush"],
                 cwd=str(self.scratch),
                 stdout=log,
                 stderr=subprocess.STDOUT,

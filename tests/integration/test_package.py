@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import site
 import subprocess
@@ -9,10 +10,12 @@ import sys
 import tomllib
 import venv
 import zipfile
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
 import pytest
+from harness import System, event
 from packaging.requirements import Requirement
 from packaging.version import Version
 
@@ -23,10 +26,16 @@ CHECKOUT = Path(__file__).parents[2]
 COMMAND_TIMEOUT_S = 120
 
 
-def run(*command: str | Path, cwd: Path) -> str:
+def run(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> str:
     """What the command prints; a failed one fails the test with all it said."""
     answer = subprocess.run(
-        [str(word) for word in command], cwd=cwd, capture_output=True, text=True, timeout=COMMAND_TIMEOUT_S, check=False
+        [str(word) for word in command],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_TIMEOUT_S,
+        check=False,
     )
     assert answer.returncode == 0, answer.stdout + answer.stderr
     return answer.stdout
@@ -76,6 +85,14 @@ def test_the_installed_package_is_not_the_checkout(installed: Path, tmp_path: Pa
 def test_the_installed_command_answers(installed: Path, tmp_path: Path) -> None:
     assert "exactly once" in run(installed / "tallyd", "--help", cwd=tmp_path)
     assert run(installed / "tallyd", "--version", cwd=tmp_path).strip() == f"tallyd {daemon.__version__}"
+
+
+def test_the_installed_package_counts_an_event(installed: Path, system: System) -> None:
+    with system.ingest(command=(str(installed / "tallyd"),)) as ingest:
+        assert ingest.post(event()).status_code == 202
+    environ = {**os.environ, **system.env}
+    run(installed / "tallyd", "flush", "--once", cwd=system.scratch, env=environ)
+    assert system.rollup("totals") == {"jav:movie:0f8fad5b-d9cb-469f-a165-70867728950e": {"view": 1}}
 
 
 def test_daemon_is_ours() -> None:
