@@ -22,7 +22,7 @@ prepare-dev: setup
 # Run the tests against real servers, installing what is missing (ARGS go to pytest)
 test *ARGS: setup
     @ops/install-servers test
-    @exec .venv/bin/python -m pytest "$@"
+    @exec .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile "$@"
 
 # Check style and likely mistakes
 lint: setup

@@ -10,6 +10,8 @@ from daemon import __version__
 from daemon.cli.audit import audit
 from daemon.cli.dead import app as dead
 from daemon.cli.dev import dev
+from daemon.cli.doctor import doctor
+from daemon.cli.importing import import_files
 from daemon.cli.replay import replay
 from daemon.cli.serve import flush, ingest
 from daemon.cli.settings import show_config
@@ -29,10 +31,12 @@ app.command("dev")(dev)
 app.add_typer(stack, name="stack")
 app.command("ingest")(ingest)
 app.command("flush")(flush)
+app.command("import")(import_files)
 app.command("status")(status)
 app.command("top")(top)
 app.command("series")(series)
 app.command("audit")(audit)
+app.command("doctor")(doctor)
 app.add_typer(dead, name="dead")
 app.command("replay")(replay)
 app.command("config")(show_config)

@@ -94,6 +94,8 @@ def _sources(files: list[str], stopping: threading.Event) -> list[Source]:
     problems = []
     if files.count("-") > 1:
         problems.append("-: standard input can be read once only")
+    if "-" in files and sys.stdin is None:  # then something else may have its number
+        problems.append("-: standard input is closed")
     for name in files:
         try:
             if name == "-":
@@ -118,7 +120,7 @@ def _print(outcome: Outcome, rejects: Path | None, *, dry_run: bool, as_json: bo
 
     if as_json:
         print_json(summary.plain(outcome, rejects, dry_run=dry_run))
-    else:
-        Console(width=None if sys.stdout.isatty() else WIDTH_NO_TERMINAL).print(summary.table(outcome.files))
+    elif outcome.files:
+        Console(width=None if sys.stdout.isatty() else WIDTH_NO_TERMINAL).print(summary.shown(outcome.files))
     for note in summary.notes(outcome, rejects, dry_run=dry_run):
         typer.echo(note, err=True)

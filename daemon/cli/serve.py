@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
 import os
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,15 +11,13 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from daemon import config as configuration
-from daemon import lifecycle, log
+from daemon import log
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
 from daemon.config import Config, require
-from daemon.errors import LayoutError, StoreError
+from daemon.errors import StoreError
 
 if TYPE_CHECKING:
     from daemon.flush.flusher import Flushed
-
-_log = logging.getLogger(__name__)
 
 
 def ingest(
@@ -45,27 +42,12 @@ def ingest(
 
     loaded = read()
     log.configure(loaded.log.level, loaded.log.format)
-    run(_check_layout(loaded))
+    from daemon.doctor.startup import check_ingest
     from daemon.ingest.server import serve
 
+    run(check_ingest(loaded))
+
     serve(loaded, read)
-
-
-async def _check_layout(config: Config) -> None:
-    """Raises LayoutError before a worker starts, whose failure Granian would end with an exit code of its own. A Redis
-    that does not answer is no reason not to start."""
-    from daemon.buffer.connection import Connection
-    from daemon.buffer.layout import Layout
-
-    connection = Connection(config.redis, Layout(config))
-    try:
-        await connection.connect()
-    except LayoutError:
-        raise
-    except StoreError:
-        pass
-    finally:
-        await connection.close()
 
 
 def flush(
@@ -80,8 +62,14 @@ def flush(
     """
     loaded = load(config, data)
     log.configure(loaded.log.level, loaded.log.format)
+    require(loaded, "redis", "mongo")
+    from daemon.doctor.startup import check_flush
+
+    run(check_flush(loaded))
     if not once:
-        run(_flush_loop(loaded))
+        from daemon.flush.service import serve
+
+        run(serve(loaded, lambda: load(config, data)))
         return
     done = run(_flush_once(loaded))
     if as_json:
@@ -118,26 +106,5 @@ async def _flush_once(config: Config) -> Flushed:
                     task, description=f"{done.entities:,} entities, {done.documents:,} documents, {done.rows:,} rows"
                 )
             )
-    finally:
-        await flusher.close()
-
-
-async def _flush_loop(config: Config) -> None:
-    from prometheus_client import start_http_server
-
-    from daemon.flush.flusher import Flusher
-
-    flusher = Flusher(config)
-    lifecycle.on_signals(stop=flusher.stop, reload=lambda: None)
-    if config.flush.metrics_port:
-        start_http_server(config.flush.metrics_port, "127.0.0.1")
-    try:
-        await flusher.run(
-            ready=lambda: _log.info(
-                "Flushing every %g s or at %d dirty entities; MySQL replica %s.",
-                config.flush.interval_s, config.flush.threshold, "on" if config.mysql.url else "off (mysql.url is not set)",
-            )
-        )  # fmt: skip
-        _log.info("Stopped. What is still in Redis is flushed at the next start.")
     finally:
         await flusher.close()

@@ -56,6 +56,9 @@ class MongoSink:
                 serverSelectionTimeoutMS=timeout_ms,
                 connectTimeoutMS=timeout_ms,
                 waitQueueTimeoutMS=timeout_ms,
+                # Our loops repeat what failed; pymongo's own repetition can spin on a node that is no primary, and overflow.
+                retryReads=False,
+                retryWrites=False,
                 appname="tallyd",
                 tz_aware=True,
             )

@@ -1,0 +1,132 @@
+"""Checks of this machine: does the spool lie on a disk that keeps what it is given, and may a daemon open enough files?
+
+The facts are read where they are judged: there are few. Changes nothing but a scratch file that never has a name.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import psutil
+
+from daemon.config import Config
+from daemon.doctor.finding import Verdict, fatal, ok, unknown, warning
+from daemon.spool.segment import usage
+
+NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "lustre", "gluster", "fuse.")
+"""What their names begin with. `fuse.` is sshfs, glusterfs, ceph, and mostly something remote."""
+MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
+FSYNC_WARN_S = 0.1
+"""An fsync is what every request waits for while events are spooled."""
+FILES_SPARE = 256
+"""Descriptors of a worker besides its clients' connections: stores, logs, segments, libraries."""
+
+
+def spool(config: Config) -> Verdict:
+    if not config.spool.dir:
+        return ok("off (spool.dir is empty): while Redis is away, events are answered 503")
+    folder, there = Path(config.spool.dir), _nearest(Path(config.spool.dir))
+    try:
+        with tempfile.TemporaryFile(dir=there) as scratch:
+            scratch.write(b"tallyd doctor\n")
+            scratch.flush()
+            began_s = time.perf_counter()
+            os.fsync(scratch.fileno())
+            took_s = time.perf_counter() - began_s
+    except OSError as error:
+        return fatal(
+            f"{folder}: {error.strerror}",
+            "While Redis is away events can't be spooled, and are answered 503.",
+            f"mkdir -p {folder} && chown USER {folder}, USER being who runs the ingest daemon; or set spool.dir",
+        )
+    missing = "" if folder.exists() else " (not there yet: made when needed)"
+    found = f"{folder}, fsync in {took_s * 1000:.1f} ms{missing}"
+    if took_s <= FSYNC_WARN_S:
+        return ok(found)
+    return warning(found, "While Redis is away every request waits for one.", "put spool.dir on a faster disk")
+
+
+def filesystem(config: Config) -> Verdict:
+    if not config.spool.dir:
+        return ok("no spool")
+    kind = _filesystem_of(_nearest(Path(config.spool.dir)))
+    if kind is None:
+        return unknown(
+            "this machine does not tell", "A network disk may lose what it was given.", f"findmnt -T {config.spool.dir}"
+        )
+    if kind in MEMORY_FILESYSTEMS:
+        return warning(
+            f"{config.spool.dir} is on {kind}",
+            "It is gone when the machine restarts, and the events in it, which were answered 202.",
+            "put spool.dir on a local disk: TALLYD_SPOOL__DIR=/var/lib/tallyd/spool",
+        )
+    if kind.startswith(NETWORK_FILESYSTEMS):
+        return warning(
+            f"{config.spool.dir} is on {kind}",
+            "The network may be away when Redis is; locks and fsync of such disks are not always what they claim.",
+            "put spool.dir on a local disk: TALLYD_SPOOL__DIR=/var/lib/tallyd/spool",
+        )
+    return ok(kind)
+
+
+def disk(config: Config) -> Verdict:
+    if not config.spool.dir:
+        return ok("no spool")
+    folder = Path(config.spool.dir)
+    try:
+        free, used = shutil.disk_usage(_nearest(folder)).free, usage(folder).bytes
+    except OSError as error:
+        return unknown(f"{folder}: {error.strerror}", "It can't be told how much room there is.", f"df -h {folder}")
+    needed = max(0, config.spool.bytes_max - used)
+    found = f"{free / 2**30:,.1f} GiB free; the spool may still take {needed / 2**30:,.1f} GiB (spool.bytes_max)"
+    if free >= needed:
+        return ok(found)
+    return warning(
+        found,
+        "The disk would be full before the spool is: events are then answered 503, and its other users suffer, too.",
+        f"make room, or TALLYD_SPOOL__BYTES_MAX={max(2**20, int(0.9 * (free + used)))}",
+    )
+
+
+def files(config: Config) -> Verdict:
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = config.http.requests_in_flight_max + FILES_SPARE
+    found = f"{allowed} here (a service has a limit of its own); {needed} needed for http.requests_in_flight_max"
+    if allowed == resource.RLIM_INFINITY or allowed >= needed:
+        return ok(found)
+    root = "" if most == resource.RLIM_INFINITY or most >= needed else ", as root,"
+    return warning(
+        found,
+        "Past it a worker can't accept connections; clients wait and give up.",
+        f"in the shell that starts it{root} ulimit -n {needed}; under systemd LimitNOFILE={needed} in the unit",
+    )
+
+
+CHECKS: Mapping[str, Callable[[Config], Verdict]] = {
+    "machine.spool": spool,
+    "machine.filesystem": filesystem,
+    "machine.disk": disk,
+    "machine.files": files,
+}
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder itself, or the closest one above it that exists."""
+    folder = folder.absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder
+
+
+def _filesystem_of(folder: Path) -> str | None:
+    resolved = folder.resolve()
+    mounts = [part for part in psutil.disk_partitions(all=True) if resolved.is_relative_to(part.mountpoint)]
+    # Of two on one place the later one covers the other.
+    found = max(enumerate(mounts), key=lambda each: (len(each[1].mountpoint), each[0]), default=None)
+    return found[1].fstype if found else None

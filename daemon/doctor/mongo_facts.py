@@ -1,0 +1,132 @@
+"""Reads what the checks of MongoDB look at, and tries one write as the flusher makes them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import secrets
+import socket
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pymongo import AsyncMongoClient, ReadPreference
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError
+
+from daemon.buffer.connection import address_of
+from daemon.config import Config
+from daemon.doctor import clock
+from daemon.doctor.clock import Clock
+from daemon.doctor.finding import Refusal
+from daemon.domain.rollup import KINDS
+from daemon.errors import ConfigError, StoreError
+from daemon.sinks import dead_letters
+from daemon.sinks.mongo import DATABASE_DEFAULT
+
+SCRATCH = "analytics_doctor"
+"""The collection of the one document that is written, and gone afterwards with it."""
+
+Json = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class MongoFacts:
+    """What a MongoDB said. `indexes`: collection → its indexes by name, none if there is no such collection.
+    `write_error`: why the scratch write failed, None if it didn't or wasn't tried. `storage`: dbStats."""
+
+    config: Config
+    address: str
+    database: str
+    hello: Mapping[str, Any]
+    release: str
+    clock: Clock
+    indexes: Mapping[str, Mapping[str, Json]] | Refusal
+    write_error: str | None = None
+    dead_letters: int | Refusal = 0
+    storage: Mapping[str, Any] | Refusal | None = None
+
+
+async def read_mongo(config: Config, *, timeout_ms: int, probe: bool) -> MongoFacts:
+    """`probe`: whether to write, and to count and measure as well. Raises StoreError if MongoDB doesn't answer."""
+    timeout_ms = min(timeout_ms, config.mongo.timeout_ms)
+    address = address_of(config.mongo.url)
+    try:
+        client: AsyncMongoClient[Json] = AsyncMongoClient(
+            config.mongo.url,
+            w="majority",
+            journal=True,
+            wTimeoutMS=timeout_ms,
+            timeoutMS=timeout_ms,
+            serverSelectionTimeoutMS=timeout_ms,
+            connectTimeoutMS=timeout_ms,
+            retryReads=False,
+            retryWrites=False,
+            appname="tallyd doctor",
+            tz_aware=True,
+        )
+        database = client.get_default_database(DATABASE_DEFAULT)
+    except (PyMongoError, ValueError) as error:
+        raise ConfigError(f"mongo.url: {error}") from None
+    try:
+        async with client:
+            return await _read(config, address, database, probe=probe)
+    except PyMongoError as error:
+        said, _, _ = str(error).partition(", Topology Description")
+        raise StoreError(f"MongoDB at {address}: {said}") from None
+
+
+async def _read(config: Config, address: str, database: AsyncDatabase[Json], *, probe: bool) -> MongoFacts:
+    # Whoever answers: a replica set without a primary shall be told apart from one that is away.
+    admin, nearest = database.client.get_database("admin"), ReadPreference.NEAREST
+    # The first one connects, which shall not count as round trip.
+    release = (await admin.command("buildInfo", read_preference=nearest))["version"]
+    sent_s = time.time()
+    hello = await admin.command("hello", read_preference=nearest)
+    local: dt.datetime = hello["localTime"]
+    facts: Json = {"clock": clock.compare(local.timestamp(), sent_s, time.time()), "hello": hello, "release": release}
+    facts["indexes"] = await _asked("listIndexes", _indexes(database))
+    if probe and is_writable(hello):
+        facts["write_error"] = await _try_write(database)
+    if probe:
+        letters = database.with_options(read_preference=nearest)[dead_letters.COLLECTION].count_documents(
+            {"dropped_at": None}
+        )
+        facts["dead_letters"] = await _asked("count", letters)
+        facts["storage"] = await _asked("dbStats", database.command("dbStats", read_preference=nearest))
+    return MongoFacts(config=config, address=address, database=database.name, **facts)
+
+
+def is_writable(hello: Mapping[str, Any]) -> bool:
+    return bool(hello.get("isWritablePrimary"))
+
+
+async def _asked(question: str, answer: Awaitable[T]) -> T | Refusal:
+    try:
+        return await answer
+    except (OperationFailure, NotPrimaryError) as error:
+        details: Json = dict(error.details or {})
+        return Refusal(question, str(details.get("errmsg", error)))
+
+
+async def _indexes(database: AsyncDatabase[Json]) -> dict[str, dict[str, Json]]:
+    readable = database.with_options(read_preference=ReadPreference.NEAREST)
+    found = {}
+    for kind in KINDS:
+        indexes = await readable[kind.collection].index_information()
+        found[kind.collection] = {name: dict(index) for name, index in indexes.items()}
+    return found
+
+
+async def _try_write(database: AsyncDatabase[Json]) -> str | None:
+    """Inserts a document with majority and journal, and takes it and its collection away again. Returns what failed."""
+    scratch, id_ = database[SCRATCH], f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    try:
+        await scratch.insert_one({"_id": id_, "at": dt.datetime.now(dt.UTC)})
+        await scratch.delete_one({"_id": id_})
+        await scratch.drop()
+    except PyMongoError as error:
+        return str(error)
+    return None

@@ -1,0 +1,229 @@
+"""Reads what the checks of MySQL or MariaDB look at. Changes nothing: the UPDATE is only explained."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import asyncmy
+from asyncmy.cursors import DictCursor
+from asyncmy.errors import MySQLError
+
+from daemon.buffer.connection import address_of
+from daemon.config import Config, ReplicaTable, replica_tables
+from daemon.doctor import clock
+from daemon.doctor.clock import Clock
+from daemon.errors import ConfigError, StoreError
+from daemon.sinks.mysql import INTEGER_TYPES, PORT_DEFAULT, update_sql
+
+_VARIABLES = """SELECT VERSION() release_, CURRENT_USER() user_, @@max_allowed_packet packet, @@SESSION.sql_mode mode_,
+ @@GLOBAL.read_only read_only_"""
+_UTC = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) us"
+_JSON_TABLE = "SELECT k, n FROM JSON_TABLE(%s, '$[*]' COLUMNS (k VARCHAR(255) PATH '$[0]', n BIGINT PATH '$[1]')) d"
+_TABLE = """SELECT TABLE_TYPE kind, ENGINE engine, TABLE_ROWS row_count FROM information_schema.TABLES
+ WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"""
+_COLUMNS = """SELECT COLUMN_NAME name, DATA_TYPE data_type, COLUMN_TYPE column_type, CHARACTER_SET_NAME charset,
+ COLLATION_NAME collation_, NUMERIC_PRECISION precision_, NUMERIC_SCALE scale_, IS_NULLABLE nullable,
+ EXTRA extra FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"""
+_INDEXES = """SELECT INDEX_NAME name, NON_UNIQUE non_unique, COLUMN_NAME column_, SUB_PART sub_part
+ FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY INDEX_NAME, SEQ_IN_INDEX"""
+
+Row = dict[str, Any]
+
+
+class Column(NamedTuple):
+    """A column. `declared`: its type as the server writes it; `extra` says whether it is generated."""
+
+    name: str
+    data_type: str
+    declared: str
+    charset: str | None
+    collation: str | None
+    precision: int | None
+    scale: int | None
+    nullable: bool
+    extra: str
+
+
+class Index(NamedTuple):
+    """An index. `columns` in lower case; one of which only a prefix is indexed ends in `(n)`."""
+
+    name: str
+    unique: bool
+    columns: tuple[str, ...]
+
+
+class Table(NamedTuple):
+    """A table or view. `columns` by their name in lower case. `refused`: why its UPDATE would fail, as the server puts
+    it; None if it would not, or was not asked. `scans`: whether the server would read every row for it."""
+
+    kind: str
+    engine: str
+    rows: int
+    columns: Mapping[str, Column]
+    indexes: Sequence[Index]
+    refused: str | None = None
+    scans: bool = False
+
+    def column(self, name: str) -> Column | None:
+        return self.columns.get(name.lower())
+
+
+@dataclass(frozen=True)
+class MysqlFacts:
+    """What a MySQL said. `tables`: "domain.type" → the mapping and what is there, None if there is nothing."""
+
+    config: Config
+    address: str
+    database: str
+    release: str
+    user: str
+    packet_bytes: int
+    sql_mode: str
+    read_only: bool
+    clock: Clock
+    tables: Mapping[str, tuple[ReplicaTable, Table | None]]
+    json_table_error: str | None = None
+    lock_error: str | None = None
+
+
+async def read_mysql(config: Config, *, timeout_ms: int, probe: bool) -> MysqlFacts:
+    """`probe`: whether to try JSON_TABLE, the lock and the UPDATE, too. Raises StoreError if MySQL doesn't answer."""
+    timeout_s = min(timeout_ms, config.mysql.timeout_ms) / 1000
+    address = address_of(config.mysql.url)
+    try:
+        async with asyncio.timeout(timeout_s), _connected(config.mysql.url, timeout_s) as session:
+            return await _read(config, address, session, probe=probe)
+    except MySQLError as error:
+        raise StoreError(f"MySQL at {address}: {error}") from None
+    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        raise StoreError(f"MySQL at {address}: {error or 'no answer in time'}") from None
+
+
+class _Session(NamedTuple):
+    connection: Any
+    database: str
+
+    async def rows(self, sql: str, *args: object) -> list[Row]:
+        async with self.connection.cursor(DictCursor) as cursor:
+            await cursor.execute(sql, args or None)
+            return list(await cursor.fetchall())
+
+    async def refusal(self, sql: str, *args: object) -> str | None:
+        """Why a statement fails, or None."""
+        try:
+            await self.rows(sql, *args)
+        except MySQLError as error:
+            return str(error)
+        return None
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: str, timeout_s: float) -> AsyncIterator[_Session]:
+    parts = urlsplit(url)
+    database = unquote(parts.path.strip("/"))
+    if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not database:
+        raise ConfigError("mysql.url: must look like mysql://user:password@host:3306/database")
+    connection = await asyncmy.connect(
+        host=parts.hostname,
+        port=parts.port or PORT_DEFAULT,
+        user=unquote(parts.username or "root"),
+        password=unquote(parts.password or ""),
+        db=database,
+        connect_timeout=timeout_s,
+        charset="utf8mb4",
+        autocommit=True,
+    )
+    try:
+        yield _Session(connection, database)
+    finally:
+        connection.close()
+
+
+async def _read(config: Config, address: str, session: _Session, *, probe: bool) -> MysqlFacts:
+    [variables] = await session.rows(_VARIABLES)
+    sent_s = time.time()
+    [now] = await session.rows(_UTC)
+    read_clock = clock.compare(now["us"] / 1e6, sent_s, time.time())
+    tables = {}
+    for (domain, kind), mapping in replica_tables(config).items():
+        tables[f"{domain}.{kind}"] = (mapping, await _table(session, mapping, probe=probe))
+    return MysqlFacts(
+        config=config,
+        address=address,
+        database=session.database,
+        release=variables["release_"],
+        user=variables["user_"],
+        packet_bytes=int(variables["packet"]),
+        sql_mode=variables["mode_"],
+        read_only=str(variables["read_only_"]).lower() not in ("0", "off", "no_lock"),
+        clock=read_clock,
+        tables=tables,
+        json_table_error=await session.refusal(_JSON_TABLE, '[["a", 1]]') if probe else None,
+        lock_error=await _lock_error(session) if probe else None,
+    )
+
+
+async def _table(session: _Session, mapping: ReplicaTable, *, probe: bool) -> Table | None:
+    where = (session.database, mapping.table)
+    found = await session.rows(_TABLE, *where)
+    if not found:
+        return None
+    columns = {row["name"].lower(): _column(row) for row in await session.rows(_COLUMNS, *where)}
+    indexes: dict[str, Index] = {}
+    for row in await session.rows(_INDEXES, *where):
+        part = str(row["column_"]).lower() + (f"({row['sub_part']})" if row["sub_part"] else "")
+        before = indexes.get(row["name"], Index(row["name"], not row["non_unique"], ()))
+        indexes[row["name"]] = before._replace(columns=(*before.columns, part))
+    table = Table(
+        found[0]["kind"], str(found[0]["engine"]), int(found[0]["row_count"] or 0), columns, list(indexes.values())
+    )
+    needed = [mapping.key, *mapping.columns.values()]
+    if probe and all(table.column(name) for name in needed):
+        return await _explained(session, mapping, table)
+    return table
+
+
+def _column(row: Row) -> Column:
+    return Column(
+        row["name"], row["data_type"].lower(), row["column_type"], row["charset"], row["collation_"], row["precision_"],
+        row["scale_"], row["nullable"] == "YES", row["extra"] or "",
+    )  # fmt: skip
+
+
+async def _explained(session: _Session, mapping: ReplicaTable, table: Table) -> Table:
+    """Asks for the plan of the very UPDATE the flusher makes: that needs the same rights, and changes nothing."""
+    key = table.column(mapping.key)
+    assert key is not None
+    statement = update_sql(mapping, declared_key(key))
+    try:
+        plan = await session.rows(f"EXPLAIN {statement}", "[[0" + ", 0" * len(mapping.columns) + "]]")
+    except MySQLError as error:
+        return table._replace(refused=str(error))
+    steps = [{name.lower(): value for name, value in step.items()} for step in plan]
+    return table._replace(scans=any(step.get("table") == "t" and step.get("type") == "ALL" for step in steps))
+
+
+def declared_key(key: Column) -> str:
+    """The key column's type in JSON_TABLE, as `MysqlSink` declares it; a test holds the two together."""
+    if key.data_type in INTEGER_TYPES:
+        return "BIGINT"
+    if key.charset and key.collation:
+        return f"VARCHAR(255) CHARACTER SET {key.charset} COLLATE {key.collation}"
+    return "VARCHAR(255)"
+
+
+async def _lock_error(session: _Session) -> str | None:
+    name = f"tallyd:doctor:{secrets.token_hex(8)}"
+    try:
+        [got] = await session.rows("SELECT GET_LOCK(%s, 0) got", name)
+        [released] = await session.rows("SELECT RELEASE_LOCK(%s) released", name)
+    except MySQLError as error:
+        return str(error)
+    return None if (got["got"], released["released"]) == (1, 1) else "a free lock was not given"

@@ -1,0 +1,164 @@
+"""Judges the tables the totals are copied to. Plain functions; `CHECKS` is the list of them, run for each table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from daemon.config import ReplicaTable
+from daemon.doctor.finding import Finding, Verdict, fatal, judge, ok, unknown, warning
+from daemon.doctor.mysql_facts import Column, MysqlFacts, Table
+from daemon.sinks.mysql import INTEGER_TYPES
+
+SCAN_ROWS_MIN = 1_000
+"""A server may rightly prefer to read a table of fewer rows whole."""
+INTEGER_LIMITS = {"tinyint": 127, "smallint": 32_767, "mediumint": 8_388_607, "int": 2_147_483_647}
+"""Signed; unsigned columns reach twice as far, and one more."""
+DECIMAL_DIGITS_MIN = 19
+TEXT_KEY_TYPES = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "uuid"})
+
+
+class Mapped(NamedTuple):
+    """One configured table and what is there."""
+
+    facts: MysqlFacts
+    name: str
+    """`domain.type`."""
+    mapping: ReplicaTable
+    table: Table | None
+
+
+def table_there(of: Mapped) -> Verdict:
+    if of.table is None:
+        return fatal(
+            f"{of.facts.database} has no table {of.mapping.table}, or {of.facts.user} may not see it",
+            f"The totals of {of.name} can't be written; nor can those of any type after it.",
+            f"{_grant(of)}; or create the table; or correct replica.{of.name}.table",
+        )
+    return ok(f"{of.table.kind.lower()}, {of.table.engine}, about {of.table.rows:,} rows")
+
+
+def key(of: Mapped) -> Verdict:
+    if of.table is None:
+        return _no_table(of)
+    column, table = of.table.column(of.mapping.key), f"`{of.mapping.table}`"
+    if column is None:
+        return fatal(
+            f"{of.mapping.table} has no column {of.mapping.key}",
+            f"It is to hold the ids of {of.name}: no row can be found.",
+            f"correct replica.{of.name}.key: {', '.join(c.name for c in of.table.columns.values())}",
+        )
+    if column.data_type not in TEXT_KEY_TYPES | INTEGER_TYPES:
+        return fatal(
+            f"{column.name} is {column.declared}",
+            "Entity ids are text or whole numbers: none would ever equal such a key.",
+            f"name a column of characters or integers in replica.{of.name}.key",
+        )
+    name = column.name.lower()
+    if any(index.unique and index.columns == (name,) for index in of.table.indexes):
+        return ok(f"{column.name} {column.declared}, unique")
+    fix = f"ALTER TABLE {table} ADD UNIQUE KEY (`{column.name}`)"
+    leading = [index.name for index in of.table.indexes if index.columns[0].partition("(")[0] == name]
+    if leading:
+        return warning(
+            f"{column.name} has an index ({leading[0]}), but it is not unique by itself",
+            "Two rows may have the same id: both get its totals, and a sum over the table is too large.",
+            fix,
+        )
+    return fatal(
+        f"{column.name} has no index", "Every row that is set means reading, and locking, the whole table.", fix
+    )
+
+
+def columns(of: Mapped) -> Verdict:
+    if of.table is None:
+        return _no_table(of)
+    missing = [column for column in of.mapping.columns.values() if of.table.column(column) is None]
+    if missing:
+        adds = ", ".join(f"ADD COLUMN `{name}` BIGINT UNSIGNED NOT NULL DEFAULT 0" for name in missing)
+        return fatal(
+            f"{of.mapping.table} has no column {', '.join(missing)}",
+            f"The totals of {of.name} can't be written.",
+            f"ALTER TABLE `{of.mapping.table}` {adds}; or correct replica.{of.name}.columns",
+        )
+    present = [column for name in of.mapping.columns.values() if (column := of.table.column(name)) is not None]
+    verdicts = [_column(of, column) for column in present]
+    for severity in ("fatal", "warning"):
+        worst = [verdict for verdict in verdicts if verdict.severity == severity]
+        if worst:
+            return worst[0]._replace(
+                found="; ".join(verdict.found for verdict in worst), fix="; ".join(verdict.fix for verdict in worst)
+            )
+    return ok(", ".join(verdict.found for verdict in verdicts))
+
+
+def _column(of: Mapped, column: Column) -> Verdict:
+    found = f"{column.name} {column.declared}"
+    fix = f"ALTER TABLE `{of.mapping.table}` MODIFY `{column.name}` BIGINT UNSIGNED NOT NULL DEFAULT 0"
+    if "GENERATED" in column.extra.upper() and "DEFAULT_GENERATED" not in column.extra.upper():
+        return fatal(f"{found} is generated", "The server computes it and lets nobody set it.", fix)
+    if column.data_type == "bigint":
+        return ok(found)
+    if column.data_type in INTEGER_LIMITS:
+        largest = INTEGER_LIMITS[column.data_type] * (2 if "unsigned" in column.declared.lower() else 1)
+        return warning(
+            f"{found} ends at about {largest:,}",
+            "A larger total is refused (or cut off, if sql_mode is not strict), and MySQL falls behind for good.",
+            fix,
+        )
+    if column.data_type == "decimal":
+        if not column.scale and (column.precision or 0) >= DECIMAL_DIGITS_MIN:
+            return ok(found)
+        why = "A larger total is refused, and MySQL falls behind for good."
+        return warning(f"{found} has room for few digits", why, fix)
+    if column.data_type in ("float", "double"):
+        return warning(
+            f"{found} is not exact", "It can't hold every number from 2^24 (float) or 2^53 (double) on.", fix
+        )
+    return fatal(f"{found} is no number", "A total is a whole number.", fix)
+
+
+def update(of: Mapped) -> Verdict:
+    if of.table is None:
+        return _no_table(of)
+    if of.table.refused is not None:
+        return fatal(
+            of.table.refused,
+            f"This is what {of.facts.user} is told when the totals of {of.name} are written.",
+            _grant(of),
+        )
+    if any(of.table.column(name) is None for name in (of.mapping.key, *of.mapping.columns.values())):
+        return unknown("not run: a column is missing", "", "")
+    if of.table.scans and of.table.rows >= SCAN_ROWS_MIN:
+        return warning(
+            f"the server would read all {of.table.rows:,} rows",
+            "Every batch takes as long as reading the whole table.",
+            f"ANALYZE TABLE `{of.mapping.table}`; and see mysql.key.{of.name}",
+        )
+    return ok(f"{of.facts.user} may make it")
+
+
+CHECKS: Mapping[str, Callable[[Mapped], Verdict]] = {
+    "mysql.table": table_there,
+    "mysql.key": key,
+    "mysql.columns": columns,
+    "mysql.update": update,
+}
+
+
+def judge_tables(facts: MysqlFacts, names: Iterable[str] = CHECKS) -> list[Finding]:
+    """Runs these checks for each mapped table; a finding's name ends in its domain and type."""
+    return [
+        finding
+        for name, (mapping, table) in facts.tables.items()
+        for finding in judge({f"{check}.{name}": CHECKS[check] for check in names}, Mapped(facts, name, mapping, table))
+    ]
+
+
+def _no_table(of: Mapped) -> Verdict:
+    return unknown(f"not run: there is no table {of.mapping.table}", "", "")
+
+
+def _grant(of: Mapped) -> str:
+    name, _, host = of.facts.user.rpartition("@")
+    return f"GRANT SELECT, UPDATE ON `{of.facts.database}`.`{of.mapping.table}` TO '{name}'@'{host}'"

@@ -1,0 +1,163 @@
+"""Judges what a Redis said of itself. Plain functions; `CHECKS` is the list of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
+
+from daemon.buffer import keys
+from daemon.buffer.layout import Layout
+from daemon.doctor import backports, redis_keeps, version
+from daemon.doctor.clock import judge_clock
+from daemon.doctor.finding import Refusal, Verdict, fatal, known, ok, unknown, warning
+from daemon.doctor.redis_facts import RedisFacts
+from daemon.doctor.vulnerabilities import VULNERABILITIES, affecting
+
+VERSION_MIN = (6, 2, 0)
+"""HRANDFIELD, which `claim.lua` uses, came with it."""
+
+
+def release(facts: RedisFacts) -> Verdict:
+    found = f"{facts.name} {facts.told('redis_version')}"
+    if version.parse(str(facts.told("redis_version"))) < VERSION_MIN:
+        return fatal(
+            f"{found}, older than {version.dotted(VERSION_MIN)}",
+            "claim.lua needs HRANDFIELD: no count would leave Redis.",
+            "apt-get install redis-server, on Debian 12 or later; or any Redis from 6.2 on",
+        )
+    return ok(found)
+
+
+def vulnerabilities(facts: RedisFacts) -> Verdict:
+    info = facts.server
+    if facts.name != "redis":
+        return unknown(
+            f"this is {facts.name}, which counts its releases its own way",
+            "The list here is that of Redis.",
+            "compare its version with the security fixes in its own release notes",
+        )
+    release = str(facts.told("redis_version"))
+    present = affecting(release)
+    if not present:
+        return ok(f"none of the {len(VULNERABILITIES)} known ones is in {release}")
+    mended = backports.mended(info)
+    left = [each for each in present if each.id not in mended]
+    if not left:
+        return ok(f"{len(present)} were known in {release}; this server's package names all of them as mended")
+    branch = version.parse(release)[:2]
+    newest = max((fixed for each in left for fixed in each.fixed if fixed[:2] == branch), default=None)
+    upgrade = f"Redis {version.dotted(newest)} or later" if newest else "a branch of Redis that still gets releases"
+    return warning(
+        f"{release} has {', '.join(each.id for each in left)}, unless your distribution mended it without a new number",
+        f"The first of them: {left[0].what}. Who can reach Redis, or learns its password, may use them.",
+        "apt-get install --only-upgrade redis-server && systemctl restart redis-server; what the package mends:"
+        f" apt-get changelog redis-server | grep CVE-. Not from a distribution: install {upgrade}",
+    )
+
+
+def role(facts: RedisFacts) -> Verdict:
+    info = facts.server
+    if facts.told("role") == "master":
+        return ok(f"primary, with {info.get('connected_slaves', 0)} replicas")
+    primary = f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
+    return fatal(
+        f"a replica of {primary}",
+        "A replica refuses writes; and one that takes them forgets them at the next resync.",
+        f"set redis.url to the primary: TALLYD_REDIS__URL=redis://{primary}/0",
+    )
+
+
+def cluster(facts: RedisFacts) -> Verdict:
+    if not int(facts.server.get("cluster_enabled", 0)):
+        return ok("no cluster")
+    if facts.elsewhere:
+        return fatal(
+            f"this node does not serve {len(facts.elsewhere)} of {facts.config.redis.shards} shards,"
+            f" the first of them {facts.elsewhere[0]}",
+            "tallyd keeps one connection to redis.url and follows no redirection: those shards can't be counted.",
+            "point redis.url at a proxy that speaks for the whole cluster, or use a single Redis",
+        )
+    return ok(f"a cluster, and this node serves all {facts.config.redis.shards} shards")
+
+
+def layout(facts: RedisFacts) -> Verdict:
+    if isinstance(facts.layout, Refusal) and facts.layout.answer.startswith("WRONGTYPE"):
+        return fatal(
+            f"{keys.LAYOUT} is not a hash",
+            "Someone else uses this Redis, and a name of ours: no daemon can start.",
+            f"give tallyd a Redis of its own; or look at it and away with it: {facts.cli} DEL {keys.LAYOUT}",
+        )
+    found = known(facts.layout, f"{facts.cli} ACL SETUSER USER '~anl:*' +hgetall")
+    if not found:
+        return ok(f"none yet: the first daemon to connect writes {keys.LAYOUT}")
+    args = Layout(facts.config).script_args
+    wanted = dict(zip(args[::2], args[1::2], strict=True))
+    differing = [name for name, value in wanted.items() if found.get(name) != value]
+    if not differing:
+        return ok(", ".join(f"{name} {value}" for name, value in wanted.items()))
+    return fatal(
+        "; ".join(f"{name} is {found.get(name, 'not there')}, configured is {wanted[name]}" for name in differing),
+        "Keys would be looked for where they are not, and events counted a second time.",
+        f"{_environment(found)}; or, to change the layout: stop every daemon, `tallyd flush --once` with the old one"
+        f" until it counts 0 entities, {facts.cli} DEL {keys.LAYOUT}, start with the new one",
+    )
+
+
+def lua(facts: RedisFacts) -> Verdict:
+    assert facts.scripts is not None, "the list of checks at start-up leaves this one out"
+    refused = {name: answer for name, answer in facts.scripts.items() if answer is not None}
+    if not refused:
+        return ok(f"all {len(facts.scripts)} ran, with nothing to do")
+    name, answer = next(iter(refused.items()))
+    return fatal(
+        f"{', '.join(refused)} refused; {name}: {answer}",
+        "Every count goes through these scripts.",
+        _lua_fix(facts, answer),
+    )
+
+
+def _lua_fix(facts: RedisFacts, answer: str) -> str:
+    user = urlsplit(facts.config.redis.url).username or "default"
+    if "access" in answer and "key" in answer:
+        return f"{facts.cli} ACL SETUSER {user} '~anl:*'"
+    if "NOPERM" in answer or "can't run" in answer:
+        return f"{facts.cli} ACL SETUSER {user} +@all -@dangerous +info '+config|get'"
+    if "OOM" in answer:
+        return f"see redis.memory; {facts.cli} CONFIG SET maxmemory BYTES"
+    if "READONLY" in answer:
+        return "see redis.role"
+    if "MISCONF" in answer:
+        return "see redis.snapshots and redis.append_only"
+    if "unknown command" in answer:
+        return "use a Redis that allows EVAL, EVALSHA, MULTI and EXEC (in redis.conf: no rename-command for them)"
+    return "if this is a Redis from 6.2 on, please report it with this message"
+
+
+def clock(facts: RedisFacts) -> Verdict:
+    return judge_clock(
+        known(facts.clock, f"give the user TIME: {facts.cli} ACL SETUSER USER +time"),
+        "Redis' clock decides when an event id is forgotten, this machine's whether an event is from the future, and"
+        " then on which day it counts.",
+    )
+
+
+CHECKS: Mapping[str, Callable[[RedisFacts], Verdict]] = {
+    "redis.version": release,
+    "redis.vulnerabilities": vulnerabilities,
+    "redis.role": role,
+    "redis.cluster": cluster,
+    "redis.eviction": redis_keeps.eviction,
+    "redis.append_only": redis_keeps.append_only,
+    "redis.snapshots": redis_keeps.snapshots,
+    "redis.memory": redis_keeps.memory,
+    "redis.intset": redis_keeps.intset,
+    "redis.layout": layout,
+    "redis.scripts": lua,
+    "redis.clock": clock,
+}
+
+
+def _environment(layout: Mapping[str, str]) -> str:
+    """What makes the configuration agree with a Redis."""
+    variables = {"shards": "TALLYD_REDIS__SHARDS", "dedupe_window_s": "TALLYD_DEDUPE__WINDOW_S"}
+    return " ".join(f"{variable}={layout[name]}" for name, variable in variables.items() if name in layout)

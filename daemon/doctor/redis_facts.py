@@ -1,0 +1,127 @@
+"""Reads what the checks of Redis look at. One connection, a handful of commands; nothing is judged here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
+
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import AskError, ClusterDownError, ResponseError
+
+from daemon.buffer import keys
+from daemon.buffer.connection import address_of, opened
+from daemon.buffer.keys import shard_keys
+from daemon.config import Config
+from daemon.doctor import clock, probes
+from daemon.doctor.clock import Clock
+from daemon.doctor.finding import Refusal, known
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RedisFacts:
+    """What a Redis said. `info`: INFO. `settings`: CONFIG GET *. `layout`: the fields of `anl:layout`, none if there is
+    no such key."""
+
+    config: Config
+    address: str
+    info: Mapping[str, Any] | Refusal
+    settings: Mapping[str, str] | Refusal
+    layout: Mapping[str, str] | Refusal
+    clock: Clock | Refusal
+    elsewhere: tuple[int, ...] = ()
+    """Shards whose keys lie on another node of the cluster."""
+    scripts: Mapping[str, str | None] | None = None
+    """Script → what Redis answered instead of running it, or None; None altogether if they were not tried."""
+
+    @property
+    def server(self) -> Mapping[str, Any]:
+        """INFO. Raises UnreadableError."""
+        return known(self.info, f"{self.cli} ACL SETUSER USER +info")
+
+    def told(self, field: str) -> Any:
+        """A field of INFO. Raises UnreadableError: what only speaks like Redis may leave some out."""
+        missing = Refusal(f"INFO {field}", "")
+        return known(self.server.get(field, missing), f"look up {field} where the service is configured")
+
+    @property
+    def name(self) -> str:
+        """`redis`, or what a server that only speaks like one calls itself: `valkey`. Raises UnreadableError."""
+        return str(self.server.get("server_name", "redis"))
+
+    def setting(self, name: str) -> str:
+        """A value of CONFIG GET. Raises UnreadableError: managed services often forbid it, or leave some out."""
+        fix = f"{self.cli} ACL SETUSER USER '+config|get'; or look up {name} where the service is configured"
+        return known(known(self.settings, fix).get(name, Refusal(f"CONFIG GET {name}", "")), fix)
+
+    def setting_or(self, name: str, default: str) -> str:
+        return default if isinstance(self.settings, Refusal) else self.settings.get(name, default)
+
+    @property
+    def cli(self) -> str:
+        """The beginning of a command line that talks to this Redis."""
+        url = urlsplit(self.config.redis.url)
+        return f"redis-cli -s {url.path}" if url.scheme == "unix" else f"redis-cli -u {self.address}"
+
+
+async def read_redis(config: Config, *, timeout_ms: int, probe: bool) -> RedisFacts:
+    """`probe`: whether to try the scripts, too, and where the keys lie. Raises StoreError if Redis doesn't answer."""
+    section = msgspec.structs.replace(config.redis, timeout_ms=min(timeout_ms, config.redis.timeout_ms))
+    async with opened(section) as redis:
+        read_clock = await _clock(redis)
+        info = await _asked("INFO", redis.info())
+        return RedisFacts(
+            config=config,
+            address=address_of(section.url),
+            info=info,
+            settings=await _asked("CONFIG GET", cast("Awaitable[dict[str, str]]", redis.config_get("*"))),
+            layout=await _layout(redis),
+            clock=read_clock,
+            elsewhere=await _elsewhere(redis, config.redis.shards) if probe else (),
+            scripts=await probes.run_all(redis, config) if probe else None,
+        )
+
+
+async def _asked(question: str, answer: Awaitable[T]) -> T | Refusal:
+    try:
+        return await answer
+    except ResponseError as error:
+        return Refusal(question, str(error))
+
+
+async def _clock(redis: Redis) -> Clock | Refusal:
+    await _asked("PING", redis.ping())  # connects: that shall not count as round trip
+    sent_s = time.time()
+    answer = await _asked("TIME", redis.time())
+    if isinstance(answer, Refusal):
+        return answer
+    seconds, microseconds = answer
+    return clock.compare(seconds + microseconds / 1e6, sent_s, time.time())
+
+
+async def _layout(redis: Redis) -> dict[str, str] | Refusal:
+    fields = await _asked(f"HGETALL {keys.LAYOUT}", cast("Awaitable[dict[Any, Any]]", redis.hgetall(keys.LAYOUT)))
+    if isinstance(fields, Refusal):
+        return fields
+    return {_text(name): _text(value) for name, value in fields.items()}
+
+
+def _text(raw: bytes | str) -> str:
+    return raw.decode(errors="backslashreplace") if isinstance(raw, bytes) else raw
+
+
+async def _elsewhere(redis: Redis, shards: int) -> tuple[int, ...]:
+    async with redis.pipeline(transaction=False) as pipe:
+        for shard in range(shards):
+            pipe.exists(shard_keys(shard).dirty)
+        answers = await pipe.execute(raise_on_error=False)
+    return tuple(
+        shard
+        for shard, answer in enumerate(answers)
+        if isinstance(answer, AskError | ClusterDownError)  # a MovedError is an AskError
+    )
