@@ -12,9 +12,10 @@ import os
 import re
 import string
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct, field
@@ -27,8 +28,9 @@ FILE_DEFAULT = Path("tallyd.toml")
 DATA_DEFAULT = Path(".tallyd")
 ENV_PREFIX = "TALLYD_"
 ENV_CONFIG = "TALLYD_CONFIG"
-ENV_NOT_KEYS = frozenset({ENV_CONFIG, "TALLYD_RUN_ID", "TALLYD_RUN_DIR", "TALLYD_DATA", "TALLYD_STACK_REDIS_SERVER"})
-"""Variables with our prefix that are not configuration keys."""
+ENV_STACK_PREFIX = "TALLYD_STACK_"
+ENV_NOT_KEYS = frozenset({ENV_CONFIG, "TALLYD_RUN_ID", "TALLYD_RUN_DIR", "TALLYD_DATA"})
+"""Variables with our prefix that are not configuration keys; nor are those that choose the embedded stack's programs."""
 
 VALUE_MAX = 1_000_000_000
 """The largest value an action may allow: a call's sum of them stays exact in Lua's doubles."""
@@ -245,6 +247,7 @@ class Log(Section, frozen=True):
     format: Literal["text", "json"] = "text"
 
 
+_SCHEMES = {"redis": ("redis", "rediss", "unix"), "mongo": ("mongodb", "mongodb+srv"), "mysql": ("mysql", "mariadb")}
 _ACTIONS_BUILT_IN = {"view": ActionSection(), "download": ActionSection()}
 _DOMAIN_DEFAULT = {"jav": DomainSection(entity_types=("movie", "actor", "tag"), actions=("view", "download"))}
 _REPLICA_DEFAULT = {
@@ -303,7 +306,8 @@ def masked(config: Config) -> dict[str, Any]:
     """The effective values as plain data, with passwords and producer keys replaced by `***`."""
     plain: dict[str, Any] = msgspec.to_builtins(config)
     for store in ("redis", "mongo", "mysql"):
-        plain[store]["url"] = re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1***@", plain[store]["url"])
+        url = re.sub(r"(://[^:/@]*:).*@", r"\1***@", plain[store]["url"])
+        plain[store]["url"] = re.sub(r"(?i)([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", r"\1***", url)
     plain["producers"]["keys"] = dict.fromkeys(plain["producers"]["keys"], "***")
     return plain
 
@@ -332,10 +336,11 @@ def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _apply_environ(raw: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
-    """Writes each `TALLYD_A__B=x` into `raw` as `a.b`; a value that starts like a JSON list or object is read as one."""
+    """Writes each `TALLYD_A__B=x` into `raw` as `a.b`; what starts like a JSON list or object is read as one, unless the
+    key wants text."""
     problems = []
     for variable in sorted(environ):
-        if not variable.startswith(ENV_PREFIX) or variable in ENV_NOT_KEYS:
+        if not variable.startswith(ENV_PREFIX) or variable.startswith(ENV_STACK_PREFIX) or variable in ENV_NOT_KEYS:
             continue
         *tables, key = variable[len(ENV_PREFIX) :].lower().split("__")
         target: Any = raw
@@ -345,11 +350,29 @@ def _apply_environ(raw: dict[str, Any], environ: Mapping[str, str]) -> list[str]
             problems.append(f"{variable}: {'.'.join(tables)} is not a table")
             continue
         text = environ[variable]
+        is_json = text[:1] in ("[", "{") and not _wants_text((*tables, key))
         try:
-            target[key] = msgspec.json.decode(text) if text[:1] in ("[", "{") else _FromEnviron(text)
+            target[key] = msgspec.json.decode(text) if is_json else _FromEnviron(text)
         except msgspec.DecodeError as error:
             problems.append(f"{variable}: not JSON: {error}")
     return problems
+
+
+def _wants_text(path: Iterable[str]) -> bool:
+    """Whether the key at this path is a string."""
+    kind: Any = Config
+    for name in path:
+        kind = _bare(kind)
+        if isinstance(kind, type) and issubclass(kind, Section):
+            hints = get_type_hints(kind, include_extras=True)
+            kind = next((hints[each.name] for each in msgspec.structs.fields(kind) if each.encode_name == name), None)
+        else:
+            kind = get_args(kind)[1] if get_origin(kind) is dict else None
+    return _bare(kind) is str
+
+
+def _bare(kind: Any) -> Any:
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 class _FromEnviron(str):
@@ -395,7 +418,7 @@ def _plain(value: Any) -> Any:
 
 def _problems(value: Any, kind: Any, key: str) -> Iterator[str]:
     """Every problem of a value against its type; msgspec alone would stop at the first one."""
-    bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    bare = _bare(kind)
     if isinstance(bare, type) and issubclass(bare, Section):
         yield from _table_problems(value, bare, key)
     elif get_origin(bare) is dict and isinstance(value, dict):
@@ -419,7 +442,7 @@ def _table_problems(value: Any, section: type[Section], key: str) -> Iterator[st
     prefix = f"{key}." if key else ""
     kinds = get_type_hints(section, include_extras=True)
     known = {spec.encode_name: (kinds[spec.name], spec.required) for spec in msgspec.structs.fields(section)}
-    for name in value.keys() - known.keys():
+    for name in sorted(value.keys() - known.keys()):
         yield f"{prefix}{name}: unknown key; known here: {', '.join(sorted(known))}"
     for name, (kind, required) in known.items():
         if name in value:
@@ -484,9 +507,32 @@ def _cross_check(config: Config) -> list[str]:
     if not problems:
         problems += _replica_problems(config)
     problems += _import_problems(config)
+    problems += _url_problems(config)
+    if config.ingest.queue_events_max < config.http.batch_events_max:
+        problems.append("ingest.queue_events_max: below http.batch_events_max, so a full batch would never fit")
     if config.flush.retry_ms > config.flush.retry_max_ms:
         problems.append("flush.retry_ms: above flush.retry_max_ms")
     return problems
+
+
+def _url_problems(config: Config) -> Iterator[str]:
+    for store, schemes in _SCHEMES.items():
+        url: str = getattr(config, store).url
+        if not url:
+            continue
+        try:
+            parts = urlsplit(url)
+            hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+            named = all(host.hostname and (host.port is None or host.port) for host in hosts)
+        except ValueError:  # its text may hold a part of the password
+            yield f"{store}.url: is no address; percent-encode what is special in a user name or password"
+            continue
+        if parts.scheme not in schemes:
+            yield f"{store}.url: must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+        elif not (named or parts.scheme == "unix"):
+            yield f"{store}.url: names no host"
+        elif store == "mysql" and not parts.path.strip("/"):
+            yield "mysql.url: names no database; must look like mysql://user:password@host:3306/database"
 
 
 def _replica_problems(config: Config) -> Iterator[str]:

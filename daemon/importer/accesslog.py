@@ -2,10 +2,10 @@ r"""Lines of access logs: Apache's and nginx' common and combined formats. Pure;
 
     host ident user [17/May/2015:10:05:03 +0000] "GET /path?query HTTP/1.1" 200 1234 "referrer" "user agent"
 
-Common ends after the size. Whatever follows the user agent (times, forwarded addresses) is ignored, and so is a missing
-last quote: syslog cuts long lines. Before the date anything may stand, a virtual host or a user with spaces, except an
-unescaped quote. Both servers write a quote inside a field as `\"` or `\x22`, and bytes that are no text as `\xhh`; bytes
-that come raw nevertheless are read that way too, so that two paths which differ in them stay two.
+Common ends after the size. Whatever follows the user agent (times, forwarded addresses) is ignored, and so is a
+missing last quote: syslog cuts long lines. Before the date anything may stand, a virtual host or a user with spaces,
+except an unescaped quote. Both servers write a quote inside a field as `\"` or `\x22`, and bytes that are no text as
+`\xhh`; bytes that come raw nevertheless are read that way too, so that two paths which differ in them stay two.
 """
 
 from __future__ import annotations
@@ -17,17 +17,15 @@ from msgspec import Struct
 from daemon.importer.outcome import Reason
 
 _QUOTED = r'[^"\\]*+(?:\\.[^"\\]*+)*+'
+_MONTH_NAMES = "Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec"
 _LINE = re.compile(
-    r'(?:[^"\\]|\\.)*? \[(\d\d/(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)/\d{4}:\d\d:\d\d:\d\d [+-]\d{4})\]'
+    rf'(?:[^"\\]|\\.)*? \[(\d\d/(?:{_MONTH_NAMES})/\d{{4}}:\d\d:\d\d:\d\d [+-]\d{{4}})\]'
     rf' "({_QUOTED})" (\d\d\d) (?:\d+|-)(?= |\Z)(?: "{_QUOTED}" "({_QUOTED}))?',
     re.ASCII | re.DOTALL,
 )
-_REQUEST = re.compile(r"([A-Za-z][A-Za-z_-]*) (\S.*?)(?: HTTP/\d(?:\.\d)?)?\Z", re.DOTALL)
+_METHOD = re.compile(r"[A-Za-z][A-Za-z_-]*\Z")
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/?]*")
-_MONTHS = {
-    name: f"{number:02d}"
-    for number, name in enumerate("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(), start=1)
-}
+_MONTHS = {month: f"{number:02d}" for number, month in enumerate(_MONTH_NAMES.split("|"), start=1)}
 
 
 class Entry(Struct, frozen=True, gc=False):
@@ -48,14 +46,15 @@ def parse(line: bytes) -> Entry | Reason:
     if match is None:
         return Reason.MALFORMED
     date, request, status, agent = match.groups()
-    found = _REQUEST.match(request)
-    if found is not None:
-        method, target = found.groups()
-    elif request in ("-", ""):
-        method = target = ""
-    else:
+    if request in ("-", ""):
+        return Entry("", "", int(status), agent, date)
+    method, _, target = request.partition(" ")
+    path, _, protocol = target.rpartition(" ")
+    if not protocol.startswith("HTTP/"):  # HTTP/0.9 names none, and garbage may hold spaces
+        path = target
+    if not path or not _METHOD.match(method):
         return Reason.BAD_REQUEST
-    return Entry(method, _path(target), int(status), agent, date)
+    return Entry(method, _path(path), int(status), agent, date)
 
 
 def rfc3339(date: str) -> str:
@@ -64,8 +63,8 @@ def rfc3339(date: str) -> str:
 
 
 def _path(target: str) -> str:
-    if target[:1] != "/" and (absolute := _ABSOLUTE.match(target)):
+    if target[0] != "/" and (absolute := _ABSOLUTE.match(target)):
         target = target[absolute.end() :]
-        if target[:1] != "/":
+        if not target.startswith("/"):
             target = f"/{target}"
     return target.partition("?")[0]

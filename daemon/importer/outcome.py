@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from enum import Enum
 
 from msgspec import Struct, field
@@ -39,7 +40,7 @@ class Refusal(Struct, frozen=True, gc=False):
 
 
 class FileTally(Struct):
-    """What one file came to. `lines` = events counted + duplicates + unsent + left out + rejected."""
+    """What one file came to. Each of its lines is counted, a duplicate, unsent, left out, or rejected."""
 
     name: str
     format: str = ""
@@ -58,8 +59,13 @@ class FileTally(Struct):
     error: str | None = None
     """Why the file was not read to its end."""
 
+    @property
+    def events(self) -> int:
+        """The lines that are events."""
+        return self.lines - self.left_out.total() - self.rejected.total()
 
-def total(files: list[FileTally]) -> FileTally:
+
+def total(files: Sequence[FileTally]) -> FileTally:
     """The sum over all files."""
     whole = FileTally("total")
     for each in files:

@@ -6,6 +6,7 @@ One batcher a shard. The queue is bounded in events; the caller asks `has_room` 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +16,8 @@ from daemon.errors import StoreError
 
 if TYPE_CHECKING:
     from daemon.metrics import IngestTally
+
+_log = logging.getLogger(__name__)
 
 Outcome = int | StoreError
 """What became of a request: see `Counters.ingest`; a StoreError says the store failed, and it may or may not be counted."""
@@ -101,9 +104,14 @@ class Batcher:
         started = self._loop.time()
         try:
             outcomes = list(await self._store.ingest([request for request, _ in taken]))
+            assert len(outcomes) == len(taken), "the store has one outcome a request"
         except StoreError as error:
             self._tally.store_failed(error)
             outcomes = [error] * len(taken)
+        except Exception as error:
+            # Nobody planned for it; but those who wait must be told, and the next call must find this one ended.
+            _log.exception("A call failed")
+            outcomes = [StoreError(f"The call failed: {error!r}")] * len(taken)
         self._tally.called(self._loop.time() - started, len(taken))
         for (_, future), outcome in zip(taken, outcomes, strict=True):
             if not future.done():  # its client went away

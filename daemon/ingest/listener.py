@@ -1,12 +1,13 @@
 """The daemon's one listening socket, held by its main process and shared by its workers.
 
 Held there, it outlives any worker: a connection that waits to be accepted is not lost with the worker that might have
-taken it. Leaving it needs care when another daemon listens on the same port (SO_REUSEPORT, a rolling restart), because
-Linux resets what waits in the queue of a socket that is closed, and hands nothing on to the other daemon.
+taken it. Leaving it needs care when another daemon listens on the same port (SO_REUSEPORT, a rolling restart): Linux
+resets what waits in the queue of a socket that is closed, and Granian what it has accepted and not read from yet.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import socket
@@ -18,8 +19,8 @@ from pathlib import Path
 from daemon.errors import ConfigError
 
 BACKLOG_CONNECTIONS = 4_096
-LINGER_S = 0.5
-"""How long a client that has begun to connect gets to finish: a round trip to most places, and some."""
+LINGER_S = 0.3
+"""How long a client that has begun to connect gets to finish: a round trip to most places."""
 POLL_S = 0.01
 INHERITED_FD = 3
 """Where systemd puts the first socket it passes: sd_listen_fds(3)."""
@@ -39,7 +40,7 @@ _DROP_NEW_CONNECTIONS = (
     (_RETURN, 0, 0, 0),
     (_RETURN, 0, 0, _ALL_BYTES),
 )
-_SO_ATTACH_FILTER = 26
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 
 
 class Listener:
@@ -53,6 +54,7 @@ class Listener:
         self.socket = inherited or _bind(host, port)
         # Accepted connections take it over: an answer is not held back until the one before it was acknowledged.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.open()  # one that was killed may have left it closed
         self.host: str
         self.port: int
         self.host, self.port = self.socket.getsockname()[:2]
@@ -69,19 +71,28 @@ class Listener:
         (unacked,) = struct.unpack_from("=I", info, _UNACKED_OFFSET_BYTES)
         return int(unacked)
 
-    def leave(self) -> None:
-        """Returns when closing it loses nobody: nothing waits in it, and nothing new will.
+    def leave(self) -> bool:
+        """Takes no new connections, and returns once those that had begun are with the workers.
 
-        Beside another daemon on the port, clients that connect from now on are not answered: their kernels ask again
-        after 1 s, and by then this socket is closed and the other daemon's is asked. (Being refused is an error to
-        them.) None of this is needed where the socket or its queue lives on, or where nobody else would take them.
+        A client that connects from now on is not answered; refusing it would be an error to it. Its kernel asks again
+        after 1 s, and by then this socket is closed and another daemon's is asked, or systemd has started the next one.
+        Returns False, and does nothing, where there is no other: it would only learn later that it is refused.
         """
-        if self.inherited or _queues_move() or not self._shared():
-            return
-        self._drop_new_connections()
+        if not (self.inherited or self._shared()):
+            return False
+        program = b"".join(struct.pack("=HBBI", *step) for step in _DROP_NEW_CONNECTIONS)
+        steps = ctypes.create_string_buffer(program)
+        header = struct.pack("@HP", len(_DROP_NEW_CONNECTIONS), ctypes.addressof(steps))  # struct sock_fprog
+        self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
         until = time.monotonic() + LINGER_S
         while (self._half_open() or self.waiting()) and time.monotonic() < until:
             time.sleep(POLL_S)
+        return True
+
+    def open(self) -> None:
+        """The contrary of `leave`, for whoever has the socket next."""
+        with contextlib.suppress(OSError):  # there is no filter
+            self.socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 
     def _shared(self) -> bool:
         """Whether another socket listens on this port."""
@@ -91,12 +102,6 @@ class Listener:
     def _half_open(self) -> bool:
         """Whether anyone has begun to connect to this port; perhaps to another's socket on it."""
         return any(state == _HALF_OPEN for state, _ in _sockets(self.port))
-
-    def _drop_new_connections(self) -> None:
-        program = b"".join(struct.pack("=HBBI", *step) for step in _DROP_NEW_CONNECTIONS)
-        steps = ctypes.create_string_buffer(program)
-        header = struct.pack("@HP", len(_DROP_NEW_CONNECTIONS), ctypes.addressof(steps))  # struct sock_fprog
-        self.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
 
 
 def _inherited() -> socket.socket | None:
@@ -138,11 +143,3 @@ def _sockets(port: int) -> Iterator[tuple[str, str]]:
             _, local, _, state, *fields = row.split()
             if local.endswith(suffix):
                 yield state, fields[5]
-
-
-def _queues_move() -> bool:
-    """Whether this kernel hands the queue of a closed socket to the others on its port (Linux 5.14, off by default)."""
-    try:
-        return Path("/proc/sys/net/ipv4/tcp_migrate_req").read_text() == "1\n"
-    except OSError:
-        return False

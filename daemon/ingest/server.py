@@ -5,7 +5,8 @@ How it ends, and what each step is for:
 
     1  workers answer with `connection: close`    whoever keeps a connection open takes the next request elsewhere; a
                                                   connection that was just closed under a client is a failed request
-    2  `Listener.leave`                           nobody waits in the queue of the socket when it is closed
+    2  `Listener.leave`, and a silence            nobody is half connected, waits in the queue, or has connected and not sent
+                                                  yet: Granian closes such a connection unread
     3  SIGINT to the workers                      Granian's own: accept no more, answer what has begun, close what is idle,
                                                   then `lifespan.shutdown`: the batcher is drained, the spool sealed
     4  after `http.drain_timeout_s` SIGKILL       a client that never finishes what it sends holds nobody up
@@ -44,6 +45,8 @@ BACKPRESSURE_CONNECTIONS = 65_536
 """Granian counts connections, idle ones too; the cap on requests is `http.requests_in_flight_max`."""
 QUIET_S = 0.05
 """So long without a request, and step 1 is over before its time."""
+SILENCE_S, SILENCE_S_MAX = 0.2, 0.5
+"""The same for step 2: how long a client that has connected may take to begin its request."""
 POLL_S = 0.01
 
 _log = logging.getLogger(__name__)
@@ -114,10 +117,12 @@ class Server(MPServer):
         self._supervisor.stop()
         workers = [worker for worker in self.wrks if worker.inner.is_alive()]
         self._signal(workers, signal.SIGTERM)
-        self._wait_until_quiet(workers)
-        self._listener.leave()
-        super()._drop_shared_socket()  # type: ignore[no-untyped-call]
+        self._wait_until_quiet(workers, QUIET_S, self._supervisor.config.http.closing_ms / 1000)
+        if self._listener.leave():
+            self._wait_until_quiet(workers, SILENCE_S, SILENCE_S_MAX)
         self._signal(workers, signal.SIGINT)
+        if not self._listener.inherited:
+            super()._drop_shared_socket()  # type: ignore[no-untyped-call]
 
     def _stop_workers(self) -> None:
         """Step 4. Granian's own takes a worker that has ended for one that refuses to (its watcher has reaped it)."""
@@ -135,6 +140,8 @@ class Server(MPServer):
         for worker in self.wrks:
             worker.inner.join()
         self.wrks.clear()
+        if self._listener.inherited:
+            self._listener.open()  # from now on whoever connects waits in the queue for the next daemon
 
     def _signal(self, workers: Sequence[WorkerProcess], number: signal.Signals) -> None:
         for worker in workers:
@@ -142,12 +149,12 @@ class Server(MPServer):
             if worker.inner.is_alive():
                 os.kill(worker.inner.pid, number)
 
-    def _wait_until_quiet(self, workers: Sequence[WorkerProcess]) -> None:
-        """Until no request came for QUIET_S, at most `http.closing_ms`."""
+    def _wait_until_quiet(self, workers: Sequence[WorkerProcess], quiet_s: float, quiet_s_max: float) -> None:
+        """Until no request came for `quiet_s`, at most `quiet_s_max`."""
         now = time.monotonic()
-        until = now + self._supervisor.config.http.closing_ms / 1000
+        until = now + quiet_s_max
         quiet_since = now
-        while any(worker.inner.is_alive() for worker in workers) and quiet_since + QUIET_S > now and now < until:
+        while any(worker.inner.is_alive() for worker in workers) and quiet_since + quiet_s > now and now < until:
             time.sleep(POLL_S)
             now = time.monotonic()
             pulses = [self._run_dir.pulse(worker.inner.pid) for worker in workers]

@@ -4,6 +4,7 @@ configuration? Tells systemd, and nobody else; what to do about a worker that ha
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import logging
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from daemon import log, notify
 from daemon.config import Config
-from daemon.errors import TallydError
+from daemon.errors import unforeseen
 from daemon.ingest.decode import build_catalogue
 from daemon.ingest.listener import Listener
 from daemon.ingest.rundir import RunDir, Snapshot
@@ -52,7 +53,7 @@ class Supervisor:
         workers: Callable[[], Sequence[WorkerProcess]],
     ) -> None:
         """`load` reads the configuration anew, and raises TallydError."""
-        self.config = config
+        self._started_with = self.config = config
         self._load = load
         self._listener = listener
         self._run_dir = run_dir
@@ -147,22 +148,23 @@ class Supervisor:
         try:
             config = self._load()
             build_catalogue(config)
-        except TallydError as error:
-            _log.error("Not reloaded, the configuration stays as it was. %s", error)
+        except Exception as error:  # noqa: BLE001 # whatever is wrong with the new one, the old one works
+            _log.error("Not reloaded, the configuration stays as it was. %s", error, exc_info=unforeseen(error))
             notify.ready(f"{self._status()}; the new configuration is wrong, the old one stays")
             return
-        keys = changed(self.config, config)
-        late = [key for key in keys if key.startswith(AT_START_ONLY)]
+        keys = [key for key in changed(self.config, config) if not key.startswith(AT_START_ONLY)]
+        late = [key for key in changed(self._started_with, config) if key.startswith(AT_START_ONLY)]
         self.config = config
         self._generation += 1
         self._run_dir.publish(Snapshot(self._generation, config))
         for worker in self._workers():
-            os.kill(worker.inner.pid, signal.SIGHUP)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended, and the daemon is about to
+                os.kill(worker.inner.pid, signal.SIGHUP)
         log.configure(config.log.level, config.log.format)
         self._wait_until_taken()
-        _log.info("Reloaded; changed: %s.", ", ".join(key for key in keys if key not in late) or "nothing")
+        _log.info("Reloaded; changed: %s.", ", ".join(keys) or "nothing")
         if late:
-            _log.warning("Changed, but in force only after the next start: %s.", ", ".join(late))
+            _log.warning("Changed since the start, and in force only after the next start: %s.", ", ".join(late))
         notify.ready(self._status())
 
     def _wait_until_taken(self) -> None:

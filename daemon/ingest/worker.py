@@ -24,8 +24,7 @@ BEAT_S = 0.25
 CLOSING_BEAT_S = 0.01
 """While it closes, the main process waits for a moment without requests."""
 CLOSING_GRACE_S = 5.0
-"""Beyond `http.closing_ms`: a worker that was asked to close and is not ended by then ends itself, for the main process
-is gone or was never asked."""
+"""Beyond `http.closing_ms`: a worker that is not ended by then ends itself. The main process was not asked to stop."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ class Worker:
         """Call in the running loop, once the app can answer."""
         self._app = app
         self._loop = asyncio.get_running_loop()
-        self._loop.add_signal_handler(signal.SIGTERM, self._close)
+        self._loop.add_signal_handler(signal.SIGTERM, self._close, CLOSING_GRACE_S)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._beat()
 
@@ -54,17 +53,18 @@ class Worker:
         if app.take_farewells():
             self._busy_at = now
         self._run_dir.beat(Pulse(now, self._busy_at, self._generation, app.closing))
-        if os.getppid() != self._parent:
-            self._close()
+        if os.getppid() != self._parent and not app.closing:
+            _log.error("The daemon's main process is gone; this worker ends.")
+            self._close(0)
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(CLOSING_BEAT_S if app.closing else BEAT_S, self._beat)
 
-    def _close(self) -> None:
+    def _close(self, grace_s: float) -> None:
         if self._app.closing:
             return
         self._app.close_gently()
-        self._loop.call_later(self._app.closing_s + CLOSING_GRACE_S, os.kill, os.getpid(), signal.SIGINT)
+        self._loop.call_later(self._app.closing_s + grace_s, os.kill, os.getpid(), signal.SIGINT)
         self._beat()
 
     def _reload(self) -> None:

@@ -1,0 +1,66 @@
+"""The file of rejected lines: NDJSON, one `{file, line, reason, errors?, text}` each. Created with the first of them.
+
+Written behind what an earlier run left, so that a resumed import ends with the whole list.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from daemon.errors import TallydError
+from daemon.importer.outcome import Refusal
+
+TEXT_BYTES_MAX = 4_096
+"""More of a line is not kept."""
+
+
+class _Reject(msgspec.Struct, omit_defaults=True):
+    file: str
+    line: int
+    reason: str
+    text: str
+    errors: dict[str, list[str]] | None = None
+
+
+class Rejects:
+    """Raises TallydError when the file can't be written: the run stops, before a checkpoint passes the lost line."""
+
+    def __init__(self, path: Path | None) -> None:
+        """`path` None: rejected lines are only counted."""
+        self._path = path
+        self._file: IO[bytes] | None = None
+
+    @property
+    def written_to(self) -> Path | None:
+        """The file, if anything was rejected."""
+        return self._path if self._file is not None else None
+
+    def add(self, file: str, number: int, refusal: Refusal, line: bytes) -> None:
+        if self._path is None:
+            return
+        text = line[:TEXT_BYTES_MAX].decode(errors="backslashreplace")
+        reject = _Reject(file, number, refusal.reason.value, text, refusal.errors)
+        try:
+            if self._file is None:
+                self._file = self._path.open("ab")
+            self._file.write(msgspec.json.encode(reject) + b"\n")
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def flush(self) -> None:
+        """Called before each checkpoint: what lies behind one is not read again."""
+        try:
+            if self._file is not None:
+                self._file.flush()
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def _failure(self, error: OSError) -> TallydError:
+        return TallydError(f"Cannot write rejected lines to {self._path}: {error.strerror}.")

@@ -1,0 +1,81 @@
+"""Where counting starts in a file: behind what an earlier import of it, or of a copy of it, has taken in.
+
+The first line finds the recorded places; the content up to each is digested, not counted, and compared. The furthest
+one that agrees wins. Runs in a worker thread, except for the question to Redis.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+
+from msgspec import Struct, structs
+
+from daemon.buffer.imports import Checkpoint
+from daemon.importer.gunzip import UnreadableError
+from daemon.importer.lines import Position, fresh_digest
+from daemon.importer.source import Source
+from daemon.importer.store import Store
+
+OPENING_BYTES = 16
+
+
+class Start(Struct, frozen=True):
+    """Where to begin, and the running digest there. `inside_line`: that line was taken in unfinished; skip its rest."""
+
+    opening: bytes
+    """How the file begins, blank lines left out: enough to recognise its format."""
+    first_line: str
+    """The digest under which its places are recorded."""
+    position: Position
+    digest: hashlib.blake2b
+    inside_line: bool = False
+
+
+async def find_start(source: Source, store: Store) -> Start:
+    """Raises UnreadableError, StoppedError, StoreError."""
+    opening, first_line = await asyncio.to_thread(_look, source)
+    reached = await store.reached(first_line)
+    start = Start(opening, first_line, Position(), fresh_digest())
+    return await asyncio.to_thread(_furthest, source, start, reached) if reached else start
+
+
+def _look(source: Source) -> tuple[bytes, str]:
+    """How the file opens, and the digest of its content up to the first newline, or to the end."""
+    opening, digest = b"", fresh_digest()
+    for chunk in source.chunks(0, again=True):
+        opening = opening or chunk.lstrip()[:OPENING_BYTES]
+        line, newline, _ = chunk.partition(b"\n")
+        digest.update(line)
+        if newline:
+            break
+    return opening, digest.hexdigest()
+
+
+def _furthest(source: Source, start: Start, reached: Sequence[Checkpoint]) -> Start:
+    """`reached` is sorted. Content that ends before a recorded place can't be what was recorded there."""
+    digest, at = fresh_digest(), 0
+    todo = list(reversed(reached))
+    for chunk in _readable(source):
+        begin = at
+        while todo and todo[-1].bytes <= begin + len(chunk):
+            checkpoint = todo.pop()
+            digest.update(chunk[at - begin : checkpoint.bytes - begin])
+            last_byte = chunk[checkpoint.bytes - begin - 1 : checkpoint.bytes - begin]
+            at = checkpoint.bytes
+            if digest.copy().hexdigest() == checkpoint.digest:
+                position = Position(checkpoint.bytes, checkpoint.lines, checkpoint.digest)
+                start = structs.replace(start, position=position, digest=digest.copy(), inside_line=last_byte != b"\n")
+        if not todo:
+            break
+        digest.update(chunk[at - begin :])
+        at = begin + len(chunk)
+    return start
+
+
+def _readable(source: Source) -> Iterator[bytes]:
+    """The chunks up to where the source can't be read further; whoever reads it for its content is told that."""
+    with contextlib.suppress(UnreadableError):
+        yield from source.chunks(0, again=True)

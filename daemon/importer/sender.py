@@ -1,0 +1,86 @@
+"""Batches of one file to the store, a few calls at a time, and behind them the checkpoint.
+
+While Redis works on one batch the next is parsed. Calls may end in any order; the checkpoint moves only over batches
+that, like all before them, have been answered. An import that was killed has sent `calls_in_flight_max` calls beyond it
+at most; the next one sends them again, and the dedupe memory knows them if it comes within `dedupe.window_s`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from daemon.buffer.imports import Checkpoint
+from daemon.domain.event import Event
+from daemon.errors import StoreError
+from daemon.importer.lines import Position
+from daemon.importer.outcome import FileTally
+from daemon.importer.rejects import Rejects
+from daemon.importer.store import Counted, Store
+
+
+class _Call(NamedTuple):
+    task: asyncio.Task[Counted]
+    events: int
+    reached: Position
+    """The place in the file behind the batch."""
+
+
+class Sender:
+    def __init__(
+        self, store: Store, tally: FileTally, rejects: Rejects, first_line: str, start: Position, calls_max: int
+    ) -> None:
+        self._store = store
+        self._tally = tally
+        self._rejects = rejects
+        self._first_line = first_line
+        self._calls_max = calls_max
+        self._calls: deque[_Call] = deque()
+        self._saved_bytes = start.bytes
+        self._checkpoint: Checkpoint | None = None
+
+    async def send(self, events: Sequence[Event], reached: Position) -> None:
+        """Hands a batch to the store, once there is room for a call. Raises the StoreError of an earlier batch."""
+        while len(self._calls) >= self._calls_max:
+            await self._settle()
+        self._calls.append(_Call(asyncio.create_task(self._store.count(events)), len(events), reached))
+        await asyncio.sleep(0)  # the call leaves now, not after the next batch is parsed
+
+    async def drain(self) -> None:
+        """Waits for the answers to everything sent. Raises StoreError."""
+        while self._calls:
+            await self._settle()
+
+    async def abandon(self) -> None:
+        """After a failure: waits for the calls under way, without moving the checkpoint."""
+        while self._calls:
+            try:
+                await self._answer()
+            except StoreError:
+                continue
+
+    async def save(self, reached: Position) -> None:
+        """Records the place, behind which nothing is counted yet and before which everything is."""
+        if reached.bytes == self._saved_bytes:
+            return
+        self._rejects.flush()
+        checkpoint = Checkpoint(
+            reached.bytes, reached.lines, reached.digest, self._tally.name, datetime.now(UTC).isoformat("T", "seconds")
+        )
+        await self._store.save(self._first_line, checkpoint, self._checkpoint)
+        self._checkpoint, self._saved_bytes = checkpoint, reached.bytes
+
+    async def _settle(self) -> None:
+        await self.save(await self._answer())
+
+    async def _answer(self) -> Position:
+        """Waits for the oldest call, and books it."""
+        call = self._calls.popleft()
+        counted = await call.task
+        self._tally.counted += counted.events
+        self._tally.duplicates += call.events - counted.events
+        self._tally.resent += call.events if counted.repeats else 0
+        return call.reached

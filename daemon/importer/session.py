@@ -1,0 +1,118 @@
+"""All files of one `tallyd import`, one after the other, and the signals that stop it. Printing is the command's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import NamedTuple
+
+from daemon.config import Config
+from daemon.errors import ConfigError, TallydError
+from daemon.importer.judge import Format, Judge, combined_judge, ndjson_judge
+from daemon.importer.mapping import Mapping
+from daemon.importer.outcome import FileTally
+from daemon.importer.rejects import Rejects
+from daemon.importer.run import Importer, Watcher
+from daemon.importer.source import Source
+from daemon.importer.store import DryRun, Store, opened_store
+from daemon.ingest.decode import Decoder, build_catalogue
+
+_NO_ROUTES = """\
+An access log is to be imported, but nothing says which requests count, and as what. Add routes to the configuration:
+
+    [domains.web]
+    entity_types = ["page"]
+
+    [[import.routes]]
+    pattern = '(/|\\.html)$'
+    domain = "web"
+    entity_type = "page"
+    entity_id = "{0}"
+    action = "view"
+
+(ops/weblog.example.toml in the source tree is a complete example. Or is it NDJSON? Then say `--format ndjson`.)"""
+
+
+class Outcome(NamedTuple):
+    """`stopped_by`: the signal, if one ended the run. `failure`: what ended it, if it could not go on."""
+
+    files: list[FileTally]
+    stopped_by: signal.Signals | None
+    failure: TallydError | None
+
+
+async def run(
+    config: Config,
+    sources: Sequence[Source],
+    rejects: Rejects,
+    watcher: Watcher,
+    stopping: threading.Event,
+    *,
+    forced: Format | None,
+    dry_run: bool,
+) -> Outcome:
+    """Imports the files in order. One that can't be read doesn't keep the others from being imported."""
+    received: list[signal.Signals] = []
+    files: list[FileTally] = []
+    failure: TallydError | None = None
+    try:
+        async with _signals(received, stopping), _store(config, stopping, dry_run=dry_run) as store:
+            importer = Importer(config.import_, store, rejects, watcher, _judges(config), forced)
+            for source in sources:
+                if stopping.is_set():
+                    break
+                files.append(FileTally(source.name))
+                await importer.run(source, files[-1])
+    except TallydError as error:
+        failure = error
+    finally:
+        stopping.set()  # ends a thread that still waits for a pipe
+        rejects.close()
+    return Outcome(files, received[0] if received else None, failure)
+
+
+def _judges(config: Config) -> Callable[[Format], Judge]:
+    decoder = Decoder(build_catalogue(config), batch_events_max=config.http.batch_events_max, clock=time.time)
+    mapping = Mapping(config.import_)
+
+    def make_judge(chosen: Format) -> Judge:
+        if chosen is Format.NDJSON:
+            return ndjson_judge(decoder)
+        if not config.import_.routes:
+            raise ConfigError(_NO_ROUTES)
+        return combined_judge(decoder, mapping)
+
+    return make_judge
+
+
+@contextlib.asynccontextmanager
+async def _store(config: Config, stopping: threading.Event, *, dry_run: bool) -> AsyncIterator[Store]:
+    if dry_run:
+        yield DryRun()
+    else:
+        async with opened_store(config, stopping) as store:
+            yield store
+
+
+@contextlib.asynccontextmanager
+async def _signals(received: list[signal.Signals], stopping: threading.Event) -> AsyncIterator[None]:
+    """SIGINT and SIGTERM ask the import to stop in good order; the second one ends it as it ends any program."""
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        received.append(number)
+        stopping.set()
+        loop.remove_signal_handler(number)
+
+    watched = (signal.SIGINT, signal.SIGTERM)
+    for number in watched:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield
+    finally:
+        for number in watched:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,144 @@
+"""Where lines come from: a file, or standard input. Opens, gunzips, hands out chunks; knows nothing of their content.
+
+Gzip is recognised by its first bytes, not by the name, on standard input too. Chunks are made in a worker thread while
+the event loop parses the chunk before, so every read here may block; waiting for standard input looks at `stopping`.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Protocol
+
+from daemon.importer.gunzip import CHUNK_BYTES, GZIP_MAGIC, UnreadableError, gunzip
+
+SPOOL_MEMORY_BYTES = 8 * 1_048_576
+POLL_S = 0.2
+
+
+class StoppedError(Exception):
+    """`stopping` was set while a source was read."""
+
+
+class Source(Protocol):
+    """`size_bytes`, `done_bytes`: of what is read, compressed or not; the size of a stream is unknown."""
+
+    name: str
+    size_bytes: int | None
+    done_bytes: int
+
+    def chunks(self, offset: int, *, again: bool = False) -> Iterator[bytes]:
+        """The decompressed content from `offset` on. `again`: it will be asked for once more."""
+
+    def close(self) -> None: ...
+
+
+class FileSource:
+    """A regular file, which can be read from anywhere any number of times."""
+
+    def __init__(self, path: Path, stopping: threading.Event) -> None:
+        """Raises OSError if the file can't be opened."""
+        with path.open("rb") as file:
+            self.size_bytes: int | None = os.fstat(file.fileno()).st_size
+        self.name = str(path)
+        self.done_bytes = 0
+        self._path = path
+        self._stopping = stopping
+
+    def chunks(self, offset: int, *, again: bool = False) -> Iterator[bytes]:  # noqa: ARG002 - a file always can
+        try:
+            with self._path.open("rb", buffering=0) as file:
+                magic = file.read(len(GZIP_MAGIC))
+                if magic == GZIP_MAGIC:
+                    file.seek(0)
+                    yield from _skip(gunzip(self._read(file.fileno(), 0)), offset)
+                else:
+                    file.seek(offset)
+                    yield from self._read(file.fileno(), offset)
+        except OSError as error:
+            raise UnreadableError(error.strerror or str(error)) from None
+
+    def close(self) -> None:
+        """Nothing stays open between chunks of two calls."""
+
+    def _read(self, descriptor: int, offset: int) -> Iterator[bytes]:
+        self.done_bytes = offset
+        while chunk := os.read(descriptor, CHUNK_BYTES):
+            if self._stopping.is_set():
+                raise StoppedError
+            self.done_bytes += len(chunk)
+            yield chunk
+
+
+class StreamSource:
+    """Standard input or a pipe. What is asked for again is kept, beyond some memory in an unnamed temporary file."""
+
+    def __init__(self, descriptor: int, name: str, stopping: threading.Event) -> None:
+        self.name = name
+        self.size_bytes: int | None = None
+        self.done_bytes = 0
+        self._descriptor = descriptor
+        self._stopping = stopping
+        self._fresh = self._open()
+        self._failure: UnreadableError | None = None
+        self._spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY_BYTES)  # noqa: SIM115 - as long as the source
+
+    def chunks(self, offset: int, *, again: bool = False) -> Iterator[bytes]:
+        assert offset <= self._spool.seek(0, os.SEEK_END), "only what was kept can be asked for again"
+        self._spool.seek(offset)
+        while chunk := self._spool.read(CHUNK_BYTES):
+            yield chunk
+        if self._failure is not None:
+            raise self._failure
+        try:
+            for chunk in self._fresh:
+                if again:
+                    self._spool.write(chunk)
+                yield chunk
+        except UnreadableError as error:
+            self._failure = error
+            raise
+
+    def close(self) -> None:
+        self._spool.close()
+
+    def _open(self) -> Iterator[bytes]:
+        raw = self._read()
+        head = b""
+        while len(head) < len(GZIP_MAGIC) and (chunk := next(raw, b"")):
+            head += chunk
+        whole = _chain(head, raw)
+        yield from gunzip(whole) if head.startswith(GZIP_MAGIC) else whole
+
+    def _read(self) -> Iterator[bytes]:
+        while True:
+            try:
+                ready = select.select([self._descriptor], [], [], POLL_S)[0]
+                chunk = os.read(self._descriptor, CHUNK_BYTES) if ready else None
+            except OSError as error:
+                raise UnreadableError(error.strerror or str(error)) from None
+            if chunk == b"":
+                return
+            if self._stopping.is_set():
+                raise StoppedError
+            if chunk:
+                self.done_bytes += len(chunk)
+                yield chunk
+
+
+def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    if head:
+        yield head
+    yield from rest
+
+
+def _skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:
+    """The chunks without their first `count` bytes."""
+    for chunk in chunks:
+        if count < len(chunk):
+            yield chunk[count:]
+        count = max(0, count - len(chunk))

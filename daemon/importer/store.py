@@ -1,0 +1,130 @@
+"""Where an import's events and checkpoints go: Redis, asked patiently; or nowhere, for a dry run.
+
+Repeating is safe: events are deduplicated, a checkpoint is overwritten. So a Redis that does not answer is asked again
+for `import.store_wait_ms_max`, and no longer than until the import is told to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol, TypeVar
+
+from daemon.buffer.connection import Connection, opened
+from daemon.buffer.counters import Counters, Limits, Request
+from daemon.buffer.imports import Checkpoint, Imports, RestartedError
+from daemon.buffer.keys import shard_of
+from daemon.buffer.layout import Layout
+from daemon.config import Config
+from daemon.domain.event import Event
+from daemon.errors import LayoutError, StoreError
+
+PAUSE_FIRST_S = 0.25
+PAUSE_MAX_S = 4.0
+
+T = TypeVar("T")
+
+
+class Counted(NamedTuple):
+    """Of one call: the events that were new, and how often it had to be repeated."""
+
+    events: int
+    repeats: int
+
+
+class Store(Protocol):
+    """Methods raise StoreError."""
+
+    async def reached(self, first_line: str) -> list[Checkpoint]:
+        """See `Imports.find`."""
+
+    async def count(self, events: Sequence[Event]) -> Counted: ...
+
+    async def save(self, first_line: str, reached: Checkpoint, replaces: Checkpoint | None) -> None:
+        """See `Imports.save`."""
+
+
+class DryRun:
+    """Takes everything and stores nothing."""
+
+    async def reached(self, first_line: str) -> list[Checkpoint]:  # noqa: ARG002 - as Store
+        return []
+
+    async def count(self, events: Sequence[Event]) -> Counted:
+        return Counted(len(events), 0)
+
+    async def save(self, first_line: str, reached: Checkpoint, replaces: Checkpoint | None) -> None:
+        pass
+
+
+class RedisStore:
+    """The shards' counters and the records of what was imported."""
+
+    def __init__(
+        self, config: Config, connections: Sequence[Connection], imports: Imports, stopping: threading.Event
+    ) -> None:
+        limits = Limits(config.rate_limit.per_minute, config.dedupe.window_s, config.dedupe.events_per_window)
+        self._counters = [Counters(connection, shard, limits) for shard, connection in enumerate(connections)]
+        self._imports = imports
+        self._wait_s = config.import_.store_wait_ms_max / 1000
+        self._stopping = stopping
+
+    async def reached(self, first_line: str) -> list[Checkpoint]:
+        found, _ = await self._insist(lambda: self._imports.find(first_line))
+        return found
+
+    async def save(self, first_line: str, reached: Checkpoint, replaces: Checkpoint | None) -> None:
+        await self._insist(lambda: self._imports.save(first_line, reached, replaces))
+
+    async def count(self, events: Sequence[Event]) -> Counted:
+        shards = len(self._counters)
+        if shards == 1:
+            return await self._count(self._counters[0], events)
+        parts: dict[int, list[Event]] = {}
+        for event in events:
+            parts.setdefault(shard_of(event.entity, shards), []).append(event)
+        calls = [self._count(self._counters[shard], part) for shard, part in parts.items()]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)  # all end before the first failure is told
+        counted, repeats = 0, 0
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+            counted, repeats = counted + outcome.events, max(repeats, outcome.repeats)
+        return Counted(counted, repeats)
+
+    async def _count(self, counters: Counters, events: Sequence[Event]) -> Counted:
+        request = Request("", events)
+        counts, repeats = await self._insist(lambda: counters.ingest([request]))
+        return Counted(counts[0], repeats)
+
+    async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> tuple[T, int]:
+        """What the attempt returns once it succeeds, and how often it failed before."""
+        loop = asyncio.get_running_loop()
+        give_up_at, pause_s, failures = loop.time() + self._wait_s, PAUSE_FIRST_S, 0
+        while True:
+            try:
+                return await attempt(), failures
+            except (LayoutError, RestartedError):
+                raise
+            except StoreError:
+                failures += 1
+                if self._stopping.is_set() or loop.time() + pause_s > give_up_at:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, PAUSE_MAX_S)
+
+
+@contextlib.asynccontextmanager
+async def opened_store(config: Config, stopping: threading.Event) -> AsyncIterator[Store]:
+    """Connects to Redis. Raises StoreError if it can't be reached, LayoutError if it is laid out differently."""
+    layout = Layout(config)
+    connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
+    try:
+        async with opened(config.redis) as redis:
+            await connections[0].ping()
+            yield RedisStore(config, connections, Imports(redis), stopping)
+    finally:
+        for connection in connections:
+            await connection.close()
