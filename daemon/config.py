@@ -30,7 +30,8 @@ ENV_PREFIX = "TALLYD_"
 ENV_CONFIG = "TALLYD_CONFIG"
 ENV_STACK_PREFIX = "TALLYD_STACK_"
 ENV_NOT_KEYS = frozenset({ENV_CONFIG, "TALLYD_RUN_ID", "TALLYD_RUN_DIR", "TALLYD_DATA"})
-"""Variables with our prefix that are not configuration keys; nor are those that choose the embedded stack's programs."""
+"""Variables with our prefix that are not configuration keys; nor are those that choose the embedded stack's
+programs."""
 
 VALUE_MAX = 1_000_000_000
 """The largest value an action may allow: a call's sum of them stays exact in Lua's doubles."""
@@ -280,9 +281,7 @@ class Config(Section, frozen=True):
     """Domain → entity type → table. Default: `jav.movie`, when the domains are the default ones."""
 
 
-def load(
-    path: Path | None = None, *, data: Path | None = None, environ: Mapping[str, str] = os.environ
-) -> Config:
+def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
     """Reads and checks the configuration.
 
     `path`: the file; else `TALLYD_CONFIG`; else `tallyd.toml` if there is one. `data`: the folder of the embedded stack
@@ -317,8 +316,8 @@ def require(config: Config, *stores: Literal["redis", "mongo", "mysql"]) -> None
     missing = [f"  {store}.url: not set" for store in stores if not getattr(config, store).url]
     if missing:
         raise ConfigError(
-            "No address for:\n" + "\n".join(missing) + "\nSet it in the file or as TALLYD_<STORE>__URL, or name an embedded"
-            " stack with --data DIR (`tallyd stack up --data DIR` starts one)."
+            "No address for:\n" + "\n".join(missing) + "\nSet it in the file or as TALLYD_<STORE>__URL, or name an"
+            " embedded stack with --data DIR (`tallyd stack up --data DIR` starts one)."
         )
 
 
@@ -336,8 +335,8 @@ def _read_file(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _apply_environ(raw: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
-    """Writes each `TALLYD_A__B=x` into `raw` as `a.b`; what starts like a JSON list or object is read as one, unless the
-    key wants text."""
+    """Writes each `TALLYD_A__B=x` into `raw` as `a.b`; what starts like a JSON list or object is read as one, unless
+    the key wants text."""
     problems = []
     for variable in sorted(environ):
         if not variable.startswith(ENV_PREFIX) or variable.startswith(ENV_STACK_PREFIX) or variable in ENV_NOT_KEYS:
@@ -393,7 +392,9 @@ def _apply_stack(raw: dict[str, Any], data: Path | None) -> None:
     try:
         addresses = msgspec.json.decode((data / "stack.json").read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
-        raise ConfigError(f"No embedded stack is up in {data}: start one with `tallyd stack up --data {data}`.") from None
+        raise ConfigError(
+            f"No embedded stack is up in {data}: start one with `tallyd stack up --data {data}`."
+        ) from None
     except (OSError, msgspec.MsgspecError) as error:
         raise ConfigError(f"Cannot read {data / 'stack.json'}: {error}.") from None
     for store in stores:

@@ -28,8 +28,14 @@ class StackError(TallydError):
 
 
 class StoreError(TallydError):
-    """Redis, MongoDB or MySQL did not answer, or answered with an error; the message names the store and its address."""
+    """Redis, MongoDB or MySQL did not answer, or answered with an error; the message names the store and its
+    address."""
 
 
 class LayoutError(ConfigError, StoreError):
     """`anl:layout` in Redis was written by a daemon with another shard count, dedupe window or format."""
+
+
+def unforeseen(error: Exception) -> bool:
+    """Whether a log entry about it should carry the traceback: tallyd's own errors say enough."""
+    return not isinstance(error, TallydError)

@@ -1,7 +1,7 @@
 """Every metric tallyd exposes, documented where it is defined, and the tallies that feed them.
 
-The hot path adds to plain integers (`IngestTally`); once a second they are moved into the Prometheus counters, whose locks
-and memory maps cost more than the rest of a request's bookkeeping. Ingest workers share their values through
+The hot path adds to plain integers (`IngestTally`); once a second they are moved into the Prometheus counters, whose
+locks and memory maps cost more than the rest of a request's bookkeeping. Ingest workers share their values through
 `PROMETHEUS_MULTIPROC_DIR`, so that any worker's /metrics speaks for all of them.
 """
 
@@ -29,7 +29,9 @@ CALL_FAILURES = Counter("tallyd_ingest_call_failures", "ingest.lua calls that fa
 QUEUE_EVENTS = Gauge("tallyd_queue_events", "Events that wait for a Lua call.", multiprocess_mode="livesum")
 
 SPOOLING = Gauge(
-    "tallyd_spooling", "Workers that write events to the spool because Redis does not take them.", multiprocess_mode="livesum"
+    "tallyd_spooling",
+    "Workers that write events to the spool because Redis does not take them.",
+    multiprocess_mode="livesum",
 )
 SPOOLED = Counter("tallyd_spool_events", "Events written to the spool.")
 SPOOL_BYTES_WRITTEN = Counter("tallyd_spool_bytes_written", "Bytes written to the spool.")
@@ -44,7 +46,7 @@ FLUSH_SECONDS = Histogram(
     "tallyd_flush_seconds", "Time from claim to ack.", buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
 )
 FLUSH_FAILURES = Counter("tallyd_flush_failures", "Flush attempts that failed, by store.", ["store"])
-REPLICA_ROWS = Counter("tallyd_replica_rows", "Rows of MySQL by what became of them: set, missing.", ["outcome"])
+REPLICA_ROWS = Counter("tallyd_replica_rows", "Rows of MySQL by what became of them: set, missing, refused.", ["outcome"])
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ _log = logging.getLogger(__name__)
 class IngestTally:
     """What one worker has done since the last publish."""
 
-    __slots__ = ("_failure_logged_at", "_responses", "_accepted", "_duplicates", "_rejected")
+    __slots__ = ("_accepted", "_duplicates", "_failure_logged_at", "_rejected", "_responses")
 
     def __init__(self) -> None:
         self._accepted = self._duplicates = self._rejected = 0

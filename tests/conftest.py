@@ -7,9 +7,14 @@ from pathlib import Path
 
 import pytest
 from harness import System
+from hypothesis import HealthCheck, settings
 
 from daemon.stack import stack as embedded
 from daemon.stack.stack import StackInfo
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("tallyd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tallyd")
 
 
 @pytest.fixture(scope="session")

@@ -93,3 +93,30 @@ class Proxy:
                     await writer.drain()
         finally:
             writer.close()
+
+
+class Gate(Proxy):
+    """Holds the marked request back, and all behind it on its connection, until `release`."""
+
+    def __init__(self, url: str, marker: bytes) -> None:
+        super().__init__(url, marker, Fault.HOLD_REQUEST)
+        self._released = asyncio.Event()
+
+    def release(self) -> None:
+        self._loop.call_soon_threadsafe(self._released.set)
+
+    def shut(self) -> None:
+        """Holds the next marked request back, after a `release`."""
+        self.tripped.clear()
+        self._loop.call_soon_threadsafe(self._released.clear)
+
+    async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event) -> None:
+        try:
+            while data := await reader.read(65_536):
+                if self._marker in data:
+                    self.tripped.set()
+                    await self._released.wait()
+                writer.write(data)
+                await writer.drain()
+        finally:
+            writer.close()

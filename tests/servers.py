@@ -5,6 +5,7 @@ The session's shared stack is for tests that leave it as it is; whoever wants to
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -36,7 +37,9 @@ class RedisServer:
         return redis.Redis.from_url(self.url)
 
     def start(self) -> None:
-        """Returns once it answers. A port that someone else took meanwhile is exchanged, the first time only."""
+        """Returns once it answers; nothing to do if it runs. A port that someone else took meanwhile is exchanged."""
+        if self._process is not None:
+            return
         for _ in range(START_TRIES):
             self._process = subprocess.Popen(
                 [
@@ -48,6 +51,7 @@ class RedisServer:
             )
             if self._answers(self._process):
                 return
+            self._process = None
             self.port = process.free_port()
         raise AssertionError(f"{self._program} did not start")
 
@@ -56,6 +60,10 @@ class RedisServer:
             self._process.terminate()
             self._process.wait(10)
             self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
 
     def _answers(self, started: subprocess.Popen[bytes]) -> bool:
         deadline_s = time.monotonic() + START_TIMEOUT_S
@@ -78,5 +86,7 @@ def redis_program(major: int, folder: Path) -> Path:
     else:
         found = programs.on_path(programs.REDIS_SERVER.name)
     if found is None:
-        pytest.exit(f"The tests need Redis {major}: run ./justw test, or {programs.REDIS_SERVER.install}.", returncode=1)
+        pytest.exit(
+            f"The tests need Redis {major}: run ./justw test, or {programs.REDIS_SERVER.install}.", returncode=1
+        )
     return found

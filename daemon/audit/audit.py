@@ -152,4 +152,3 @@ async def auditor(config: Config) -> AsyncIterator[Auditor]:
         if mysql is not None:
             await mysql.close()
         await mongo.close()
-

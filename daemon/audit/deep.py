@@ -48,5 +48,3 @@ async def _merged(left: Entities, right: Entities) -> AsyncIterator[tuple[str, S
         else:
             yield a[0], a[1], b[1]
             a, b = await anext(left, None), await anext(right, None)
-
-

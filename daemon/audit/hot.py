@@ -77,7 +77,8 @@ async def read_hot(redis: Redis, shard: int) -> Hot:
 
 
 async def is_due(redis: Redis, shard: int, entity: str) -> bool:
-    """Whether the entity's MySQL row may be behind: it is on the replica list, or a batch is in flight that may hold it."""
+    """Whether the entity's MySQL row may be behind: it is on the replica list, or a batch is in flight that may hold
+    it."""
     keys = shard_keys(shard)
     async with redis.pipeline(transaction=True) as pipe:
         pipe.zscore(keys.replica, entity)

@@ -4,12 +4,13 @@
     ledger         accepted = live + in flight + flushed + dead                            per counter and shard
     rollups        totals = Σ daily = Σ weekly = Σ monthly = Σ yearly, dead letters added     per counter
 
-`applied` is the sum of MongoDB's totals less what batches in flight have in them already. `baseline` is what the totals held
-when this Redis began to count (0, unless it lost its memory once).
+`applied` is the sum of MongoDB's totals less what batches in flight have in them already. `baseline` is what the totals
+held when this Redis began to count (0, unless it lost its memory once).
 
 They hold at every instant, but several stores can't be read at one instant. If nothing was accepted, claimed or
-acknowledged while they were read, they are judged exactly (`conservation`, `ledger`, `rollups`). Otherwise only `bounds` can
-be: everything acknowledged before is in MongoDB, and nothing is in MongoDB that was not accepted by the end.
+acknowledged while they were read, they are judged exactly (`conservation`, `ledger`, `rollups`). Otherwise only
+`bounds` can be: everything acknowledged before is in MongoDB, and nothing is in MongoDB that was not accepted by the
+end.
 """
 
 from __future__ import annotations

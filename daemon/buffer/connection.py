@@ -1,7 +1,7 @@
 """Connections to Redis: ours for the scripts, redis-py's for looking around.
 
-`Connection` speaks RESP itself (hiredis packs and parses) because the hot path has one command and redis-py's layers cost
-as much as the rest of it together; the figures are in DESIGN.md. A reply that is late costs the connection: it is
+`Connection` speaks RESP itself (hiredis packs and parses) because the hot path has one command and redis-py's layers
+cost as much as the rest of it together; the figures are in DESIGN.md. A reply that is late costs the connection: it is
 dropped, so no later caller can be handed an earlier caller's reply. Nothing is ever sent twice from here except after
 NOSCRIPT, which Redis answers before it runs anything.
 
@@ -35,7 +35,10 @@ from daemon.errors import LayoutError, StoreError
 Arg = str | bytes | int
 
 
-PASSING = ("OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS", "NOAUTH", "NOPERM")
+PASSING = (
+    "OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS",
+    "NOAUTH", "NOPERM",
+)  # fmt: skip
 """Codes of refusals that end without a change of ours: memory is freed, the disk works again, another server leads."""
 
 
@@ -90,7 +93,7 @@ class _Protocol(asyncio.Protocol):
         self.lost: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none of asyncio's own classes
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none of asyncio's own classes
 
     def data_received(self, data: bytes) -> None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -144,6 +144,29 @@ class Counters:
         """Takes (entity, score) pairs off the replica list unless they became due again. Returns how many."""
         flat = [text for pair in entities for text in pair]
         return int(await self._connection.run(scripts.SETTLE, (self._keys.replica,), (_pack(flat),)))
+
+    async def postpone(self, entities: Sequence[str]) -> int:
+        """Moves entities to the end of the replica list, if they are on it. Returns how many were not there already.
+
+        The end is half a seq behind the last: behind everything that is due, before everything that will become so.
+        """
+        last: list[bytes] = await self._connection.command("ZRANGE", self._keys.replica, -1, -1, "WITHSCORES")
+        if not last or not entities:
+            return 0
+        end = f"{math.floor(float(last[1])) + 0.5:.1f}"
+        pairs = [text for entity in entities for text in (end, entity)]
+        return int(await self._connection.command("ZADD", self._keys.replica, "XX", "GT", "CH", *pairs))
+
+    async def note_refused(self, reasons: Mapping[str, str]) -> None:
+        """Records for `status` which entities' rows MySQL does not take, and why."""
+        if reasons:
+            flat = [text for pair in reasons.items() for text in pair]
+            await self._connection.command("HSET", self._keys.refused, *flat)
+
+    async def forget_refused(self, entities: Sequence[str]) -> None:
+        """Takes back what `note_refused` recorded of these."""
+        if entities and await self._connection.command("HLEN", self._keys.refused):
+            await self._connection.command("HDEL", self._keys.refused, *entities)
 
     async def _unfold(self, seq: bytes, payload: bytes) -> list[tuple[str, list[tuple[str, str]]]]:
         try:

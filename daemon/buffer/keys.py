@@ -23,6 +23,8 @@ class ShardKeys:
     dirty: str
     claim: str
     replica: str
+    refused: str
+    """Hash: entity → why MySQL would not take its row. Those entities are on the replica list, too."""
     ledger: str
     seen: str
     """Hash about the dedupe memory, and the prefix of its sets."""
@@ -37,6 +39,7 @@ def shard_keys(shard: int) -> ShardKeys:
         dirty=f"{tag}:dirty",
         claim=f"{tag}:claim",
         replica=f"{tag}:replica",
+        refused=f"{tag}:refused",
         ledger=f"{tag}:ledger",
         seen=f"{tag}:seen",
         counters_prefix=f"{tag}:counters",

@@ -46,6 +46,6 @@ class Layout:
                 f"Redis is laid out differently ({keys.LAYOUT}):\n" + "\n".join(differing) + "\n"
                 "Either put redis.shards and dedupe.window_s back to what Redis has; or change the layout: stop every"
                 " daemon, run `tallyd flush --once` with the old configuration until it counts 0 entities,"
-                f" `redis-cli DEL {keys.LAYOUT}`, and start with the new one (event ids seen before are then forgotten)."
+                f" `redis-cli DEL {keys.LAYOUT}`, and start with the new one (it forgets the event ids seen before)."
             )
         return int(found.get("epoch", 0))

@@ -88,8 +88,9 @@ def _print(report: object, repaired: int, console: Console) -> None:
     if report.rows_pending:
         console.print(f"{report.rows_pending} rows of MySQL are due and will be set by the next sync.")
     if report.malformed:
-        console.print(f"{report.malformed} foreign values in Redis are in no sum; a flush moves them to the dead letters.")
+        console.print(f"{report.malformed} foreign values in Redis are in no sum; a flush makes dead letters of them.")
     if report.spooled_segments:
         console.print(f"{report.spooled_bytes:,} bytes wait in the spool; they are accepted when they are replayed.")
     if report.holds:
-        console.print("The law holds." if report.exact else "Counts are moving; all that can be stated now holds.", style="green")
+        verdict = "The law holds." if report.exact else "Counts are moving; all that can be stated now holds."
+        console.print(verdict, style="green")

@@ -82,14 +82,14 @@ def flush(
         )
     if done.replica_error:
         raise StoreError(
-            f"{done.replica_error}\nMongoDB is up to date; what MySQL lacks stays on the list, and goes there next time."
+            f"{done.replica_error}\nMongoDB is up to date; what MySQL lacks stays on the list for the next flush."
         )
 
 
 def _replica_words(config: Config, done: Flushed) -> str:
     if not config.mysql.url:
         return "No replica (mysql.url is not set)."
-    return f"{done.rows} replica rows set, {done.missing} entities without a row."
+    return f"{done.rows} replica rows set, {done.missing} entities without a row, {done.refused} refused."
 
 
 async def _flush_once(config: Config) -> Flushed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from enum import Enum
+from enum import StrEnum
 from typing import Annotated
 
 import msgspec
@@ -21,7 +21,7 @@ SERIES_POINTS_DEFAULT = {"daily": 30, "weekly": 12, "monthly": 12, "yearly": 5}
 DAYS_OF = {"daily": 1, "weekly": 7, "monthly": 31, "yearly": 366}
 
 
-class Bucket(str, Enum):
+class Bucket(StrEnum):
     """Choices of `--bucket`."""
 
     DAILY = "daily"
@@ -64,7 +64,8 @@ def _print_status(found: Status, loaded: Config) -> None:
     columns = ("accepted", "duplicate", "flushed", "dead")
     names = sorted({field.partition(":")[2] for shard in found.shards for field in shard.ledger} - {""})
     for name in names:
-        sums.add_row(name, *(f"{sum(s.ledger.get(f'{column}:{name}', 0) for s in found.shards):,}" for column in columns))
+        amounts = (sum(shard.ledger.get(f"{column}:{name}", 0) for shard in found.shards) for column in columns)
+        sums.add_row(name, *(f"{amount:,}" for amount in amounts))
     if names:
         console.print(sums)
     if found.spool and (found.spool.segments or found.spool.damaged):
@@ -73,6 +74,9 @@ def _print_status(found: Status, loaded: Config) -> None:
             f" {_age(found.spool.oldest_age_s)} ago; {found.spool.damaged} files of damaged bytes in"
             f" {loaded.spool.dir}/damaged."
         )
+    refused = sum(shard.replica_refused for shard in found.shards)
+    if refused:
+        console.print(f"MySQL refuses the rows of {refused} entities; HGETALL anl:{{shard}}:refused says why.", style="red")
     aside = sum(shard.ledger.get("aside", 0) for shard in found.shards)
     if aside:
         console.print(f"{aside} foreign values were moved out of the way in Redis (keys anl:{{shard}}:aside:*).")
@@ -99,10 +103,9 @@ def top(
     loaded = load(config, data)
     require(loaded, "mongo")
     domain, entity_type = _chosen(loaded, domain, entity_type)
-    if counter not in domain_counters(loaded, domain):
-        raise ConfigError(
-            f"--counter: domain {domain!r} has no counter {counter!r}; it has: {', '.join(domain_counters(loaded, domain))}."
-        )
+    counters = domain_counters(loaded, domain)
+    if counter not in counters:
+        raise ConfigError(f"--counter: domain {domain!r} has no counter {counter!r}; it has: {', '.join(counters)}.")
 
     async def read() -> list[dict[str, object]]:
         mongo = MongoSink(loaded.mongo)
@@ -143,7 +146,8 @@ def series(
     require(loaded, "mongo")
     domain, entity_type = _chosen(loaded, domain, entity_type)
     to_day = last.date() if last else dt.datetime.now(dt.UTC).date()
-    from_day = first.date() if first else to_day - dt.timedelta(DAYS_OF[bucket.value] * (SERIES_POINTS_DEFAULT[bucket.value] - 1))
+    default_days = DAYS_OF[bucket.value] * (SERIES_POINTS_DEFAULT[bucket.value] - 1)
+    from_day = first.date() if first else to_day - dt.timedelta(default_days)
     if from_day > to_day:
         raise ConfigError(f"--from {from_day} is after --to {to_day}.")
     if (to_day - from_day).days // DAYS_OF[bucket.value] >= rollups.POINTS_MAX:

@@ -10,7 +10,8 @@ import datetime as dt
 import re
 
 _SHAPE = re.compile(
-    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:)([0-5]\d|60)(\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)\Z", re.ASCII | re.IGNORECASE
+    r"(\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):\d\d:)([0-5]\d|60)(\.\d+)?(?:Z|[+-](?:[01]\d|2[0-3]):[0-5]\d)\Z",
+    re.ASCII | re.IGNORECASE,
 )
 
 

@@ -93,9 +93,7 @@ class Drain:
         dead_ids = {failure.id for failure in result.failures if failure.target == TOTALS.collection}
         dead_ids |= {id_ for collection, id_ in buried if collection == TOTALS.collection}
         await self._counters.ack(claim.seq, _booked(rollup, dead_ids), self._due(rollup, dead_ids))
-        return Applied(
-            len(claim.amounts), result, len(result.failures) + len(rollup.malformed), claim.dirty_left
-        )
+        return Applied(len(claim.amounts), result, len(result.failures) + len(rollup.malformed), claim.dirty_left)
 
     def _due(self, rollup: Rollup, dead_ids: Collection[str]) -> list[str]:
         return [

@@ -12,7 +12,8 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from daemon import metrics
@@ -25,16 +26,21 @@ from daemon.flush.drain import Applied, Drain
 from daemon.flush.replica import Replica
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.mysql import LockHeldError, MysqlSink
+from daemon.sinks.outcome import Failure
 
 BUSY_POLL_MS_MAX = 1_000
 LOCK_HELD_PAUSE_S = 1.0
+CANCEL_TIMEOUT_S = 2.0
+STEP_CALLS_MAX = 6
+"""Calls to each store in one step of a loop; each call has a time-out of its own, so a longer step hangs."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class Flushed:
-    """What a run of `flush --once` did. `missing`: entities without a row in MySQL."""
+    """What a run of `flush --once` did. `missing`: entities without a row in MySQL. `refused`: rows MySQL did not
+    take."""
 
     claims: int = 0
     entities: int = 0
@@ -43,6 +49,7 @@ class Flushed:
     dead: int = 0
     rows: int = 0
     missing: int = 0
+    refused: int = 0
     seconds: float = 0.0
     replica_error: str | None = None
     """Why MySQL was not brought up to date; MongoDB was."""
@@ -53,6 +60,11 @@ class Flushed:
         self.documents += applied.documents.applied
         self.already += applied.documents.already
         self.dead += applied.dead
+
+    def add_refused(self, failures: Sequence[Failure]) -> None:
+        if failures and self.replica_error is None:
+            self.replica_error = f"MySQL refuses rows, the first {failures[0].target} {failures[0].id}: {failures[0].reason}"
+        self.refused += len(failures)
 
 
 @dataclass
@@ -76,6 +88,13 @@ class Flusher:
         self._mysql = [MysqlSink(config.mysql) for _ in range(config.redis.shards)] if config.mysql.url else []
         self._connections: list[Connection] = []
         self._stopping = asyncio.Event()
+        self._steps: dict[str, float] = {}
+        """What the loops are at → since when (monotonic seconds). A pause is no step."""
+        self._step_s_max = (
+            STEP_CALLS_MAX * (config.redis.timeout_ms + config.mongo.timeout_ms + config.mysql.timeout_ms) / 1000
+        )
+        self.trouble = ""
+        """What failed last, until it succeeds."""
         self.shards = [self._shard(number) for number in range(config.redis.shards)]
 
     def _shard(self, number: int) -> Shard:
@@ -148,25 +167,64 @@ class Flusher:
             synced = await shard.replica.sync_next()
             done.rows += synced.rows.applied
             done.missing += synced.rows.missing
+            done.add_refused(synced.rows.failures)
             more = synced.more
             progress(done)
 
     async def run(self, ready: Callable[[], None]) -> None:
-        """Flushes until `stop`. A claim under way is finished; a new one is not begun. Raises LayoutError."""
-        await self._until_done("Start-up", self.prepare)
-        if self._stopping.is_set():
-            return
-        ready()
-        async with asyncio.TaskGroup() as tasks:
-            for shard in self.shards:
-                tasks.create_task(self._drain_loop(shard))
-                if shard.replica is not None:
-                    tasks.create_task(self._replica_loop(shard))
+        """Flushes until `stop`. Raises LayoutError.
+
+        A claim under way is then finished and no other begun. One that takes longer than `stop_timeout_s` is left in
+        flight: whoever flushes next gets the same claim.
+        """
+        loops = asyncio.create_task(self._run_loops(ready))
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            await asyncio.wait({loops, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not loops.done():
+                await asyncio.wait({loops}, timeout=self._flush.stop_timeout_s)
+            if loops.done():
+                return loops.result()
+            _log.warning(
+                "Not finished within %d s: %s. It is left to the next flusher.",
+                self._flush.stop_timeout_s, ", ".join(self._steps) or "a pause",
+            )  # fmt: skip
+        finally:
+            stopping.cancel()
+            loops.cancel()
+            await asyncio.wait({loops}, timeout=CANCEL_TIMEOUT_S)
 
     def stop(self) -> None:
         self._stopping.set()
         for shard in self.shards:
             shard.synced.set()
+
+    def stuck(self) -> str | None:
+        """What a loop has been at for longer than the time-outs of all calls in it together; None while all turn."""
+        oldest = time.monotonic() - self._step_s_max
+        return next((step for step, since in self._steps.items() if since < oldest), None)
+
+    @contextmanager
+    def _step(self, what: str) -> Iterator[None]:
+        self._steps[what] = time.monotonic()
+        try:
+            yield
+        finally:
+            del self._steps[what]
+
+    async def _run_loops(self, ready: Callable[[], None]) -> None:
+        await self._until_done("Start-up", self.prepare)
+        if self._stopping.is_set():
+            return
+        ready()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for shard in self.shards:
+                    tasks.create_task(self._drain_loop(shard))
+                    if shard.replica is not None:
+                        tasks.create_task(self._replica_loop(shard))
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None  # the loops end for one reason only: the layout
 
     async def _drain_loop(self, shard: Shard) -> None:
         flushed_at = time.monotonic()
@@ -194,7 +252,8 @@ class Flusher:
 
     async def _apply(self, shard: Shard) -> Applied | Busy | Empty:
         started = time.perf_counter()
-        step = await shard.drain.apply_next()
+        with self._step(f"a claim of shard {shard.counters.shard}"):
+            step = await shard.drain.apply_next()
         if isinstance(step, Applied):
             metrics.FLUSH_SECONDS.observe(time.perf_counter() - started)
             metrics.FLUSH_CLAIMS.inc()
@@ -225,12 +284,14 @@ class Flusher:
         more = True
         while more and not self._stopping.is_set():
             try:
-                synced = await shard.replica.sync_next()
+                with self._step(f"the MySQL sync of shard {shard.counters.shard}"):
+                    synced = await shard.replica.sync_next()
             except LockHeldError:
                 await self._pause(LOCK_HELD_PAUSE_S)
                 continue
             metrics.REPLICA_ROWS.labels("set").inc(synced.rows.applied)
             metrics.REPLICA_ROWS.labels("missing").inc(synced.rows.missing)
+            metrics.REPLICA_ROWS.labels("refused").inc(len(synced.rows.failures))
             more = synced.more
 
     async def _until_done(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
@@ -238,12 +299,17 @@ class Flusher:
         pause_ms = self._flush.retry_ms
         while not self._stopping.is_set():
             try:
-                return await work()
+                await work()
             except LayoutError:
                 raise
             except StoreError as error:
+                self.trouble = f"{what} failed: {error}"
                 metrics.FLUSH_FAILURES.labels(what.split()[0].lower()).inc()
                 _log.error("%s failed: %s. Next attempt in %.1f s.", what, error, pause_ms / 1000)
+            else:
+                if self.trouble.startswith(what):
+                    self.trouble = ""
+                return
             await self._pause(pause_ms / 1000)
             pause_ms = min(pause_ms * 2, self._flush.retry_max_ms)
 

@@ -1,13 +1,18 @@
 """One shard's way from MongoDB to MySQL: the entities that became due get their columns set to the totals.
 
-Driven by the shard's replica list in Redis, so MySQL being away delays nothing but itself. The totals are read under the
-advisory lock the UPDATE runs in; an entity leaves the list only if it did not become due again meanwhile. Dying anywhere
-in between leaves it on the list, and setting a column to a total twice is harmless.
+Driven by the shard's replica list in Redis, so MySQL being away delays nothing but itself. The totals are read under
+the advisory lock the UPDATE runs in; an entity leaves the list only if it did not become due again meanwhile. Dying
+anywhere in between leaves it on the list, and setting a column to a total twice is harmless.
+
+A row that MySQL will not take (a total beyond its column's range, a trigger that objects) holds nobody up: the others
+of its batch are set, and it goes to the end of the list, to be tried again from time to time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+import time
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from daemon.buffer.counters import Counters
@@ -15,13 +20,20 @@ from daemon.config import ReplicaTable
 from daemon.domain.entity import parse_entity
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.mysql import MysqlSink
-from daemon.sinks.outcome import SinkResult
+from daemon.sinks.outcome import Failure, SinkResult
+
+REFUSED_PAUSE_S = 60.0
+"""After MySQL refused a row's values, the row is not tried again for so long, however often it becomes due."""
+REFUSED_MAX = 100_000
+"""Rows that are remembered so; with more, all are tried again."""
+
+_log = logging.getLogger(__name__)
 
 TableOf = Mapping[tuple[str, str], ReplicaTable]
 
 
 class Synced(NamedTuple):
-    """One batch. `more`: the list may hold further entities."""
+    """One batch. `more`: the list may hold further entities that can be tried now."""
 
     rows: SinkResult
     more: bool
@@ -36,25 +48,58 @@ class Replica:
         self._mysql = mysql
         self._tables = tables
         self._rows_max = rows_max
+        self._refused: dict[str, float] = {}
+        """Entity key → when it may be tried again (monotonic seconds)."""
 
     async def sync_next(self) -> Synced:
         """Sets the rows of the longest due entities, at most `rows_max`."""
         due = await self._counters.due(self._rows_max)
         if not due:
             return Synced(SinkResult(0), more=False)
-        ids: dict[tuple[str, str], list[str]] = {}
-        for key, _ in due:
+        now_s = time.monotonic()
+        waiting = {key for key, _ in due if self._refused.get(key, 0) > now_s}
+        tried = [pair for pair in due if pair[0] not in waiting]
+        result, failures = await self._write([key for key, _ in tried]) if tried else (SinkResult(0), {})
+        done = [pair for pair in tried if pair[0] not in failures]
+        await self._counters.settle(done)
+        await self._counters.forget_refused([key for key, _ in done])
+        for key, _ in done if self._refused else ():
+            self._refused.pop(key, None)
+        moved = await self._refuse(failures, waiting) if failures or waiting else 0
+        return Synced(result, more=len(due) == self._rows_max and bool(done or moved))
+
+    async def _write(self, keys: Sequence[str]) -> tuple[SinkResult, dict[str, str]]:
+        """Also returns, per entity key, why MySQL refused its row."""
+        mapped: dict[tuple[str, str], list[str]] = {}
+        for key in keys:
             entity = parse_entity(key)
             if entity is not None and (entity.domain, entity.type) in self._tables:
-                ids.setdefault((entity.domain, entity.type), []).append(key)
+                mapped.setdefault((entity.domain, entity.type), []).append(key)
         applied = missing = 0
+        failures: list[Failure] = []
+        refused: dict[str, str] = {}
         async with self._mysql.locked(self._counters.shard):
-            for mapped, keys in ids.items():
-                totals = await self._mongo.totals(keys)
+            for (domain, kind), keys_of_type in mapped.items():
+                totals = await self._mongo.totals(keys_of_type)
                 result = await self._mysql.write(
-                    self._tables[mapped], {document["entity_id"]: document for document in totals.values()}
+                    self._tables[domain, kind], {document["entity_id"]: document for document in totals.values()}
                 )
                 applied += result.applied
                 missing += result.missing
-        await self._counters.settle(due)
-        return Synced(SinkResult(applied, missing=missing), more=len(due) == self._rows_max)
+                failures += result.failures
+                refused |= {f"{domain}:{kind}:{failure.id}": failure.reason for failure in result.failures}
+        return SinkResult(applied, missing=missing, failures=tuple(failures)), refused
+
+    async def _refuse(self, refused: Mapping[str, str], waiting: Collection[str]) -> int:
+        """Lets these rows wait without holding up the others. Returns how many were not at the end of the list yet."""
+        news = [key for key in refused if key not in self._refused]
+        if news:
+            _log.error(
+                "MySQL refuses the rows of %d entities; they stay on the list, the others go on. The first: %s: %s",
+                len(news), news[0], refused[news[0]],
+            )  # fmt: skip
+        if len(self._refused) > REFUSED_MAX:
+            self._refused.clear()
+        self._refused |= dict.fromkeys(refused, time.monotonic() + REFUSED_PAUSE_S)
+        await self._counters.note_refused(refused)
+        return await self._counters.postpone([*refused, *waiting])

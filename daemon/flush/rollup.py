@@ -1,7 +1,7 @@
 """A claim turned into documents: the amounts of its entities, summed per document of the five rollups.
 
-Pure. Amounts that name no entity, no counter or no day are put aside as `Malformed`, not raised: they are foreign values
-somebody put into Redis, and the rest of the claim must go on.
+Pure. Amounts that name no entity, no counter or no day are put aside as `Malformed`, not raised: they are foreign
+values somebody put into Redis, and the rest of the claim must go on.
 """
 
 from __future__ import annotations

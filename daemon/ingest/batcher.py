@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 Outcome = int | StoreError
-"""What became of a request: see `Counters.ingest`; a StoreError says the store failed, and it may or may not be counted."""
+"""What became of a request: see `Counters.ingest`; a StoreError says the store failed, and it may or may not be
+counted."""
 
 
 class Store(Protocol):

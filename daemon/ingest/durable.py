@@ -8,8 +8,8 @@ What holds if the worker dies, or a reply is lost, after each step of `ingest`:
     fsynced, not answered     unknown to the client; replayed, and its repetition is a duplicate
     answered 202              in Redis or in a segment; a segment is deleted only after Redis answered for all of it
 
-The first failed call trips the switch; from then on nobody waits for Redis, and one task asks for it. When it takes what
-lies in the spool, the switch is reset: new events go to Redis at once, beside what is still being replayed.
+The first failed call trips the switch; from then on nobody waits for Redis, and one task asks for it. When it takes
+what lies in the spool, the switch is reset: new events go to Redis at once, beside what is still being replayed.
 """
 
 from __future__ import annotations

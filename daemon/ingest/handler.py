@@ -127,5 +127,4 @@ class Handler:
         return response.too_many(-outcome)
 
 
-
 _FULL = StoreError("The queue is full.")

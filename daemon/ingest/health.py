@@ -16,9 +16,7 @@ RUN_ID = os.environ.get("TALLYD_RUN_ID", "")
 
 def healthz() -> Response:
     """This worker runs."""
-    return json_response(
-        HTTPStatus.OK, {"status": "ok", "version": __version__, "run_id": RUN_ID, "pid": os.getpid()}
-    )
+    return json_response(HTTPStatus.OK, {"status": "ok", "version": __version__, "run_id": RUN_ID, "pid": os.getpid()})
 
 
 async def readyz(connection: Connection, *, spooling: bool) -> Response:
@@ -28,10 +26,14 @@ async def readyz(connection: Connection, *, spooling: bool) -> Response:
     try:
         await connection.ping()
     except LayoutError:
-        return json_response(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "unavailable", "redis": "is laid out differently"})
+        return _unavailable("is laid out differently")
     except StoreError:
-        return json_response(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "unavailable", "redis": "does not answer"})
+        return _unavailable("does not answer")
     return json_response(HTTPStatus.OK, {"status": "ready"})
+
+
+def _unavailable(redis: str) -> Response:
+    return json_response(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "unavailable", "redis": redis})
 
 
 def metrics_page() -> Response:

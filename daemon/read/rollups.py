@@ -54,5 +54,6 @@ async def series(
 def _bucket_names(kind: Kind, first: dt.date, last: dt.date) -> Iterator[str]:
     for day in range(first.toordinal(), last.toordinal() + 1):
         buckets = buckets_of(dt.date.fromordinal(day).isoformat())
-        assert buckets is not None and kind.bucket_field is not None
+        assert buckets is not None
+        assert kind.bucket_field is not None
         yield getattr(buckets, kind.bucket_field)

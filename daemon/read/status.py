@@ -24,6 +24,8 @@ class ShardStatus(Struct, frozen=True):
     in_flight: int
     in_flight_age_s: float | None
     replica_due: int
+    replica_refused: int
+    """Those of them whose row MySQL does not take; the hash anl:{shard}:refused says why."""
     last_flush_age_s: float | None
     ledger: dict[str, int]
     """accepted:<counter>, duplicate:<counter>, flushed:<counter>, dead:<counter>: amounts since the data began; aside:
@@ -75,8 +77,9 @@ async def _shard(redis: Redis, number: int) -> ShardStatus:
         pipe.scard(keys.dirty)
         pipe.hmget(keys.claim, "seq", "entities", "since", "acked_at")
         pipe.zcard(keys.replica)
+        pipe.hlen(keys.refused)
         pipe.hgetall(keys.ledger)
-        dirty, claim, due, ledger = await pipe.execute()
+        dirty, claim, due, refused, ledger = await pipe.execute()
     now_s = time.time()
     seq, entities, since_ms, acked_at_s = claim
     return ShardStatus(
@@ -85,6 +88,7 @@ async def _shard(redis: Redis, number: int) -> ShardStatus:
         in_flight=int(entities) if seq else 0,
         in_flight_age_s=round(max(0.0, now_s - int(since_ms) / 1000), 3) if seq else None,
         replica_due=due,
+        replica_refused=refused,
         last_flush_age_s=round(max(0.0, now_s - int(acked_at_s)), 3) if acked_at_s else None,
         ledger={field.decode(errors="backslashreplace"): int(amount) for field, amount in sorted(ledger.items())},
     )

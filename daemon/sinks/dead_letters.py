@@ -1,6 +1,7 @@
 """Dead letters: amounts no document could take, kept in MongoDB until somebody retries or drops them.
 
-    {_id: "<shard>:<seq>:<collection>:<document>", shard, seq, collection, document, deltas, first, reason, at, dropped_at}
+    {_id: "<shard>:<seq>:<collection>:<document>", shard, seq, collection, document, deltas, first, reason, at,
+    dropped_at}
 
 `first` is what the document starts with if it has to be made. A letter without a collection is a foreign value found in
 Redis: it can only be looked at and dropped.
@@ -100,8 +101,9 @@ class DeadLetters:
 
     async def each(self, *, dropped: bool = False) -> AsyncIterator[Letter]:
         """The letters that wait, the oldest first; with `dropped` those too."""
+        wanted: Json = {} if dropped else {"dropped_at": None}
         with store_error(self._address):
-            async for letter in self._letters.find({} if dropped else {"dropped_at": None}).sort([("at", 1), ("_id", 1)]):
+            async for letter in self._letters.find(wanted).sort([("at", 1), ("_id", 1)]):
                 yield _read(letter)
 
     async def get(self, id_: str) -> Letter | None:

@@ -56,7 +56,8 @@ class MongoSink:
                 serverSelectionTimeoutMS=timeout_ms,
                 connectTimeoutMS=timeout_ms,
                 waitQueueTimeoutMS=timeout_ms,
-                # Our loops repeat what failed; pymongo's own repetition can spin on a node that is no primary, and overflow.
+                # Our loops repeat what failed; pymongo's own repetition can spin on a node that is no primary, and
+                # overflow.
                 retryReads=False,
                 retryWrites=False,
                 appname="tallyd",
@@ -169,9 +170,7 @@ class MongoSink:
                 return {counter: int(document[counter]) for counter in counters}
         return {}
 
-    async def sums_by_entity(
-        self, kind: Kind, counters: Collection[str]
-    ) -> AsyncIterator[tuple[str, dict[str, int]]]:
+    async def sums_by_entity(self, kind: Kind, counters: Collection[str]) -> AsyncIterator[tuple[str, dict[str, int]]]:
         """(entity key, amount per counter), sorted by the key. The server spills to disk rather than fail."""
         key = {"$concat": ["$domain", ":", "$entity_type", ":", "$entity_id"]}
         group: Json = {"_id": key} | {counter: {"$sum": f"${counter}"} for counter in counters}
@@ -215,9 +214,7 @@ class MongoSink:
             if is_already_applied(failed):
                 already += 1
             elif failed["code"] in UNAPPLICABLE:
-                failures.append(
-                    Failure(kind.collection, documents[failed["index"]].id, UNAPPLICABLE[failed["code"]])
-                )
+                failures.append(Failure(kind.collection, documents[failed["index"]].id, UNAPPLICABLE[failed["code"]]))
             else:
                 raise StoreError(f"MongoDB at {self._address}: {failed.get('errmsg', failed['code'])}")
         if details["writeConcernErrors"]:

@@ -119,5 +119,3 @@ def _set_aside(path: Path, data: bytes) -> None:
 def _delete(path: Path) -> None:
     path.unlink(missing_ok=True)
     sync_directory(path.parent)
-
-

@@ -10,7 +10,6 @@ segment that can be locked has no writer, and locking it is the right to replay 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
@@ -37,10 +36,8 @@ class Writer:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 # Between the two calls a replayer may have taken the empty file for a dead writer's, and deleted it.
                 if os.fstat(self._fd).st_nlink:
-                    self.size = os.write(self._fd, HEADER)
-                    if self.size < len(HEADER):
-                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                    os.fsync(self._fd)
+                    self.size = 0
+                    self.append(HEADER)
                     sync_directory(directory)
                     return
             except BlockingIOError:
@@ -92,7 +89,8 @@ def list_segments(directory: Path) -> list[Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[bytes | None]:
-    """The content of a segment nobody writes or replays, held while it is used; None if somebody does, or it is gone."""
+    """The content of a segment nobody writes or replays, held while it is used; None if somebody does, or it is
+    gone."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -53,10 +53,12 @@ def test_a_killed_flusher_loses_and_doubles_nothing(system: System, store: str, 
     variable = f"{store.upper()}__URL"
     # The indexes are made before the marker may trip: their commands name the collections too.
     system.flush(REDIS__URL=system.env["TALLYD_REDIS__URL"].removesuffix("0") + "9")
-    with Proxy(system.env[f"TALLYD_{variable}"], marker, fault).running() as proxy:
-        with system.flusher(**{variable: proxy.url()}) as flusher:
-            assert proxy.tripped.wait(20), "the flusher never came to that step"
-            flusher.kill()  # SIGKILL, to the whole process group
+    with (
+        Proxy(system.env[f"TALLYD_{variable}"], marker, fault).running() as proxy,
+        system.flusher(**{variable: proxy.url()}) as flusher,
+    ):
+        assert proxy.tripped.wait(20), "the flusher never came to that step"
+        flusher.kill()  # SIGKILL, to the whole process group
     system.flush()
     assert system.rollups() == expected_rollups(counted)
     totals = system.rollup("totals")
@@ -74,7 +76,9 @@ def test_a_frozen_flusher_that_wakes_up_late_changes_nothing(system: System) -> 
     system.env |= {"TALLYD_FLUSH__LEASE_MS": "300", "TALLYD_FLUSH__INTERVAL_S": "0.1"}
     counted = count_some(system)
     with system.flusher(LOG__LEVEL="debug") as frozen:
-        wait_until(lambda: system.mongo["analytics_flush_floors"].find_one() is not None, "the first claim is being applied")
+        wait_until(
+            lambda: system.mongo["analytics_flush_floors"].find_one() is not None, "the first claim is being applied"
+        )
         frozen.process.send_signal(signal.SIGSTOP)
         counted += count_some(system)
         system.flush()

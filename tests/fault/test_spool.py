@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from harness import BATCH, WAIT_TIMEOUT_S, Ingest, System, event, wait_until
 from proxy import Fault, Proxy
@@ -155,9 +157,7 @@ def test_a_killed_worker_leaves_a_segment_the_next_one_replays(system: System, o
     assert accepted(system) == 20
 
 
-def test_a_stopped_daemon_seals_its_spool_and_replay_empties_it_by_hand(
-    system: System, own_redis: RedisServer
-) -> None:
+def test_a_stopped_daemon_seals_its_spool_and_replay_empties_it_by_hand(system: System, own_redis: RedisServer) -> None:
     with system.ingest() as ingest:
         own_redis.stop()
         post_some(ingest, [event() for _ in range(5)])
@@ -211,8 +211,6 @@ def test_a_full_spool_answers_503_and_takes_events_again_when_it_is_empty(
 
 def test_a_full_disk_answers_503_and_loses_nothing_that_was_accepted(system: System, own_redis: RedisServer) -> None:
     """The disk is a file-size limit of the process: a write past it fails half-way, as on a full disk."""
-    import resource
-
     with system.ingest() as ingest:
         workers = child_pids(ingest.pid)
         own_redis.stop()
@@ -247,6 +245,4 @@ def test_new_events_flow_while_a_replay_runs(system: System, own_redis: RedisSer
 
 
 def child_pids(pid: int) -> list[int]:
-    import psutil
-
     return [child.pid for child in psutil.Process(pid).children(recursive=True)]

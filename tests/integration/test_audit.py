@@ -8,6 +8,14 @@ from typing import Any
 import pytest
 from harness import BATCH, System, event
 
+from daemon.buffer.connection import Connection
+from daemon.buffer.counters import Claim, Counters, Limits
+from daemon.buffer.layout import Layout
+from daemon.cli.options import run
+from daemon.domain.rollup import KINDS, TOTALS
+from daemon.flush.rollup import build
+from daemon.sinks.mongo import MongoSink
+
 
 @pytest.fixture
 def counted(system: System) -> System:
@@ -125,14 +133,6 @@ def test_it_holds_under_traffic(counted: System) -> None:
 
 def claim_and_write_totals_only(system: System) -> None:
     """Leaves a claim in flight of which MongoDB has the totals and nothing else."""
-    from daemon.buffer.connection import Connection
-    from daemon.buffer.counters import Claim, Counters, Limits
-    from daemon.buffer.layout import Layout
-    from daemon.cli.options import run
-    from daemon.domain.rollup import KINDS, TOTALS
-    from daemon.flush.rollup import build
-    from daemon.sinks.mongo import MongoSink
-
     config = system.config()
 
     async def work() -> None:

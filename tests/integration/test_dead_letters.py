@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from harness import System, event, expected_rollups
+from msgspec import msgpack
 
 DAY = dt.date(2026, 2, 19)
 
@@ -53,7 +54,7 @@ def test_totals_that_come_back_from_the_dead_letters_reach_mysql(system: System)
     count(system, event(entity_id="a"))
     spoil(system, "analytics_entity_totals", "jav:movie:a")
     count(system, event(entity_id="a", value=5))
-    (letter,) = letters(system)
+    assert len(letters(system)) == 1
     spoil(system, "analytics_entity_totals", "jav:movie:a", 1)
     assert json.loads(system.tallyd("audit", "--json").stdout)["holds"]
     assert system.tallyd("dead", "retry", "--all").stdout.endswith("1 applied, 0 not.\n")
@@ -131,9 +132,12 @@ def test_a_document_mended_before_a_claim_is_repeated_is_not_counted_twice(syste
 def test_foreign_values_in_redis_go_to_the_dead_letters_and_can_be_dropped(system: System) -> None:
     system.count(event(entity_id="a"))
     for key, field, value in [
-        ("jav:movie:a", "view:yesterday", "3"), ("jav:movie:a", "view:2026-02-19x", "3"), ("nonsense", "view:2026-02-19", "3"),
-        ("jav:movie:b", "view:2026-02-19", "many"), ("jav:movie:b", b"\xff:2026-02-19", "1"),
-    ]:  # fmt: skip
+        ("jav:movie:a", "view:yesterday", "3"),
+        ("jav:movie:a", "view:2026-02-19x", "3"),
+        ("nonsense", "view:2026-02-19", "3"),
+        ("jav:movie:b", "view:2026-02-19", "many"),
+        ("jav:movie:b", b"\xff:2026-02-19", "1"),
+    ]:
         system.redis.hset(f"anl:{{0}}:counters:{key}", field, value)
         system.redis.sadd("anl:{0}:dirty", key)
     system.redis.set("anl:{0}:counters:jav:movie:c", "a string")
@@ -151,6 +155,4 @@ def test_foreign_values_in_redis_go_to_the_dead_letters_and_can_be_dropped(syste
 
 
 def payload(views: int) -> bytes:
-    from msgspec import msgpack
-
     return msgpack.encode(["jav:movie:a", 1, "view:2026-02-19", str(views)])
