@@ -1,0 +1,88 @@
+"""The events every benchmark counts, and calls of `ingest.lua` that carry them, encoded by tallyd's own code."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import hiredis
+import msgspec
+
+from daemon.buffer.counters import Counters, Limits, Request
+from daemon.buffer.scripts import Script
+from daemon.config import Config
+from daemon.domain.event import Event
+from daemon.ingest.decode import Batch, Decoder, build_catalogue
+
+ENTITIES = 5_000
+
+DAY = dt.datetime.now(dt.UTC).date().isoformat()
+"""Today, for the whole run: it names the hash field, and midnight must not change the work."""
+
+
+def on_the_wire(number: int, event_id: str, generation: int = 0) -> dict[str, Any]:
+    """One event, as requests.lua makes it. `generation`: which 5,000 entities."""
+    i = number % ENTITIES
+    return {
+        "event_id": event_id,
+        "domain": "jav",
+        "entity_type": "movie",
+        "entity_id": f"0f8fad5b-d9cb-469f-a{generation:03x}-{i:012x}",
+        "action": "view" if i % 5 else "download",
+        "value": 1,
+        "occurred_at": f"{DAY}T{i % 24:02d}:{i % 60:02d}:{i * 7 % 60:02d}.{i * 13 % 1000:03d}Z",
+    }
+
+
+def unique_id(tag: str, number: int) -> str:
+    """An event id in the form of a UUID. `tag`: 8 hex digits."""
+    return f"{tag}-0000-4000-8000-{number:012x}"
+
+
+def decoder(config: Config) -> Decoder:
+    """tallyd's own. Its clock stands at the end of the day, so that no event lies in the future."""
+    end_s = dt.datetime.fromisoformat(f"{DAY}T23:59:59Z").timestamp()
+    return Decoder(build_catalogue(config), batch_events_max=ENTITIES, clock=lambda: end_s)
+
+
+def admitted(config: Config, count: int, *, generation: int = 0) -> Iterator[Event]:
+    """Events as the decoder hands them on: every id new, over the 5,000 entities in turn."""
+    wire = msgspec.json.encode([on_the_wire(i, "x", generation) for i in range(ENTITIES)])
+    models = decoder(config).batch(wire)
+    assert isinstance(models, Batch)
+    assert not models.rejected
+    tag = secrets.token_hex(4)
+    for number in range(count):
+        model = models.events[number % ENTITIES]
+        yield Event(unique_id(tag, number), model.entity, model.effect)
+
+
+def calls(config: Config, events: Iterable[Event], events_per_call: int) -> list[bytes]:
+    """Calls of `ingest.lua` ready to be written to a socket: what `Counters` sends for these events."""
+    recorder = _Recorder()
+    limits = Limits(0, config.dedupe.window_s, config.dedupe.events_per_window)
+    counters = Counters(recorder, 0, limits)  # type: ignore[arg-type]  # has the one method that is called
+
+    async def record() -> None:
+        left = iter(events)
+        while taken := list(islice(left, events_per_call)):
+            await counters.ingest([Request("", taken)])
+
+    asyncio.run(record())
+    return recorder.packed
+
+
+class _Recorder:
+    """Stands in the connection's place and keeps what would be sent."""
+
+    def __init__(self) -> None:
+        self.packed: list[bytes] = []
+
+    async def run(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> list[int]:
+        command: Any = ("EVALSHA", script.sha, len(names), *names, *args)
+        self.packed.append(hiredis.pack_command(command))
+        return []

@@ -1,0 +1,111 @@
+"""What a measurement is: values of ours and of the peer taken in turn, their ratio round by round, and the bar."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from statistics import median
+from typing import Literal, NamedTuple
+
+from msgspec import Struct
+
+from bench.machine import Others
+
+
+class Bar(Struct, frozen=True):
+    """A bound that a row has to keep: on the ratio to the peer, or on the value itself."""
+
+    on: Literal["ratio", "value"]
+    sense: Literal["at least", "at most"]
+    limit: float
+
+    def held(self, row: Row, tolerance: float) -> bool:
+        """`tolerance`: the part of a lower bound that is enough; 1 is all of it."""
+        found = row.ratio if self.on == "ratio" else median(row.ours)
+        return found >= self.limit * tolerance if self.sense == "at least" else found <= self.limit
+
+    def text(self, unit: str) -> str:
+        sign = "≥" if self.sense == "at least" else "≤"
+        return f"ratio {sign} {self.limit:g}" if self.on == "ratio" else f"{sign} {self.limit:,.0f} {unit}"
+
+
+class Row(Struct, frozen=True, kw_only=True):
+    """One line of the table. `ours` and `peer` hold a value a round; equal places were measured next to each other."""
+
+    name: str
+    what: str
+    unit: str
+    ours: list[float]
+    peer: list[float] = []
+    peer_name: str = ""
+    bars: tuple[Bar, ...] = ()
+    """The row is good if one of them is held. None: the row only informs."""
+    others: float = 0.0
+    """The largest share of the cores that other processes had during a round."""
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """Ours over the peer's: the median of the rounds' ratios, so that a slow minute of the machine cancels out."""
+        return median(a / b for a, b in zip(self.ours, self.peer, strict=True)) if self.peer else 0.0
+
+    @property
+    def value(self) -> float:
+        """Ours: the median."""
+        return median(self.ours)
+
+    @property
+    def bar_text(self) -> str:
+        return " or ".join(bar.text(self.unit) for bar in self.bars)
+
+    def good(self, *, ratios_only: bool = False, tolerance: float = 1.0) -> bool:
+        """`ratios_only`: leave out lower bounds on values, which another machine cannot be expected to reach."""
+        bars = [bar for bar in self.bars if not (ratios_only and bar.on == "value" and bar.sense == "at least")]
+        return not bars or any(bar.held(self, tolerance) for bar in bars)
+
+
+QUIET_SHARE = 0.1
+"""Rounds in which others used more of the cores than this are measured again."""
+AGAIN_MAX = 2
+"""At most so many more rounds for each one wanted. They take long, and a machine may never be quiet."""
+
+
+class Rounds(NamedTuple):
+    """What was measured."""
+
+    ours: list[float]
+    peer: list[float]
+    others: float
+    """The largest share of the cores that other processes had during a round."""
+
+
+def in_turn(rounds: int, ours: Callable[[int], float], peer: Callable[[int], float], warm_up: int = 1) -> Rounds:
+    """Measures both, ours first, in turn, after `warm_up` rounds that don't count. Each is told the round's number.
+
+    Which rounds are kept depends on how quiet the machine was during them and never on what they found.
+    """
+    measured: list[tuple[float, float, float]] = []
+    watch = Others()
+    for number in range(warm_up + rounds * (1 + AGAIN_MAX)):
+        watch.share()
+        pair = ours(number), peer(number)
+        if number < warm_up:
+            continue
+        measured.append((watch.share(), *pair))
+        if sum(share <= QUIET_SHARE for share, *_ in measured) == rounds:
+            break
+    kept = sorted(measured)[:rounds]
+    return Rounds([a for _, a, _ in kept], [b for *_, b in kept], kept[-1][0])
+
+
+def spread(values: Iterable[float]) -> str:
+    """Median and range, for people."""
+    ordered = sorted(values)
+    if not ordered:
+        return ""
+    text = _number(median(ordered))
+    return text if len(ordered) == 1 else f"{text}  ({_number(ordered[0])} … {_number(ordered[-1])})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"

@@ -1,0 +1,52 @@
+"""The parts of the hot paths that need no server, with pytest-benchmark: `test_parts.py` in a process of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from bench.ground import ROOT, GroundError
+from bench.measure import Row
+
+TESTS = Path(__file__).with_name("test_parts.py")
+
+
+class _Stats(msgspec.Struct):
+    data: list[float]
+
+
+class _Benchmark(msgspec.Struct):
+    name: str
+    extra_info: dict[str, str | int]
+    stats: _Stats
+
+
+class _Report(msgspec.Struct):
+    benchmarks: list[_Benchmark]
+
+
+def measure() -> list[Row]:
+    """One row a part, in microseconds for one of what it handles."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "parts.json"
+        command = [
+            *(sys.executable, "-m", "pytest", "--quiet", "--no-header", "-p", "no:cacheprovider", "-o", "addopts="),
+            *("--benchmark-only", f"--benchmark-json={report}", "--benchmark-save-data", str(TESTS)),
+        ]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise GroundError(f"The benchmarks of the parts failed:\n{done.stdout}{done.stderr}")
+        found = msgspec.json.decode(report.read_bytes(), type=_Report)
+    return [
+        Row(
+            name=each.name.removeprefix("test_"),
+            what=str(each.extra_info["what"]),
+            unit="µs",
+            ours=[seconds * 1e6 / int(each.extra_info["items"]) for seconds in each.stats.data],
+        )
+        for each in found.benchmarks
+    ]

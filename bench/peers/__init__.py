@@ -1,0 +1,1 @@
+"""What tallyd is measured against."""

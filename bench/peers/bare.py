@@ -1,0 +1,69 @@
+"""The bare peer: a Granian ASGI application that reads the body, answers 202, and does nothing else.
+
+Same server settings as `tallyd ingest`, same answer, byte for byte. It stops reading once it has Content-Length bytes,
+as tallyd does: the plain loop until `more_body` is false would make it slower, and the ratio better than it is.
+
+    python -m bench.peers.bare PORT
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from granian import Granian
+from granian.constants import HTTPModes, Interfaces, Loops
+from granian.http import HTTP1Settings
+
+START = {
+    "type": "http.response.start",
+    "status": 202,
+    "headers": [(b"content-type", b"application/json"), (b"content-length", b"21")],
+}
+BODY = {"type": "http.response.body", "body": b'{"status":"accepted"}', "more_body": False}
+HEALTH_START = {**START, "status": 200, "headers": [(b"content-type", b"application/json")]}
+HEALTH_BODY = {**BODY, "body": b'{"run_id":"%s"}' % os.environ.get("TALLYD_RUN_ID", "").encode()}
+
+
+async def app(
+    scope: dict[str, Any],
+    receive: Callable[[], Awaitable[dict[str, Any]]],
+    send: Callable[[dict[str, Any]], Awaitable[None]],
+) -> None:
+    """The application."""
+    if scope["method"] != "POST":
+        await send(HEALTH_START)
+        await send(HEALTH_BODY)
+        return
+    length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), -1)
+    message = await receive()
+    body = message.get("body", b"")
+    while message.get("more_body") and len(body) != length:
+        message = await receive()
+        body += message.get("body", b"")
+    await send(START)
+    await send(BODY)
+
+
+def main(port: int) -> None:
+    """Serves until SIGTERM."""
+    Granian(
+        "bench.peers.bare:app",
+        interface=Interfaces.ASGINL,
+        address="127.0.0.1",
+        port=port,
+        workers=1,
+        loop=Loops.uvloop,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(max_buffer_size=16_384),
+        websockets=False,
+        backlog=4_096,
+        backpressure=65_536,
+        log_access=False,
+    ).serve()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
