@@ -1,0 +1,32 @@
+"""One ingest daemon for all tests of a module: starting one takes longer than most tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from harness import Ingest, System
+
+from daemon.stack.stack import StackInfo
+
+
+@pytest.fixture(scope="module")
+def shared_system(stack: StackInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Stores that every test of the module shares."""
+    system = System(stack, tmp_path_factory.mktemp("shared"))
+    yield system
+    system.close()
+
+
+@pytest.fixture(scope="module")
+def shared_ingest(shared_system: System, request: pytest.FixtureRequest) -> Iterator[Ingest]:
+    """A daemon with what the module's `CONFIG` says (keys as TALLYD_… without the prefix)."""
+    with shared_system.ingest(**getattr(request.module, "CONFIG", {})) as ingest:
+        yield ingest
+
+
+@pytest.fixture
+def ingest(shared_ingest: Ingest, shared_system: System) -> Ingest:
+    """The module's daemon, with an empty Redis behind it."""
+    shared_system.redis.flushall()
+    return shared_ingest

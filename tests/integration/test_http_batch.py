@@ -1,0 +1,254 @@
+"""The batch path over real sockets: arrays, envelopes and lines, with good and bad events mixed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from harness import BATCH, Ingest, System, event
+from wire import Wire, chunked, head, request
+
+BYTES_MAX = 1_048_576
+EVENTS_MAX = 2_000
+NDJSON = ["application/x-ndjson", "application/ndjson", "application/jsonl", "Application/X-NDJSON; charset=utf-8"]
+CONFIG: dict[str, str] = {}
+
+
+def accepted(counted: int, duplicates: int = 0, rejected: list[tuple[int, set[str]]] | None = None) -> dict[str, Any]:
+    return {"status": "accepted", "accepted": counted, "duplicates": duplicates, "rejected": rejected or []}
+
+
+def outcome(answer: httpx.Response) -> dict[str, Any]:
+    """A 202's body, of each rejection the index and the wrong fields."""
+    assert answer.status_code == 202, answer.text
+    body = answer.json()
+    for each in body["rejected"]:
+        assert set(each) == {"index", "errors"}
+        assert all(isinstance(text, str) and text for texts in each["errors"].values() for text in texts)
+    return {**body, "rejected": [(each["index"], set(each["errors"])) for each in body["rejected"]]}
+
+
+def lines(*items: Any, end: str = "\n") -> bytes:
+    return end.join(json.dumps(item) for item in items).encode()
+
+
+def post_lines(ingest: Ingest, body: bytes, kind: str = NDJSON[0]) -> httpx.Response:
+    return ingest.post(body, BATCH, headers={"content-type": kind})
+
+
+def counted(system: System) -> int:
+    return system.ledger().get("accepted:view", 0)
+
+
+# Shapes -----------------------------------------------------------------------------------------------------------
+
+
+def test_an_array_is_counted(ingest: Ingest, shared_system: System) -> None:
+    assert outcome(ingest.post([event(value=2), event(value=3)], BATCH)) == accepted(2)
+    assert counted(shared_system) == 5
+
+
+def test_an_envelope_is_counted(ingest: Ingest, shared_system: System) -> None:
+    assert outcome(ingest.post({"events": [event(), event()], "sent_by": "x", "user_id": 1}, BATCH)) == accepted(2)
+    assert counted(shared_system) == 2
+
+
+@pytest.mark.parametrize("kind", NDJSON)
+def test_lines_are_counted(ingest: Ingest, shared_system: System, kind: str) -> None:
+    assert outcome(post_lines(ingest, lines(event(), event(), event()), kind)) == accepted(3)
+    assert counted(shared_system) == 3
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n", "\r\n\r\n", "\n \t \n", " \n"])
+def test_lines_may_end_as_they_like(ingest: Ingest, end: str) -> None:
+    for whole in (
+        lines(event(), event(), end=end),
+        lines(event(), event(), "", end=end)[:-2],
+        b"\n\r\n" + lines(event(), event()),
+    ):
+        assert outcome(post_lines(ingest, whole)) == accepted(2)
+
+
+@pytest.mark.parametrize("kind", ["application/json", "text/plain", "application/json; charset=utf-8"])
+def test_the_content_types_of_the_single_path_are_taken(ingest: Ingest, kind: str) -> None:
+    body = json.dumps([event()]).encode()
+    assert outcome(ingest.post(body, BATCH, headers={"content-type": kind})) == accepted(1)
+
+
+def test_no_content_type_is_taken_for_json(ingest: Ingest) -> None:
+    body = json.dumps([event()]).encode()
+    with Wire(ingest.url) as wire:
+        wire.send(head(BATCH, content_length=len(body)) + body)
+        assert wire.answer().json() == accepted(1)
+
+
+@pytest.mark.parametrize("kind", ["text/html", "application/xml", "text/csv", "application/x-ndjson2"])
+def test_other_content_types_are_refused(ingest: Ingest, kind: str) -> None:
+    answer = ingest.post(b"[]", BATCH, headers={"content-type": kind})
+    assert answer.status_code == 415
+    assert "ndjson" in answer.json()["message"]
+
+
+def test_a_batch_may_arrive_in_chunks(ingest: Ingest) -> None:
+    body = json.dumps([event() for _ in range(50)]).encode()
+    parts = [body[at : at + 999] for at in range(0, len(body), 999)]
+    with Wire(ingest.url) as wire:
+        wire.send(head(BATCH, content_type="application/json", transfer_encoding="chunked") + chunked(*parts))
+        assert wire.answer().json() == accepted(50)
+
+
+# Good and bad, duplicates -----------------------------------------------------------------------------------------
+
+BAD: list[tuple[Any, set[str]]] = [
+    ({}, {"event_id", "domain", "entity_type", "entity_id", "action", "occurred_at"}),
+    (event(value=0), {"value"}),
+    (event(value=1e300), {"value"}),
+    (event(event_id="", occurred_at="now"), {"event_id", "occurred_at"}),
+    (event(entity_id="a\x00b"), {"entity_id"}),
+    (5, {"event"}),
+    ("text", {"event"}),
+    (None, {"event"}),
+    ([event()], {"event"}),
+]
+
+
+@pytest.mark.parametrize("shape", ["array", "envelope", "lines"])
+def test_good_events_count_although_others_are_bad(ingest: Ingest, shared_system: System, shape: str) -> None:
+    items: list[Any] = [event()]
+    rejected = []
+    for bad, fields in BAD:
+        rejected.append((len(items), fields))
+        items += [bad, event()]
+    if shape == "lines":
+        answer = post_lines(ingest, lines(*items))
+    else:
+        answer = ingest.post(items if shape == "array" else {"events": items}, BATCH)
+    assert outcome(answer) == accepted(len(BAD) + 1, 0, rejected)
+    assert counted(shared_system) == len(BAD) + 1
+
+
+@pytest.mark.parametrize(
+    "broken", [b"{", b"nope", b"\xff", b'{"event_id": "\xff"}', b"[" * 5_000, lines(event())[:-1], b"\x00"]
+)
+def test_a_line_that_is_not_json_is_rejected_alone(ingest: Ingest, shared_system: System, broken: bytes) -> None:
+    body = b"\n".join([lines(event()), b"", broken, lines(event()), lines(event(value=0))])
+    found = outcome(post_lines(ingest, body))
+    assert found == accepted(2, 0, [(1, {"event"}), (3, {"value"})]), "blank lines have no number"
+    assert counted(shared_system) == 2
+
+
+def test_a_line_with_broken_text_in_an_ignored_field_is_rejected_alone(ingest: Ingest) -> None:
+    """Whether another line is bad decides nothing about this one."""
+    odd = lines(event())[:-1] + b', "note": "\xff"}'
+    assert outcome(post_lines(ingest, b"\n".join([lines(event()), odd]))) == accepted(1, 0, [(1, {"event"})])
+    assert outcome(post_lines(ingest, b"\n".join([lines({}), odd, lines(event())])))["accepted"] == 1
+
+
+def test_duplicates_are_told(ingest: Ingest, shared_system: System) -> None:
+    first, second = event(), event()
+    assert outcome(ingest.post([first, second, first], BATCH)) == accepted(2, 1)
+    assert outcome(ingest.post([first, event(), second, {}], BATCH))["duplicates"] == 2
+    assert outcome(ingest.post([first, second], BATCH)) == accepted(0, 2)
+    assert shared_system.ledger() == {"accepted:view": 3, "duplicate:view": 5}
+
+
+def test_an_id_sent_alone_is_recognised_in_a_batch(ingest: Ingest) -> None:
+    same = event()
+    assert ingest.post(same).status_code == 202
+    assert outcome(ingest.post([same], BATCH)) == accepted(0, 1)
+
+
+@pytest.mark.parametrize("shape", ["array", "lines"])
+def test_a_batch_without_a_good_event_is_wrong(ingest: Ingest, shared_system: System, shape: str) -> None:
+    items = [bad for bad, _ in BAD]
+    answer = ingest.post(items, BATCH) if shape == "array" else post_lines(ingest, lines(*items))
+    assert answer.status_code == 422
+    body = answer.json()
+    assert [(each["index"], set(each["errors"])) for each in body["rejected"]] == [
+        (index, fields) for index, (_, fields) in enumerate(BAD)
+    ]
+    named = {f"events.{index}.{field}" for index, (_, fields) in enumerate(BAD) for field in fields}
+    assert set(body["errors"]) == named
+    first = next(iter(body["errors"].values()))[0]
+    assert body["message"] == f"{first} (and {len(named) - 1} more errors)"
+    assert shared_system.redis.dbsize() == 0
+
+
+# Sizes ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_largest_batch_is_counted(ingest: Ingest, shared_system: System) -> None:
+    items = [event(event_id=f"e{n}", entity_id=f"m{n % 100}") for n in range(EVENTS_MAX)]
+    assert outcome(ingest.post(items, BATCH)) == accepted(EVENTS_MAX)
+    assert outcome(post_lines(ingest, lines(*items))) == accepted(0, EVENTS_MAX)
+    assert counted(shared_system) == EVENTS_MAX
+
+
+@pytest.mark.parametrize("bad", [0, 1, EVENTS_MAX + 1])
+def test_a_larger_batch_is_wrong_as_a_whole(ingest: Ingest, shared_system: System, bad: int) -> None:
+    items: list[Any] = [event(event_id=f"e{n}") for n in range(EVENTS_MAX + 1)]
+    items[:bad] = [{}] * bad
+    for answer in (ingest.post(items, BATCH), ingest.post({"events": items}, BATCH), post_lines(ingest, lines(*items))):
+        assert answer.status_code == 422
+        assert set(answer.json()["errors"]) == {"events"}
+        assert "2000" in answer.json()["message"]
+    assert shared_system.redis.dbsize() == 0
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b" [ ] ", b"{}", b'{"events": []}', b'{"events": null}', b'{"events": {}}', b'{"events": 5}',
+             b'{"event": []}', b"null", b"5", b'"x"', b"1e400"]
+)  # fmt: skip
+def test_a_body_without_a_list_of_events_is_wrong(ingest: Ingest, body: bytes) -> None:
+    answer = ingest.post(body, BATCH)
+    assert answer.status_code == 422
+    assert set(answer.json()["errors"]) == {"events"}
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b" \r\n \n"])
+def test_no_lines_are_no_batch(ingest: Ingest, body: bytes) -> None:
+    answer = post_lines(ingest, body)
+    assert answer.status_code == 422
+    assert set(answer.json()["errors"]) == {"events"}
+
+
+def test_one_event_is_no_batch(ingest: Ingest) -> None:
+    answer = ingest.post(event(), BATCH)
+    assert answer.status_code == 422
+    assert set(answer.json()["errors"]) == {"events"}
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b" ", b"[", b"[1,]", b"[]x", b"\xff", b'["\xff"]', b"[" * 5_000, b'{"events": [}',
+             lines(event(), event())]
+)  # fmt: skip
+def test_what_is_not_json_is_refused(ingest: Ingest, shared_system: System, body: bytes) -> None:
+    answer = ingest.post(body, BATCH)
+    assert answer.status_code == 400
+    assert set(answer.json()) == {"message"}
+    assert shared_system.redis.dbsize() == 0
+
+
+def test_a_batch_of_the_largest_size_is_taken_and_a_larger_one_refused(ingest: Ingest) -> None:
+    body = json.dumps([event()]).encode()
+    for size, status in ((BYTES_MAX, 202), (BYTES_MAX + 1, 413), (5_000_000, 413)):
+        for way in ("length", "chunks"):
+            padded = body + b" " * (size - len(body))
+            with Wire(ingest.url) as wire:
+                try:
+                    if way == "length":
+                        wire.send(request(padded, BATCH))
+                    else:
+                        wire.send(head(BATCH, content_type="application/json", transfer_encoding="chunked"))
+                        wire.send(chunked(*(padded[at : at + 50_000] for at in range(0, size, 50_000))))
+                except ConnectionError:
+                    pass
+                assert wire.answer().status == status, (size, way)
+            body = json.dumps([event()]).encode()
+
+
+def test_of_a_name_given_twice_the_last_wins(ingest: Ingest) -> None:
+    good = json.dumps([event()])
+    assert outcome(ingest.post(f'{{"events": 5, "events": [], "events": {good}}}'.encode(), BATCH)) == accepted(1)

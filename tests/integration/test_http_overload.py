@@ -1,0 +1,147 @@
+"""Too much at once, and clients that don't finish: what is refused is told so, and nobody else notices."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+from harness import BATCH, EVENTS, Ingest, System, event, wait_until
+from servers import RedisServer, redis_program
+from wire import Answer, Wire, chunked, head, request
+
+IN_FLIGHT_MAX = 4
+CONFIG = {
+    "HTTP__REQUESTS_IN_FLIGHT_MAX": str(IN_FLIGHT_MAX),
+    "HTTP__BODY_TIMEOUT_MS": "5000",
+    "INGEST__RETRY_AFTER_S": "7",
+}
+GOOD = json.dumps(event(entity_id="m")).encode()
+UNAVAILABLE = {"message": "Events cannot be taken at the moment. Send them again, with the same ids."}
+
+
+def assert_unavailable(answer: Answer | httpx.Response, retry_after_s: int) -> None:
+    status = answer.status if isinstance(answer, Answer) else answer.status_code
+    assert status == 503
+    assert answer.headers["retry-after"] == str(retry_after_s)
+    assert answer.json() == UNAVAILABLE
+
+
+# Half-sent bodies -------------------------------------------------------------------------------------------------
+
+
+def test_a_body_that_does_not_arrive_is_given_up(ingest: Ingest, shared_system: System) -> None:
+    start, chunks = (
+        head(content_type="application/json", **framing)
+        for framing in ({"content_length": len(GOOD)}, {"transfer_encoding": "chunked"})
+    )
+    half_sent = [start, start + GOOD[:-1], chunks, chunks + chunked(GOOD, end=False)]
+    assert len(half_sent) == IN_FLIGHT_MAX
+    with ExitStack() as stack:
+        wires = [stack.enter_context(Wire(ingest.url)) for _ in half_sent]
+        for wire, sent in zip(wires, half_sent, strict=True):
+            wire.send(sent)
+        for wire in wires:
+            answer = wire.answer()
+            assert answer.status == 408
+            assert set(answer.json()) == {"message"}
+            assert answer.headers["connection"] == "close"
+            assert wire.rest() == b""
+    assert shared_system.redis.dbsize() == 0
+
+
+def test_half_sent_bodies_hold_nobody_else_up(ingest: Ingest) -> None:
+    with ExitStack() as stack:
+        for _ in range(IN_FLIGHT_MAX - 1):
+            stack.enter_context(Wire(ingest.url)).send(request(GOOD)[:-5])
+        for _ in range(20):
+            assert ingest.post(event()).status_code == 202
+
+
+def test_clients_that_go_away_in_the_middle_do_no_harm(ingest: Ingest, shared_system: System) -> None:
+    for _ in range(5 * IN_FLIGHT_MAX):
+        with Wire(ingest.url) as wire:
+            wire.send(request(GOOD)[:-5])
+    wait_until(lambda: ingest.post(event(entity_id="other")).status_code == 202, "their places are free again")
+    assert not shared_system.redis.exists("anl:{0}:counters:jav:movie:m")
+
+
+# Requests in flight -----------------------------------------------------------------------------------------------
+
+
+def test_over_the_requests_in_flight_the_answer_is_503(ingest: Ingest) -> None:
+    with ExitStack() as stack:
+        wires = [stack.enter_context(Wire(ingest.url)) for _ in range(2 * IN_FLIGHT_MAX)]
+        for wire in wires:
+            wire.send(request(GOOD)[:-5])
+        wait_until(lambda: sum(wire.is_answered() for wire in wires) == IN_FLIGHT_MAX, "half of them are refused")
+        refused = [wire for wire in wires if wire.is_answered()]
+        held = [wire for wire in wires if wire not in refused]
+        for wire in refused:
+            assert_unavailable(wire.answer(), 7)
+        assert_unavailable(ingest.post(event()), 7)
+        assert_unavailable(ingest.post([event()], BATCH), 7)
+        held[0].send(GOOD[-5:])
+        assert held[0].answer().status == 202
+        assert ingest.post(event()).status_code == 202
+    wait_until(lambda: ingest.post(event()).status_code == 202, "the others have gone")
+
+
+# A full queue -----------------------------------------------------------------------------------------------------
+
+QUEUE_MAX = 6
+
+
+@pytest.fixture
+def slow(system: System, tmp_path: Path) -> Iterator[tuple[Ingest, RedisServer]]:
+    """A daemon with a tiny queue, and a Redis of its own that a test may hold still."""
+    server = RedisServer(redis_program(7, tmp_path), tmp_path)
+    server.start()
+    with system.ingest(
+        REDIS__URL=server.url, REDIS__TIMEOUT_MS="20000", INGEST__QUEUE_EVENTS_MAX=str(QUEUE_MAX),
+        INGEST__CALLS_IN_FLIGHT_MAX="1", HTTP__BATCH_EVENTS_MAX=str(QUEUE_MAX), SPOOL__DIR="",
+    ) as ingest:  # fmt: skip
+        yield ingest, server
+    server.stop()
+
+
+def test_over_the_queue_the_answer_is_503_and_what_waits_is_counted(slow: tuple[Ingest, RedisServer]) -> None:
+    ingest, server = slow
+
+    def post(n: int) -> tuple[int, str, httpx.Response]:
+        sent = event(entity_id=f"m{n}")
+        return n, sent["event_id"], httpx.post(ingest.url + EVENTS, json=sent, timeout=30)
+
+    assert ingest.post(event(entity_id="first")).status_code == 202
+    with server.client() as redis, ThreadPoolExecutor(30) as pool:
+        redis.execute_command("CLIENT PAUSE", 60_000, "WRITE")
+        futures: list[Future[tuple[int, str, httpx.Response]]] = [pool.submit(post, n) for n in range(30)]
+        # Those of the call that Redis doesn't answer, and a full queue behind it.
+        wait_until(lambda: sum(map(_refused, futures)) >= 30 - 2 * QUEUE_MAX, "the others are refused")
+        redis.execute_command("CLIENT UNPAUSE")
+        answers = [future.result() for future in futures]
+    for _, _, answer in answers:
+        if answer.status_code != 202:
+            assert_unavailable(answer, 1)
+    taken = {f"m{n}" for n, _, answer in answers if answer.status_code == 202}
+    assert QUEUE_MAX <= len(taken) <= 2 * QUEUE_MAX
+    prefix = "anl:{0}:counters:jav:movie:"
+    with server.client() as redis:
+        counted = {key.decode().removeprefix(prefix): redis.hvals(key) for key in redis.scan_iter(f"{prefix}*")}
+    assert counted == {"first": [b"1"]} | {movie: [b"1"] for movie in taken}
+    assert Counter(answer.status_code for _, _, answer in answers).keys() == {202, 503}
+
+
+def _refused(future: Future[tuple[int, str, httpx.Response]]) -> bool:
+    return future.done() and future.result()[2].status_code == 503
+
+
+def test_the_largest_batch_fits_into_an_empty_queue(slow: tuple[Ingest, RedisServer]) -> None:
+    ingest, _ = slow
+    assert ingest.post([event() for _ in range(QUEUE_MAX)], BATCH).json()["accepted"] == QUEUE_MAX
+    assert ingest.post([event() for _ in range(QUEUE_MAX + 1)], BATCH).status_code == 422

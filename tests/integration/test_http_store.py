@@ -1,0 +1,240 @@
+"""The daemon and a Redis of its own that goes away, hangs, fills up or is exchanged; signals; scripts forgotten.
+
+Without a spool here, so that an event Redis does not take is a 503.
+"""
+
+from __future__ import annotations
+
+import secrets
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from harness import BATCH, EVENTS, Ingest, System, event, wait_until
+from servers import RedisServer, redis_program
+
+from daemon.stack.stack import StackInfo
+
+UNAVAILABLE = {"message": "Events cannot be taken at the moment. Send them again, with the same ids."}
+PREFIX = "anl:{0}:counters:jav:movie:"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    folder: Path = tmp_path_factory.mktemp("redis")
+    started = RedisServer(redis_program(7, folder), folder)
+    started.start()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def private(server: RedisServer, stack: StackInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    system = System(stack, tmp_path_factory.mktemp("private"))
+    system.env |= {
+        "TALLYD_REDIS__URL": server.url, "TALLYD_REDIS__TIMEOUT_MS": "1000", "TALLYD_SPOOL__DIR": "",
+        "TALLYD_INGEST__RETRY_AFTER_S": "3",
+    }  # fmt: skip
+    yield system
+    system.close()
+
+
+@pytest.fixture(scope="module")
+def daemon(private: System) -> Iterator[Ingest]:
+    with private.ingest() as ingest:
+        yield ingest
+
+
+@pytest.fixture
+def ingest(daemon: Ingest, server: RedisServer) -> Ingest:
+    """The module's daemon, in order, with an empty Redis behind it."""
+    with server.client() as redis:
+        redis.flushall()
+    wait_until(lambda: daemon.client.get("/readyz").status_code == 200, "the daemon is ready")
+    return daemon
+
+
+def counted(server: RedisServer) -> dict[str, int]:
+    """Movie → views."""
+    with server.client() as redis:
+        keys = list(redis.scan_iter(f"{PREFIX}*", count=1_000))
+        return {key.decode().removeprefix(PREFIX): sum(map(int, redis.hvals(key))) for key in keys}
+
+
+def assert_unavailable(answer: httpx.Response) -> None:
+    """503, when to come back, and nothing of what a store said."""
+    assert answer.status_code == 503
+    assert answer.headers["retry-after"] == "3"
+    assert answer.json() == UNAVAILABLE
+
+
+# Redis away, hanging, full ----------------------------------------------------------------------------------------
+
+
+def test_without_redis_events_are_refused_until_it_is_back(ingest: Ingest, server: RedisServer) -> None:
+    sent = event(entity_id="m")
+    server.stop()
+    try:
+        for _ in range(3):
+            assert_unavailable(ingest.post(sent))
+            assert_unavailable(ingest.post([sent], BATCH))
+        assert ingest.post({}).status_code == 422, "what is wrong is wrong without Redis, too"
+        assert ingest.client.get("/healthz").status_code == 200
+        assert ingest.client.get("/readyz").status_code == 503
+    finally:
+        server.start()
+    wait_until(lambda: ingest.post(sent).status_code == 202, "events are taken again")
+    assert ingest.post(sent).status_code == 202
+    assert counted(server) == {"m": 1}
+
+
+def test_a_daemon_starts_without_redis_and_counts_when_it_comes(private: System, server: RedisServer) -> None:
+    server.stop()
+    try:
+        with private.ingest() as ingest:
+            assert_unavailable(ingest.post(event(entity_id="m")))
+            server.start()
+            wait_until(lambda: ingest.post(event(entity_id="m")).status_code == 202, "events are taken")
+    finally:
+        server.start()
+
+
+def test_a_redis_that_hangs_is_not_waited_for(ingest: Ingest, server: RedisServer) -> None:
+    sent = [event(entity_id=f"m{n}") for n in range(10)]
+    with ThreadPoolExecutor(10) as pool:
+        server.signal(signal.SIGSTOP)
+        try:
+            answers = list(pool.map(lambda each: httpx.post(ingest.url + EVENTS, json=each, timeout=30), sent))
+        finally:
+            server.signal(signal.SIGCONT)
+    for answer in answers:
+        assert_unavailable(answer)
+    wait_until(lambda: {ingest.post(each).status_code for each in sent} == {202}, "events are taken again")
+    assert counted(server) == {f"m{n}": 1 for n in range(10)}, "whether or not the first call was carried out"
+
+
+def test_out_of_memory_nothing_is_taken_and_nothing_told(ingest: Ingest, server: RedisServer) -> None:
+    ingest.post(event(entity_id="before"))
+    with server.client() as redis:
+        redis.config_set("maxmemory", 1)
+        try:
+            for _ in range(3):
+                assert_unavailable(ingest.post(event(entity_id="late")))
+        finally:
+            redis.config_set("maxmemory", 0)
+    assert ingest.post(event(entity_id="after")).status_code == 202
+    assert counted(server) == {"before": 1, "after": 1}
+
+
+def test_a_redis_that_lost_its_memory_is_counted_on(ingest: Ingest, server: RedisServer) -> None:
+    ingest.post(event(entity_id="a"))
+    server.stop()
+    server.start()
+    wait_until(lambda: ingest.post(event(entity_id="b")).status_code == 202, "events are taken again")
+    assert counted(server) == {"b": 1}
+    with server.client() as redis:
+        assert redis.hget("anl:layout", "shards") == b"1"
+
+
+def test_a_redis_exchanged_for_one_laid_out_differently_is_not_touched(ingest: Ingest, server: RedisServer) -> None:
+    ingest.post(event())
+    server.stop()
+    server.start()
+    with server.client() as redis:
+        redis.hset("anl:layout", mapping={"format": "1", "shards": "16", "dedupe_window_s": "172800", "epoch": "1"})
+        wait_until(lambda: "differently" in ingest.client.get("/readyz").text, "the daemon has noticed")
+        before = redis.keys()
+        for _ in range(3):
+            assert_unavailable(ingest.post(event()))
+        assert redis.keys() == before == [b"anl:layout"]
+        redis.delete("anl:layout")
+    wait_until(lambda: ingest.post(event()).status_code == 202, "events are taken again")
+
+
+# Scripts and signals under load -----------------------------------------------------------------------------------
+
+
+class Load:
+    """Clients that post single events, each of a movie of its own, until told to stop."""
+
+    def __init__(self, url: str, clients: int) -> None:
+        self._url = url
+        self._stopping = threading.Event()
+        self._pool = ThreadPoolExecutor(clients)
+        self.acked: set[str] = set()
+        self.other: list[str] = []
+        """What became of the events that were not acked."""
+        self.unknown: set[str] = set()
+        self._work = [self._pool.submit(self._send) for _ in range(clients)]
+
+    def _send(self) -> None:
+        with httpx.Client(base_url=self._url, timeout=20) as client:
+            while not self._stopping.is_set():
+                movie = secrets.token_hex(8)
+                try:
+                    answer = client.post(EVENTS, json=event(entity_id=movie))
+                except httpx.HTTPError as error:
+                    self.unknown.add(movie)
+                    self.other.append(type(error).__name__)
+                    if isinstance(error, httpx.ConnectError):
+                        return
+                    continue
+                if answer.status_code == 202:
+                    self.acked.add(movie)
+                else:
+                    self.other.append(str(answer.status_code))
+
+    def stop(self) -> None:
+        self._stopping.set()
+        for each in self._work:
+            each.result()
+        self._pool.shutdown()
+
+
+def test_scripts_forgotten_under_load_fail_no_request(ingest: Ingest, server: RedisServer) -> None:
+    load = Load(ingest.url, 8)
+    with server.client() as redis:
+        for goal in range(50, 1_000, 50):
+            wait_until(lambda goal=goal: len(load.acked) >= goal, "events are counted")  # type: ignore[misc]
+            redis.script_flush()
+    load.stop()
+    assert load.other == []
+    assert counted(server) == dict.fromkeys(load.acked, 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_answered_202_before_sigterm_is_counted(private: System, server: RedisServer, workers: int) -> None:
+    with server.client() as redis:
+        redis.flushall()
+    with private.ingest(HTTP__WORKERS=str(workers)) as ingest:
+        load = Load(ingest.url, 8)
+        wait_until(lambda: len(load.acked) >= 300, "there is load")
+        process = ingest.executor.process
+        assert process is not None
+        process.terminate()
+        assert process.wait(30) == 0
+        load.stop()
+    found = counted(server)
+    assert load.acked <= found.keys()
+    assert found.keys() <= load.acked | load.unknown
+    assert set(found.values()) == {1}
+
+
+# The rollback switch ----------------------------------------------------------------------------------------------
+
+
+def test_switched_off_everything_is_accepted_and_nothing_stored(private: System, server: RedisServer) -> None:
+    with server.client() as redis:
+        redis.flushall()
+        with private.ingest(ENABLED="false", RATE_LIMIT__PER_MINUTE="2") as ingest:
+            for body in (event(), {}, b"{"):
+                answer = ingest.post(body)
+                assert (answer.status_code, answer.json()) == (202, {"status": "accepted"})
+            answer = ingest.post([event(), event()], BATCH)
+            assert answer.json() == {"status": "accepted", "accepted": 0, "duplicates": 0, "rejected": []}
+            assert ingest.client.get("/healthz").status_code == 200
+        assert set(redis.keys()) <= {b"anl:layout"}

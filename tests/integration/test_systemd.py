@@ -1,0 +1,206 @@
+"""The daemons under systemd: what they tell it, the socket they take from it, and the units that start them.
+
+systemd itself need not run: the notify socket is a real one, of the test's.
+"""
+
+from __future__ import annotations
+
+import configparser
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from daemons import Daemon, Notifications, notifications, run_id_at
+from harness import ROOT, TALLYD, System, wait_until
+from load import Load
+from proxy import Gate
+from servers import RedisServer, redis_program
+
+from daemon.config import Config
+from daemon.ingest.listener import LINGER_S
+from daemon.ingest.server import SILENCE_S_MAX
+from daemon.stack import process
+
+UNITS = ROOT / "ops" / "systemd"
+WATCHDOG_US = 600_000
+INTERVAL_S = WATCHDOG_US / 1e6 / 2
+SILENCE_INTERVALS = 6
+ROOM_S = 5
+"""What a busy machine may add to the time a stop takes."""
+
+
+@contextmanager
+def told(*, abstract: bool = False) -> Iterator[tuple[Notifications, dict[str, str]]]:
+    """The notify socket, and the environment that names it."""
+    with notifications(abstract=abstract) as systemd:
+        yield systemd, {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": str(WATCHDOG_US)}
+
+
+def assert_falls_silent(systemd: Notifications) -> None:
+    def silent() -> bool:
+        systemd.new()
+        time.sleep(SILENCE_INTERVALS * INTERVAL_S)
+        return not any("WATCHDOG" in message for message in systemd.new())
+
+    wait_until(silent, "the watchdog is no longer fed")
+
+
+# What they tell it ------------------------------------------------------------------------------------------------
+
+
+def test_ingest_tells_systemd_how_it_is(system: System) -> None:
+    url = f"http://127.0.0.1:{process.free_port()}"
+    file = system.scratch / "tallyd.toml"
+    file.write_text("")
+    with told() as (systemd, env):
+        arguments = ("ingest", "--port", url.rpartition(":")[2], "--workers", "2")
+        with Daemon(system, *arguments, CONFIG=str(file), **env) as daemon:
+            ready = systemd.wait_for("READY")
+            assert run_id_at(url) == daemon.run_id, "it is ready when it says so"
+            assert "2 workers" in ready["STATUS"]
+            systemd.wait_for("WATCHDOG", times=3)
+
+            frozen = daemon.workers()[1]
+            frozen.suspend()
+            assert_falls_silent(systemd)
+            frozen.resume()
+            systemd.wait_for("WATCHDOG", times=2)
+
+            for text, status in (("enabled = false", "2 workers"), ("enabled = maybe", "the old one stays")):
+                file.write_text(text)
+                before_us = time.monotonic_ns() // 1000
+                daemon.send(signal.SIGHUP)
+                assert int(systemd.wait_for("RELOADING")["MONOTONIC_USEC"]) >= before_us
+                assert status in systemd.wait_for("READY")["STATUS"]
+            systemd.wait_for("WATCHDOG", times=2)
+
+            assert not any("STOPPING" in message for message in systemd.messages)
+            assert daemon.end() == 0
+            systemd.wait_for("STOPPING")
+
+
+def test_flush_tells_systemd_how_it_is(system: System) -> None:
+    server = RedisServer(redis_program(7, system.scratch), system.scratch)
+    server.start()
+    with (
+        Gate(system.env["TALLYD_MONGO__URL"], b"createIndexes").running() as gate,
+        told(abstract=True) as (systemd, env),
+        Daemon(
+            system, "flush", MONGO__URL=gate.url(), REDIS__URL=server.url, FLUSH__INTERVAL_S="0.1",
+            FLUSH__RETRY_MAX_MS="500", **env,
+        ) as daemon,
+    ):  # fmt: skip
+        assert gate.tripped.wait(20)
+        time.sleep(2 * INTERVAL_S)
+        assert not any("READY" in message for message in systemd.new()), "MongoDB has not answered yet"
+        gate.release()
+        assert "Flushing every 0.1 s" in systemd.wait_for("READY")["STATUS"]
+        systemd.wait_for("WATCHDOG", times=3)
+
+        server.stop()
+        systemd.wait_for("STATUS", "cannot be reached")
+        systemd.wait_for("WATCHDOG", times=3)
+        server.start()
+        systemd.wait_for("STATUS", "Flushing every")
+
+        daemon.send(signal.SIGSTOP)
+        assert_falls_silent(systemd)
+        daemon.send(signal.SIGCONT)
+        systemd.wait_for("WATCHDOG", times=2)
+
+        daemon.send(signal.SIGHUP)
+        systemd.wait_for("RELOADING")
+        systemd.wait_for("READY")
+        assert daemon.end() == 0
+        systemd.wait_for("STOPPING")
+    server.stop()
+
+
+def test_a_notify_socket_that_is_gone_harms_nobody(system: System) -> None:
+    with Daemon(system, "flush", NOTIFY_SOCKET=str(system.scratch / "gone")) as daemon:
+        daemon.says("Flushing every")
+        assert daemon.end() == 0
+
+
+# The socket they take from it -------------------------------------------------------------------------------------
+
+ACTIVATED = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ |= {"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "1", "LISTEN_FDNAMES": "tallyd-ingest.socket"}
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""What systemd does between fork and exec of a service that has a socket unit."""
+
+
+def test_a_restart_fails_no_request_when_systemd_holds_the_socket(system: System) -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=4_096) as held:
+        url = f"http://127.0.0.1:{held.getsockname()[1]}"
+        command = (sys.executable, "-c", ACTIVATED, str(held.fileno()), *TALLYD)
+        with Load(url).running() as load:
+            for workers in ("1", "2"):
+                with Daemon(
+                    system, "ingest", "--workers", workers, command=command, fds=[held.fileno()], HTTP__PORT="1"
+                ) as daemon:
+                    daemon.says("Ready: ")
+                    load.wait_for_more()
+                    assert daemon.end() == 0
+            with Daemon(system, "ingest", command=command, fds=[held.fileno()], HTTP__PORT="1"):
+                load.wait_for_more()
+                load.stop()
+        assert load.failures == []
+        assert system.ledger()["accepted:view"] == load.count("acked") == len(load.labels)
+
+
+def test_a_socket_unit_that_passes_anything_else_is_wrong_configuration(system: System) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagrams:
+        command = (sys.executable, "-c", ACTIVATED, str(datagrams.fileno()), *TALLYD)
+        with Daemon(system, "ingest", command=command, fds=[datagrams.fileno()]) as daemon:
+            assert daemon.process.wait(20) == 2
+            assert "ListenStream" in daemon.text()
+
+
+# The units --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def units() -> dict[str, configparser.ConfigParser]:
+    found = {}
+    for path in UNITS.glob("tallyd*.*"):
+        if path.suffix in (".service", ".socket", ".target"):
+            found[path.name] = configparser.ConfigParser(strict=False, interpolation=None)
+            found[path.name].optionxform = str  # type: ignore[assignment,method-assign]
+            found[path.name].read(path)
+    return found
+
+
+def test_systemd_has_nothing_to_say_against_the_units() -> None:
+    analyze = shutil.which("systemd-analyze")
+    if analyze is None:
+        pytest.exit("The tests need systemd-analyze: run ./justw test, or apt-get install systemd.", returncode=1)
+    units = sorted(str(path) for path in UNITS.iterdir() if path.suffix in (".service", ".socket", ".target"))
+    assert len(units) == 4
+    done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_systemd_waits_longer_than_a_stop_may_take(units: dict[str, configparser.ConfigParser]) -> None:
+    config = Config()
+    stops = {
+        "tallyd-ingest.service": config.http.closing_ms / 1000 + LINGER_S + SILENCE_S_MAX + config.http.drain_timeout_s,
+        "tallyd-flush.service": config.flush.stop_timeout_s + 3 * 2,
+    }
+    for name, stop_s in stops.items():
+        assert int(units[name]["Service"]["TimeoutStopSec"]) >= stop_s + ROOM_S
+    assert int(units["tallyd-ingest.service"]["Service"]["LimitNOFILE"]) > 2 * 65_536
+
+
+def test_the_socket_unit_is_where_the_daemon_would_listen(units: dict[str, configparser.ConfigParser]) -> None:
+    http = Config().http
+    assert units["tallyd-ingest.socket"]["Socket"]["ListenStream"] == f"{http.host}:{http.port}"

@@ -1,0 +1,191 @@
+"""`ack.lua`, `settle.lua` and `layout.lua` alone: what ends a batch, a due entity and a wrong configuration."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+from shard import DAY, Ev, Shard
+
+VIEW = f"view:{DAY}"
+
+
+@pytest.fixture
+def seq(shard: Shard) -> int:
+    """A batch in flight."""
+    shard.count(Ev("e1"))
+    return shard.claim().seq
+
+
+# ack --------------------------------------------------------------------------------------------------------------
+
+
+def test_ack_forgets_the_batch_and_books_it(shard: Shard, seq: int) -> None:
+    assert shard.ack(seq, {"flushed:view": 1, "dead:view": 2}, ["jav:movie:m"]) == 1
+    assert shard.ledger() == {"accepted:view": 1, "flushed:view": 1, "dead:view": 2}
+    assert shard.redis.zrange(shard.replica_key, 0, -1, withscores=True) == [(b"jav:movie:m", float(seq))]
+    assert shard.claim().status == "empty"
+
+
+def test_ack_keeps_the_last_seq_and_when_it_was(shard: Shard, seq: int) -> None:
+    shard.ack(seq)
+    left = shard.redis.hgetall(shard.claim_key)
+    assert set(left) == {b"last", b"acked_at"}
+    assert int(left[b"last"]) == seq
+    assert abs(int(left[b"acked_at"]) - shard.redis.time()[0]) <= 60
+
+
+@pytest.mark.parametrize("wrong", [-1, 1])
+def test_an_ack_of_another_seq_changes_nothing(shard: Shard, seq: int, wrong: int) -> None:
+    before = shard.everything()
+    assert shard.ack(seq + wrong, {"flushed:view": 1}, ["jav:movie:m"]) == 0
+    assert shard.everything() == before
+    assert shard.claim().seq == seq
+
+
+def test_a_second_ack_changes_nothing(shard: Shard, seq: int) -> None:
+    assert shard.ack(seq, {"flushed:view": 1}, ["jav:movie:m"]) == 1
+    before = shard.everything()
+    assert shard.ack(seq, {"flushed:view": 1}, ["jav:movie:m"]) == 0
+    assert shard.everything() == before
+
+
+def test_a_late_ack_does_not_end_the_next_batch(shard: Shard, seq: int) -> None:
+    shard.ack(seq)
+    shard.count(Ev("e2"))
+    following = shard.claim()
+    assert shard.ack(seq) == 0
+    assert shard.claim() == following._replace(status="again")
+
+
+def test_an_ack_before_any_claim_changes_nothing(shard: Shard) -> None:
+    assert shard.ack(1, {"flushed:view": 1}, ["jav:movie:m"]) == 0
+    assert shard.everything() == {}
+
+
+def test_an_ack_may_book_and_list_nothing(shard: Shard, seq: int) -> None:
+    assert shard.ack(seq) == 1
+    assert shard.ledger() == {"accepted:view": 1}
+    assert not shard.redis.exists(shard.replica_key)
+
+
+def test_an_ack_adds_to_what_was_booked(shard: Shard, seq: int) -> None:
+    shard.ack(seq, {"flushed:view": 2**53 + 1})
+    shard.count(Ev("e2"))
+    shard.ack(shard.claim().seq, {"flushed:view": 2})
+    assert shard.ledger()["flushed:view"] == 2**53 + 3
+
+
+def test_an_entity_that_becomes_due_again_gets_the_later_seq(shard: Shard, seq: int) -> None:
+    shard.ack(seq, {}, ["jav:movie:m", "jav:movie:n"])
+    shard.count(Ev("e2"))
+    later = shard.claim().seq
+    shard.ack(later, {}, ["jav:movie:m"])
+    assert dict(shard.redis.zrange(shard.replica_key, 0, -1, withscores=True)) == {
+        b"jav:movie:m": float(later), b"jav:movie:n": float(seq)
+    }  # fmt: skip
+
+
+def test_five_thousand_entities_become_due_at_once(shard: Shard, seq: int) -> None:
+    assert shard.ack(seq, {}, [f"jav:movie:{n}" for n in range(5_000)]) == 1
+    assert shard.redis.zcard(shard.replica_key) == 5_000
+
+
+def test_out_of_memory_an_ack_is_carried_out(shard: Shard, seq: int) -> None:
+    shard.redis.config_set("maxmemory", 1)
+    assert shard.ack(seq, {"flushed:view": 1}, ["jav:movie:m"]) == 1
+    assert shard.ledger()["flushed:view"] == 1
+    assert shard.redis.zcard(shard.replica_key) == 1
+
+
+def test_a_malformed_ack_writes_nothing(shard: Shard, seq: int) -> None:
+    before = shard.everything()
+    keys = [shard.claim_key, shard.replica_key, shard.ledger_key, f"{shard.tag}:aside"]
+    for args in ((seq, b"\xc1", b"\x90"), (seq, b"\x90", b"\xc1"), (seq, b"", b""), (seq,)):
+        with pytest.raises(redis.ResponseError):
+            shard.redis.evalsha(shard.sha["ack"], 4, *keys, *args)
+        assert shard.everything() == before
+
+
+def test_ack_touches_its_own_keys_only(shard: Shard, seq: int) -> None:
+    for key in ("anl:{2}:ledger", "anl:{2}:replica", "anl:{3}:dirty", "anl:{3}:counters:jav:movie:m", "anl:layout"):
+        shard.redis.set(key, "not yours")
+    before = shard.everything()
+    shard.ack(seq, {"flushed:view": 1}, ["jav:movie:m"])
+    after = shard.everything()
+    changed = {key.decode() for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    assert changed == {"anl:{3}:claim", "anl:{3}:ledger", "anl:{3}:replica"}
+
+
+# settle -----------------------------------------------------------------------------------------------------------
+
+
+def make_due(shard: Shard, **scores: int) -> None:
+    shard.redis.zadd(shard.replica_key, scores)
+
+
+def test_settle_takes_off_what_was_synced(shard: Shard) -> None:
+    make_due(shard, a=10, b=20, c=30)
+    assert shard.settle(("a", "10"), ("b", "20")) == 2
+    assert shard.redis.zrange(shard.replica_key, 0, -1) == [b"c"]
+
+
+def test_an_entity_that_became_due_again_stays(shard: Shard) -> None:
+    make_due(shard, a=11, b=20)
+    assert shard.settle(("a", "10"), ("b", "20")) == 1
+    assert shard.redis.zrange(shard.replica_key, 0, -1, withscores=True) == [(b"a", 11.0)]
+
+
+def test_an_entity_synced_by_someone_else_is_no_matter(shard: Shard) -> None:
+    assert shard.settle(("a", "10")) == 0
+    make_due(shard, a=10)
+    assert [shard.settle(("a", "10")) for _ in range(2)] == [1, 0]
+
+
+def test_the_scores_of_real_seqs_are_told_apart(shard: Shard) -> None:
+    seq = 1_771_495_200_123_456
+    make_due(shard, a=seq, b=seq + 1)
+    texts = shard.redis.execute_command("ZRANGE", shard.replica_key, 0, -1, "WITHSCORES")
+    assert texts
+    assert shard.settle(("a", str(seq)), ("b", str(seq))) == 1
+    assert shard.redis.zrange(shard.replica_key, 0, -1) == [b"b"]
+
+
+def test_settling_nothing_changes_nothing(shard: Shard) -> None:
+    make_due(shard, a=1)
+    before = shard.everything()
+    assert shard.settle() == 0
+    assert shard.settle(("other", "5")) == 0
+    assert shard.everything() == before
+
+
+def test_settle_works_out_of_memory(shard: Shard) -> None:
+    make_due(shard, a=1)
+    shard.redis.config_set("maxmemory", 1)
+    assert shard.settle(("a", "1")) == 1
+
+
+# layout -----------------------------------------------------------------------------------------------------------
+
+WANTED = ("format", "1", "shards", "4", "dedupe_window_s", "172800")
+
+
+def test_the_first_layout_is_kept(shard: Shard) -> None:
+    first = shard.layout(*WANTED)
+    assert {key: first[key] for key in (b"format", b"shards", b"dedupe_window_s")} == {
+        b"format": b"1", b"shards": b"4", b"dedupe_window_s": b"172800"
+    }  # fmt: skip
+    assert shard.layout("format", "2", "shards", "1", "dedupe_window_s", "5") == first
+    assert set(shard.everything()) == {b"anl:layout"}
+
+
+def test_a_redis_that_lost_its_memory_has_a_layout_of_its_own(shard: Shard) -> None:
+    first = shard.layout(*WANTED)
+    assert shard.layout(*WANTED)[b"epoch"] == first[b"epoch"]
+    shard.redis.flushall()
+    assert int(shard.layout(*WANTED)[b"epoch"]) > int(first[b"epoch"])
+
+
+def test_a_known_layout_is_told_out_of_memory_too(shard: Shard) -> None:
+    first = shard.layout(*WANTED)
+    shard.redis.config_set("maxmemory", 1)
+    assert shard.layout(*WANTED) == first

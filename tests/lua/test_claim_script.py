@@ -1,0 +1,289 @@
+"""`claim.lua` and `unfold.lua` alone: one batch in flight, the same to all who may have it, nothing lost on the way."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import redis
+from shard import DAY, Claimed, Ev, Shard, step
+
+VIEW = f"view:{DAY}"
+DAYS = [f"2025-{month:02d}-{day:02d}" for month in range(1, 13) for day in range(1, 29)]
+
+
+def count_entities(shard: Shard, entities: int) -> None:
+    shard.count(*(Ev(f"e{n}", f"jav:movie:{n}") for n in range(entities)))
+
+
+def expire_lease(shard: Shard) -> None:
+    shard.redis.hset(shard.claim_key, "until", shard.redis.time()[0] * 1_000 - 1)
+
+
+def drain(shard: Shard, **limits: int) -> list[Claimed]:
+    """Claims and acks until nothing is left. Nothing is lost between two claims, either."""
+    batches = []
+    whole = _sums([]) + _live(shard)
+    while (claimed := shard.claim(**limits)).status != "empty":
+        batches.append(claimed)
+        assert shard.dirty() == set(shard.live()), "dirty, exactly when a hash exists"
+        assert claimed.left == len(shard.dirty())
+        assert _sums(batches) + _live(shard) == whole, "in the payload or in the hash, never in neither or in both"
+        assert shard.ack(claimed.seq) == 1
+    assert claimed.left == 0
+    return batches
+
+
+def _sums(batches: list[Claimed]) -> Counter[tuple[str, str]]:
+    sums: Counter[tuple[str, str]] = Counter()
+    for batch in batches:
+        for entity, fields in batch.amounts:
+            sums.update({(entity, field): amount for field, amount in fields.items()})
+    return sums
+
+
+def _live(shard: Shard) -> Counter[tuple[str, str]]:
+    return Counter({(e, field): amount for e, fields in shard.live().items() for field, amount in fields.items()})
+
+
+# Empty, new, again, busy ------------------------------------------------------------------------------------------
+
+
+def test_nothing_dirty_is_nothing_to_claim(shard: Shard) -> None:
+    assert shard.claim() == Claimed("empty", 0, [], 0)
+    assert shard.everything() == {}
+
+
+def test_a_claim_takes_what_was_counted(shard: Shard) -> None:
+    shard.count(
+        Ev("e1"), Ev("e2", "jav:actor:x", (step("download"),)), Ev("e3", effect=(step(amount=5, day="2024-02-29"),))
+    )
+    claimed = shard.claim()
+    assert (claimed.status, claimed.left) == ("new", 0)
+    assert claimed.by_entity == {
+        "jav:movie:m": {VIEW: 1, "view:2024-02-29": 5},
+        "jav:actor:x": {f"download:{DAY}": 1},
+    }
+    assert (shard.live(), shard.dirty()) == ({}, set())
+
+
+def test_the_same_owner_gets_the_same_batch_again(shard: Shard) -> None:
+    shard.count(Ev("e1"))
+    first = shard.claim("a")
+    shard.count(Ev("e2"), Ev("e3", "jav:movie:n"))
+    again = shard.claim("a")
+    assert again == first._replace(status="again", left=2)
+    assert shard.live() == {"jav:movie:m": {VIEW: 1}, "jav:movie:n": {VIEW: 1}}
+
+
+def test_another_owner_is_told_how_long_the_batch_is_taken(shard: Shard) -> None:
+    shard.count(Ev("e1"))
+    shard.claim("a", lease_ms=50_000)
+    before = shard.everything()
+    busy = shard.claim("b", lease_ms=99_000)
+    assert busy.status == "busy"
+    assert 0 < busy.left <= 50_000
+    assert shard.everything() == before
+
+
+def test_a_batch_whose_lease_ran_out_is_handed_to_whoever_asks(shard: Shard) -> None:
+    shard.count(Ev("e1"))
+    first = shard.claim("a")
+    expire_lease(shard)
+    assert shard.claim("b") == first._replace(status="again")
+    assert shard.claim("a").status == "busy", "it is the other's now"
+    assert shard.claim("b") == first._replace(status="again")
+
+
+def test_asking_again_renews_the_lease(shard: Shard) -> None:
+    shard.count(Ev("e1"))
+    shard.claim("a", lease_ms=1_000)
+    expire_lease(shard)
+    shard.claim("a", lease_ms=80_000)
+    assert 60_000 < shard.claim("b").left <= 80_000
+
+
+def test_while_a_batch_is_in_flight_no_other_is_begun(shard: Shard) -> None:
+    count_entities(shard, 10)
+    first = shard.claim(entities=3)
+    for _ in range(3):
+        assert shard.claim(entities=3).seq == first.seq
+    assert len(shard.dirty()) == 7
+
+
+def test_entities_without_counts_are_dropped_and_not_claimed(shard: Shard) -> None:
+    shard.redis.sadd(shard.dirty_key, *(f"jav:movie:ghost{n}" for n in range(200)))
+    assert shard.claim() == Claimed("empty", 0, [], 0)
+    shard.redis.sadd(shard.dirty_key, *(f"jav:movie:ghost{n}" for n in range(200)))
+    shard.count(Ev("e1"))
+    assert shard.claim().by_entity == {"jav:movie:m": {VIEW: 1}}
+    assert shard.dirty() == set()
+
+
+# Bounds -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("entities", [1, 63, 64, 65, 100])
+def test_a_claim_takes_no_more_entities_than_it_may(shard: Shard, entities: int) -> None:
+    count_entities(shard, 130)
+    batches = drain(shard, entities=entities)
+    sizes = [len(batch.amounts) for batch in batches]
+    assert sizes == [entities] * (130 // entities) + ([130 % entities] if 130 % entities else [])
+    assert _sums(batches) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(130)})
+
+
+@pytest.mark.parametrize("fields", [1, 2, 7, 100])
+def test_a_claim_takes_no_more_counter_days_than_it_may(shard: Shard, fields: int) -> None:
+    shard.count(*(Ev(f"e{n}", f"jav:movie:{n % 30}", (step(day=DAYS[n % 5], amount=n + 1),)) for n in range(150)))
+    batches = drain(shard, fields=fields)
+    sizes = [sum(len(fields) for _, fields in batch.amounts) for batch in batches]
+    assert max(sizes) <= fields
+    assert sum(_sums(batches).values()) == sum(range(1, 151))
+
+
+@pytest.mark.parametrize("fields", [1, 50, 335, 336, 337])
+def test_an_entity_with_more_counter_days_than_that_is_claimed_in_parts(shard: Shard, fields: int) -> None:
+    shard.count(*(Ev(f"e{day}", effect=(step(day=day, amount=n + 1),)) for n, day in enumerate(DAYS)))
+    first = shard.claim(fields=fields)
+    assert len(first.by_entity["jav:movie:m"]) == min(fields, len(DAYS))
+    assert shard.dirty() == ({"jav:movie:m"} if fields < len(DAYS) else set())
+    shard.ack(first.seq)
+    batches = [first, *drain(shard, fields=fields)]
+    assert len(batches) == -(-len(DAYS) // fields)
+    assert _sums(batches) == Counter({("jav:movie:m", f"view:{day}"): n + 1 for n, day in enumerate(DAYS)})
+
+
+@pytest.mark.parametrize("fields", [999, 1_000, 1_001, 5_000, 100_000])
+def test_an_entity_of_thousands_of_counter_days_is_claimed_whole_or_in_parts(shard: Shard, fields: int) -> None:
+    key = f"{shard.tag}:counters:jav:movie:m"
+    shard.redis.hset(key, mapping={f"c{n}:{DAY}": n + 1 for n in range(4_321)})
+    shard.redis.sadd(shard.dirty_key, "jav:movie:m")
+    shard.count(*(Ev(f"e{n}", f"jav:movie:{n}") for n in range(10)))
+    batches = drain(shard, fields=fields)
+    sizes = [sum(len(fields) for _, fields in batch.amounts) for batch in batches]
+    assert max(sizes) <= fields
+    assert sum(_sums(batches).values()) == sum(range(1, 4_322)) + 10
+
+
+def test_a_claim_that_may_take_no_time_still_takes_something(shard: Shard) -> None:
+    count_entities(shard, 1_000)
+    batches = drain(shard, us=1)
+    assert len(batches) > 1
+    assert _sums(batches) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(1_000)})
+
+
+def test_entities_without_counts_use_up_the_time_too(shard: Shard) -> None:
+    shard.redis.sadd(shard.dirty_key, *(f"jav:movie:ghost{n}" for n in range(10_000)))
+    assert 0 < shard.claim(us=1).left < 10_000
+
+
+# Seqs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_seq_is_the_time_in_microseconds(shard: Shard) -> None:
+    shard.count(Ev("e1"))
+    seconds, micros = shard.redis.time()
+    seq = shard.claim().seq
+    now_s, now_us = shard.redis.time()
+    assert seconds * 10**6 + micros <= seq <= now_s * 10**6 + now_us
+
+
+def test_a_seq_is_above_the_last_one_even_if_the_clock_went_back(shard: Shard) -> None:
+    ahead = (shard.redis.time()[0] + 10**8) * 10**6
+    shard.redis.hset(shard.claim_key, "last", ahead)
+    for expected in (ahead + 1, ahead + 2):
+        shard.count(Ev(f"e{expected}"))
+        claimed = shard.claim()
+        assert claimed.seq == expected
+        shard.ack(claimed.seq)
+
+
+def test_a_seq_is_above_the_floor(shard: Shard) -> None:
+    floor = (shard.redis.time()[0] + 10**8) * 10**6
+    shard.count(Ev("e1"))
+    assert shard.claim(floor=floor).seq == floor + 1
+
+
+def test_the_floor_changes_nothing_for_a_batch_in_flight(shard: Shard) -> None:
+    shard.count(Ev("e1"))
+    seq = shard.claim().seq
+    assert shard.claim(floor=seq + 10**9).seq == seq
+
+
+def test_a_redis_that_lost_its_memory_starts_above_the_floor(shard: Shard) -> None:
+    shard.count(Ev("e1"))
+    seq = shard.claim().seq
+    shard.redis.flushall()
+    shard.count(Ev("e1"))
+    assert shard.claim(floor=seq).seq > seq
+
+
+# Amounts and text -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("amount", [2**53 + 1, 2**63 - 1, -(2**63), -1, 0])
+def test_amounts_pass_through_digit_by_digit(shard: Shard, amount: int) -> None:
+    shard.redis.hset(f"{shard.tag}:counters:jav:movie:m", VIEW, amount)
+    shard.redis.sadd(shard.dirty_key, "jav:movie:m")
+    assert shard.claim().by_entity == {"jav:movie:m": {VIEW: amount}}
+    assert shard.claim().by_entity == {"jav:movie:m": {VIEW: amount}}
+
+
+def test_unfold_shows_the_payload_as_plain_strings(shard: Shard) -> None:
+    shard.redis.hset(f"{shard.tag}:counters:jav:movie:\udcff".encode(errors="surrogateescape"), VIEW, 1)
+    shard.redis.sadd(shard.dirty_key, b"jav:movie:\xff")
+    seq = int(shard.claim_raw("a", 60_000, 0, 10, 10, 10**6)[1])
+    assert shard.unfold(seq) == [b"jav:movie:\xff", 1, VIEW.encode(), b"1"]
+
+
+def test_unfold_shows_nothing_of_another_batch(shard: Shard) -> None:
+    assert shard.unfold(1) == []
+    shard.count(Ev("e1"))
+    seq = shard.claim().seq
+    assert shard.unfold(seq - 1) == []
+    shard.ack(seq)
+    assert shard.unfold(seq) == []
+
+
+# Memory, malformed calls, other keys ------------------------------------------------------------------------------
+
+
+def test_out_of_memory_nothing_is_lost_and_the_batch_can_be_claimed_again(shard: Shard) -> None:
+    count_entities(shard, 300)
+    shard.redis.config_set("maxmemory", 1)
+    first = shard.claim("a", entities=100)
+    assert first.status == "new"
+    assert shard.claim("a") == first._replace(status="again")
+    assert shard.claim("a", lease_ms=1).seq == first.seq
+    while (taken_over := shard.claim("b")).status == "busy":
+        pass
+    assert taken_over == first._replace(status="again")
+    assert shard.ack(first.seq, {"flushed:view": 100}, ["jav:movie:1"]) == 1
+    batches = [first, *drain(shard, entities=70)]
+    assert _sums(batches) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(300)})
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        (), ("a",), ("a", "x", 0, 1, 1, 1), ("a", 1, "", 1, 1, 1), ("a", 1, 0, "x", 1, 1), ("a", 1, 0, 1, "x", 1),
+        ("a", 1, 0, 1, 1, "x"), ("a", 1, 0, 1, 1),
+    ],
+)  # fmt: skip
+def test_a_malformed_call_writes_nothing(shard: Shard, args: tuple[object, ...]) -> None:
+    shard.count(Ev("e1"))
+    before = shard.everything()
+    with pytest.raises(redis.ResponseError, match="BADCALL"):
+        shard.claim_raw(*args)
+    assert shard.everything() == before
+
+
+def test_it_touches_its_own_keys_only(shard: Shard) -> None:
+    for key in ("anl:{2}:dirty", "anl:{2}:claim", "anl:{3}:counters:jav:movie:clean", "anl:{3}:claim2", "anl:layout"):
+        shard.redis.set(key, "not yours")
+    shard.count(Ev("e1"))
+    before = shard.everything()
+    shard.claim()
+    after = shard.everything()
+    changed = {key.decode() for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+    assert changed == {"anl:{3}:dirty", "anl:{3}:claim", "anl:{3}:counters:jav:movie:m"}

@@ -1,0 +1,62 @@
+"""The scripts on a Redis in Cluster mode: all keys of a shard lie in one slot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from harness import wait_until
+from servers import RedisServer, redis_program
+from shard import DAY, Ev, Shard
+
+SLOTS = 16_384
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    """A cluster of one node that has every slot."""
+    folder: Path = tmp_path_factory.mktemp("cluster")
+    server = RedisServer(redis_program(7, folder), folder, "--cluster-enabled", "yes")
+    server.start()
+    with server.client() as client:
+        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, SLOTS - 1)
+        wait_until(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "the cluster is up")
+        yield client
+    server.stop()
+
+
+@pytest.fixture
+def shard(cluster: redis.Redis) -> Shard:
+    cluster.flushall()
+    return Shard(cluster)
+
+
+def slots_in_use(client: redis.Redis) -> dict[int, int]:
+    """Slot → number of keys."""
+    slots = {int(client.execute_command("CLUSTER KEYSLOT", key)) for key in client.scan_iter(count=1_000)}
+    return {slot: client.execute_command("CLUSTER COUNTKEYSINSLOT", slot) for slot in slots}
+
+
+def test_a_shard_lies_in_one_slot_from_first_event_to_last_ack(shard: Shard) -> None:
+    requests = [(f"198.51.100.{n}", [Ev(f"e{n}", f"jav:movie:{{{n}}}:{n}"), Ev("twice")]) for n in range(50)]
+    assert sum(shard.ingest(*requests, rate=60)) == 51
+    shard.redis.set(f"{shard.tag}:counters:jav:movie:foreign", "x")
+    shard.redis.sadd(shard.dirty_key, "jav:movie:foreign")
+    slot = int(shard.redis.execute_command("CLUSTER KEYSLOT", "anl:{3}:anything"))
+    assert slots_in_use(shard.redis) == {slot: shard.redis.dbsize()}
+    claimed = shard.claim()
+    assert sum(amount for fields in claimed.by_entity.values() for amount in fields.values()) == 51
+    assert shard.ack(claimed.seq, {"flushed:view": 51}, [entity for entity, _ in claimed.amounts]) == 1
+    assert shard.settle(*((entity, str(claimed.seq)) for entity, _ in claimed.amounts)) == len(claimed.amounts)
+    assert slots_in_use(shard.redis) == {slot: shard.redis.dbsize()}
+    assert shard.ledger() == {"accepted:view": 51, "duplicate:view": 49, "aside": 1, "flushed:view": 51}
+
+
+def test_two_shards_lie_in_two_slots(shard: Shard) -> None:
+    other = Shard(shard.redis, 4)
+    shard.count(Ev("e1"))
+    other.count(Ev("e1"))
+    assert len(slots_in_use(shard.redis)) == 2
+    assert shard.live() == other.live() == {"jav:movie:m": {f"view:{DAY}": 1}}

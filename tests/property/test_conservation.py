@@ -1,0 +1,215 @@
+"""The law of conservation: whatever happens in whatever order, accepted = live + in flight + applied.
+
+A real Redis runs the real scripts; beside it runs a model of a few dictionaries. What MongoDB does is modelled by the
+one thing it promises: a seq is applied once, and none after a later one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import redis
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from servers import RedisServer, redis_program
+from shard import Claimed, Ev, Increment, Shard, step, unpack
+
+WINDOW_S = 30 * 86_400
+"""Long enough that no real window ends in the middle of a test; `age` ends them."""
+RATE = 3
+
+Amounts = Counter[tuple[str, str]]
+"""(entity, field) → amount."""
+
+owners = st.sampled_from(["a", "b"])
+effects: st.SearchStrategy[tuple[Increment, ...]] = st.sampled_from(
+    [
+        (step(),),
+        (step(amount=7),),
+        (step(day="2024-12-30"),),
+        (step("download", 2), step("view", 3)),
+        (step("sum", 10**9),),
+    ]
+)
+events = st.builds(
+    Ev, st.sampled_from([f"e{n}" for n in range(12)]), st.sampled_from([f"jav:movie:{n}" for n in range(4)]), effects
+)
+requests = st.lists(
+    st.tuples(st.sampled_from(["", "", "1.1.1.1", "2.2.2.2"]), st.lists(events, max_size=6)), min_size=1, max_size=4
+)
+limits = st.fixed_dictionaries({"entities": st.integers(1, 5), "fields": st.integers(1, 8)})
+
+
+class Flow(RuleBasedStateMachine):
+    """Producers, two flushers that lose replies, and time."""
+
+    client: redis.Redis
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client.flushall()
+        self.shard = Shard(self.client)
+        self.seen: dict[int, set[str]] = {}
+        """Window, counted back from now (0) → the ids counted in it."""
+        self.asked: Counter[str] = Counter()
+        self.accepted: Amounts = Counter()
+        self.duplicate: Counter[str] = Counter()
+        self.payloads: dict[int, Amounts] = {}
+        self.applied: Amounts = Counter()
+        self.applied_seq = 0
+        self.flushed: Counter[str] = Counter()
+        self.held: dict[str, int] = {}
+        """Owner → the seq it believes to hold."""
+
+    # Producers --------------------------------------------------------------------------------------------------
+
+    @rule(sent=requests)
+    def ingest(self, sent: list[tuple[str, list[Ev]]]) -> None:
+        results = self.shard.ingest(*sent, rate=RATE, window_s=WINDOW_S)
+        for (address, batch), result in zip(sent, results, strict=True):
+            self.asked[address] += 1
+            if address and self.asked[address] > RATE:
+                assert -60_000 <= result < 0
+            else:
+                assert result == sum(self._count(event) for event in batch)
+
+    def _count(self, event: Ev) -> bool:
+        new = not any(event.id in self.seen.get(window, ()) for window in (0, -1))
+        for counter, field, amount in event.effect:
+            if new:
+                self.accepted[event.entity, field] += int(amount)
+            else:
+                self.duplicate[counter] += int(amount)
+        if new:
+            self.seen.setdefault(0, set()).add(event.id)
+        return new
+
+    @precondition(lambda self: self.shard.seen())
+    @rule()
+    def a_window_ends(self) -> None:
+        self.shard.age()
+        self.seen = {window - 1: ids for window, ids in self.seen.items()}
+
+    @rule()
+    def a_minute_ends(self) -> None:
+        for key in self.shard.keys("rate:"):
+            self.client.delete(key)
+        self.asked.clear()
+
+    # Flushers ---------------------------------------------------------------------------------------------------
+
+    @rule(owner=owners, limits=limits)
+    def claim(self, owner: str, limits: dict[str, int]) -> None:
+        claimed = self._claim(owner, **limits)
+        if claimed.status in ("new", "again"):
+            self.held[owner] = claimed.seq
+
+    @rule(owner=owners, limits=limits)
+    def claim_and_never_hear_of_it(self, owner: str, limits: dict[str, int]) -> None:
+        self._claim(owner, **limits)
+
+    def _claim(self, owner: str, **limits: int) -> Claimed:
+        claimed = self.shard.claim(owner, floor=self.applied_seq, **limits)
+        if claimed.status == "new":
+            assert claimed.seq > max(self.payloads, default=0)
+            assert len(claimed.by_entity) <= limits["entities"]
+            self.payloads[claimed.seq] = _amounts(claimed)
+            assert sum(len(fields) for _, fields in claimed.amounts) <= limits["fields"]
+        elif claimed.status == "again":
+            assert self.payloads[claimed.seq] == _amounts(claimed), "the same seq is the same batch"
+        return claimed
+
+    @rule(owner=owners)
+    def apply(self, owner: str) -> None:
+        """What MongoDB does with a claim: nothing, if it has seen this seq or a later one."""
+        seq = self.held.get(owner, 0)
+        if seq > self.applied_seq:
+            self.applied += self.payloads[seq]
+            self.applied_seq = seq
+
+    @rule(owner=owners, heard=st.booleans())
+    def ack(self, owner: str, heard: bool) -> None:
+        """Only what was applied is acknowledged, maybe late and maybe twice."""
+        seq = self.held.get(owner, 0)
+        if not 0 < seq <= self.applied_seq:
+            return
+        in_flight = self._seq_in_flight()
+        sums: Counter[str] = Counter()
+        for (_, field), amount in self.payloads[seq].items():
+            sums[field.partition(":")[0]] += amount
+        done = self.shard.ack(seq, {f"flushed:{counter}": amount for counter, amount in sums.items()}, ["jav:movie:0"])
+        assert done == (in_flight == seq)
+        if done:
+            self.flushed += sums
+        if heard:
+            del self.held[owner]
+
+    @precondition(lambda self: self._seq_in_flight())
+    @rule()
+    def the_lease_runs_out(self) -> None:
+        self.client.hset(self.shard.claim_key, "until", 1)
+
+    def _seq_in_flight(self) -> int:
+        return int(self.client.hget(self.shard.claim_key, "seq") or 0)
+
+    # The law ----------------------------------------------------------------------------------------------------
+
+    @invariant()
+    def nothing_is_lost_or_doubled(self) -> None:
+        live = Counter({(e, field): n for e, fields in self.shard.live().items() for field, n in fields.items()})
+        seq, in_flight = self._seq_in_flight(), Counter[tuple[str, str]]()
+        if seq > self.applied_seq:
+            payload = self.client.hget(self.shard.claim_key, "payload")
+            in_flight = _amounts(Claimed("", seq, unpack(payload), 0))
+        assert live + in_flight + self.applied == self.accepted
+
+    @invariant()
+    def the_ledger_has_booked_it(self) -> None:
+        sums: Counter[str] = Counter()
+        for (_, field), amount in self.accepted.items():
+            sums[f"accepted:{field.partition(':')[0]}"] += amount
+        sums.update({f"duplicate:{counter}": amount for counter, amount in self.duplicate.items()})
+        sums.update({f"flushed:{counter}": amount for counter, amount in self.flushed.items()})
+        assert Counter(self.shard.ledger()) == sums
+
+    @invariant()
+    def an_entity_is_dirty_exactly_when_it_has_a_hash(self) -> None:
+        assert self.shard.dirty() == set(self.shard.live())
+
+    def teardown(self) -> None:
+        """In the end everything is applied, and Redis holds nothing more of it."""
+        if self._seq_in_flight():
+            self.the_lease_runs_out()
+        while self._claim("z", entities=3, fields=5).status != "empty":
+            self.held["z"] = self._seq_in_flight()
+            self.apply("z")
+            self.ack("z", heard=True)
+            self.nothing_is_lost_or_doubled()
+        assert self.applied == self.accepted
+        assert (self.shard.live(), self.shard.dirty()) == ({}, set())
+        self.the_ledger_has_booked_it()
+
+
+def _amounts(claimed: Claimed) -> Amounts:
+    return Counter({(e, field): n for e, fields in claimed.by_entity.items() for field, n in fields.items()})
+
+
+@pytest.fixture(scope="module", params=[6, 7], ids=["redis6", "redis7"])
+def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    folder = tmp_path_factory.mktemp("redis")
+    server = RedisServer(redis_program(request.param, folder), folder)
+    server.start()
+    with server.client() as connected:
+        yield connected
+    server.stop()
+
+
+def test_whatever_happens_nothing_is_lost_or_doubled(client: redis.Redis) -> None:
+    class OnThisRedis(Flow):
+        pass
+
+    OnThisRedis.client = client
+    run_state_machine_as_test(OnThisRedis, settings=settings(max_examples=100, stateful_step_count=40))
