@@ -19,6 +19,7 @@ class Blocked:
         self._until: dict[str, float] = {}
 
     def block(self, address: str, left_ms: int) -> None:
+        self._until.pop(address, None)
         while len(self._until) >= self._addresses_max:
             del self._until[next(iter(self._until))]
         self._until[address] = self._clock() + left_ms / 1000

@@ -3,13 +3,13 @@ end that no client notices.
 
 How it ends, and what each step is for:
 
-    1  workers answer with `connection: close`    whoever keeps a connection open takes the next request elsewhere; a
-                                                  connection that was just closed under a client is a failed request
-    2  `Listener.leave`, and a silence            nobody is half connected, waits in the queue, or has connected and not sent
-                                                  yet: Granian closes such a connection unread
-    3  SIGINT to the workers                      Granian's own: accept no more, answer what has begun, close what is idle,
-                                                  then `lifespan.shutdown`: the batcher is drained, the spool sealed
-    4  after `http.drain_timeout_s` SIGKILL       a client that never finishes what it sends holds nobody up
+    1  workers answer with `connection: close`   whoever keeps a connection open takes the next request elsewhere; a
+                                                 connection that is just closed under a client is a failed request
+    2  `Listener.leave`, and a silence           nobody is half connected, waits in the queue, or has connected and
+                                                 not sent yet: Granian closes such a connection unread
+    3  SIGINT to the workers                     Granian's own: accept no more, answer what has begun, close the rest,
+                                                 then `lifespan.shutdown`: the batcher is drained, the spool sealed
+    4  after `http.drain_timeout_s` SIGKILL      a client that never finishes what it sends holds nobody up
 
 What remains is a client that was idle through step 1 and sends in the moment of step 3: it gets a reset for a request
 that was never read. It sends the event again, under the same id.
@@ -23,15 +23,16 @@ import os
 import secrets
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
-from granian._granian import SocketHolder
 from granian.server.mp import MPServer, WorkerProcess
 
 from daemon import notify
@@ -57,13 +58,15 @@ def serve(config: Config, load: Callable[[], Config]) -> None:
 
     Raises ConfigError if it can't listen. Ends the process with code 1 if a worker ended by itself.
     """
+    # It looks for its folder when it is imported, once, and the workers begin as copies of this process.
+    assert "prometheus_client" not in sys.modules, "only workers may import daemon.metrics"
     listener = Listener(config.http.host, config.http.port)
     # Under systemd a folder in memory, which nobody tidies up while it is in use.
     runtime = os.environ.get("RUNTIME_DIRECTORY")
     path = Path(tempfile.mkdtemp(prefix="tallyd-ingest-", dir=runtime.split(":")[0] if runtime else None))
     try:
         (path / "metrics").mkdir()
-        # The workers are new processes and find these in their environment; the first is prometheus_client's.
+        # The workers find these in their environment; the first is prometheus_client's.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(path / "metrics")
         os.environ[rundir.ENV] = str(path)
         os.environ.setdefault("TALLYD_RUN_ID", secrets.token_hex(8))

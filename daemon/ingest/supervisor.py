@@ -127,9 +127,7 @@ class Supervisor:
 
     def _probe(self) -> str | None:
         """The run id of whoever answers on our port; "" if it answers something else, None if it does not."""
-        connection = http.client.HTTPConnection(
-            self._listener.near_host, self._listener.port, timeout=PROBE_TIMEOUT_S
-        )
+        connection = http.client.HTTPConnection(self._listener.near_host, self._listener.port, timeout=PROBE_TIMEOUT_S)
         try:
             connection.request("GET", "/healthz", headers={"connection": "close"})
             return str(json.loads(connection.getresponse().read())["run_id"])

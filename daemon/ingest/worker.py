@@ -8,6 +8,7 @@ the main process has published.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -52,7 +53,8 @@ class Worker:
         app, now = self._app, time.monotonic()
         if app.take_farewells():
             self._busy_at = now
-        self._run_dir.beat(Pulse(now, self._busy_at, self._generation, app.closing))
+        with contextlib.suppress(OSError):  # an old pulse tells the main process enough
+            self._run_dir.beat(Pulse(now, self._busy_at, self._generation, app.closing))
         if os.getppid() != self._parent and not app.closing:
             _log.error("The daemon's main process is gone; this worker ends.")
             self._close(0)
@@ -74,7 +76,7 @@ class Worker:
         try:
             self._app.reconfigure(snapshot.config)
             log.configure(snapshot.config.log.level, snapshot.config.log.format)
-        except Exception:
+        except Exception:  # noqa: BLE001 # whatever is wrong with the new one, the old one works
             _log.exception("The new configuration could not be taken; this worker keeps the old one")
         self._generation = snapshot.generation
         self._beat()

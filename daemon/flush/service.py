@@ -1,0 +1,146 @@
+"""The flush daemon as a process: signals, reloads, metrics, and what systemd is told. The work is the flusher's."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from prometheus_client import start_http_server
+
+from daemon import lifecycle, log, notify
+from daemon.config import Config
+from daemon.errors import unforeseen
+from daemon.flush.flusher import Flusher
+
+CLOSE_TIMEOUT_S = 2.0
+STATUS_INTERVAL_S = 5.0
+AT_START_ONLY = ("flush.metrics_port",)
+"""What a reload doesn't change."""
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(config: Config, load: Callable[[], Config]) -> None:
+    """Flushes until SIGTERM or SIGINT. `load` reads the configuration anew on SIGHUP. Raises LayoutError."""
+    service = Service(config, load)
+    lifecycle.on_signals(stop=service.stop, reload=service.reload)
+    if config.flush.metrics_port:
+        start_http_server(config.flush.metrics_port, "127.0.0.1")
+    await service.run()
+    _log.info("Stopped. What is still in Redis is flushed at the next start.")
+
+
+class Service:
+    """Runs one flusher after another: a reload prepares the next, and exchanges them between two claims."""
+
+    def __init__(self, config: Config, load: Callable[[], Config]) -> None:
+        """`load` raises TallydError. Create it in the running loop."""
+        self._started_with = self._config = config
+        self._load = load
+        self._flusher = Flusher(config)
+        self._status = "Waiting for Redis and MongoDB"
+        self._reload_wanted = asyncio.Event()
+        self._stopping = False
+
+    def stop(self) -> None:
+        notify.notify("STOPPING=1", "STATUS=Finishing the claim under way")
+        self._stopping = True
+        self._flusher.stop()
+
+    def reload(self) -> None:
+        self._reload_wanted.set()
+
+    async def run(self) -> None:
+        reports = asyncio.create_task(self._report())
+        try:
+            while (successor := await self._run_flusher()) is not None:
+                await _close(self._flusher)
+                self._flusher = successor
+                if self._stopping:  # asked while they were exchanged
+                    successor.stop()
+        finally:
+            reports.cancel()
+            await _close(self._flusher)
+
+    async def _run_flusher(self) -> Flusher | None:
+        """Until it has stopped (None), or has given way to the one returned."""
+        running = asyncio.create_task(self._flusher.run(self._ready))
+        exchange = asyncio.create_task(self._prepare_successor())
+        try:
+            await asyncio.wait({running, exchange}, return_when=asyncio.FIRST_COMPLETED)
+            if running.done():
+                running.result()
+                return None
+            self._flusher.stop()
+            await running
+            return exchange.result()
+        finally:
+            for task in (running, exchange):
+                task.cancel()
+            await asyncio.wait({running, exchange})
+
+    def _ready(self) -> None:
+        flush, mysql = self._config.flush, self._config.mysql
+        replica = "on" if mysql.url else "off (mysql.url is not set)"
+        self._status = (
+            f"Flushing every {flush.interval_s:g} s or at {flush.threshold} dirty entities; MySQL replica {replica}"
+        )
+        _log.info("%s.", self._status)
+        notify.ready(self._status)
+
+    async def _prepare_successor(self) -> Flusher:
+        """Waits for a reload that can be carried out; one that can't changes nothing."""
+        while True:
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            notify.reloading()
+            try:
+                config = self._load()
+                successor = await _prepared(config)
+            except Exception as error:  # noqa: BLE001 # whatever is wrong with the new one, the old one works
+                _log.error("Not reloaded, the configuration stays as it was. %s", error, exc_info=unforeseen(error))
+                notify.ready(f"{self._status}; the new configuration cannot be used, the old one stays")
+                continue
+            keys = [key for key in lifecycle.changed(self._config, config) if not key.startswith(AT_START_ONLY)]
+            late = [key for key in lifecycle.changed(self._started_with, config) if key.startswith(AT_START_ONLY)]
+            log.configure(config.log.level, config.log.format)
+            _log.info("Reloaded; changed: %s.", ", ".join(keys) or "nothing")
+            if late:
+                _log.warning("Changed since the start, and in force only after the next start: %s.", ", ".join(late))
+            self._config = config
+            return successor
+
+    async def _report(self) -> None:
+        """Tells systemd that the loops turn, and what they wait for. A store that is away is no reason to be killed."""
+        interval_s = notify.watchdog_interval_s()
+        told = ""
+        while True:
+            await asyncio.sleep(interval_s or STATUS_INTERVAL_S)
+            if step := self._flusher.stuck():
+                _log.error("No end of %s, although every call in it has a time-out.", step)
+            elif interval_s:
+                notify.notify("WATCHDOG=1")
+            status = self._flusher.trouble.partition("\n")[0] or self._status
+            if status != told and not self._stopping:
+                notify.notify(f"STATUS={status}")
+                told = status
+
+
+async def _prepared(config: Config) -> Flusher:
+    flusher = Flusher(config)
+    try:
+        await flusher.prepare()
+    except BaseException:
+        await _close(flusher)
+        raise
+    return flusher
+
+
+async def _close(flusher: Flusher) -> None:
+    """A store that does not answer doesn't keep the daemon from ending."""
+    try:
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await flusher.close()
+    except TimeoutError:
+        _log.warning("A store did not answer when its connections were closed.")

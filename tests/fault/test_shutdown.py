@@ -1,0 +1,287 @@
+"""Daemons that stop, give way to another, or take a new configuration, under load: nothing lost, nobody turned away."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from daemons import Daemon
+from harness import BATCH, EVENTS, System, event, expected_rollups, wait_until
+from load import Load
+from proxy import Gate
+from wire import Wire, request
+
+from daemon.buffer import scripts
+from daemon.stack import process
+
+DAY = dt.date(2026, 2, 19)
+FAST = {"FLUSH__INTERVAL_S": "0.1", "FLUSH__LEASE_MS": "1000"}
+
+
+@contextmanager
+def ingest(system: System, url: str, **env: str) -> Iterator[Daemon]:
+    """A `tallyd ingest` that answers at `url`, beside others there perhaps."""
+    with Daemon(system, "ingest", "--port", url.rpartition(":")[2], **env) as daemon:
+        daemon.wait_up(url)
+        wait_until(lambda: "Ready: " in daemon.text(), "all its workers are up")
+        yield daemon
+
+
+@pytest.fixture
+def url() -> str:
+    return f"http://127.0.0.1:{process.free_port()}"
+
+
+def refuses(url: str) -> bool:
+    try:
+        Wire(url).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def counted(system: System) -> int:
+    return system.ledger().get("accepted:view", 0)
+
+
+def assert_exact(system: System, load: Load) -> None:
+    """What is true of the counts before anyone has sent anything again."""
+    assert load.count("rejected") == 0
+    assert load.count("acked") <= counted(system) <= load.count("acked") + load.count("unknown")
+
+
+# Ingest stops -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ingest_stops_under_load_and_every_event_is_answered_or_unknown(system: System, url: str, workers: str) -> None:
+    with ingest(system, url, HTTP__WORKERS=workers) as daemon, Load(url).running() as load:
+        load.wait_for_more()
+        assert daemon.end() == 0
+        assert "Traceback" not in daemon.text()
+    assert_exact(system, load)
+    refused = [failure for failure in load.failures if failure.startswith("connecting: ")]
+    assert load.failures == refused, "a request that had been sent was not answered"
+    with ingest(system, url):
+        load.resend(url)
+    assert counted(system) == load.count("acked") == len(load.labels)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_requests_that_wait_for_redis_are_answered_before_ingest_ends(system: System, url: str, workers: str) -> None:
+    requests = 16
+    with Gate(system.env["TALLYD_REDIS__URL"], scripts.INGEST.sha.encode()).running() as gate:
+        env = {"REDIS__URL": gate.url(), "REDIS__TIMEOUT_MS": "20000", "HTTP__WORKERS": workers}
+        with ingest(system, url, **env) as daemon, ThreadPoolExecutor(requests) as pool:
+            sending = [pool.submit(httpx.post, url + EVENTS, json=event(), timeout=30) for _ in range(requests)]
+            assert gate.tripped.wait(20)
+            daemon.send(signal.SIGTERM)
+            wait_until(lambda: refuses(url), "it takes no new connections")
+            assert daemon.process.poll() is None
+            gate.release()
+            assert [each.result().status_code for each in sending] == [202] * requests
+            assert daemon.process.wait(20) == 0
+    assert counted(system) == requests
+
+
+def test_a_client_that_never_finishes_keeps_ingest_no_longer_than_its_deadline(system: System, url: str) -> None:
+    good = json.dumps(event()).encode()
+    with ExitStack() as stack:
+        env = {"HTTP__DRAIN_TIMEOUT_S": "2", "HTTP__BODY_TIMEOUT_MS": "60000", "HTTP__WORKERS": "2"}
+        daemon = stack.enter_context(ingest(system, url, **env))
+        half_bodies = [stack.enter_context(Wire(url)) for _ in range(4)]
+        half_heads = [stack.enter_context(Wire(url)) for _ in range(2)]
+        for wire in half_bodies:
+            wire.send(request(good)[:-5])
+        for wire in half_heads:
+            wire.send(request(good)[:30])
+        assert httpx.post(url + EVENTS, json=event()).status_code == 202
+        asked_at = time.monotonic()
+        daemon.end()
+        assert time.monotonic() - asked_at < 15
+        for wire in half_bodies:
+            answer = wire.answer()
+            assert answer.status == 408
+            assert answer.headers["connection"] == "close"
+    assert counted(system) == 1
+
+
+def test_a_worker_whose_main_process_was_killed_ends_by_itself(system: System, url: str) -> None:
+    with ingest(system, url, HTTP__WORKERS="2", HTTP__CLOSING_MS="1") as daemon:
+        workers = daemon.workers()
+        assert len(workers) == 2
+        daemon.process.kill()
+        daemon.process.wait()
+        wait_until(lambda: not any(each.is_running() and each.status() != "zombie" for each in workers), "they end")
+
+
+# A rolling restart ------------------------------------------------------------------------------------------------
+
+
+def test_a_rolling_restart_of_two_daemons_on_one_port_fails_no_request(system: System, url: str) -> None:
+    with ExitStack() as stack:
+        running = [stack.enter_context(ingest(system, url, HTTP__WORKERS=workers)) for workers in ("1", "2")]
+        with Load(url).running() as load:
+            for workers in ("1", "2", "1"):
+                load.wait_for_more()
+                assert running.pop(0).end() == 0
+                running.append(stack.enter_context(ingest(system, url, HTTP__WORKERS=workers)))
+            load.wait_for_more()
+    assert load.failures == []
+    assert counted(system) == load.count("acked") == len(load.labels)
+
+
+# Reload -----------------------------------------------------------------------------------------------------------
+
+
+class Configuration:
+    """A file, and a way to have a daemon read it again."""
+
+    def __init__(self, path: Path, daemon: Callable[[], Daemon]) -> None:
+        self.path = path
+        self._daemon = daemon
+        self._reloads = 0
+
+    def write(self, text: str) -> None:
+        self.path.write_text(text)
+
+    def reload(self, text: str, outcome: str = "Reloaded; ") -> None:
+        """Writes it, sends SIGHUP, and waits for one more log line with this outcome."""
+        before = self._daemon().text().count(outcome)
+        self.write(text)
+        self._daemon().send(signal.SIGHUP)
+        wait_until(lambda: self._daemon().text().count(outcome) > before, f"{outcome!r} in {self._daemon().log}")
+
+
+def test_ingest_takes_a_new_configuration_without_failing_a_request(system: System, url: str) -> None:
+    del system.env["TALLYD_RATE_LIMIT__PER_MINUTE"]  # the environment would win over the file
+    off = "[rate_limit]\nper_minute = 0\n"
+    file = Configuration(system.scratch / "tallyd.toml", lambda: daemon)
+    file.write(off)
+    with ingest(system, url, HTTP__WORKERS="2", CONFIG=str(file.path)) as daemon:
+        port, workers = int(url.rpartition(":")[2]), daemon.workers()
+        with Load(url, clients=4).running() as load:
+            load.wait_for_more()
+            file.reload("enabled = false\n" + off)
+            accepted = counted(system)
+            answers = [httpx.post(url + BATCH, json=[event()]).json() for _ in range(8)]
+            assert [answer["accepted"] for answer in answers] == [0] * 8, "both workers answer and discard"
+            load.wait_for_more()
+            assert counted(system) - accepted <= 4, "but for what was under way"
+            file.reload(off)
+            answers = [httpx.post(url + BATCH, json=[event()]).json() for _ in range(8)]
+            assert [answer["accepted"] for answer in answers] == [1] * 8
+
+            file.reload("enabled = maybe\n", "Not reloaded")
+            file.reload("[rate_limit]\nper_minute = -1\n[http]\nprot = 1\n", "Not reloaded")
+            assert all(key in daemon.text() for key in ("rate_limit.per_minute", "http.prot")), "every problem is named"
+            load.wait_for_more()
+            file.reload(f"{off}[http]\nport = {port + 1}\nevent_bytes_max = 300\n")
+            assert "only after the next start: http.port" not in daemon.text(), "the command line named the port"
+            assert httpx.post(url + EVENTS, content=b" " * 301).status_code == 413
+            file.reload(f"{off}[dedupe]\nwindow_s = 10\n")
+            assert "only after the next start: dedupe.window_s" in daemon.text()
+            load.wait_for_more()
+        assert load.failures == []
+        assert load.count("acked") == len(load.labels)
+
+        file.reload("[rate_limit]\nper_minute = 3\n")
+        statuses = [httpx.post(url + EVENTS, json=event()).status_code for _ in range(6)]
+        assert statuses == [202] * 3 + [429] * 3
+        assert daemon.workers() == workers, "nobody was exchanged"
+        assert daemon.end() == 0
+
+
+def test_flush_takes_a_new_configuration_between_two_claims(system: System) -> None:
+    file = Configuration(system.scratch / "tallyd.toml", lambda: daemon)
+    file.write("[flush]\ninterval_s = 3600\nthreshold = 1000000\n")
+    with Daemon(system, "flush", CONFIG=str(file.path)) as daemon:
+        daemon.says("Flushing every 3600 s")
+        system.count(event(entity_id="m"))
+        file.reload("[flush]\ninterval_s = 0\n", "Not reloaded")
+        file.reload("[redis]\nshards = 2\n", "Not reloaded")  # the data says otherwise
+        file.reload("[flush]\ninterval_s = 0.1\n")
+        daemon.says("Flushing every 0.1 s")
+        wait_until(lambda: system.rollup("totals") == {"jav:movie:m": {"view": 1}}, "it flushes")
+        system.count(event(entity_id="m"))
+        wait_until(lambda: system.rollup("totals") == {"jav:movie:m": {"view": 2}}, "it goes on flushing")
+        assert daemon.end() == 0
+        assert "Traceback" not in daemon.text()
+
+
+# Flush stops ------------------------------------------------------------------------------------------------------
+
+
+def test_flush_stopped_under_load_again_and_again_counts_exactly(system: System, url: str) -> None:
+    stop = threading.Event()
+
+    def flush() -> int:
+        rounds = 0
+        while not stop.is_set():
+            with Daemon(system, "flush", **FAST) as daemon:
+                daemon.says("Flushing every")
+                stop.wait(0.3)
+                assert daemon.end() == 0
+            rounds += 1
+        return rounds
+
+    with ingest(system, url), Load(url, clients=4).running() as load, ThreadPoolExecutor(2) as pool:
+        flushing = [pool.submit(flush) for _ in range(2)]
+        load.wait_for_more(500)
+        stop.set()
+        assert min(each.result() for each in flushing) >= 1
+    assert load.failures == []
+    system.flush()
+    assert system.rollups() == expected_rollups([("jav:movie:m", "view", DAY, load.count("acked"))])
+
+
+def test_flush_finishes_the_claim_under_way_before_it_ends(system: System) -> None:
+    with Gate(system.env["TALLYD_MONGO__URL"], b"analytics_entity_weekly").running() as gate:
+        gate.release()  # the indexes may be made
+        with Daemon(system, "flush", MONGO__URL=gate.url(), **FAST) as daemon:
+            daemon.says("Flushing every")
+            gate.shut()
+            system.count(event(entity_id="m"))
+            assert gate.tripped.wait(20)
+            daemon.send(signal.SIGTERM)
+            time.sleep(0.3)
+            assert daemon.process.poll() is None, "it waits for MongoDB"
+            gate.release()
+            assert daemon.process.wait(20) == 0
+    assert system.rollups() == expected_rollups([("jav:movie:m", "view", DAY, 1)])
+    assert not system.redis.hexists("anl:{0}:claim", "payload"), "and is acknowledged"
+
+
+def test_flush_leaves_a_claim_that_takes_too_long_to_the_next(system: System) -> None:
+    with Gate(system.env["TALLYD_MONGO__URL"], b"analytics_entity_weekly").running() as gate:
+        gate.release()
+        with Daemon(system, "flush", MONGO__URL=gate.url(), FLUSH__STOP_TIMEOUT_S="1", **FAST) as daemon:
+            daemon.says("Flushing every")
+            gate.shut()
+            system.count(event(entity_id="m"))
+            assert gate.tripped.wait(20)
+            asked_at = time.monotonic()
+            assert daemon.end() == 0
+            assert time.monotonic() - asked_at < 15
+            assert "It is left to the next flusher" in daemon.text()
+            assert "Traceback" not in daemon.text()
+    system.flush()
+    assert system.rollups() == expected_rollups([("jav:movie:m", "view", DAY, 1)])
+
+
+def test_flush_ends_while_it_waits_for_a_store_at_its_start(system: System) -> None:
+    with (
+        Gate(system.env["TALLYD_MONGO__URL"], b"createIndexes").running() as gate,
+        Daemon(system, "flush", MONGO__URL=gate.url(), FLUSH__STOP_TIMEOUT_S="1") as daemon,
+    ):
+        assert gate.tripped.wait(20)
+        assert daemon.end(20) == 0
