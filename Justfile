@@ -24,6 +24,16 @@ test *ARGS: setup
     @ops/install-servers test
     @exec .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile "$@"
 
+# Kill and freeze everything at random, under load, for minutes; every count is compared (ARGS: --seconds 60, --seed 7)
+chaos *ARGS: setup
+    @ops/install-servers test
+    @PYTHONPATH=tests exec .venv/bin/python -m chaos "$@"
+
+# Ten minutes of load with faults now and then: nothing lost, nothing doubled, memory flat (ARGS: --seconds 3600)
+soak *ARGS: setup
+    @ops/install-servers test
+    @PYTHONPATH=tests exec .venv/bin/python -m chaos --soak --seconds 600 "$@"
+
 # Check style and likely mistakes
 lint: setup
     .venv/bin/ruff check .

@@ -22,7 +22,7 @@ class Rollups(Struct, frozen=True):
 
 
 async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collection[str], epoch: int) -> Rollups:
-    letters = await mongo.dead_letters.sums()
+    letters = await mongo.dead_letters.sums((shard.shard, shard.in_flight_seq) for shard in hot if shard.in_flight_seq)
     sums: dict[str, Sums] = {}
     ahead: dict[str, Sums] = {kind.name: {} for kind in KINDS}
     for kind in KINDS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -11,7 +12,9 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
 from daemon.config import Config, require
 from daemon.errors import ConfigError, StoreError
-from daemon.spool.replay import Replayed
+
+if TYPE_CHECKING:
+    from daemon.spool.replay import Replayed
 
 
 def replay(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
@@ -42,7 +45,7 @@ async def _replay(config: Config) -> tuple[Replayed, str | None]:
     from daemon.buffer.connection import Connection
     from daemon.buffer.counters import Counters, Limits, ingest_events
     from daemon.buffer.layout import Layout
-    from daemon.spool.replay import Replayer
+    from daemon.spool.replay import Replayed, Replayer
     from daemon.spool.segment import list_segments
 
     connection = Connection(config.redis, Layout(config))

@@ -76,7 +76,9 @@ def _print_status(found: Status, loaded: Config) -> None:
         )
     refused = sum(shard.replica_refused for shard in found.shards)
     if refused:
-        console.print(f"MySQL refuses the rows of {refused} entities; HGETALL anl:{{shard}}:refused says why.", style="red")
+        console.print(
+            f"MySQL refuses the rows of {refused} entities; HGETALL anl:{{shard}}:refused says why.", style="red"
+        )
     aside = sum(shard.ledger.get("aside", 0) for shard in found.shards)
     if aside:
         console.print(f"{aside} foreign values were moved out of the way in Redis (keys anl:{{shard}}:aside:*).")

@@ -63,7 +63,8 @@ class Flushed:
 
     def add_refused(self, failures: Sequence[Failure]) -> None:
         if failures and self.replica_error is None:
-            self.replica_error = f"MySQL refuses rows, the first {failures[0].target} {failures[0].id}: {failures[0].reason}"
+            target, id_, reason = failures[0]
+            self.replica_error = f"MySQL refuses rows, the first {target} {id_}: {reason}"
         self.refused += len(failures)
 
 
@@ -304,7 +305,7 @@ class Flusher:
                 raise
             except StoreError as error:
                 self.trouble = f"{what} failed: {error}"
-                metrics.FLUSH_FAILURES.labels(what.split()[0].lower()).inc()
+                metrics.FLUSH_FAILURES.labels(what.split(maxsplit=1)[0].lower()).inc()
                 _log.error("%s failed: %s. Next attempt in %.1f s.", what, error, pause_ms / 1000)
             else:
                 if self.trouble.startswith(what):

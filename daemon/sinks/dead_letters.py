@@ -139,11 +139,14 @@ class DeadLetters:
             )
         return result.matched_count == 1
 
-    async def sums(self) -> dict[str, dict[str, int]]:
-        """Collection → counter → amount in all letters, the dropped ones included."""
+    async def sums(self, in_flight: Iterable[tuple[int, int]] = ()) -> dict[str, dict[str, int]]:
+        """Collection → counter → amount in all letters, the dropped ones included, but for those of these claims
+        (shard, seq): until it is acknowledged, all of a claim is in flight."""
         sums: dict[str, dict[str, int]] = {}
+        claims = [{"shard": shard, "seq": seq} for shard, seq in in_flight]
+        wanted: Json = {"collection": {"$ne": ""}} | ({"$nor": claims} if claims else {})
         with store_error(self._address):
-            async for letter in self._letters.find({"collection": {"$ne": ""}}, {"collection": 1, "deltas": 1}):
+            async for letter in self._letters.find(wanted, {"collection": 1, "deltas": 1}):
                 counters = sums.setdefault(letter["collection"], {})
                 for counter, amount in letter["deltas"].items():
                     counters[counter] = counters.get(counter, 0) + amount

@@ -182,11 +182,11 @@ class MysqlSink:
             raise StoreError(f"MySQL at {self._address}: {error}") from None
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             await self.close()  # a late reply must not meet a later query; what was sent may still be carried out
-            raise StoreError(f"MySQL at {self._address}: {error or 'no answer in time'}") from None
+            raise StoreError(f"MySQL at {self._address}: {str(error) or 'no answer in time'}") from None
 
 
 class _RefusedRowsError(StoreError):
-    """A row's values can't be stored, and the statement was rolled back. The connection, and with it the lock, holds."""
+    """A row's values can't be stored; the statement was rolled back, the connection and its lock hold."""
 
 
 class _TransientError(StoreError):

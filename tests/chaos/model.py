@@ -1,0 +1,101 @@
+"""What must have been counted: plain dictionaries and the calendar, and nothing of `daemon`.
+
+An event is entered once, when it is made; that it is sent five times changes nothing. Only its day may be open: an
+event from the future counts under the server's time, so each day on which it was sent is possible.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+Document = dict[str, Any]
+Rollups = dict[str, dict[str, Document]]
+
+BUCKETS = (
+    ("totals", "", ""),
+    ("daily", "date", "%Y-%m-%d"),
+    ("weekly", "week", "%G-W%V"),
+    ("monthly", "month", "%Y-%m"),
+    ("yearly", "year", "%Y"),
+)
+"""Collection, the field of its bucket, and how strftime writes it."""
+COUNTERS = ("view", "download")
+
+
+class Model:
+    """Thread-safe: several producers enter what they send."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._amounts: dict[tuple[str, str, str], dict[dt.date, dict[str, int]]] = {}
+        self._floating: dict[tuple[str, str, str], tuple[str, int, set[dt.date]]] = {}
+
+    def add(self, entity: tuple[str, str, str], counter: str, day: dt.date, amount: int) -> None:
+        with self._lock:
+            counters = self._amounts.setdefault(entity, {}).setdefault(day, {})
+            counters[counter] = counters.get(counter, 0) + amount
+
+    def add_floating(self, entity: tuple[str, str, str], counter: str, amount: int, sent_on: dt.date) -> None:
+        """An event whose day is the server's, the only one of its entity. Called again when it is sent again."""
+        with self._lock:
+            self._floating.setdefault(entity, (counter, amount, set()))[2].add(sent_on)
+
+    def rollups(self, found: Mapping[str, Mapping[str, Document]]) -> Rollups:
+        """All documents there must be. Of a floating event's days the one `found` is taken, if it is possible."""
+        documents: Rollups = {name: {} for name, _, _ in BUCKETS}
+        with self._lock:
+            for entity, days in self._amounts.items():
+                for day, counters in days.items():
+                    for counter, amount in counters.items():
+                        _enter(documents, entity, day, counter, amount)
+            for entity, (counter, amount, days_possible) in self._floating.items():
+                key = ":".join(entity)
+                met = [day for day in days_possible if f"{key}:{day.isoformat()}" in found.get("daily", {})]
+                _enter(documents, entity, (met or sorted(days_possible))[0], counter, amount)
+        return documents
+
+    def totals(self) -> dict[str, int]:
+        """Amount per counter of everything that was entered."""
+        sums = dict.fromkeys(COUNTERS, 0)
+        with self._lock:
+            for days in self._amounts.values():
+                for counters in days.values():
+                    for counter, amount in counters.items():
+                        sums[counter] += amount
+            for counter, amount, _ in self._floating.values():
+                sums[counter] += amount
+        return sums
+
+
+def replica(totals: Mapping[str, Document], ids: frozenset[str]) -> dict[str, tuple[int, int]]:
+    """The rows of MySQL: (views, downloads) of each of these movies."""
+    rows = {}
+    for id_ in ids:
+        document = totals.get(f"jav:movie:{id_}", {})
+        rows[id_] = (document.get("view", 0), document.get("download", 0))
+    return rows
+
+
+def differences(expected: Mapping[str, Mapping[str, Any]], found: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """One line for each document that is missing, too many, or not exactly as it must be."""
+    for name, documents in expected.items():
+        there = found.get(name, {})
+        for id_ in documents.keys() | there.keys():
+            if documents.get(id_) != there.get(id_):
+                yield f"{name} {id_}: expected {documents.get(id_)}, found {there.get(id_)}"
+
+
+def _enter(documents: Rollups, entity: tuple[str, str, str], day: dt.date, counter: str, amount: int) -> None:
+    domain, kind, id_ = entity
+    for name, field, pattern in BUCKETS:
+        bucket = day.strftime(pattern)
+        key = ":".join([*entity, bucket] if field else entity)
+        document = documents[name].get(key)
+        if document is None:
+            document = {"_id": key, "domain": domain, "entity_type": kind, "entity_id": id_}
+            document |= dict.fromkeys(COUNTERS, 0) | ({field: bucket} if field else {})
+            documents[name][key] = document
+        document[counter] += amount
