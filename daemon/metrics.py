@@ -46,7 +46,9 @@ FLUSH_SECONDS = Histogram(
     "tallyd_flush_seconds", "Time from claim to ack.", buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
 )
 FLUSH_FAILURES = Counter("tallyd_flush_failures", "Flush attempts that failed, by store.", ["store"])
-REPLICA_ROWS = Counter("tallyd_replica_rows", "Rows of MySQL by what became of them: set, missing, refused.", ["outcome"])
+REPLICA_ROWS = Counter(
+    "tallyd_replica_rows", "Rows of MySQL by what became of them: set, missing, refused.", ["outcome"]
+)
 
 _log = logging.getLogger(__name__)
 

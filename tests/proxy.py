@@ -1,4 +1,5 @@
-"""A TCP proxy that can hold a request back or lose its reply at a chosen moment, so that a process can be killed exactly there.
+"""A TCP proxy that can hold a request back or lose its reply at a chosen moment, so that a process can be killed exactly
+there.
 
 It forwards bytes and knows nothing of the protocol but what the test's marker says: the first request chunk that
 contains `marker` trips it. What it then does is the `Fault`.
@@ -25,7 +26,8 @@ class Proxy:
 
     def __init__(self, url: str, marker: bytes, fault: Fault) -> None:
         parts = urlsplit(url)
-        assert parts.hostname is not None and parts.port is not None
+        assert parts.hostname is not None
+        assert parts.port is not None
         self._target = (parts.hostname, parts.port)
         self._parts = parts
         self._marker = marker

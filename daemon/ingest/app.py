@@ -143,7 +143,7 @@ class App:
             self._in_flight += 1
             try:
                 answer = await self._answer(scope, receive)
-            except Exception:
+            except Exception:  # noqa: BLE001  (whatever it is, the client gets an answer without its text)
                 _log.exception("A request failed")
                 answer = response.FAILED
             finally:
@@ -190,7 +190,8 @@ class App:
         if path == "/healthz":
             return health.healthz()
         if path == "/readyz":
-            return await health.readyz(self._connections[0], spooling=self._durable is not None and self._durable.spooling)
+            spooling = self._durable is not None and self._durable.spooling
+            return await health.readyz(self._connections[0], spooling=spooling)
         return health.metrics_page()
 
     async def _read_body(self, receive: Receive, length: int, bytes_max: int) -> bytes | Response | None:
@@ -227,7 +228,7 @@ class App:
             if message["type"] == "lifespan.startup":
                 try:
                     await self._start()
-                except Exception as error:
+                except Exception as error:  # noqa: BLE001  (whatever it is, the worker must not serve)
                     # Granian only logs an exception here and serves all the same; this makes it stop.
                     _log.error("Start-up failed: %s", error, exc_info=not isinstance(error, TallydError))
                     await send({"type": "lifespan.startup.failed", "message": str(error)})

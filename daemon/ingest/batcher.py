@@ -109,7 +109,7 @@ class Batcher:
         except StoreError as error:
             self._tally.store_failed(error)
             outcomes = [error] * len(taken)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (see the next line)
             # Nobody planned for it; but those who wait must be told, and the next call must find this one ended.
             _log.exception("A call failed")
             outcomes = [StoreError(f"The call failed: {error!r}")] * len(taken)

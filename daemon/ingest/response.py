@@ -23,7 +23,9 @@ class Response:
 
     __slots__ = ("body_message", "start_message", "status")
 
-    def __init__(self, status: HTTPStatus, body: bytes, headers: Headers = (), content_type: bytes = b"application/json") -> None:
+    def __init__(
+        self, status: HTTPStatus, body: bytes, headers: Headers = (), content_type: bytes = b"application/json"
+    ) -> None:
         self.status = int(status)
         self.start_message: dict[str, Any] = {
             "type": "http.response.start",
@@ -53,9 +55,7 @@ FAILED = _message(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed. The even
 
 
 def method_not_allowed(allowed: str) -> Response:
-    return _message(
-        HTTPStatus.METHOD_NOT_ALLOWED, f"Only {allowed} is allowed here.", ((b"allow", allowed.encode()),)
-    )
+    return _message(HTTPStatus.METHOD_NOT_ALLOWED, f"Only {allowed} is allowed here.", ((b"allow", allowed.encode()),))
 
 
 def too_large(bytes_max: int) -> Response:
@@ -72,9 +72,7 @@ def unsupported(accepted: str) -> Response:
 
 def too_many(left_ms: int) -> Response:
     seconds = max(1, -(-left_ms // 1000))
-    return _message(
-        HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.", ((b"retry-after", str(seconds).encode()),)
-    )
+    return _message(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.", ((b"retry-after", str(seconds).encode()),))
 
 
 def unavailable(retry_after_s: int) -> Response:
@@ -93,9 +91,7 @@ def invalid(rejection: Rejection) -> Response:
 def batch_accepted(accepted: int, duplicates: int, rejected: list[tuple[int, Rejection]]) -> Response:
     return Response(
         HTTPStatus.ACCEPTED,
-        _encode(
-            {"status": "accepted", "accepted": accepted, "duplicates": duplicates, "rejected": _indexed(rejected)}
-        ),
+        _encode({"status": "accepted", "accepted": accepted, "duplicates": duplicates, "rejected": _indexed(rejected)}),
     )
 
 
