@@ -1,4 +1,4 @@
-"""A TCP proxy that can hold a request back or lose its reply at a chosen moment, so that a process can be killed exactly
+"""A TCP proxy that can hold a request back or lose its reply at a chosen moment, so that a process can be killed just
 there.
 
 It forwards bytes and knows nothing of the protocol but what the test's marker says: the first request chunk that

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -35,15 +34,6 @@ def print_json(value: object) -> None:
 def load(config: Path | None, data: Path | None) -> Config:
     """The configuration a command runs with. Raises ConfigError."""
     return configuration.load(config, data=data)
-
-
-def export(config: Path | None, loaded: Config) -> None:
-    """Leaves in the environment what worker processes need to load the same configuration."""
-    if config is not None:
-        os.environ[configuration.ENV_CONFIG] = str(config.resolve())
-    for store in ("redis", "mongo", "mysql"):
-        os.environ[f"{configuration.ENV_PREFIX}{store.upper()}__URL"] = getattr(loaded, store).url
-    os.environ[f"{configuration.ENV_PREFIX}SPOOL__DIR"] = loaded.spool.dir
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

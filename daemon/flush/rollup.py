@@ -24,12 +24,14 @@ def build(amounts: Iterable[tuple[str, list[tuple[str, str]]]]) -> Rollup:
             if entity is None or field is None or amount is None:
                 malformed.append(Malformed(key, name, text))
                 continue
-            if not _fits(grouped[TOTALS].get(key), field.counter, amount):
+            targets = [
+                (grouped[kind], key if bucket is None else f"{key}:{bucket}", bucket)
+                for kind, bucket in zip(KINDS, (None, *field.buckets), strict=True)
+            ]
+            if not all(_fits(documents.get(id_), field.counter, amount) for documents, id_, _ in targets):
                 malformed.append(Malformed(key, name, text))
                 continue
-            for kind, bucket in zip(KINDS, (None, *field.buckets), strict=True):
-                id_ = key if bucket is None else f"{key}:{bucket}"
-                documents = grouped[kind]
+            for documents, id_, bucket in targets:
                 document = documents.get(id_)
                 if document is None:
                     documents[id_] = Document(id_, entity, bucket, {field.counter: amount})
@@ -38,6 +40,6 @@ def build(amounts: Iterable[tuple[str, list[tuple[str, str]]]]) -> Rollup:
     return Rollup({kind: list(documents.values()) for kind, documents in grouped.items()}, malformed)
 
 
-def _fits(totals: Document | None, counter: str, amount: int) -> bool:
-    """Whether the entity's sum stays a 64-bit integer; the other rollups' sums are parts of it."""
-    return totals is None or abs(totals.deltas.get(counter, 0) + amount) <= INT64_MAX
+def _fits(document: Document | None, counter: str, amount: int) -> bool:
+    """Whether the document's sum stays a 64-bit integer, which is all MongoDB can be asked to add."""
+    return document is None or abs(document.deltas.get(counter, 0) + amount) <= INT64_MAX

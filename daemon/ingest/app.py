@@ -137,8 +137,8 @@ class App:
             await self._lifespan(receive, send)
 
     async def _http_request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._in_flight >= self._http.requests_in_flight_max:
-            answer = self._overloaded
+        if self._in_flight >= self._http.requests_in_flight_max and scope["path"] != "/healthz":
+            answer = self._overloaded  # a supervisor's question is not refused: a busy worker is a live one
         else:
             self._in_flight += 1
             try:

@@ -28,7 +28,7 @@ class Actor:
     """A coroutine that stops at every step, until `step` or `crash`."""
 
     def __init__(self) -> None:
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
         self._busy = 0
         self._task: asyncio.Task[Any] | None = None
 
@@ -44,9 +44,15 @@ class Actor:
     async def step(self, choice: int) -> None:
         """Lets one of the calls that wait go on (the five bulks wait at once)."""
         assert self._waiting
-        self._waiting.pop(choice % len(self._waiting)).set_result(None)
+        self._waiting.pop(choice % len(self._waiting))[1].set_result(None)
         await asyncio.sleep(0)  # it goes on in the next turn of the loop; until then nothing shows that it does
         await self._quiet()
+
+    async def step_until(self, name: str) -> None:
+        """To where a call of this name waits to be sent or to be heard of, or to the end."""
+        await self.step(0)
+        while self.running and name not in (waiting for waiting, _ in self._waiting):
+            await self.step(0)
 
     async def finish(self) -> Any:
         """To the end. Returns what the coroutine returned."""
@@ -64,18 +70,18 @@ class Actor:
         self._waiting.clear()
 
     @asynccontextmanager
-    async def call(self) -> AsyncIterator[None]:
-        await self._pause()
+    async def call(self, name: str) -> AsyncIterator[None]:
+        await self._pause(name)
         self._busy += 1
         try:
             yield
         finally:
             self._busy -= 1
-        await self._pause()
+        await self._pause(name)
 
-    async def _pause(self) -> None:
+    async def _pause(self, name: str) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self._waiting.append((name, future))
         await future
 
     async def _quiet(self) -> None:
@@ -104,12 +110,12 @@ class Stepped:
         if name in self._whole or not callable(attribute):
             return attribute
         if inspect.iscoroutinefunction(attribute):
-            return lambda *args, **options: self._step(attribute(*args, **options))
+            return lambda *args, **options: self._step(name, attribute(*args, **options))
         return attribute
 
-    async def _step(self, call: Coroutine[Any, Any, Any]) -> Any:
+    async def _step(self, name: str, call: Coroutine[Any, Any, Any]) -> Any:
         try:
-            async with self._actor.call():
+            async with self._actor.call(name):
                 return await call
         finally:
             call.close()  # one that was never sent
@@ -123,7 +129,7 @@ class SteppedMongo(MongoSink):
         self._actor = actor
 
     async def _write_kind(self, *args: Any) -> Any:
-        async with self._actor.call():
+        async with self._actor.call("bulk"):
             return await super()._write_kind(*args)
 
 

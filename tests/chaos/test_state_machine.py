@@ -42,6 +42,7 @@ EXAMPLES_FIXED = 20
 MOVIES = ("a", "b", "c")
 DAYS = ("2024-12-29", "2024-12-30", "2026-02-19")
 SPOILED = "not a number"
+FLUSHERS_CALLS = ("claim", "raise_floor", "bulk", "bury", "ack", "ack")
 CLAIM, REPLICA = "anl:{0}:claim", "anl:{0}:replica"
 
 
@@ -121,6 +122,16 @@ class Machine(RuleBasedStateMachine):
             if actor.running:
                 self._run(actor.step(choice))
 
+    @rule(number=st.integers(0, 1), takes_over=st.booleans(), call=st.sampled_from(FLUSHERS_CALLS))
+    def flush_until(self, number: int, takes_over: bool, call: str) -> None:
+        actor = self.flushers[number].actor
+        if not actor.running:
+            if takes_over:
+                self.lease_runs_out()
+            self._run(actor.begin(self.flushers[number].drain.apply_next()))
+        if actor.running:
+            self._run(actor.step_until(call))
+
     @rule(number=st.integers(0, 1))
     def flush_to_the_end(self, number: int) -> None:
         actor = self.flushers[number].actor
@@ -149,6 +160,14 @@ class Machine(RuleBasedStateMachine):
             if actor.running:
                 self._run(actor.step(0))
 
+    @rule(call=st.sampled_from(("totals", "write", "settle")))
+    def sync_until(self, call: str) -> None:
+        actor = self.syncer.actor
+        if not actor.running:
+            self._run(actor.begin(self.replica.sync_next()))
+        if actor.running:
+            self._run(actor.step_until(call))
+
     @rule()
     def sync_dies(self) -> None:
         self._run(self.syncer.actor.crash())
@@ -166,6 +185,12 @@ class Machine(RuleBasedStateMachine):
         if found is not None and (collection, id_) not in self.spoiled:
             self.spoiled[collection, id_] = found["view"]
             self.system.mongo[collection].update_one({"_id": id_}, {"$set": {"view": SPOILED}})
+
+    @precondition(lambda self: self.spoiled and any(each.actor.running for each in self.flushers))
+    @rule()
+    def all_flushers_die(self) -> None:
+        for number in range(len(self.flushers)):
+            self.flusher_dies(number)
 
     @precondition(lambda self: self.spoiled and not any(each.actor.running for each in self.flushers))
     @rule()

@@ -133,3 +133,11 @@ def test_no_delta_leaves_64_bits_and_no_amount_is_lost(amounts: list[tuple[str, 
     for documents in rollup.documents.values():
         assert all(0 <= document.deltas["view"] <= INT64_MAX for document in documents)
         assert sum(document.deltas["view"] for document in documents) + put_aside == sum(unique.values())
+
+
+def test_amounts_of_both_signs_that_overflow_a_bucket_but_not_the_totals_are_set_aside() -> None:
+    most = 2**63 - 1
+    days = ("2026-01-01", most), ("2026-01-20", -most), ("2026-01-02", most)
+    rollup = build([("jav:movie:m", [(f"view:{day}", str(amount)) for day, amount in days])])
+    assert [entry.amount for entry in rollup.malformed] == [str(most)]
+    assert all(abs(n) <= most for kind in KINDS for d in rollup.documents[kind] for n in d.deltas.values())
