@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from daemon.domain.counter import INT64_MAX, parse_amount, parse_field
 from daemon.domain.entity import parse_entity
-from daemon.domain.rollup import KINDS, TOTALS, Document, Kind, Malformed, Rollup
+from daemon.domain.rollup import KINDS, Document, Kind, Malformed, Rollup
 
 
 def build(amounts: Iterable[tuple[str, list[tuple[str, str]]]]) -> Rollup:
