@@ -14,7 +14,7 @@ from daemon.domain.counter import field_name
 Step = Literal["one", "value"]
 """How an action moves a counter: by 1, or by the event's value."""
 
-_EFFECTS_CACHED = 65_536
+_EFFECTS_CACHED = 8_192
 
 
 class Effect:

@@ -20,7 +20,7 @@ RESERVED = frozenset(
 
 _FIELD = re.compile(r"([a-z][a-z0-9_]{0,31}):(\d{4}-\d\d-\d\d)\Z", re.ASCII)
 _AMOUNT = re.compile(r"-?\d{1,19}\Z", re.ASCII)
-_FIELDS_CACHED = 65_536
+_FIELDS_CACHED = 8_192
 
 
 class Field(NamedTuple):
