@@ -47,6 +47,9 @@ WIDTH_OF_A_FILE = 200
 _progress = Console(stderr=True, highlight=False, style="dim")
 
 
+CANNOT = (wrk.WrkError, GroundError, TallydError)
+
+
 class Report(msgspec.Struct):
     """What `--json` writes."""
 
@@ -78,9 +81,10 @@ def main(
     settings = CHECK if check else FULL
     if rounds is not None:
         settings = settings._replace(rounds=rounds, flush_rounds=rounds)
+    failures: list[str] = []
     try:
-        about, rows = _run(names, settings, attempts_max=CHECK_ATTEMPTS if check else 1)
-    except (wrk.WrkError, GroundError, TallydError) as error:
+        about, rows = _run(names, settings, failures, attempts_max=CHECK_ATTEMPTS if check else 1)
+    except CANNOT as error:
         print(f"bench: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     marks = {row.name: _mark(row, check=check) for row in rows}
@@ -88,10 +92,15 @@ def main(
     if json_file is not None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(Report(about, rows)), indent=1) + b"\n")
     _conclude(rows, marks)
-    raise typer.Exit(1 if NOT_HELD in marks.values() else 0)
+    for failure in failures:
+        print(f"bench: {failure}", file=sys.stderr)
+    raise typer.Exit(2 if failures else 1 if NOT_HELD in marks.values() else 0)
 
 
-def _run(names: tuple[str, ...], settings: Settings, *, attempts_max: int) -> tuple[dict[str, str], list[Row]]:
+def _run(
+    names: tuple[str, ...], settings: Settings, failures: list[str], *, attempts_max: int
+) -> tuple[dict[str, str], list[Row]]:
+    """The machine and the rows. A benchmark that could not run is named in `failures`, and the others go on."""
     for variable in [name for name in os.environ if name.startswith("TALLYD_") and "_STACK_" not in name]:
         del os.environ[variable]  # what is measured is the default configuration
     machine.take_cores()
@@ -100,11 +109,10 @@ def _run(names: tuple[str, ...], settings: Settings, *, attempts_max: int) -> tu
     with tempfile.TemporaryDirectory(prefix="tallyd-bench-") as folder, raised(Path(folder)) as ground:
         about = machine.describe(ground.stack, ROOT)
         for name in names:
-            if name in BENCHMARKS:
-                rows += _attempts(name, ground, settings, attempts_max)
-    if PARTS in names:
-        _progress.print("parts …")
-        rows += parts.measure()
+            try:
+                rows += parts.measure() if name == PARTS else _attempts(name, ground, settings, attempts_max)
+            except CANNOT as error:
+                failures.append(f"{name} could not be measured. {error}")
     return about, rows
 
 
@@ -160,8 +168,12 @@ def _conclude(rows: list[Row], marks: dict[str, str]) -> None:
                 f"bench: {row.name} is undecided: {found}; wanted {row.bar_text}; but others used {row.others:.0%} of"
                 " the cores meanwhile. Run it again on a quiet machine."
             )
-    held = sum(mark == HELD for mark in marks.values())
-    print(f"bench: {held} of {sum(bool(row.bars) for row in rows)} bars held.")
+    judged = [mark for mark in marks.values() if mark]
+    print(
+        f"bench: {judged.count(HELD)} of {len(judged)} bars held."
+        if judged
+        else "bench: done; none of these has a bar."
+    )
 
 
 if __name__ == "__main__":

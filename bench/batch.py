@@ -36,16 +36,16 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
                 raise GroundError(f"{settings.alone_events} events were sent, and {counted} counted.")
             return counted / seconds
 
-        rounds = in_turn(settings.rounds, ours, peer)
+        rounds = in_turn(settings.rounds, ours, peer, again_max=settings.again_max)
         ground.verify_counts()
     return [
         Row(
             name="batch",
-            what=f"batches of {EVENTS} new events over HTTP, 4 connections, 1 worker",
+            what=f"batches of {EVENTS} new events, 4 connections, 1 worker",
             unit="events/s",
-            ours=rounds.ours,
-            peer=rounds.peer,
-            peer_name="ingest.lua alone, pipelined, the same events encoded beforehand",
+            ours=rounds.values[0],
+            peer=rounds.values[1],
+            peer_name="ingest.lua alone: encoded beforehand, pipelined",
             bars=BARS,
             others=rounds.others,
             p50_ms=wrk.median_ms([run.p50_us for run in runs]),

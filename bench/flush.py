@@ -40,9 +40,15 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
         bench = _Bench(ground, runner)
         try:
             bench.prepare()
-            updates = in_turn(settings.flush_rounds, lambda _: bench.ours(0), lambda _: bench.peer(0), warm_up=2)
+            updates = in_turn(
+                settings.flush_rounds,
+                lambda _: bench.ours(0),
+                lambda _: bench.peer(0),
+                again_max=settings.again_max,
+                warm_up=2,
+            )
             inserts = in_turn(
-                max(3, settings.flush_rounds // 2), lambda n: bench.ours(1 + n), lambda n: bench.peer(1 + n)
+                settings.flush_new_rounds, lambda n: bench.ours(1 + n), lambda n: bench.peer(1 + n), again_max=0
             )
             bench.verify()
         finally:
@@ -58,9 +64,9 @@ def _row(name: str, what: str, rounds: Rounds, bars: tuple[Bar, ...] = ()) -> Ro
         name=name,
         what=what,
         unit="entities/s",
-        ours=rounds.ours,
-        peer=rounds.peer,
-        peer_name="the same upserts without guard and without Redis",
+        ours=rounds.values[0],
+        peer=rounds.values[1],
+        peer_name="the same upserts without guard, no Redis",
         bars=bars,
         others=rounds.others,
     )

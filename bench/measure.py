@@ -65,37 +65,35 @@ class Row(Struct, frozen=True, kw_only=True):
 
 
 QUIET_SHARE = 0.1
-"""Rounds in which others used more of the cores than this are measured again."""
-AGAIN_MAX = 2
-"""At most so many more rounds for each one wanted. They take long, and a machine may never be quiet."""
+"""Rounds in which others used more of the cores than this are measured again, as often as the settings allow."""
 
 
 class Rounds(NamedTuple):
-    """What was measured."""
+    """What was measured: for each of the things measured in turn, its values."""
 
-    ours: list[float]
-    peer: list[float]
+    values: list[list[float]]
     others: float
     """The largest share of the cores that other processes had during a round."""
 
 
-def in_turn(rounds: int, ours: Callable[[int], float], peer: Callable[[int], float], warm_up: int = 1) -> Rounds:
-    """Measures both, ours first, in turn, after `warm_up` rounds that don't count. Each is told the round's number.
+def in_turn(rounds: int, *measures: Callable[[int], float], again_max: int, warm_up: int = 1) -> Rounds:
+    """Measures these in turn, after `warm_up` rounds that don't count. Each is told the round's number.
 
-    Which rounds are kept depends on how quiet the machine was during them and never on what they found.
+    `again_max`: how many more rounds to measure for each one wanted, on a machine that is not quiet. Which are kept
+    depends on how quiet it was and never on what they found.
     """
-    measured: list[tuple[float, float, float]] = []
+    measured: list[tuple[float, list[float]]] = []
     watch = Others()
-    for number in range(warm_up + rounds * (1 + AGAIN_MAX)):
+    for number in range(warm_up + rounds * (1 + again_max)):
         watch.share()
-        pair = ours(number), peer(number)
+        values = [measure(number) for measure in measures]
         if number < warm_up:
             continue
-        measured.append((watch.share(), *pair))
-        if sum(share <= QUIET_SHARE for share, *_ in measured) == rounds:
+        measured.append((watch.share(), values))
+        if sum(share <= QUIET_SHARE for share, _ in measured) == rounds:
             break
     kept = sorted(measured)[:rounds]
-    return Rounds([a for _, a, _ in kept], [b for *_, b in kept], kept[-1][0])
+    return Rounds([list(values) for values in zip(*(values for _, values in kept), strict=True)], kept[-1][0])
 
 
 def spread(values: Iterable[float]) -> str:

@@ -7,11 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from pymongo import AsyncMongoClient
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
 
 from bench import events
 from daemon import config as configuration
-from daemon.config import Config
+from daemon.config import Config, MongoSection
 from daemon.domain.event import Event, Rejection
 from daemon.domain.rollup import Rollup
 from daemon.flush.rollup import build
@@ -88,25 +89,29 @@ def test_rollup(benchmark: Any, amounts: list[tuple[str, list[tuple[str, str]]]]
 def test_statements(
     benchmark: Any, amounts: list[tuple[str, list[tuple[str, str]]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """From documents to the operations pymongo is handed; the write itself is cut off."""
+    """From documents to what pymongo is handed; what pymongo would do with it is cut off."""
     rollup = build(amounts)
-    taken: list[int] = []
+    handed: list[int] = []
 
-    class _Sink(MongoSink):
-        def collection(self, _kind: Any) -> Any:
-            return _Collection
+    async def bulk_write(_self: object, operations: list[Any], **_: Any) -> None:
+        handed.append(len(operations))
 
-    class _Collection:
-        @staticmethod
-        async def bulk_write(operations: list[Any], **_: Any) -> None:
-            taken.append(len(operations))
+    async def command(_self: object, _name: str, _target: str, *, updates: list[Any], **_: Any) -> dict[str, Any]:
+        handed.append(len(updates))
+        return {"ok": 1}
 
-    monkeypatch.setattr(AsyncMongoClient, "__init__", lambda *_args, **_options: None)
-    monkeypatch.setattr(AsyncMongoClient, "get_default_database", lambda *_args: None)
-    sink = _Sink(configuration.MongoSection(url="mongodb://nowhere/x"))
+    monkeypatch.setattr(AsyncCollection, "bulk_write", bulk_write)
+    monkeypatch.setattr(AsyncDatabase, "command", command)
 
     def statements(rollup: Rollup) -> None:
-        asyncio.run(sink.write(rollup, 1, {"jav": ("download", "view")}))
+        handed.clear()
+
+        async def write() -> None:
+            sink = MongoSink(MongoSection(url="mongodb://127.0.0.1:1/x"))  # never connects
+            await sink.write(rollup, 1, {"jav": ("download", "view")})
+            await sink.close()
+
+        asyncio.run(write())
 
     told(benchmark, "build the five bulk writes of 5,000 entities, an entity", events.ENTITIES)(statements, rollup)
-    assert set(taken) == {events.ENTITIES}
+    assert sum(handed) == events.ENTITIES * len(rollup.documents)

@@ -9,11 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum
 from urllib.parse import urlsplit
+
+
+def update_of(collection: str) -> bytes:
+    """What only a bulk write to this collection of MongoDB has in it: `update: "collection"` in BSON."""
+    return b"\x02update\x00" + struct.pack("<i", len(collection) + 1) + collection.encode() + b"\x00"
 
 
 class Fault(Enum):

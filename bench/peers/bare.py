@@ -1,7 +1,8 @@
 """The bare peer: a Granian ASGI application that reads the body, answers 202, and does nothing else.
 
-Same server settings as `tallyd ingest`, same answer, byte for byte. It stops reading once it has Content-Length bytes,
-as tallyd does: the plain loop until `more_body` is false would make it slower, and the ratio better than it is.
+Same server settings as `tallyd ingest`, same answer, byte for byte. It reads the body as ASGI says, until `more_body`
+is false. Under the path /eager it stops as soon as it has Content-Length bytes, which saves a turn of the event loop:
+the least that anything on this server can do.
 
     python -m bench.peers.bare PORT
 """
@@ -17,6 +18,7 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
+EAGER_PATH = "/eager"
 START = {
     "type": "http.response.start",
     "status": 202,
@@ -37,12 +39,14 @@ async def app(
         await send(HEALTH_START)
         await send(HEALTH_BODY)
         return
-    length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), -1)
-    message = await receive()
-    body = message.get("body", b"")
-    while message.get("more_body") and len(body) != length:
+    length = -1
+    if scope["path"] == EAGER_PATH:
+        length = next((int(value) for name, value in scope["headers"] if name == b"content-length"), -1)
+    body, more = b"", True
+    while more:
         message = await receive()
         body += message.get("body", b"")
+        more = message.get("more_body", False) and len(body) != length
     await send(START)
     await send(BODY)
 

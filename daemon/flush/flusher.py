@@ -303,10 +303,11 @@ class Flusher:
                 await work()
             except LayoutError:
                 raise
-            except StoreError as error:
+            except Exception as error:  # noqa: BLE001  (drivers raise more than they say; a loop that ended would be missed)
+                unplanned = not isinstance(error, StoreError)
                 self.trouble = f"{what} failed: {error}"
                 metrics.FLUSH_FAILURES.labels(what.split(maxsplit=1)[0].lower()).inc()
-                _log.error("%s failed: %s. Next attempt in %.1f s.", what, error, pause_ms / 1000)
+                _log.error("%s failed: %s. Next attempt in %.1f s.", what, error, pause_ms / 1000, exc_info=unplanned)
             else:
                 if self.trouble.startswith(what):
                     self.trouble = ""

@@ -109,6 +109,8 @@ class Durable:
                 _log.debug("Redis does not take the spool yet: %s", error)
             except OSError as error:
                 _log.error("The spool in %s cannot be read: %s", self._spool.directory, error)
+            except Exception:  # noqa: BLE001  (drivers raise more than they say, and nobody else replays the spool)
+                _log.exception("Replaying the spool in %s failed", self._spool.directory)
             if done.segments:
                 _log.info(
                     "Replayed %d events of %d segments from the spool; %d were new.",

@@ -71,15 +71,17 @@ class Listener:
         (unacked,) = struct.unpack_from("=I", info, _UNACKED_OFFSET_BYTES)
         return int(unacked)
 
-    def leave(self) -> bool:
+    def has_successor(self) -> bool:
+        """Whether somebody takes the connections this daemon doesn't: systemd, or another daemon on the port."""
+        own = str(os.fstat(self.socket.fileno()).st_ino)
+        return self.inherited or any(state == _LISTENING and inode != own for state, inode in _sockets(self.port))
+
+    def leave(self) -> None:
         """Takes no new connections, and returns once those that had begun are with the workers.
 
         A client that connects from now on is not answered; refusing it would be an error to it. Its kernel asks again
-        after 1 s, and by then this socket is closed and another daemon's is asked, or systemd has started the next one.
-        Returns False, and does nothing, where there is no other: it would only learn later that it is refused.
+        after 1 s, and by then this socket is closed and another daemon's is asked, or the next one has been started.
         """
-        if not (self.inherited or self._shared()):
-            return False
         program = b"".join(struct.pack("=HBBI", *step) for step in _DROP_NEW_CONNECTIONS)
         steps = ctypes.create_string_buffer(program)
         header = struct.pack("@HP", len(_DROP_NEW_CONNECTIONS), ctypes.addressof(steps))  # struct sock_fprog
@@ -87,17 +89,11 @@ class Listener:
         until = time.monotonic() + LINGER_S
         while (self._half_open() or self.waiting()) and time.monotonic() < until:
             time.sleep(POLL_S)
-        return True
 
     def open(self) -> None:
         """The contrary of `leave`, for whoever has the socket next."""
         with contextlib.suppress(OSError):  # there is no filter
             self.socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-
-    def _shared(self) -> bool:
-        """Whether another socket listens on this port."""
-        own = str(os.fstat(self.socket.fileno()).st_ino)
-        return any(state == _LISTENING and inode != own for state, inode in _sockets(self.port))
 
     def _half_open(self) -> bool:
         """Whether anyone has begun to connect to this port; perhaps to another's socket on it."""

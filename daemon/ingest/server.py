@@ -46,7 +46,7 @@ BACKPRESSURE_CONNECTIONS = 65_536
 """Granian counts connections, idle ones too; the cap on requests is `http.requests_in_flight_max`."""
 QUIET_S = 0.05
 """So long without a request, and step 1 is over before its time."""
-SILENCE_S, SILENCE_S_MAX = 0.2, 0.5
+SILENCE_S, SILENCE_S_MAX = 0.25, 0.5
 """The same for step 2: how long a client that has connected may take to begin its request."""
 POLL_S = 0.01
 
@@ -120,8 +120,9 @@ class Server(MPServer):
         self._supervisor.stop()
         workers = [worker for worker in self.wrks if worker.inner.is_alive()]
         self._signal(workers, signal.SIGTERM)
-        self._wait_until_quiet(workers, QUIET_S, self._supervisor.config.http.closing_ms / 1000)
-        if self._listener.leave():
+        quiet = self._wait_until_quiet(workers, QUIET_S, self._supervisor.config.http.closing_ms / 1000)
+        if not quiet or self._listener.has_successor():
+            self._listener.leave()
             self._wait_until_quiet(workers, SILENCE_S, SILENCE_S_MAX)
         self._signal(workers, signal.SIGINT)
         if not self._listener.inherited:
@@ -152,16 +153,23 @@ class Server(MPServer):
             if worker.inner.is_alive():
                 os.kill(worker.inner.pid, number)
 
-    def _wait_until_quiet(self, workers: Sequence[WorkerProcess], quiet_s: float, quiet_s_max: float) -> None:
-        """Until no request came for `quiet_s`, at most `quiet_s_max`."""
+    def _wait_until_quiet(self, workers: Sequence[WorkerProcess], quiet_s: float, quiet_s_max: float) -> bool:
+        """Waits until no request came for `quiet_s`, at most `quiet_s_max`. Whether it became quiet."""
         now = time.monotonic()
         until = now + quiet_s_max
         quiet_since = now
-        while any(worker.inner.is_alive() for worker in workers) and quiet_since + quiet_s > now and now < until:
+        while any(worker.inner.is_alive() for worker in workers) and quiet_since + quiet_s > now:
+            if now >= until:
+                return False
             time.sleep(POLL_S)
             now = time.monotonic()
             pulses = [self._run_dir.pulse(worker.inner.pid) for worker in workers]
-            # One without a pulse is still starting and has accepted nothing.
-            quiet = all(pulse.closing and pulse.busy_at < quiet_since for pulse in pulses if pulse)
+            # One without a pulse is still starting and has accepted nothing; one that hasn't beaten has not looked.
+            quiet = all(
+                pulse.closing and pulse.busy_at < quiet_since and pulse.beaten_at > now - quiet_s
+                for pulse in pulses
+                if pulse
+            )
             if not quiet or self._listener.waiting():
                 quiet_since = now
+        return True

@@ -180,7 +180,7 @@ class MysqlSink:
                 raise _RefusedRowsError(str(error)) from None
             await self.close()
             raise StoreError(f"MySQL at {self._address}: {error}") from None
-        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+        except Exception as error:  # noqa: BLE001  (asyncmy lets RuntimeError and others out when a line breaks half-way)
             await self.close()  # a late reply must not meet a later query; what was sent may still be carried out
             raise StoreError(f"MySQL at {self._address}: {str(error) or 'no answer in time'}") from None
 

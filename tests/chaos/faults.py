@@ -14,6 +14,7 @@ from functools import partial
 from typing import NamedTuple
 
 import pymongo
+from proxy import update_of
 
 from chaos.gate import Trap
 from chaos.world import FROZEN_S, LEASE_MS, STORES, TIMEOUT_MS, World, wait_until
@@ -24,7 +25,7 @@ LATE_S = 2 * LEASE_MS / 1000
 
 INGEST, CLAIM, ACK, SETTLE = (s.sha.encode() for s in (scripts.INGEST, scripts.CLAIM, scripts.ACK, scripts.SETTLE))
 FLOOR = b"analytics_flush_floors"
-BULKS = [f"analytics_entity_{name}".encode() for name in ("totals", "daily", "weekly", "monthly", "yearly")]
+BULKS = {name: update_of(f"analytics_entity_{name}") for name in ("totals", "daily", "weekly", "monthly", "yearly")}
 LOCK, UPDATE, UNLOCK = b"GET_LOCK", b"UPDATE `jav`", b"RELEASE_LOCK"
 
 Act = Callable[[World, random.Random], None]
@@ -82,7 +83,7 @@ def frozen(daemon: str, store: str, marker: bytes, hold: bool, world: World, _di
 def worker_killed(hold: bool, world: World, _dice: random.Random) -> None:
     """One ingest worker dies, not its main process; that ends then by itself."""
     trap = _caught(world, "ingest", "redis", INGEST, hold=hold)
-    world.daemons["ingest"].worker().kill()
+    world.daemons["ingest"].kill_worker()
     trap.release(deliver=False)
     wait_until(lambda: not world.daemons["ingest"].running, "the ingest daemon ends when its worker has died")
 
@@ -189,7 +190,7 @@ def line_cut(store: str, world: World, dice: random.Random) -> None:
 WHEN = ((True, "before"), (False, "after"))
 """Whether the request is held, and what that is in a fault's name."""
 
-BULK_STEPS = tuple((f"bulk {bulk.decode().rpartition('_')[2]}", "mongo", bulk) for bulk in BULKS)
+BULK_STEPS = tuple((f"bulk {name}", "mongo", marker) for name, marker in BULKS.items())
 CLAIM_STEP, FLOOR_STEP, ACK_STEP = ("claim", "redis", CLAIM), ("floor", "mongo", FLOOR), ("ack", "redis", ACK)
 LOCK_STEP, UPDATE_STEP = ("GET_LOCK", "mysql", LOCK), ("UPDATE", "mysql", UPDATE)
 SETTLE_STEP, UNLOCK_STEP = ("settle", "redis", SETTLE), ("RELEASE_LOCK", "mysql", UNLOCK)

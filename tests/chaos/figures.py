@@ -19,6 +19,7 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
+from proxy import update_of
 
 from bench import wrk
 from chaos.load import BATCH, EVENTS
@@ -81,7 +82,7 @@ def flusher_killed(folder: Path) -> dict[str, Any]:
     waits = []
     with _raised(folder, appendfsync="everysec") as world:
         for _ in range(KILLS):
-            trap = world.gates["flush-a", "mongo"].trap(b"analytics_entity_totals", hold=True)
+            trap = world.gates["flush-a", "mongo"].trap(update_of("analytics_entity_totals"), hold=True)
             with _sending(world, 1_000.0):
                 assert trap.tripped.wait(60)
             world.daemons["flush-a"].kill()

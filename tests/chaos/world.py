@@ -140,6 +140,7 @@ class Daemon:
         self._env = env
         self._cwd = cwd
         self._process: subprocess.Popen[bytes] | None = None
+        self._may_end = False
 
     @property
     def running(self) -> bool:
@@ -149,7 +150,8 @@ class Daemon:
         """Doesn't wait until it is ready. Nothing to do if it runs."""
         if self.running:
             return
-        self.starts += 1
+        self.check()
+        self.starts, self._may_end = self.starts + 1, False
         with (self._cwd / f"{self.name}.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*process.dies_with_parent(), sys.executable, "-m", "daemon.cli", *self._args],
@@ -161,14 +163,27 @@ class Daemon:
                 start_new_session=True,
             )
 
+    def check(self) -> None:
+        """It runs, or we have ended it."""
+        if self._process is not None and not self.running and not self._may_end:
+            log = (self._cwd / f"{self.name}.log").read_text(errors="replace")
+            raise AssertionError(f"{self.name} ended by itself, exit code {self._process.returncode}:\n{log[-3000:]}")
+
+    def kill_worker(self) -> None:
+        """SIGKILL to one worker; the main process ends then by itself."""
+        self._may_end = True
+        self.processes()[-1].kill()
+
     def kill(self) -> None:
         """SIGKILL to all its processes at once."""
+        self._may_end = True
         self._signal(signal.SIGKILL)
         assert self._process is not None
         self._process.wait(10)
 
     def stop(self) -> None:
         """SIGTERM, and waits."""
+        self._may_end = True
         if self._process is not None and self.running:
             self._process.terminate()
             self._process.wait(30)
@@ -189,10 +204,6 @@ class Daemon:
             return [main, *(each for each in children if "resource_tracker" not in " ".join(each.cmdline()))]
         except psutil.NoSuchProcess:
             return []
-
-    def worker(self) -> psutil.Process:
-        """The worker process that serves requests."""
-        return self.processes()[-1]
 
     def _signal(self, number: signal.Signals) -> None:
         assert self._process is not None
