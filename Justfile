@@ -50,12 +50,12 @@ fmt: setup
 
 # Measure the speed on this machine
 bench: setup
-    @ops/install-servers test
+    @ops/install-servers bench
     .venv/bin/python -m bench
 
 # Check that nothing got slower, relative to what the same machine does bare
 bench-check: setup
-    @ops/install-servers test
+    @ops/install-servers bench
     .venv/bin/python -m bench --check
 
 # All that CI runs
