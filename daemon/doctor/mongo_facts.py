@@ -23,7 +23,7 @@ from daemon.doctor.finding import Refusal
 from daemon.domain.rollup import KINDS
 from daemon.errors import ConfigError, StoreError
 from daemon.sinks import dead_letters
-from daemon.sinks.mongo import DATABASE_DEFAULT
+from daemon.sinks.mongo import DATABASE_DEFAULT, close_client
 
 SCRATCH = "analytics_doctor"
 """The collection of the one document that is written, and gone afterwards with it."""
@@ -71,11 +71,12 @@ async def read_mongo(config: Config, *, timeout_ms: int, probe: bool) -> MongoFa
     except (PyMongoError, ValueError) as error:
         raise ConfigError(f"mongo.url: {error}") from None
     try:
-        async with client:
-            return await _read(config, address, database, probe=probe)
+        return await _read(config, address, database, probe=probe)
     except PyMongoError as error:
         said, _, _ = str(error).partition(", Topology Description")
         raise StoreError(f"MongoDB at {address}: {said}") from None
+    finally:
+        await close_client(client)
 
 
 async def _read(config: Config, address: str, database: AsyncDatabase[Json], *, probe: bool) -> MongoFacts:

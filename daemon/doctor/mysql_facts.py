@@ -102,8 +102,9 @@ async def read_mysql(config: Config, *, timeout_ms: int, probe: bool) -> MysqlFa
             return await _read(config, address, session, probe=probe)
     except MySQLError as error:
         raise StoreError(f"MySQL at {address}: {error}") from None
-    except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-        raise StoreError(f"MySQL at {address}: {error or 'no answer in time'}") from None
+    except (OSError, TimeoutError, RuntimeError, asyncio.IncompleteReadError) as error:
+        # RuntimeError is what asyncmy lets out when the line breaks while it connects.
+        raise StoreError(f"MySQL at {address}: {str(error) or 'no answer in time'}") from None
 
 
 class _Session(NamedTuple):

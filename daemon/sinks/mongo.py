@@ -15,6 +15,7 @@ the outcome is unknown.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
@@ -31,6 +32,7 @@ from daemon.sinks.dead_letters import DeadLetters, first_fields
 from daemon.sinks.errors import UNAPPLICABLE, is_already_applied, store_error
 from daemon.sinks.outcome import Failure, SinkResult
 
+CLOSE_TIMEOUT_S = 2.0
 DATABASE_DEFAULT = "tallyd"
 EPOCHS = "analytics_epochs"
 """{_id: epoch of a Redis, baseline: {counter: amount}, at}. See `open_epoch`."""
@@ -38,6 +40,13 @@ FLOORS = "analytics_flush_floors"
 """{_id: shard, seq}: the highest seq whose documents may have been written. See `raise_floor`."""
 
 Json = dict[str, Any]
+
+
+async def close_client(client: AsyncMongoClient[Json]) -> None:
+    """Closes it, whether or not the server answers: the driver's farewell (`endSessions`) waits without a time-out."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await client.close()
 
 
 class MongoSink:
@@ -72,7 +81,7 @@ class MongoSink:
         return self.database[kind.collection]
 
     async def close(self) -> None:
-        await self._client.close()
+        await close_client(self._client)
 
     async def ensure_indexes(self, counters: Iterable[str]) -> None:
         """The natural key of each rollup, unique; and for totals one index a counter, for top-N."""

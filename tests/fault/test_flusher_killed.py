@@ -85,3 +85,16 @@ def test_a_frozen_flusher_that_wakes_up_late_changes_nothing(system: System) -> 
         wait_until(lambda: system.redis.scard("anl:{0}:dirty") == 0, "it goes on")
     system.flush()
     assert system.rollups() == expected_rollups(counted)
+
+
+def test_a_reply_that_is_lost_while_a_flusher_says_goodbye_holds_nothing_up(system: System) -> None:
+    """MongoDB's driver waits for the answer to `endSessions` without a time-out, already at the start."""
+    counted = count_some(system)
+    with (
+        Proxy(system.env["TALLYD_MONGO__URL"], b"endSessions", Fault.LOSE_REPLY).running() as proxy,
+        system.flusher(MONGO__URL=proxy.url(), FLUSH__INTERVAL_S="0.1"),
+    ):
+        assert proxy.tripped.wait(20)
+        wait_until(lambda: system.redis.scard("anl:{0}:dirty") == 0, "it flushes")
+    system.flush()
+    assert system.rollups() == expected_rollups(counted)
