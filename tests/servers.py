@@ -71,7 +71,7 @@ class RedisServer:
             while started.poll() is None:
                 assert time.monotonic() < deadline_s, "Redis does not answer"
                 try:
-                    if client.info("server")["process_id"] == started.pid:
+                    if client.info("server")["process_id"] == started.pid and client.ping():  # busy while it loads
                         return True
                 except redis.ConnectionError:
                     pass
