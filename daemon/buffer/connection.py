@@ -88,6 +88,7 @@ class _Protocol(asyncio.Protocol):
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader()
+        self._loop = asyncio.get_running_loop()
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._transport: asyncio.Transport | None = None
         self.lost: str | None = None
@@ -109,7 +110,7 @@ class _Protocol(asyncio.Protocol):
         self.drop(str(exc) if exc else "closed the connection")
 
     def send(self, packed: bytes) -> asyncio.Future[Any]:
-        future = asyncio.get_running_loop().create_future()
+        future = self._loop.create_future()
         if self.lost is not None or self._transport is None:
             future.set_exception(ConnectionError(self.lost or "not connected"))
         else:

@@ -7,6 +7,7 @@ both are enforced here. What the daemon's main process wants of the worker comes
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -31,6 +32,9 @@ from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
 
 EVENTS_PATH = "/api/v1/analytics/events"
 BATCH_PATH = "/api/v1/analytics/events/batch"
+LOOKS_PER_BODY_TIMEOUT = 4
+GC_THRESHOLD_OBJECTS = 20_000
+"""New objects between two collections. At Python's 700 the collector ran every 20 requests, for 3 % of the time."""
 
 _JSON_TYPES = frozenset({b"application/json", b"text/plain"})
 _NDJSON_TYPES = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
@@ -64,8 +68,12 @@ class App:
         self._post_only = response.method_not_allowed("POST")
         self._get_only = response.method_not_allowed("GET, HEAD")
         self._in_flight = 0
-        self._reading: dict[asyncio.Task[Any], list[asyncio.Task[Any]]] = {}
-        """Requests whose body is being read → where to note that it came too late."""
+        self._reading: dict[asyncio.Task[Any] | None, int] = {}
+        """Requests whose body is being read → the look at which that began."""
+        self._late: set[asyncio.Task[Any] | None] = set()
+        """Those of them that were given up."""
+        self._looks = 0
+        self._looker: asyncio.TimerHandle | None = None
         self._closing = False
         self._farewells = 0
         self._connections: list[Connection] = []
@@ -119,11 +127,21 @@ class App:
         self._closing = True
         grace_s = self._http.drain_timeout_s / 2
         self._body_timeout_s = min(self._body_timeout_s, grace_s)
-        asyncio.get_running_loop().call_later(grace_s, self._give_up_bodies)
+        self._loop.call_later(grace_s, self._give_up_bodies, 0)
 
-    def _give_up_bodies(self) -> None:
-        for task, late in self._reading.items():
-            _give_up(task, late)
+    def _look_for_late_bodies(self) -> None:
+        """One timer for all requests: a timer each cost 4 % of the throughput. A body gets its time and up to a quarter
+        more."""
+        self._looks += 1
+        self._give_up_bodies(LOOKS_PER_BODY_TIMEOUT + 1)
+        self._looker = self._loop.call_later(self._body_timeout_s / LOOKS_PER_BODY_TIMEOUT, self._look_for_late_bodies)
+
+    def _give_up_bodies(self, looks: int) -> None:
+        """Those that are being read for so many looks."""
+        for task, since in self._reading.items():
+            if self._looks - since >= looks and task is not None and task not in self._late:
+                self._late.add(task)
+                task.cancel()
 
     def take_farewells(self) -> int:
         """How many requests were answered with `connection: close` since the last time, or are being answered."""
@@ -196,11 +214,8 @@ class App:
 
     async def _read_body(self, receive: Receive, length: int, bytes_max: int) -> bytes | Response | None:
         """The whole body; None if it is larger than allowed; or the answer to a body that did not arrive."""
-        task = asyncio.current_task()
-        assert task is not None
-        late: list[asyncio.Task[Any]] = []
-        deadline = asyncio.get_running_loop().call_later(self._body_timeout_s, _give_up, task, late)
-        self._reading[task] = late
+        task = asyncio.current_task(self._loop)
+        self._reading[task] = self._looks
         try:
             message = await receive()
             body: bytes = message.get("body", b"")
@@ -213,13 +228,14 @@ class App:
             if message["type"] != "http.request":  # the client went away; what it sent may look whole
                 return response.BODY_CUT_OFF
         except asyncio.CancelledError:
-            if not late:
+            if task is None or task not in self._late:
                 raise  # not our deadline: the worker is stopping
             task.uncancel()
             return response.BODY_TIMEOUT
         finally:
-            deadline.cancel()
             del self._reading[task]
+            if self._late:
+                self._late.discard(task)
         return body if len(body) <= bytes_max else None
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
@@ -242,6 +258,8 @@ class App:
                 return
 
     async def _start(self) -> None:
+        self._loop = asyncio.get_running_loop()  # asked for once: on Python 3.11 each time is a system call
+        self._look_for_late_bodies()
         config = self._config
         layout = Layout(config)
         limits = Limits(config.rate_limit.per_minute, config.dedupe.window_s, config.dedupe.events_per_window)
@@ -289,16 +307,13 @@ class App:
             await batcher.drain()
         if self._publisher is not None:
             self._publisher.cancel()
+        if self._looker is not None:
+            self._looker.cancel()
         self._tally.publish(0)
         if self._durable is not None:
             await self._durable.close()
         for connection in self._connections:
             await connection.close()
-
-
-def _give_up(task: asyncio.Task[Any], late: list[asyncio.Task[Any]]) -> None:
-    late.append(task)
-    task.cancel()
 
 
 def _read_head(headers: list[tuple[bytes, bytes]]) -> Head:
@@ -316,6 +331,8 @@ def _read_head(headers: list[tuple[bytes, bytes]]) -> Head:
 
 def create() -> App:
     """What Granian calls in each worker. The configuration is what the main process published; without one, loaded."""
+    gc.freeze()  # what was imported stays; the collector need not look at it
+    gc.set_threshold(GC_THRESHOLD_OBJECTS)
     run_dir = of_this_process()
     snapshot = run_dir.snapshot() if run_dir else Snapshot(0, configuration.load())
     log.configure(snapshot.config.log.level, snapshot.config.log.format)

@@ -117,7 +117,7 @@ class Batcher:
         for (_, future), outcome in zip(taken, outcomes, strict=True):
             if not future.done():  # its client went away
                 future.set_result(outcome)
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._calls.discard(task)
         if self._waiting:
