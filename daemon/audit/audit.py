@@ -22,6 +22,7 @@ from daemon.audit.replica import Row, differing_rows, still_differing
 from daemon.audit.rollups import read_rollups
 from daemon.buffer import keys
 from daemon.buffer.connection import opened
+from daemon.buffer.due import make_due
 from daemon.config import Config, domain_counters, replica_tables
 from daemon.domain.rollup import KINDS
 from daemon.sinks.mongo import MongoSink
@@ -35,9 +36,12 @@ BROKEN_MAX = 1_000
 
 
 class Report(Struct, frozen=True):
-    """What an audit found. `exact`: nothing moved while it read. `rows_pending`: rows that differ but are due."""
+    """What an audit found. `exact`: nothing moved while it read. `deep`: each entity was compared; False also if
+    counts moved meanwhile, for then two reads of one entity may rightly differ. `rows_pending`: rows that differ but
+    are due."""
 
     exact: bool
+    deep: bool
     lines: list[Line]
     broken: list[Broken]
     broken_more: int
@@ -80,10 +84,12 @@ class Auditor:
         else:
             broken = laws.bounds(hot, [marks.accepted for marks in after], rollups, counters)
         more = 0
-        if thorough:
-            async for difference in deep(self._mongo, counters, await self._moving(hot)):
-                more += len(broken) >= BROKEN_MAX
-                broken += [difference] if len(broken) < BROKEN_MAX else []
+        compared = False
+        if thorough and exact:
+            found, found_more = await self._deep(counters, hot)
+            compared = await self._still(hot)
+            if compared:
+                broken, more = broken + found, found_more
         pending = 0
         async for rows, due in self._rows():
             pending += len(due)
@@ -91,8 +97,28 @@ class Auditor:
                 more += len(broken) >= BROKEN_MAX
                 broken += row.broken() if len(broken) < BROKEN_MAX else []
         return Report(
-            exact, stated, broken, more, sum(shard.malformed for shard in hot), pending, spooled.segments, spooled.bytes
+            exact,
+            compared,
+            stated,
+            broken,
+            more,
+            sum(shard.malformed for shard in hot),
+            pending,
+            spooled.segments,
+            spooled.bytes,
         )
+
+    async def _deep(self, counters: list[str], hot: list[Hot]) -> tuple[list[Broken], int]:
+        found: list[Broken] = []
+        more = 0
+        async for difference in deep(self._mongo, counters, await self._moving(hot)):
+            more += len(found) >= BROKEN_MAX
+            found += [difference] if len(found) < BROKEN_MAX else []
+        return found, more
+
+    async def _still(self, hot: Collection[Hot]) -> bool:
+        """Whether nothing was accepted, claimed or acknowledged since Redis was read."""
+        return all([await read_marks(self._redis, shard.shard) == shard.marks for shard in hot])
 
     async def mark_due(self) -> int:
         """Puts every row that differs on the replica list, so that the next sync sets it. Returns how many."""
@@ -100,7 +126,7 @@ class Auditor:
         async for rows, _ in self._rows():
             for row in rows:
                 shard = keys.shard_of(row.key, self._config.redis.shards)
-                await self._redis.zadd(keys.shard_keys(shard).replica, {row.key: row.seq}, gt=True)
+                await make_due(self._redis, shard, row.key)
             marked += len(rows)
         return marked
 

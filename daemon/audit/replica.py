@@ -18,7 +18,6 @@ class Row(Struct, frozen=True):
     """An entity whose row differs from its totals. `columns`: counter → (MongoDB, MySQL)."""
 
     key: str
-    seq: int
     columns: dict[str, tuple[int, int]]
 
     def broken(self) -> list[Broken]:
@@ -64,5 +63,5 @@ def _differing(documents: Iterable[Json], rows: Mapping[str, Mapping[str, int]],
             if document.get(counter, 0) != row[counter]
         }
         if columns:
-            differing.append(Row(document["_id"], int(document.get("flush_seq", 0)), columns))
+            differing.append(Row(document["_id"], columns))
     return differing

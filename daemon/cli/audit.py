@@ -50,7 +50,7 @@ def audit(
     if as_json:
         print_json({**msgspec.to_builtins(report), "holds": report.holds, "repaired": repaired})
     else:
-        _print(report, repaired, Console())
+        _print(report, repaired, Console(), deep=deep)
     if not report.holds:
         raise CheckFailed(f"The audit found {len(report.broken) + report.broken_more} differences.")
 
@@ -66,7 +66,7 @@ async def _sync_replica(config: Config) -> None:
         await flusher.close()
 
 
-def _print(report: object, repaired: int, console: Console) -> None:
+def _print(report: object, repaired: int, console: Console, *, deep: bool) -> None:
     from daemon.audit.audit import Report
 
     assert isinstance(report, Report)
@@ -91,6 +91,8 @@ def _print(report: object, repaired: int, console: Console) -> None:
         console.print(f"{report.malformed} foreign values in Redis are in no sum; a flush makes dead letters of them.")
     if report.spooled_segments:
         console.print(f"{report.spooled_bytes:,} bytes wait in the spool; they are accepted when they are replayed.")
+    if deep and not report.deep:
+        console.print("Counts moved: the entities were not compared one by one. Try again when it is calmer.")
     if report.holds:
         verdict = "The law holds." if report.exact else "Counts are moving; all that can be stated now holds."
         console.print(verdict, style="green")

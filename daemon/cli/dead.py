@@ -122,7 +122,7 @@ def drop(id_: IdArgument, config: ConfigOption = None, data: DataOption = None) 
 async def _retry(config: Config, letters: DeadLetters, letter: Letter) -> Retried:
     """The document first, then MySQL's list, then the letter goes: dying anywhere in between repeats harmlessly."""
     from daemon.buffer.connection import opened
-    from daemon.buffer.keys import shard_keys
+    from daemon.buffer.due import make_due
     from daemon.domain.entity import parse_entity
     from daemon.domain.rollup import TOTALS
 
@@ -132,7 +132,7 @@ async def _retry(config: Config, letters: DeadLetters, letter: Letter) -> Retrie
     entity = parse_entity(letter.document)
     if letter.collection == TOTALS.collection and entity and (entity.domain, entity.type) in replica_tables(config):
         async with opened(config.redis) as redis:
-            await redis.zadd(shard_keys(letter.shard).replica, {letter.document: letter.seq}, gt=True)
+            await make_due(redis, letter.shard, letter.document)
     await letters.forget(letter)
     return result
 

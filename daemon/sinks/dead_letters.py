@@ -7,7 +7,7 @@
 Redis: it can only be looked at and dropped.
 
 A retry counts exactly once, whatever dies in between: the document remembers the letter's id (`dead_applied`) in the
-update that adds its deltas, so a second attempt finds it there; then the letter is deleted, and the memory last.
+update that adds its deltas, so a second attempt finds it there; then the letter is deleted.
 Dropped letters stay, with the time, because `audit` has to account for them.
 """
 
@@ -124,12 +124,9 @@ class DeadLetters:
         return Retried.APPLIED
 
     async def forget(self, letter: Letter) -> None:
-        """Deletes a letter that was applied, then its document's memory of it."""
+        """Deletes a letter that was applied. Its document remembers it for good: another retry may be under way."""
         with store_error(self._address):
             await self._letters.delete_one({"_id": letter.id})
-            await self._database[letter.collection].update_one(
-                {"_id": letter.document}, {"$pull": {"dead_applied": letter.id}}
-            )
 
     async def drop(self, id_: str) -> bool:
         """Gives a letter's amounts up. False if there is none that waits."""
