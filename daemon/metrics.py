@@ -19,11 +19,8 @@ FAILURE_LOG_INTERVAL_S = 1.0
 
 EVENTS = Counter("tallyd_events", "Events by what became of them: counted, duplicate, rejected.", ["outcome"])
 RESPONSES = Counter("tallyd_responses", "HTTP responses by status.", ["status"])
-CALL_SECONDS = Histogram(
-    "tallyd_ingest_call_seconds",
-    "Time one ingest.lua call took, all its requests together.",
-    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2),
-)
+CALLS = Counter("tallyd_ingest_calls", "ingest.lua calls.")
+CALL_SECONDS = Counter("tallyd_ingest_call_seconds", "Time ingest.lua calls took; by their number, the mean.")
 CALL_REQUESTS = Counter("tallyd_ingest_call_requests", "Requests carried by ingest.lua calls.")
 CALL_FAILURES = Counter("tallyd_ingest_call_failures", "ingest.lua calls that failed or were not answered.")
 QUEUE_EVENTS = Gauge("tallyd_queue_events", "Events that wait for a Lua call.", multiprocess_mode="livesum")
@@ -56,10 +53,21 @@ _log = logging.getLogger(__name__)
 class IngestTally:
     """What one worker has done since the last publish."""
 
-    __slots__ = ("_accepted", "_duplicates", "_failure_logged_at", "_rejected", "_responses")
+    __slots__ = (
+        "_accepted",
+        "_call_requests",
+        "_call_seconds",
+        "_calls",
+        "_duplicates",
+        "_failure_logged_at",
+        "_rejected",
+        "_responses",
+    )
 
     def __init__(self) -> None:
         self._accepted = self._duplicates = self._rejected = 0
+        self._calls = self._call_requests = 0
+        self._call_seconds = 0.0
         self._responses: dict[int, int] = {}
         self._failure_logged_at = -FAILURE_LOG_INTERVAL_S
 
@@ -74,8 +82,9 @@ class IngestTally:
         self._responses[status] = self._responses.get(status, 0) + 1
 
     def called(self, seconds: float, requests: int) -> None:
-        CALL_SECONDS.observe(seconds)
-        CALL_REQUESTS.inc(requests)
+        self._calls += 1
+        self._call_seconds += seconds
+        self._call_requests += requests
 
     def store_failed(self, error: StoreError) -> None:
         CALL_FAILURES.inc()
@@ -91,7 +100,12 @@ class IngestTally:
             EVENTS.labels(outcome).inc(events)
         for status, responses in self._responses.items():
             RESPONSES.labels(str(status)).inc(responses)
+        CALLS.inc(self._calls)
+        CALL_SECONDS.inc(self._call_seconds)
+        CALL_REQUESTS.inc(self._call_requests)
         self._accepted = self._duplicates = self._rejected = 0
+        self._calls = self._call_requests = 0
+        self._call_seconds = 0.0
         self._responses = {}
         QUEUE_EVENTS.set(queue_events)
 
