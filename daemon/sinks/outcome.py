@@ -23,3 +23,12 @@ class SinkResult(NamedTuple):
     missing: int = 0
     """Have no row to be written to."""
     failures: tuple[Failure, ...] = ()
+
+    def plus(self, other: SinkResult) -> SinkResult:
+        """Both together."""
+        return SinkResult(
+            self.applied + other.applied,
+            self.already + other.already,
+            self.missing + other.missing,
+            self.failures + other.failures,
+        )
