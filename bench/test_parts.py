@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 
 from bench import events
@@ -93,14 +92,10 @@ def test_statements(
     rollup = build(amounts)
     handed: list[int] = []
 
-    async def bulk_write(_self: object, operations: list[Any], **_: Any) -> None:
-        handed.append(len(operations))
-
     async def command(_self: object, _name: str, _target: str, *, updates: list[Any], **_: Any) -> dict[str, Any]:
         handed.append(len(updates))
         return {"ok": 1}
 
-    monkeypatch.setattr(AsyncCollection, "bulk_write", bulk_write)
     monkeypatch.setattr(AsyncDatabase, "command", command)
 
     def statements(rollup: Rollup) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from pymongo import AsyncMongoClient, ReadPreference
+from pymongo import ReadPreference
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError
 
@@ -21,9 +21,9 @@ from daemon.doctor import clock
 from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Refusal
 from daemon.domain.rollup import KINDS
-from daemon.errors import ConfigError, StoreError
+from daemon.errors import StoreError
 from daemon.sinks import dead_letters
-from daemon.sinks.mongo import DATABASE_DEFAULT, close_client
+from daemon.sinks.mongo import close_client, open_client
 
 SCRATCH = "analytics_doctor"
 """The collection of the one document that is written, and gone afterwards with it."""
@@ -53,23 +53,7 @@ async def read_mongo(config: Config, *, timeout_ms: int, probe: bool) -> MongoFa
     """`probe`: whether to write, and to count and measure as well. Raises StoreError if MongoDB doesn't answer."""
     timeout_ms = min(timeout_ms, config.mongo.timeout_ms)
     address = address_of(config.mongo.url)
-    try:
-        client: AsyncMongoClient[Json] = AsyncMongoClient(
-            config.mongo.url,
-            w="majority",
-            journal=True,
-            wTimeoutMS=timeout_ms,
-            timeoutMS=timeout_ms,
-            serverSelectionTimeoutMS=timeout_ms,
-            connectTimeoutMS=timeout_ms,
-            retryReads=False,
-            retryWrites=False,
-            appname="tallyd doctor",
-            tz_aware=True,
-        )
-        database = client.get_default_database(DATABASE_DEFAULT)
-    except (PyMongoError, ValueError) as error:
-        raise ConfigError(f"mongo.url: {error}") from None
+    client, database = open_client(config.mongo.url, timeout_ms, "tallyd doctor")
     try:
         return await _read(config, address, database, probe=probe)
     except PyMongoError as error:

@@ -22,6 +22,7 @@ from typing import Any
 
 from pymongo import AsyncMongoClient, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
 from daemon.buffer.connection import address_of
@@ -52,32 +53,39 @@ async def close_client(client: AsyncMongoClient[Json]) -> None:
             await client.close()
 
 
+def open_client(url: str, timeout_ms: int, appname: str) -> tuple[AsyncMongoClient[Json], AsyncDatabase[Json]]:
+    """A client that waits for majority and journal, with every bound on waiting set, and the URL's database.
+
+    Raises ConfigError if the URL is none. Connects when it is first used.
+    """
+    try:
+        client: AsyncMongoClient[Json] = AsyncMongoClient(
+            url,
+            w="majority",
+            journal=True,
+            wTimeoutMS=timeout_ms,
+            timeoutMS=timeout_ms,
+            serverSelectionTimeoutMS=timeout_ms,
+            connectTimeoutMS=timeout_ms,
+            waitQueueTimeoutMS=timeout_ms,
+            # Our loops repeat what failed; pymongo's own repetition can spin on a node that is no primary, and then
+            # overflow.
+            retryReads=False,
+            retryWrites=False,
+            appname=appname,
+            tz_aware=True,
+        )
+        return client, client.get_default_database(DATABASE_DEFAULT)
+    except (PyMongoError, ValueError) as error:
+        raise ConfigError(f"mongo.url: {error}") from None
+
+
 class MongoSink:
     """The rollups. Every method raises StoreError if MongoDB fails or doesn't answer in time."""
 
     def __init__(self, section: MongoSection) -> None:
         self._address = address_of(section.url)
-        timeout_ms = section.timeout_ms
-        try:
-            self._client: AsyncMongoClient[Json] = AsyncMongoClient(
-                section.url,
-                w="majority",
-                journal=True,
-                wTimeoutMS=timeout_ms,
-                timeoutMS=timeout_ms,
-                serverSelectionTimeoutMS=timeout_ms,
-                connectTimeoutMS=timeout_ms,
-                waitQueueTimeoutMS=timeout_ms,
-                # Our loops repeat what failed; pymongo's own repetition can spin on a node that is no primary, and
-                # overflow.
-                retryReads=False,
-                retryWrites=False,
-                appname="tallyd",
-                tz_aware=True,
-            )
-            self.database = self._client.get_default_database(DATABASE_DEFAULT)
-        except PyMongoError as error:
-            raise ConfigError(f"mongo.url: {error}") from None
+        self._client, self.database = open_client(section.url, section.timeout_ms, "tallyd")
         self.dead_letters = DeadLetters(self.database, self._address)
 
     def collection(self, kind: Kind) -> AsyncCollection[Json]:
