@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from msgspec import Struct, msgpack
+from msgspec import Struct
 from redis.asyncio import Redis
 
+from daemon.buffer.counters import parse_ledger, parse_payload, parse_unfolded
 from daemon.buffer.keys import shard_keys
+from daemon.buffer.scripts import UNFOLD
 from daemon.domain.counter import parse_amount, parse_field
 from daemon.domain.rollup import Rollup
 from daemon.flush.rollup import build
@@ -56,7 +56,7 @@ async def read_marks(redis: Redis, shard: int) -> Marks:
         pipe.hgetall(keys.ledger)
         pipe.hmget(keys.claim, "last", "seq")
         ledger, (last, seq) = await pipe.execute()
-    return Marks(booked(_sums(ledger), "accepted"), int(last or 0), int(seq or 0))
+    return Marks(booked(parse_ledger(ledger), "accepted"), int(last or 0), int(seq or 0))
 
 
 async def read_hot(redis: Redis, shard: int) -> Hot:
@@ -66,11 +66,15 @@ async def read_hot(redis: Redis, shard: int) -> Hot:
         pipe.hgetall(keys.ledger)
         pipe.hmget(keys.claim, "last", "seq", "payload")
         raw_ledger, (last, seq, payload) = await pipe.execute()
-    ledger = _sums(raw_ledger)
+    ledger = parse_ledger(raw_ledger)
     live, malformed = await _live(redis, keys.dirty, keys.counters_prefix)
     rollup = None
     if seq:
-        rollup = build(_entities(msgpack.decode(payload)))
+        try:
+            amounts = parse_payload(payload)
+        except UnicodeDecodeError:
+            amounts = parse_unfolded(await redis.eval(UNFOLD.source, 1, keys.claim, seq))
+        rollup = build(amounts)
         malformed += len(rollup.malformed)
     marks = Marks(booked(ledger, "accepted"), int(last or 0), int(seq or 0))
     return Hot(shard, ledger, live, int(seq or 0), rollup, marks, malformed)
@@ -96,7 +100,10 @@ async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[Sums, int]:
         async with redis.pipeline(transaction=False) as pipe:
             for member in members:
                 pipe.hgetall(f"{prefix}:{_text(member)}")
-            for fields in await pipe.execute():
+            for fields in await pipe.execute(raise_on_error=False):
+                if not isinstance(fields, dict):  # no hash: foreign
+                    malformed += 1
+                    continue
                 for name, text in fields.items():
                     field, amount = parse_field(_text(name)), parse_amount(_text(text))
                     if field is None or amount is None:
@@ -105,20 +112,6 @@ async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[Sums, int]:
                         sums[field.counter] = sums.get(field.counter, 0) + amount
         if cursor == 0:
             return sums, malformed
-
-
-def _entities(flat: list[str | int]) -> Iterable[tuple[str, list[tuple[str, str]]]]:
-    """The payload of `claim.lua`, entity by entity."""
-    at = 0
-    while at < len(flat):
-        entity, n = str(flat[at]), int(flat[at + 1])
-        pairs = [str(part) for part in flat[at + 2 : at + 2 + 2 * n]]
-        yield entity, list(zip(pairs[::2], pairs[1::2], strict=True))
-        at += 2 + 2 * n
-
-
-def _sums(ledger: dict[bytes, bytes]) -> Sums:
-    return {_text(field): int(amount) for field, amount in ledger.items()}
 
 
 def _text(raw: object) -> str:

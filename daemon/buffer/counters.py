@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,6 +14,7 @@ from daemon.buffer import scripts
 from daemon.buffer.connection import Connection
 from daemon.buffer.keys import shard_keys, shard_of
 from daemon.domain.action import Effect
+from daemon.domain.counter import parse_amount
 from daemon.domain.event import Event
 
 EVENTS_PER_BUCKET = 122
@@ -23,6 +24,10 @@ _BITS_MIN, _BITS_MAX = 4, 28
 _digest_parts = struct.Struct("<qI4x").unpack
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[str | int]).decode
+
+
+Amounts = list[tuple[str, list[tuple[str, str]]]]
+"""Entity key → (field, amount) pairs, as text."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -44,7 +49,7 @@ class Claim(NamedTuple):
     """A frozen batch. `amounts`: entity key → (field, amount) pairs, as text. `again`: it was handed out before."""
 
     seq: int
-    amounts: list[tuple[str, list[tuple[str, str]]]]
+    amounts: Amounts
     again: bool
     dirty_left: int
 
@@ -168,13 +173,11 @@ class Counters:
         if entities and await self._connection.command("HLEN", self._keys.refused):
             await self._connection.command("HDEL", self._keys.refused, *entities)
 
-    async def _unfold(self, seq: bytes, payload: bytes) -> list[tuple[str, list[tuple[str, str]]]]:
+    async def _unfold(self, seq: bytes, payload: bytes) -> Amounts:
         try:
-            flat = _unpack(payload)
-        except UnicodeDecodeError:  # a foreign value: look at each string by itself
-            raw: list[Any] = await self._connection.run(scripts.UNFOLD, (self._keys.claim,), (seq,))
-            flat = [part.decode(errors="backslashreplace") if isinstance(part, bytes) else part for part in raw]
-        return list(_entities(flat))
+            return parse_payload(payload)
+        except UnicodeDecodeError:
+            return parse_unfolded(await self._connection.run(scripts.UNFOLD, (self._keys.claim,), (seq,)))
 
 
 async def ingest_events(counters: Sequence[Counters], events: Sequence[Event]) -> int:
@@ -185,7 +188,29 @@ async def ingest_events(counters: Sequence[Counters], events: Sequence[Event]) -
     return sum([(await counters[shard].ingest([Request("", part)]))[0] for shard, part in parts.items()])
 
 
-def _entities(flat: list[Any]) -> Any:
+def parse_ledger(ledger: Mapping[bytes, bytes]) -> dict[str, int]:
+    """The ledger's entries. What is no amount is foreign and left out; the next call that books there moves it away."""
+    parsed = {
+        field.decode(errors="backslashreplace"): parse_amount(text.decode(errors="backslashreplace"))
+        for field, text in sorted(ledger.items())
+    }
+    return {field: amount for field, amount in parsed.items() if amount is not None}
+
+
+def parse_payload(payload: bytes) -> Amounts:
+    """The frozen batch of `claim.lua`. Raises UnicodeDecodeError if a foreign value in it is no text: run `unfold.lua`
+    then, and `parse_unfolded`."""
+    return list(_entities(_unpack(payload)))
+
+
+def parse_unfolded(parts: Sequence[bytes | int]) -> Amounts:
+    """The same from what `unfold.lua` returned; bytes that are no text are shown as escapes."""
+    return list(
+        _entities([part.decode(errors="backslashreplace") if isinstance(part, bytes) else part for part in parts])
+    )
+
+
+def _entities(flat: list[Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     at = 0
     while at < len(flat):
         entity, n = flat[at], flat[at + 1]

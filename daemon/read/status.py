@@ -9,6 +9,7 @@ from msgspec import Struct
 from redis.asyncio import Redis
 
 from daemon.buffer.connection import opened
+from daemon.buffer.counters import parse_ledger
 from daemon.buffer.keys import shard_keys
 from daemon.config import Config
 from daemon.errors import StoreError
@@ -90,5 +91,5 @@ async def _shard(redis: Redis, number: int) -> ShardStatus:
         replica_due=due,
         replica_refused=refused,
         last_flush_age_s=round(max(0.0, now_s - int(acked_at_s)), 3) if acked_at_s else None,
-        ledger={field.decode(errors="backslashreplace"): int(amount) for field, amount in sorted(ledger.items())},
+        ledger=parse_ledger(ledger),
     )

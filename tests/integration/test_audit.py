@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from harness import BATCH, System, event
+from msgspec import msgpack
 
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Claim, Counters, Limits
@@ -122,6 +123,24 @@ def test_a_redis_that_lost_its_memory_starts_from_what_was_flushed(counted: Syst
     assert report["holds"]
     (view,) = [line for line in report["lines"] if line["counter"] == "view"]
     assert (view["accepted"], view["baseline"], view["applied"]) == (4, 6, 10)
+
+
+def test_foreign_values_in_redis_are_counted_and_break_nothing(counted: System) -> None:
+    counted.redis.hset("anl:{0}:ledger", "accepted:nonsense", "many")
+    counted.redis.hset("anl:{0}:counters:jav:movie:d", "view:yesterday", "3")
+    counted.redis.set("anl:{0}:counters:jav:movie:e", "no hash")
+    counted.redis.sadd("anl:{0}:dirty", "jav:movie:e")
+    report = audit(counted)
+    assert report["broken"] == []
+    assert report["malformed"] == 2
+    claim_and_write_totals_only(counted)  # the same in flight, with bytes that are no text
+    payload = msgpack.encode(["jav:movie:a", 1, "view:2026-02-19", "10", "jav:movie:d", 2, "view:2026-02-19", "5"])
+    payload += msgpack.encode("?:x") + msgpack.encode("1")
+    counted.redis.hset("anl:{0}:claim", "payload", b"\x9a" + payload[1:].replace(b"?", b"\xff"))
+    report = audit(counted)
+    assert report["broken"] == []
+    assert report["malformed"] == 1
+    assert "accepted" in counted.tallyd("status").stdout
 
 
 def test_it_holds_under_traffic(counted: System) -> None:
