@@ -67,6 +67,24 @@ def wait_until(true: Callable[[], object], what: str, timeout_s: float = WAIT_TI
         time.sleep(0.02)
 
 
+def run_sql(url: str, database: str, statement: str, *args: object) -> list[tuple[Any, ...]]:
+    """Runs a statement on the MySQL at `url`, in this database ("": in none), and returns its rows."""
+    parts = urlsplit(url)
+
+    async def run() -> list[tuple[Any, ...]]:
+        connection = await asyncmy.connect(
+            host=parts.hostname, port=parts.port, user=parts.username, db=database or None, autocommit=True
+        )
+        try:
+            async with connection.cursor() as cursor:
+                await cursor.execute(statement, args or None)
+                return list(await cursor.fetchall()) if cursor.description else []
+        finally:
+            connection.close()
+
+    return asyncio.run(run())
+
+
 class Ingest:
     """A running ingest daemon and a client of it."""
 
@@ -209,24 +227,7 @@ class System:
 
     def sql(self, statement: str, *args: object, database: str | None = None) -> list[tuple[Any, ...]]:
         """Runs a statement on MariaDB and returns its rows."""
-        parts = urlsplit(self.stack.mysql)
-
-        async def run() -> list[tuple[Any, ...]]:
-            connection = await asyncmy.connect(
-                host=parts.hostname,
-                port=parts.port,
-                user=parts.username,
-                db=(self.database if database is None else database) or None,
-                autocommit=True,
-            )
-            try:
-                async with connection.cursor() as cursor:
-                    await cursor.execute(statement, args or None)
-                    return list(await cursor.fetchall()) if cursor.description else []
-            finally:
-                connection.close()
-
-        return asyncio.run(run())
+        return run_sql(self.stack.mysql, self.database if database is None else database, statement, *args)
 
     def add_movies(self, *uuids: str) -> None:
         for uuid in uuids:

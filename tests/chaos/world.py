@@ -18,13 +18,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import asyncmy
 import msgspec
 import psutil
 import pymongo
 import redis
+from harness import run_sql
 
 from chaos.gate import Gate, Keeper
 from chaos.model import BUCKETS, COUNTERS, Rollups
@@ -358,23 +357,9 @@ class World:
         found = self.sql("SELECT uuid, views, downloads FROM jav")
         return {uuid: (int(views), int(downloads)) for uuid, views, downloads in found}
 
-    def sql(self, *statements: object) -> list[tuple[Any, ...]]:
-        """Runs a statement (with its arguments behind it) and returns its rows."""
-        statement, *args = statements
-        parts = urlsplit(self.stores["mysql"].url)
-
-        async def run() -> list[tuple[Any, ...]]:
-            connection = await asyncmy.connect(
-                host=parts.hostname, port=parts.port, user=parts.username, db=DATABASE, autocommit=True
-            )
-            try:
-                async with connection.cursor() as cursor:
-                    await cursor.execute(statement, args or None)
-                    return list(await cursor.fetchall()) if cursor.description else []
-            finally:
-                connection.close()
-
-        return asyncio.run(run())
+    def sql(self, statement: str, *args: object) -> list[tuple[Any, ...]]:
+        """Runs a statement on MariaDB, past the gate, and returns its rows."""
+        return run_sql(self.stores["mysql"].url, DATABASE, statement, *args)
 
     def audit(self) -> dict[str, Any]:
         """`tallyd audit --deep --json`, past the gates. Asserts that it holds."""
