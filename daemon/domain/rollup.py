@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 from daemon.domain.entity import Entity
 
@@ -59,3 +59,10 @@ class Rollup(NamedTuple):
                 for counter, amount in document.deltas.items():
                     sums[counter] = sums.get(counter, 0) + amount
         return sums
+
+
+def total(document: Mapping[str, Any], counter: str) -> int:
+    """What a stored document says of a counter: what was counted, plus its `base` (what was taken over from before
+    tallyd counted; see `backfill`). Every reader, and the replica, goes through here."""
+    base = document.get("base") or {}
+    return int(document.get(counter, 0)) + int(base.get(counter, 0))
