@@ -57,6 +57,8 @@ class Http(Section, frozen=True):
     host: str = "127.0.0.1"
     port: Port = 8080
     workers: Annotated[int, Meta(ge=1, le=256)] = 1
+    interface: Literal["asgi", "rsgi"] = "rsgi"
+    """How Granian calls the worker: its own protocol, or ASGI. The same answers; RSGI costs less."""
     event_bytes_max: Count = 65_536
     """Largest body of the single-event path; over it 413."""
     batch_bytes_max: Count = 1_048_576

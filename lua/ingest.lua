@@ -23,9 +23,10 @@
 --       4 least bits of a bucket's number: what the first window is laid out for
 -- Returns one integer per request: the events counted (0 .. n, the others were duplicates), or -ms if its address is
 -- over the limit and nothing of it was counted; ms is the time until the address's window ends.
--- Cost  per new event SADD, SCARD, HINCRBY, and SADD for a field's first; per duplicate one command. About 2 us each.
+-- Cost  per new event SADD, HINCRBY, and SADD for a field's first; per duplicate one command. About 2 us each.
 
 local call, pcall = redis.call, redis.pcall
+local type, format = type, string.format
 local dirty, ledger, seen = KEYS[1], KEYS[2], KEYS[3]
 local counters, rate, aside = KEYS[4] .. ':', KEYS[5] .. ':', KEYS[6] .. ':'
 
@@ -147,18 +148,24 @@ local accepted, duplicate = {}, {}
 
 local function is_new(hash, member)
   if prev_bits then
-    local key = prev_window .. hash % prev_buckets
+    local key = format('%s%d', prev_window, hash % prev_buckets)
     local reply = pcall('SISMEMBER', key, member)
     if type(reply) == 'table' then reply = mend(reply, key, 'SISMEMBER', key, member) end
     if reply == 1 then return false end
   end
-  local key = this_window .. hash % buckets
+  local key = format('%s%d', this_window, hash % buckets)
   local added = pcall('SADD', key, member)
   if type(added) == 'table' then added = mend(added, key, 'SADD', key, member) end
-  if added == 0 then return false end
-  if call('SCARD', key) == 1 then call('EXPIREAT', key, forget_at) end
-  return true
+  return added == 1
 end
+
+-- An amount's text -> the number it is: a call has a handful of them.
+local numbers = setmetatable({}, {
+  __index = function(known, text)
+    known[text] = tonumber(text)
+    return known[text]
+  end,
+})
 
 local function increment(entity, effect)
   local key = counters .. entity
@@ -167,11 +174,14 @@ local function increment(entity, effect)
     local total = pcall('HINCRBY', key, field, amount)
     if type(total) == 'table' then total = mend(total, key, 'HINCRBY', key, field, amount) end
     -- Only a field that was not there can be the hash's first, so only then may the entity not be dirty yet.
-    if total == tonumber(amount) then call('SADD', dirty, entity) end
+    if total == numbers[amount] then call('SADD', dirty, entity) end
   end
 end
 
-local results, counted = {}, 0
+-- All ids first, then all increments: whether a set of the dedupe memory is new can then be asked once a call (DBSIZE)
+-- instead of once an event (SCARD). 1.15 of the events a second. Nothing can fail in between: after its first write a
+-- script is refused none, and what a foreign value does is mended.
+local results, counted, fresh, keys_before = {}, 0, {}, call('DBSIZE')
 local at, last = 1, #items
 while at <= last do
   local address, n = items[at], items[at + 1]
@@ -190,9 +200,9 @@ while at <= last do
     for event = at + 2, at + 1 + n * 4, 4 do
       local effect = items[event + 3]
       if is_new(items[event], items[event + 1]) then
-        increment(items[event + 2], effects[effect])
         accepted[effect] = (accepted[effect] or 0) + 1
         new = new + 1
+        fresh[counted + new] = event
       else
         duplicate[effect] = (duplicate[effect] or 0) + 1
       end
@@ -202,6 +212,14 @@ while at <= last do
   end
   at = at + 2 + n * 4
 end
+
+if call('DBSIZE') > keys_before then
+  for i = 1, counted do
+    local key = format('%s%d', this_window, items[fresh[i]] % buckets)
+    if call('TTL', key) == -1 then call('EXPIREAT', key, forget_at) end
+  end
+end
+for i = 1, counted do increment(items[fresh[i] + 2], effects[items[fresh[i] + 3]]) end
 
 if gen then
   local sums = {}

@@ -14,9 +14,14 @@ from typing import Any
 from daemon.domain.action import Action
 from daemon.domain.entity import ENTITY_ID_CHARS_MAX
 from daemon.domain.event import EVENT_ID_CHARS_MAX, Event, EventIn, Rejection
-from daemon.domain.instant import parse_instant
+from daemon.domain.instant import is_utc, parse_instant
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+SECONDS_MAX = 253_402_300_799
+"""The last second a datetime can be."""
+DAYS_CACHED = 4_096
+"""Days known to exist."""
 
 FIELDS_TEXT = {
     "event_id": EVENT_ID_CHARS_MAX,
@@ -43,6 +48,9 @@ class Catalogue:
         self._domains = dict(domains)
         self._future_max_s = future_max_s
         self._max_age_s = max_age_s
+        self._days: set[str] = set()
+        self._bounds_of_s = -1
+        self._earliest = self._latest = ""
         self._actions = {
             (domain, kind, name): action
             for domain, (kinds, actions) in self._domains.items()
@@ -58,9 +66,19 @@ class Catalogue:
             return None
         if not event.entity_id.isprintable() and _CONTROL.search(event.entity_id):
             return None
-        date = self._date(event.occurred_at, now_s)
-        if date is None:
-            return None
+        text = event.occurred_at
+        date = text[:10]
+        if int(now_s) != self._bounds_of_s:
+            self._set_bounds(int(now_s))
+        # The usual instant needs no parsing: in UTC, of a day seen before, and safely within the bounds. It is 0.6 us
+        # against 2.
+        if not (date in self._days and self._earliest < text < self._latest and is_utc(text)):
+            known = self._date(text, now_s)
+            if known is None:
+                return None
+            if known == date:
+                self._remember(date)
+            date = known
         return Event(
             event.event_id, f"{event.domain}:{event.entity_type}:{event.entity_id}", action.effect(value, date)
         )
@@ -80,6 +98,17 @@ class Catalogue:
         if "occurred_at" not in errors and (problem := self._instant_problem(raw["occurred_at"], now_s)):
             errors["occurred_at"] = [problem]
         return Rejection({name: errors[name] for name in (*FIELDS_TEXT, "value") if name in errors})
+
+    def _set_bounds(self, now_s: int) -> None:
+        """A text `is_utc` between these two is neither too old nor in the future; a bound is up to 1 s too strict."""
+        self._bounds_of_s = now_s
+        self._latest = _text(now_s + self._future_max_s)
+        self._earliest = _text(now_s + 1 - self._max_age_s) if self._max_age_s else ""
+
+    def _remember(self, day: str) -> None:
+        if len(self._days) >= DAYS_CACHED:
+            self._days.clear()
+        self._days.add(day)
 
     def _date(self, occurred_at: str, now_s: float) -> str | None:
         """The UTC date the event is counted under, or None if the instant is not one or too old."""
@@ -122,6 +151,10 @@ class Catalogue:
             action = actions[raw["action"]]
             if not action.value_min <= value <= action.value_max:
                 errors["value"] = [f"The value field must be between {action.value_min} and {action.value_max}."]
+
+
+def _text(at_s: int) -> str:
+    return dt.datetime.fromtimestamp(min(max(at_s, 0), SECONDS_MAX), dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _text_problem(name: str, value: object, chars_max: int | None) -> str | None:

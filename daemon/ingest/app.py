@@ -1,7 +1,8 @@
-"""The ASGI application: routes, headers and bodies. What they mean is the handler's business.
+"""One worker of the ingest daemon: its routes and limits, and what it holds from start to stop.
 
-Granian imports `create` in each worker. It has no limit on a body's size or on the time a half-sent one may take, so
-both are enforced here. What the daemon's main process wants of the worker comes by way of `worker.py`.
+The servers' protocols are in `rsgi.py` and `asgi.py`; what a request means is the handler's business. Granian limits
+neither a body's size nor the time a half-sent one may take, so both limits are enforced here. What the daemon's main
+process wants of the worker comes by way of `worker.py`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, NamedTuple
+from collections.abc import Awaitable
+from typing import Any, NamedTuple, Protocol
 
 from daemon import config as configuration
 from daemon import log
@@ -19,7 +20,7 @@ from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Counters, Limits
 from daemon.buffer.layout import Layout
 from daemon.config import Config
-from daemon.errors import LayoutError, StoreError, TallydError
+from daemon.errors import LayoutError, StoreError
 from daemon.ingest import health, response
 from daemon.ingest.batcher import Batcher, Store
 from daemon.ingest.decode import Decoder, build_catalogue
@@ -36,22 +37,33 @@ LOOKS_PER_BODY_TIMEOUT = 4
 GC_THRESHOLD_OBJECTS = 20_000
 """New objects between two collections. At Python's 700 the collector ran every 20 requests, for 3 % of the time."""
 
-_JSON_TYPES = frozenset({b"application/json", b"text/plain"})
-_NDJSON_TYPES = frozenset({b"application/x-ndjson", b"application/ndjson", b"application/jsonl"})
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+_JSON_TYPES = frozenset({"application/json", "text/plain"})
+_NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
 _log = logging.getLogger(__name__)
 
 
 class Head(NamedTuple):
-    """The request headers that matter here. `length` is -1 without one, `kind` is "" likewise."""
+    """What matters of a request's head. `length` is -1 without one; `kind` (the content type) and `key` are "" without
+    one; `client` is the peer's address."""
 
+    method: str
+    path: str
     length: int
-    kind: bytes
-    key: bytes
+    kind: str
+    key: str
+    client: str
+
+
+class Reader(Protocol):
+    """How the server in front hands out a body."""
+
+    def __call__(self, source: Any, length: int, bytes_max: int, /) -> Awaitable[bytes | None]:
+        """The whole body, None if it is larger than allowed. Raises CutOffError if it ends early."""
+
+
+class CutOffError(Exception):
+    """The client went away before its body was complete."""
 
 
 class App:
@@ -88,7 +100,7 @@ class App:
         self._config = config
         self._http = config.http
         self._body_timeout_s = config.http.body_timeout_ms / 1000
-        self._producer_keys = frozenset(key.encode() for key in config.producers.keys.values())
+        self._producer_keys = frozenset(config.producers.keys.values())
         self._overloaded = response.unavailable(config.ingest.retry_after_s)
         self._too_large = {
             False: response.too_large(config.http.event_bytes_max),
@@ -148,56 +160,60 @@ class App:
         farewells, self._farewells = self._farewells, 0
         return farewells + self._in_flight
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._http_request(scope, receive, send)
-        elif scope["type"] == "lifespan":
-            await self._lifespan(receive, send)
-
-    async def _http_request(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._in_flight >= self._http.requests_in_flight_max and scope["path"] != "/healthz":
+    async def answer(self, head: Head, read: Reader, source: Any) -> Response:
+        """What a request gets, whatever happens. `read(source, …)` reads its body."""
+        if self._in_flight >= self._http.requests_in_flight_max and head.path != "/healthz":
             answer = self._overloaded  # a supervisor's question is not refused: a busy worker is a live one
         else:
             self._in_flight += 1
             try:
-                answer = await self._answer(scope, receive)
+                answer = await self._answer(head, read, source)
             except Exception:  # noqa: BLE001  (whatever it is, the client gets an answer without its text)
                 _log.exception("A request failed")
                 answer = response.FAILED
             finally:
                 self._in_flight -= 1
         self._tally.answered(answer.status)
-        if self._closing:
-            self._farewells += 1
-            await send(answer.farewell_message)
-        else:
-            await send(answer.start_message)
-        await send(answer.body_message)
+        self._farewells += self._closing
+        return answer
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Response:
-        path = scope["path"]
+    async def _answer(self, head: Head, read: Reader, source: Any) -> Response:
+        method, path, length, kind, key, client = head
         batch = path == BATCH_PATH
         if not batch and path != EVENTS_PATH:
-            return await self._other(path, scope["method"])
-        if scope["method"] != "POST":
+            return await self._other(path, method)
+        if method != "POST":
             return self._post_only
-        head = _read_head(scope["headers"])
-        if head.kind and head.kind not in _JSON_TYPES and not (batch and head.kind in _NDJSON_TYPES):
-            return self._unsupported[batch]
-        if head.key and head.key not in self._producer_keys:
+        if kind and kind not in _JSON_TYPES:
+            kind = kind.partition(";")[0].strip().lower()
+            if kind not in _JSON_TYPES and not (batch and kind in _NDJSON_TYPES):
+                return self._unsupported[batch]
+        if key and key not in self._producer_keys:
             return response.UNKNOWN_KEY
         bytes_max = self._http.batch_bytes_max if batch else self._http.event_bytes_max
-        if head.length > bytes_max:
+        if length > bytes_max:
             return self._too_large[batch]
-        body = await self._read_body(receive, head.length, bytes_max)
-        if body is None:
+        task = asyncio.current_task(self._loop)
+        self._reading[task] = self._looks
+        try:
+            body = await read(source, length, bytes_max)
+        except asyncio.CancelledError:
+            if task is None or task not in self._late:
+                raise  # not our deadline: the worker is stopping
+            task.uncancel()
+            return response.BODY_TIMEOUT
+        except CutOffError:
+            return response.BODY_CUT_OFF
+        finally:
+            del self._reading[task]
+            if self._late:
+                self._late.discard(task)
+        if body is None or len(body) > bytes_max:
             return self._too_large[batch]
-        if isinstance(body, Response):
-            return body
         assert self._handler is not None
-        address = "" if head.key else scope["client"][0]
+        address = "" if key else client
         if batch:
-            return await self._handler.batch(body, address, ndjson=head.kind in _NDJSON_TYPES)
+            return await self._handler.batch(body, address, ndjson=kind in _NDJSON_TYPES)
         return await self._handler.event(body, address)
 
     async def _other(self, path: str, method: str) -> Response:
@@ -212,52 +228,8 @@ class App:
             return await health.readyz(self._connections[0], spooling=spooling)
         return health.metrics_page()
 
-    async def _read_body(self, receive: Receive, length: int, bytes_max: int) -> bytes | Response | None:
-        """The whole body; None if it is larger than allowed; or the answer to a body that did not arrive."""
-        task = asyncio.current_task(self._loop)
-        self._reading[task] = self._looks
-        try:
-            message = await receive()
-            body: bytes = message.get("body", b"")
-            # With Content-Length reached, the `receive` that would only say "that was all" is saved.
-            while message.get("more_body") and len(body) != length:
-                message = await receive()
-                body += message.get("body", b"")
-                if len(body) > bytes_max:
-                    return None
-            if message["type"] != "http.request":  # the client went away; what it sent may look whole
-                return response.BODY_CUT_OFF
-        except asyncio.CancelledError:
-            if task is None or task not in self._late:
-                raise  # not our deadline: the worker is stopping
-            task.uncancel()
-            return response.BODY_TIMEOUT
-        finally:
-            del self._reading[task]
-            if self._late:
-                self._late.discard(task)
-        return body if len(body) <= bytes_max else None
-
-    async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                try:
-                    await self._start()
-                except Exception as error:  # noqa: BLE001  (whatever it is, the worker must not serve)
-                    # Granian only logs an exception here and serves all the same; this makes it stop.
-                    _log.error("Start-up failed: %s", error, exc_info=not isinstance(error, TallydError))
-                    await send({"type": "lifespan.startup.failed", "message": str(error)})
-                    return
-                if self._worker is not None:
-                    self._worker.start(self)
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self._stop()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-
-    async def _start(self) -> None:
+    async def start(self) -> None:
+        """Call in the running loop, before the first request. Raises LayoutError if Redis is laid out differently."""
         self._loop = asyncio.get_running_loop()  # asked for once: on Python 3.11 each time is a system call
         self._look_for_late_bodies()
         config = self._config
@@ -290,6 +262,8 @@ class App:
             _log.warning("%s. Until it can, events go to the spool, or are answered 503 without one.", error)
         self._handler = self._build_handler(config)
         self._publisher = asyncio.create_task(self._publish())
+        if self._worker is not None:
+            self._worker.start(self)
 
     def _build_handler(self, config: Config) -> Handler:
         decoder = Decoder(build_catalogue(config), batch_events_max=config.http.batch_events_max, clock=time.time)
@@ -300,7 +274,7 @@ class App:
             await asyncio.sleep(PUBLISH_INTERVAL_S)
             self._tally.publish(sum(batcher.waiting_events for batcher in self._batchers))
 
-    async def _stop(self) -> None:
+    async def stop(self) -> None:
         """Granian asks for it once every connection is closed; a worker killed before that never comes here. So nothing
         that was answered may depend on it: what is sealed here, the next daemon would find unsealed."""
         for batcher in self._batchers:
@@ -316,21 +290,8 @@ class App:
             await connection.close()
 
 
-def _read_head(headers: list[tuple[bytes, bytes]]) -> Head:
-    """Header names arrive in lower case. A length that is no number counts as absent: the body is then measured."""
-    length, kind, key = -1, b"", b""
-    for name, value in headers:
-        if name == b"content-length":
-            length = int(value) if value.isdigit() else -1
-        elif name == b"content-type":
-            kind = value if value in _JSON_TYPES else value.partition(b";")[0].strip().lower()
-        elif name == b"x-tallyd-key":
-            key = value
-    return Head(length, kind, key)
-
-
 def create() -> App:
-    """What Granian calls in each worker. The configuration is what the main process published; without one, loaded."""
+    """A worker's, with the configuration the main process published; without one, loaded."""
     gc.freeze()  # what was imported stays; the collector need not look at it
     gc.set_threshold(GC_THRESHOLD_OBJECTS)
     run_dir = of_this_process()

@@ -114,11 +114,11 @@ class Batcher:
             _log.exception("A call failed")
             outcomes = [StoreError(f"The call failed: {error!r}")] * len(taken)
         self._tally.called(self._loop.time() - started, len(taken))
-        for (_, future), outcome in zip(taken, outcomes, strict=True):
-            if not future.done():  # its client went away
-                future.set_result(outcome)
         task = asyncio.current_task(self._loop)
         assert task is not None
         self._calls.discard(task)
         if self._waiting:
-            self._dispatch()
+            self._dispatch()  # first, so that the store works while these are answered
+        for (_, future), outcome in zip(taken, outcomes, strict=True):
+            if not future.done():  # its client went away
+                future.set_result(outcome)

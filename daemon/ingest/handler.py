@@ -38,6 +38,7 @@ class Handler:
         self._limited = config.rate_limit.per_minute > 0
         self._decoder = decoder
         self._batchers = batchers
+        self._only_batcher = batchers[0] if len(batchers) == 1 else None
         self._tally = tally
         self._blocked = Blocked(config.rate_limit.blocked_addresses_max, monotonic)
         self._unavailable = response.unavailable(config.ingest.retry_after_s)
@@ -52,7 +53,11 @@ class Handler:
             return response.too_many(left_ms)
         decoded = self._decoder.single(body)
         if isinstance(decoded, Event):
-            outcome = await self._count(address, (decoded,))
+            batcher = self._only_batcher
+            if batcher is not None and batcher.has_room(1):  # what `_count` does, without a coroutine of its own
+                outcome = await batcher.submit(Request(address, (decoded,)))
+            else:
+                outcome = await self._count(address, (decoded,))
             if isinstance(outcome, int) and outcome >= 0:
                 self._tally.counted(outcome, 1 - outcome)
                 return response.ACCEPTED

@@ -37,4 +37,4 @@ def _unavailable(redis: str) -> Response:
 
 
 def metrics_page() -> Response:
-    return Response(HTTPStatus.OK, metrics.render_workers(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
+    return Response(HTTPStatus.OK, metrics.render_workers(), content_type="text/plain; version=0.0.4; charset=utf-8")

@@ -15,30 +15,46 @@ from daemon.domain.event import Rejection
 from daemon.ingest.decode import Batch
 
 _encode = msgspec.json.Encoder().encode
-Headers = tuple[tuple[bytes, bytes], ...]
+Headers = tuple[tuple[str, str], ...]
+_CLOSE = ("connection", "close")
 
 
 class Response:
-    """A status, a body and headers, with the two ASGI messages that send them."""
+    """A status, a body and headers; the server in front adds the body's length."""
 
-    __slots__ = ("body_message", "start_message", "status")
+    __slots__ = ("_messages", "body", "headers", "status")
 
     def __init__(
-        self, status: HTTPStatus, body: bytes, headers: Headers = (), content_type: bytes = b"application/json"
+        self, status: HTTPStatus, body: bytes, headers: Headers = (), content_type: str = "application/json"
     ) -> None:
         self.status = int(status)
-        self.start_message: dict[str, Any] = {
-            "type": "http.response.start",
-            "status": self.status,
-            "headers": [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers],
-        }
-        self.body_message: dict[str, Any] = {"type": "http.response.body", "body": body, "more_body": False}
+        self.body = body
+        self.headers: list[tuple[str, str]] = [("content-type", content_type), *headers]
+        self._messages: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     @property
-    def farewell_message(self) -> dict[str, Any]:
-        """The start message of a daemon that is stopping: the client is asked to send what is next elsewhere."""
-        headers = [header for header in self.start_message["headers"] if header[0] != b"connection"]
-        return {**self.start_message, "headers": [*headers, (b"connection", b"close")]}
+    def farewell_headers(self) -> list[tuple[str, str]]:
+        """Those of a daemon that is stopping: the client is asked to send what is next elsewhere."""
+        return [header for header in self.headers if header != _CLOSE] + [_CLOSE]
+
+    @property
+    def messages(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The two ASGI messages that send it; built once."""
+        if self._messages is None:
+            self._messages = self._build(self.headers)
+        return self._messages
+
+    @property
+    def farewell_messages(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self._build(self.farewell_headers)
+
+    def _build(self, headers: list[tuple[str, str]]) -> tuple[dict[str, Any], dict[str, Any]]:
+        encoded = [(name.encode(), value.encode()) for name, value in headers]
+        encoded.append((b"content-length", str(len(self.body)).encode()))
+        return (
+            {"type": "http.response.start", "status": self.status, "headers": encoded},
+            {"type": "http.response.body", "body": self.body, "more_body": False},
+        )
 
 
 def _message(status: HTTPStatus, message: str, headers: Headers = ()) -> Response:
@@ -49,20 +65,20 @@ ACCEPTED = Response(HTTPStatus.ACCEPTED, b'{"status":"accepted"}')
 NOT_JSON = _message(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.")
 UNKNOWN_KEY = _message(HTTPStatus.UNAUTHORIZED, "The key in X-Tallyd-Key is not a configured producer's.")
 NOT_FOUND = _message(HTTPStatus.NOT_FOUND, "There is nothing here. Events go to POST /api/v1/analytics/events.")
-BODY_TIMEOUT = _message(HTTPStatus.REQUEST_TIMEOUT, "The body took too long to arrive.", ((b"connection", b"close"),))
-BODY_CUT_OFF = _message(HTTPStatus.BAD_REQUEST, "The body ended before it was complete.", ((b"connection", b"close"),))
+BODY_TIMEOUT = _message(HTTPStatus.REQUEST_TIMEOUT, "The body took too long to arrive.", (_CLOSE,))
+BODY_CUT_OFF = _message(HTTPStatus.BAD_REQUEST, "The body ended before it was complete.", (_CLOSE,))
 FAILED = _message(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed. The event may or may not have been counted.")
 
 
 def method_not_allowed(allowed: str) -> Response:
-    return _message(HTTPStatus.METHOD_NOT_ALLOWED, f"Only {allowed} is allowed here.", ((b"allow", allowed.encode()),))
+    return _message(HTTPStatus.METHOD_NOT_ALLOWED, f"Only {allowed} is allowed here.", (("allow", allowed),))
 
 
 def too_large(bytes_max: int) -> Response:
     return _message(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         f"The body must not be larger than {bytes_max} bytes.",
-        ((b"connection", b"close"),),
+        (_CLOSE,),
     )
 
 
@@ -72,14 +88,14 @@ def unsupported(accepted: str) -> Response:
 
 def too_many(left_ms: int) -> Response:
     seconds = max(1, -(-left_ms // 1000))
-    return _message(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.", ((b"retry-after", str(seconds).encode()),))
+    return _message(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.", (("retry-after", str(seconds)),))
 
 
 def unavailable(retry_after_s: int) -> Response:
     return _message(
         HTTPStatus.SERVICE_UNAVAILABLE,
         "Events cannot be taken at the moment. Send them again, with the same ids.",
-        ((b"retry-after", str(retry_after_s).encode()),),
+        (("retry-after", str(retry_after_s)),),
     )
 
 

@@ -8,7 +8,7 @@ How it ends, and what each step is for:
     2  `Listener.leave`, and a silence           nobody is half connected, waits in the queue, or has connected and
                                                  not sent yet: Granian closes such a connection unread
     3  SIGINT to the workers                     Granian's own: accept no more, answer what has begun, close the rest,
-                                                 then `lifespan.shutdown`: the batcher is drained, the spool sealed
+                                                 then our shutdown: the batcher is drained, the spool sealed
     4  after `http.drain_timeout_s` SIGKILL      a client that never finishes what it sends holds nobody up
 
 What remains is a client that was idle through step 1 and sends in the moment of step 3: it gets a reset for a request
@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from granian._granian import SocketHolder
-from granian.constants import HTTPModes, Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
 from granian.http import HTTP1Settings
 from granian.server.mp import MPServer, WorkerProcess
 
@@ -80,9 +80,10 @@ class Server(MPServer):
 
     def __init__(self, config: Config, load: Callable[[], Config], listener: Listener, run_dir: RunDir) -> None:
         super().__init__(
-            "daemon.ingest.app:create",
+            f"daemon.ingest.{config.http.interface}:create",
             factory=True,
-            interface=Interfaces.ASGI,
+            interface=Interfaces(config.http.interface),
+            runtime_mode=RuntimeModes.mt,  # with RSGI, Granian's own choice would be the slower one
             address=listener.host,
             port=listener.port,
             workers=config.http.workers,

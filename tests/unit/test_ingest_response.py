@@ -15,13 +15,12 @@ from daemon.ingest.response import Response
 
 
 def body(answer: Response) -> Any:
-    return json.loads(answer.body_message["body"])
+    return json.loads(answer.body)
 
 
 def headers(answer: Response) -> dict[str, str]:
-    pairs = answer.start_message["headers"]
-    assert len({name for name, _ in pairs}) == len(pairs)
-    return {name.decode(): value.decode() for name, value in pairs}
+    assert len({name for name, _ in answer.headers}) == len(answer.headers)
+    return dict(answer.headers)
 
 
 CONSTANT = [each for each in vars(response).values() if isinstance(each, Response)]
@@ -29,10 +28,10 @@ CONSTANT = [each for each in vars(response).values() if isinstance(each, Respons
 
 @pytest.mark.parametrize("answer", CONSTANT, ids=lambda answer: str(answer.status))
 def test_an_answer_is_json_and_says_how_long_it_is(answer: Response) -> None:
-    raw = answer.body_message["body"]
-    assert headers(answer)["content-length"] == str(len(raw))
+    start, body_message = answer.messages
+    assert dict(start["headers"])[b"content-length"] == str(len(answer.body)).encode()
+    assert (start["status"], body_message["body"]) == (answer.status, answer.body)
     assert headers(answer)["content-type"] == "application/json"
-    assert answer.start_message["status"] == answer.status
     assert set(body(answer)) == ({"status"} if answer.status < 400 else {"message"})
 
 

@@ -1,0 +1,85 @@
+"""The worker as an ASGI application (`http.interface = "asgi"`), for any server that speaks it.
+
+granian --interface asgi --factory daemon.ingest.asgi:create
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from daemon.errors import TallydError
+from daemon.ingest import app
+from daemon.ingest.app import App, CutOffError, Head
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+_log = logging.getLogger(__name__)
+
+
+class Asgi:
+    """The application."""
+
+    def __init__(self, worker: App) -> None:
+        self._app = worker
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            answer = await self._app.answer(_head(scope), _read, receive)
+            for message in answer.farewell_messages if self._app.closing else answer.messages:
+                await send(message)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                try:
+                    await self._app.start()
+                except Exception as error:  # noqa: BLE001  (whatever it is, the worker must not serve)
+                    # Granian only logs an exception here and serves all the same; this makes it stop.
+                    _log.error("Start-up failed: %s", error, exc_info=not isinstance(error, TallydError))
+                    await send({"type": "lifespan.startup.failed", "message": str(error)})
+                    return
+                await send({"type": "lifespan.startup.complete"})
+            else:
+                await self._app.stop()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+
+def create() -> Asgi:
+    """What the server calls in each worker."""
+    return Asgi(app.create())
+
+
+def _head(scope: Scope) -> Head:
+    """Header names arrive in lower case. A length that is no number counts as absent: the body is then measured."""
+    length, kind, key = -1, "", ""
+    for name, value in scope["headers"]:
+        if name == b"content-length":
+            length = int(value) if value.isdigit() else -1
+        elif name == b"content-type":
+            kind = value.decode("latin-1")
+        elif name == b"x-tallyd-key":
+            key = value.decode("latin-1")
+    client = scope.get("client")
+    return Head(scope["method"], scope["path"], length, kind, key, client[0] if client else "")
+
+
+async def _read(receive: Receive, length: int, bytes_max: int) -> bytes | None:
+    message = await receive()
+    body: bytes = message.get("body", b"")
+    # With Content-Length reached, the `receive` that would only say "that was all" is saved.
+    while message.get("more_body") and len(body) != length:
+        message = await receive()
+        body += message.get("body", b"")
+        if len(body) > bytes_max:
+            return None
+    if message["type"] != "http.request":  # the client went away; what it sent may look whole
+        raise CutOffError
+    return body

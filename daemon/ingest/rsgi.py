@@ -1,0 +1,76 @@
+"""The worker under Granian's own protocol, RSGI: a request costs fewer objects and turns of the loop than under ASGI.
+
+https://github.com/emmett-framework/granian/blob/master/docs/spec/RSGI.md
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from granian._granian import RSGIProtocolClosed, RSGIProtocolError
+
+from daemon.ingest import app
+from daemon.ingest.app import App, CutOffError, Head
+
+if TYPE_CHECKING:
+    from granian._granian import RSGIHeaders, RSGIHTTPProtocol
+    from granian.rsgi import Scope
+
+
+class Rsgi:
+    """What Granian calls."""
+
+    def __init__(self, worker: App) -> None:
+        self._app = worker
+
+    def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raises what keeps the worker from starting; Granian then ends it."""
+        loop.run_until_complete(self._app.start())
+
+    def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        loop.run_until_complete(self._app.stop())
+
+    async def __rsgi__(self, scope: Scope, protocol: RSGIHTTPProtocol) -> None:
+        headers = scope.headers
+        length = headers.get("content-length", "")
+        head = Head(
+            scope.method,
+            scope.path,
+            int(length) if length.isdigit() else -1,
+            headers.get("content-type") or _undecodable(headers, "content-type"),
+            headers.get("x-tallyd-key") or _undecodable(headers, "x-tallyd-key"),
+            scope.client.rpartition(":")[0],
+        )
+        answer = await self._app.answer(head, _read, protocol)
+        protocol.response_bytes(
+            answer.status, answer.farewell_headers if self._app.closing else answer.headers, answer.body
+        )
+
+
+def create() -> Rsgi:
+    """What Granian calls in each worker."""
+    return Rsgi(app.create())
+
+
+def _undecodable(headers: RSGIHeaders, name: str) -> str:
+    """For a header whose value is no ASCII Granian says there is none; here it is one that matches nothing."""
+    return "\ufffd" if name in headers and headers.get(name) is None else ""
+
+
+async def _read(protocol: RSGIHTTPProtocol, length: int, bytes_max: int) -> bytes | None:
+    try:
+        if length >= 0:
+            return await protocol()  # the server hands out no more than Content-Length says
+    except (RSGIProtocolClosed, RSGIProtocolError):
+        raise CutOffError from None
+    body, empty_parts = b"", 0
+    async for part in protocol:
+        body += part
+        empty_parts += not part
+        if len(body) > bytes_max:
+            return None
+    # Granian ends every stream with an empty part, and hands out one more in place of an error (and of trailers).
+    if empty_parts > 1:
+        raise CutOffError
+    return body
