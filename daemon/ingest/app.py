@@ -11,7 +11,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Coroutine
 from typing import Any, NamedTuple, Protocol
 
 from daemon import config as configuration
@@ -62,6 +62,12 @@ class Reader(Protocol):
         """The whole body, None if it is larger than allowed. Raises CutOffError if it ends early."""
 
 
+class Reading(Protocol):
+    """Whoever waits for a body, and can be told to wait no longer."""
+
+    def cancel(self) -> Any: ...
+
+
 class CutOffError(Exception):
     """The client went away before its body was complete."""
 
@@ -80,10 +86,11 @@ class App:
         self._post_only = response.method_not_allowed("POST")
         self._get_only = response.method_not_allowed("GET, HEAD")
         self._in_flight = 0
-        self._reading: dict[asyncio.Task[Any] | None, int] = {}
+        self._reading: dict[Reading, int] = {}
         """Requests whose body is being read → the look at which that began."""
-        self._late: set[asyncio.Task[Any] | None] = set()
+        self._late: set[Reading] = set()
         """Those of them that were given up."""
+        self._tasks: set[asyncio.Task[None]] = set()
         self._looks = 0
         self._looker: asyncio.TimerHandle | None = None
         self._closing = False
@@ -150,15 +157,57 @@ class App:
 
     def _give_up_bodies(self, looks: int) -> None:
         """Those that are being read for so many looks."""
-        for task, since in self._reading.items():
-            if self._looks - since >= looks and task is not None and task not in self._late:
-                self._late.add(task)
-                task.cancel()
+        for reading, since in list(self._reading.items()):
+            if self._looks - since >= looks and reading not in self._late:
+                self._late.add(reading)
+                reading.cancel()
 
     def take_farewells(self) -> int:
         """How many requests were answered with `connection: close` since the last time, or are being answered."""
         farewells, self._farewells = self._farewells, 0
         return farewells + self._in_flight
+
+    @property
+    def handler(self) -> Handler:
+        assert self._handler is not None
+        return self._handler
+
+    def takes(self, head: Head) -> bool:
+        """Whether this is a single event in good form, and now is the time for it. `answer` knows what else to say."""
+        return (
+            head.path == EVENTS_PATH
+            and head.method == "POST"
+            and 0 <= head.length <= self._http.event_bytes_max
+            and head.kind in _JSON_TYPES
+            and (not head.key or head.key in self._producer_keys)
+            and self._in_flight < self._http.requests_in_flight_max
+        )
+
+    def enter(self, reading: Reading) -> None:
+        """A request begins, and with it the time its body may take; then `cancel` is called."""
+        self._in_flight += 1
+        self._reading[reading] = self._looks
+
+    def has_read(self, reading: Reading) -> None:
+        """The body is there, or will never be."""
+        del self._reading[reading]
+        if self._late:
+            self._late.discard(reading)
+
+    def leave(self, answer: Response) -> None:
+        """A request that entered is answered."""
+        self._in_flight -= 1
+        self._note(answer)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Runs it in a task of its own."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)  # the loop itself holds it only weakly
+        task.add_done_callback(self._tasks.discard)
+
+    def _note(self, answer: Response) -> None:
+        self._tally.answered(answer.status)
+        self._farewells += self._closing
 
     async def answer(self, head: Head, read: Reader, source: Any) -> Response:
         """What a request gets, whatever happens. `read(source, …)` reads its body."""
@@ -173,8 +222,7 @@ class App:
                 answer = response.FAILED
             finally:
                 self._in_flight -= 1
-        self._tally.answered(answer.status)
-        self._farewells += self._closing
+        self._note(answer)
         return answer
 
     async def _answer(self, head: Head, read: Reader, source: Any) -> Response:
@@ -194,27 +242,25 @@ class App:
         if length > bytes_max:
             return self._too_large[batch]
         task = asyncio.current_task(self._loop)
+        assert task is not None
         self._reading[task] = self._looks
         try:
             body = await read(source, length, bytes_max)
         except asyncio.CancelledError:
-            if task is None or task not in self._late:
+            if task not in self._late:
                 raise  # not our deadline: the worker is stopping
             task.uncancel()
             return response.BODY_TIMEOUT
         except CutOffError:
             return response.BODY_CUT_OFF
         finally:
-            del self._reading[task]
-            if self._late:
-                self._late.discard(task)
+            self.has_read(task)
         if body is None or len(body) > bytes_max:
             return self._too_large[batch]
-        assert self._handler is not None
         address = "" if key else client
         if batch:
-            return await self._handler.batch(body, address, ndjson=kind in _NDJSON_TYPES)
-        return await self._handler.event(body, address)
+            return await self.handler.batch(body, address, ndjson=kind in _NDJSON_TYPES)
+        return await self.handler.event(body, address)
 
     async def _other(self, path: str, method: str) -> Response:
         if path not in ("/healthz", "/readyz", "/metrics"):

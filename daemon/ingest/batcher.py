@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from daemon.buffer.counters import Request
@@ -22,6 +23,10 @@ _log = logging.getLogger(__name__)
 Outcome = int | StoreError
 """What became of a request: see `Counters.ingest`; a StoreError says the store failed, and it may or may not be
 counted."""
+
+
+Settle = Callable[[Outcome], None]
+"""Is told a request's outcome, once; must not raise."""
 
 
 class Store(Protocol):
@@ -50,7 +55,7 @@ class Batcher:
             calls_in_flight_max=calls_in_flight_max,
         )
         self._loop = asyncio.get_running_loop()
-        self._waiting: deque[tuple[Request, asyncio.Future[Outcome]]] = deque()
+        self._waiting: deque[tuple[Request, Settle]] = deque()
         self._waiting_events = 0
         self._calls: set[asyncio.Task[None]] = set()
         self._scheduled = False
@@ -68,15 +73,19 @@ class Batcher:
     def has_room(self, events: int) -> bool:
         return self._waiting_events + events <= self._queue_events_max
 
-    def submit(self, request: Request) -> asyncio.Future[Outcome]:
+    def ask(self, request: Request) -> asyncio.Future[Outcome]:
         """Queues a request; the future holds its outcome and never an exception."""
         future: asyncio.Future[Outcome] = self._loop.create_future()
-        self._waiting.append((request, future))
+        self.submit(request, partial(_resolve, future))
+        return future
+
+    def submit(self, request: Request, settle: Settle) -> None:
+        """Queues a request."""
+        self._waiting.append((request, settle))
         self._waiting_events += len(request.events)
         if not self._scheduled and len(self._calls) < self._calls_in_flight_max:
             self._scheduled = True
             self._loop.call_soon(self._dispatch)  # after what this turn of the loop still brings
-        return future
 
     async def drain(self) -> None:
         """Waits until everything submitted has its outcome."""
@@ -90,7 +99,7 @@ class Batcher:
             call = self._loop.create_task(self._call(self._take()))
             self._calls.add(call)
 
-    def _take(self) -> list[tuple[Request, asyncio.Future[Outcome]]]:
+    def _take(self) -> list[tuple[Request, Settle]]:
         """The longest waiting requests that fit one call, at least one."""
         taken = [self._waiting.popleft()]
         events = len(taken[0][0].events)
@@ -100,7 +109,7 @@ class Batcher:
         self._waiting_events -= events
         return taken
 
-    async def _call(self, taken: list[tuple[Request, asyncio.Future[Outcome]]]) -> None:
+    async def _call(self, taken: list[tuple[Request, Settle]]) -> None:
         outcomes: list[Outcome]
         started = self._loop.time()
         try:
@@ -119,6 +128,10 @@ class Batcher:
         self._calls.discard(task)
         if self._waiting:
             self._dispatch()  # first, so that the store works while these are answered
-        for (_, future), outcome in zip(taken, outcomes, strict=True):
-            if not future.done():  # its client went away
-                future.set_result(outcome)
+        for (_, settle), outcome in zip(taken, outcomes, strict=True):
+            settle(outcome)
+
+
+def _resolve(future: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not future.done():  # its client went away
+        future.set_result(outcome)

@@ -72,17 +72,23 @@ class Decoder:
         self._batch_events_max = batch_events_max
         self._clock = clock
 
+    def good(self, body: bytes) -> Event | None:
+        """The event of a body that holds a good one; None otherwise (`single` then says why)."""
+        if not _is_utf8(body):
+            return None
+        try:
+            return self._catalogue.admit(_event_decode(body), self._clock())
+        except _UNDECODABLE:
+            return None
+
     def single(self, body: bytes) -> Event | Rejection | Unreadable:
         """The event of a body that holds one."""
+        event = self.good(body)
+        if event is not None:
+            return event
         now_s = self._clock()
         if not _is_utf8(body):
             return Unreadable.NOT_JSON
-        try:
-            event = self._catalogue.admit(_event_decode(body), now_s)
-            if event is not None:
-                return event
-        except _UNDECODABLE:
-            pass
         try:
             return self._slow(_raw_decode(body), now_s)
         except _UNDECODABLE:

@@ -15,7 +15,7 @@ from daemon.config import Config
 from daemon.domain.event import Event, Rejection
 from daemon.errors import StoreError
 from daemon.ingest import response
-from daemon.ingest.batcher import Batcher, Outcome
+from daemon.ingest.batcher import Batcher, Outcome, Settle
 from daemon.ingest.decode import Batch, Decoder, Unreadable
 from daemon.ingest.ratelimit import Blocked
 from daemon.ingest.response import Response
@@ -43,8 +43,33 @@ class Handler:
         self._blocked = Blocked(config.rate_limit.blocked_addresses_max, monotonic)
         self._unavailable = response.unavailable(config.ingest.retry_after_s)
 
+    def submit(self, body: bytes, address: str, settle: Settle) -> bool:
+        """Has a good event counted, and `settle` told the outcome, which `conclude` turns into the answer.
+
+        False: nothing was done, and `event` knows why. `address` is counted against its limit; "" is exempt.
+        """
+        batcher = self._only_batcher
+        if batcher is None or not self._enabled or not batcher.has_room(1):
+            return False
+        if not self._limited:
+            address = ""
+        elif self._blocked.left_ms(address):
+            return False
+        event = self._decoder.good(body)
+        if event is None:
+            return False
+        batcher.submit(Request(address, (event,)), settle)
+        return True
+
+    def conclude(self, address: str, outcome: Outcome) -> Response:
+        """The answer to one good event."""
+        if isinstance(outcome, int) and outcome >= 0:
+            self._tally.counted(outcome, 1 - outcome)
+            return response.ACCEPTED
+        return self._refused(address, outcome)
+
     async def event(self, body: bytes, address: str) -> Response:
-        """One event. `address` is counted against its limit; "" is exempt."""
+        """One event, good or bad."""
         if not self._enabled:
             return response.ACCEPTED
         if not self._limited:
@@ -53,15 +78,7 @@ class Handler:
             return response.too_many(left_ms)
         decoded = self._decoder.single(body)
         if isinstance(decoded, Event):
-            batcher = self._only_batcher
-            if batcher is not None and batcher.has_room(1):  # what `_count` does, without a coroutine of its own
-                outcome = await batcher.submit(Request(address, (decoded,)))
-            else:
-                outcome = await self._count(address, (decoded,))
-            if isinstance(outcome, int) and outcome >= 0:
-                self._tally.counted(outcome, 1 - outcome)
-                return response.ACCEPTED
-            return self._refused(address, outcome)
+            return self.conclude(address, await self._count(address, (decoded,)))
         self._tally.rejected(1)
         return await self._invalid(
             address, response.NOT_JSON if isinstance(decoded, Unreadable) else response.invalid(decoded)
@@ -104,10 +121,10 @@ class Handler:
         shards = len(self._batchers)
         if shards == 1:
             batcher = self._batchers[0]
-            return await batcher.submit(Request(address, events)) if batcher.has_room(len(events)) else _FULL
+            return await batcher.ask(Request(address, events)) if batcher.has_room(len(events)) else _FULL
         if address:  # the limit lives in the address's own shard, which need not be the events'
             limiter = self._batchers[shard_of(address, shards)]
-            outcome = await limiter.submit(Request(address, ()))
+            outcome = await limiter.ask(Request(address, ()))
             if isinstance(outcome, StoreError) or outcome < 0:
                 return outcome
         parts: dict[int, list[Event]] = {}
@@ -116,7 +133,7 @@ class Handler:
         if not all(self._batchers[shard].has_room(len(part)) for shard, part in parts.items()):
             return _FULL
         outcomes = await asyncio.gather(
-            *(self._batchers[shard].submit(Request("", part)) for shard, part in parts.items())
+            *(self._batchers[shard].ask(Request("", part)) for shard, part in parts.items())
         )
         total = 0
         for outcome in outcomes:

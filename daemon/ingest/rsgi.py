@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from granian._granian import RSGIProtocolClosed, RSGIProtocolError
+from granian._granian import CallbackScheduler, RSGIProtocolClosed, RSGIProtocolError
+from granian.server import mp
 
-from daemon.ingest import app
+from daemon.ingest import app, exchange
 from daemon.ingest.app import App, CutOffError, Head
+from daemon.ingest.exchange import Start
 
 if TYPE_CHECKING:
     from granian._granian import RSGIHeaders, RSGIHTTPProtocol
@@ -27,22 +29,17 @@ class Rsgi:
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Raises what keeps the worker from starting; Granian then ends it."""
         loop.run_until_complete(self._app.start())
+        vars(mp)["_new_cbscheduler"] = self._scheduler  # Granian looks it up next, in this process only
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
         loop.run_until_complete(self._app.stop())
 
+    def _scheduler(self, loop: asyncio.AbstractEventLoop, start: Start, *, impl_asyncio: bool) -> CallbackScheduler:
+        assert impl_asyncio
+        return exchange.scheduler(self._app, _head, loop, start)
+
     async def __rsgi__(self, scope: Scope, protocol: RSGIHTTPProtocol) -> None:
-        headers = scope.headers
-        length = headers.get("content-length", "")
-        head = Head(
-            scope.method,
-            scope.path,
-            int(length) if length.isdigit() else -1,
-            headers.get("content-type") or _undecodable(headers, "content-type"),
-            headers.get("x-tallyd-key") or _undecodable(headers, "x-tallyd-key"),
-            scope.client.rpartition(":")[0],
-        )
-        answer = await self._app.answer(head, _read, protocol)
+        answer = await self._app.answer(_head(scope), _read, protocol)
         protocol.response_bytes(
             answer.status, answer.farewell_headers if self._app.closing else answer.headers, answer.body
         )
@@ -51,6 +48,19 @@ class Rsgi:
 def create() -> Rsgi:
     """What Granian calls in each worker."""
     return Rsgi(app.create())
+
+
+def _head(scope: Scope) -> Head:
+    headers = scope.headers
+    length = headers.get("content-length", "")
+    return Head(
+        scope.method,
+        scope.path,
+        int(length) if length.isdigit() else -1,
+        headers.get("content-type") or _undecodable(headers, "content-type"),
+        headers.get("x-tallyd-key") or _undecodable(headers, "x-tallyd-key"),
+        scope.client.rpartition(":")[0],
+    )
 
 
 def _undecodable(headers: RSGIHeaders, name: str) -> str:

@@ -18,10 +18,11 @@ def shared_system(stack: StackInfo, tmp_path_factory: pytest.TempPathFactory) ->
     system.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["rsgi", "asgi"])
 def shared_ingest(shared_system: System, request: pytest.FixtureRequest) -> Iterator[Ingest]:
-    """A daemon with what the module's `CONFIG` says (keys as TALLYD_… without the prefix)."""
-    with shared_system.ingest(**getattr(request.module, "CONFIG", {})) as ingest:
+    """A daemon with what the module's `CONFIG` says (keys as TALLYD_… without the prefix), by either interface: a
+    request's answer must not depend on it."""
+    with shared_system.ingest(HTTP__INTERFACE=request.param, **getattr(request.module, "CONFIG", {})) as ingest:
         yield ingest
 
 

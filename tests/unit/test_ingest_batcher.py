@@ -77,7 +77,7 @@ def run(test: Callable[[Held], Awaitable[None]]) -> None:
 
 def test_a_request_alone_goes_at_once() -> None:
     async def test(store: Held) -> None:
-        outcome = batcher(store).submit(request(3))
+        outcome = batcher(store).ask(request(3))
         await settle()
         assert store.sizes() == [1]
         store.answer(0)
@@ -89,7 +89,7 @@ def test_a_request_alone_goes_at_once() -> None:
 def test_requests_of_one_turn_of_the_loop_go_together() -> None:
     async def test(store: Held) -> None:
         group = batcher(store)
-        outcomes = [group.submit(request(n)) for n in (1, 2, 3)]
+        outcomes = [group.ask(request(n)) for n in (1, 2, 3)]
         await settle()
         assert store.sizes() == [3]
         store.answer(0)
@@ -101,10 +101,10 @@ def test_requests_of_one_turn_of_the_loop_go_together() -> None:
 def test_requests_that_come_meanwhile_wait_and_go_together() -> None:
     async def test(store: Held) -> None:
         group = batcher(store, calls=1)
-        outcomes = [group.submit(request())]
+        outcomes = [group.ask(request())]
         await settle()
         for _ in range(5):
-            outcomes.append(group.submit(request()))
+            outcomes.append(group.ask(request()))
             await settle()
         assert store.sizes() == [1]
         assert group.waiting_events == 5
@@ -121,7 +121,7 @@ def test_requests_that_come_meanwhile_wait_and_go_together() -> None:
 def test_there_are_never_more_calls_in_flight_than_allowed() -> None:
     async def test(store: Held) -> None:
         group = batcher(store, calls=3, call=1)
-        outcomes = [group.submit(request()) for _ in range(20)]
+        outcomes = [group.ask(request()) for _ in range(20)]
         while not all(outcome.done() for outcome in outcomes):
             await settle()
             store.answer_all()
@@ -134,7 +134,7 @@ def test_there_are_never_more_calls_in_flight_than_allowed() -> None:
 def test_a_call_carries_no_more_events_than_allowed_beyond_its_first_request() -> None:
     async def test(store: Held) -> None:
         group = batcher(store, call=10, calls=1)
-        outcomes = [group.submit(request(n)) for n in (50, 4, 6, 1, 0, 9)]
+        outcomes = [group.ask(request(n)) for n in (50, 4, 6, 1, 0, 9)]
         while not all(outcome.done() for outcome in outcomes):
             await settle()
             store.answer_all()
@@ -147,7 +147,7 @@ def test_requests_go_in_the_order_they_came() -> None:
     async def test(store: Held) -> None:
         group = batcher(store, call=7, calls=1)
         sent = [request(1 + n % 4, f"r{n}-") for n in range(50)]
-        outcomes = [group.submit(each) for each in sent]
+        outcomes = [group.ask(each) for each in sent]
         while not all(outcome.done() for outcome in outcomes):
             await settle()
             store.answer_all()
@@ -160,7 +160,7 @@ def test_requests_go_in_the_order_they_came() -> None:
 def test_every_request_gets_its_own_outcome(sizes: list[int], call: int, calls: int) -> None:
     async def test(store: Held) -> None:
         group = batcher(store, call=call, calls=calls)
-        outcomes = [group.submit(request(size)) for size in sizes]
+        outcomes = [group.ask(request(size)) for size in sizes]
         while not all(outcome.done() for outcome in outcomes):
             await settle()
             for number in reversed(range(len(store.calls))):  # late calls answered first
@@ -178,11 +178,11 @@ def test_every_request_gets_its_own_outcome(sizes: list[int], call: int, calls: 
 def test_there_is_room_for_as_many_events_as_configured() -> None:
     async def test(store: Held) -> None:
         group = batcher(store, queue=10, calls=1)
-        first = group.submit(request(10))
+        first = group.ask(request(10))
         await settle()  # on its way: no longer in the queue
         assert group.has_room(10)
         assert not group.has_room(11)
-        second = group.submit(request(7))
+        second = group.ask(request(7))
         assert (group.has_room(3), group.has_room(4)) == (True, False)
         store.answer(0)
         await first
@@ -197,9 +197,9 @@ def test_there_is_room_for_as_many_events_as_configured() -> None:
 def test_a_failed_call_fails_its_own_requests_and_the_next_goes_on() -> None:
     async def test(store: Held) -> None:
         group = batcher(store, calls=1)
-        lost = [group.submit(request()) for _ in range(3)]
+        lost = [group.ask(request()) for _ in range(3)]
         await settle()
-        kept = [group.submit(request()) for _ in range(3)]
+        kept = [group.ask(request()) for _ in range(3)]
         error = StoreError("Redis is away")
         store.answer(0, error=error)
         assert await asyncio.gather(*lost) == [error] * 3
@@ -215,7 +215,7 @@ def test_a_failure_nobody_planned_for_is_told_and_stops_nothing(failure: str) ->
     async def test(store: Held) -> None:
         group = batcher(store, calls=1)
         for _ in range(3):
-            outcomes = [group.submit(request()) for _ in range(2)]
+            outcomes = [group.ask(request()) for _ in range(2)]
             await settle()
             last = len(store.calls) - 1
             if failure == "an exception":
@@ -223,7 +223,7 @@ def test_a_failure_nobody_planned_for_is_told_and_stops_nothing(failure: str) ->
             else:
                 store.answer(last, results=[1] if failure == "too few results" else [1, 1, 1])
             assert all(isinstance(each, StoreError) for each in await asyncio.gather(*outcomes))
-        good = group.submit(request())
+        good = group.ask(request())
         await settle()
         store.answer(len(store.calls) - 1)
         assert await good == 1
@@ -234,12 +234,12 @@ def test_a_failure_nobody_planned_for_is_told_and_stops_nothing(failure: str) ->
 def test_a_client_that_went_away_changes_nothing_for_the_others() -> None:
     async def test(store: Held) -> None:
         group = batcher(store)
-        outcomes: list[asyncio.Future[Outcome]] = [group.submit(request(n)) for n in (1, 2, 3)]
+        outcomes: list[asyncio.Future[Outcome]] = [group.ask(request(n)) for n in (1, 2, 3)]
         await settle()
         outcomes[1].cancel()
         store.answer(0)
         assert (await outcomes[0], await outcomes[2]) == (1, 3)
-        following = group.submit(request())
+        following = group.ask(request())
         await settle()
         store.answer(1)
         assert await following == 1
@@ -250,7 +250,7 @@ def test_a_client_that_went_away_changes_nothing_for_the_others() -> None:
 def test_draining_waits_for_everything_that_was_submitted() -> None:
     async def test(store: Held) -> None:
         group = batcher(store, calls=1, call=1)
-        outcomes = [group.submit(request()) for _ in range(5)]
+        outcomes = [group.ask(request()) for _ in range(5)]
         draining = asyncio.create_task(group.drain())
         while not draining.done():
             assert not all(outcome.done() for outcome in outcomes) or not group.waiting_events
