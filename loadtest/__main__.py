@@ -101,10 +101,7 @@ def _stopping() -> Iterator[threading.Event]:
 def _watcher(plan: Plan) -> Iterator[Watcher]:
     """A bar on a terminal, lines elsewhere."""
     if not progress.is_terminal:
-        yield Watcher(
-            lambda phase: progress.print(f"{plan.scenario.name}: {phase}"),
-            lambda sample: sample.second % LINE_EVERY_S or progress.print(_words(sample)),
-        )
+        yield Watcher(lambda phase: progress.print(f"{plan.scenario.name}: {phase}"), _print_some)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[words]}"))
     with Progress(*columns, console=progress, transient=True) as bar:
@@ -113,6 +110,11 @@ def _watcher(plan: Plan) -> Iterator[Watcher]:
             lambda phase: bar.update(task, description=f"{plan.scenario.name}: {phase}"),
             lambda sample: bar.update(task, completed=sample.second, words=_words(sample)),
         )
+
+
+def _print_some(sample: Sample) -> None:
+    if sample.second % LINE_EVERY_S == 0:
+        progress.print(_words(sample))
 
 
 def _words(sample: Sample) -> str:

@@ -141,7 +141,7 @@ class Swarm:
 
 def _inflict(plan: Plan, system: System, swarm: Swarm) -> list[Mark]:
     """The scenario's faults, each at its time. Returns what was done; less if the run ends early."""
-    marks = []
+    marks: list[Mark] = []
     for fault in FAULTS.get(plan.scenario.name, ()):
         while not swarm.began.is_set() or time.monotonic() < swarm.began_s + fault.from_share * plan.seconds:
             if not swarm.running() or system.stopping.wait(POLL_S):
