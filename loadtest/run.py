@@ -195,7 +195,7 @@ def _problems(tally: Tally, verdict: judge.Verdict, audit: dict[str, Any]) -> li
     problems = []
     if tally.failed:
         most = Counter(tally.failures).most_common(FAILURES_SHOWN)
-        seen = "; ".join(f"{count:,} times {failure}" for failure, count in most)
+        seen = "; ".join(f"{failure} ({count:,} times)" for failure, count in most)
         problems.append(f"{tally.failed:,} of {tally.requests:,} requests were not answered as they must be: {seen}")
     if tally.unsettled:
         problems.append(f"Nobody knows of {tally.unsettled:,} requests whether they count: they were never answered.")

@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from urllib.parse import urlsplit
 
 import gevent
 import msgspec
+from gevent.event import Event
 from locust import log, stats
 from locust.env import Environment
+from locust.exception import StopUser
 from locust.html import get_html_report
 
 from loadtest import scenarios
@@ -33,6 +36,7 @@ BEHIND_MAX_S = 1.0
 """A rate that could not be kept is made up for, but only for this long."""
 SETTLE_TIMEOUT_S = 60.0
 SETTLE_PAUSE_S = 0.2
+POLL_S = 0.02
 FAILURES_LISTED_MAX = 50
 PERCENTILES = (0.50, 0.95, 0.99)
 
@@ -172,13 +176,24 @@ class Producer(FastHttpUser):
     source: Source
     accounts: Accounts
     pace: Pace
+    over: Event
+    under_way = 0
+    """Requests of all producers that wait for their answer."""
 
     def wait_time(self) -> float:
         return self.pace.wait_s()
 
     @task
     def send(self) -> None:
-        parcel = self.source.next()
+        if self.over.is_set():
+            raise StopUser
+        Producer.under_way += 1
+        try:
+            self._deliver(self.source.next())
+        finally:
+            Producer.under_way -= 1
+
+    def _deliver(self, parcel: Parcel) -> None:
         number = self.accounts.open(parcel)
         headers = {"content-type": parcel.content_type}
         with self.client.post(
@@ -199,26 +214,29 @@ def run(orders: Orders) -> None:
     scenario = scenarios.BY_NAME[orders.scenario]
     accounts = Accounts()
     seconds = Seconds(accounts)
+    over = Event()
+    gevent.signal_handler(signal.SIGTERM, over.set)
     shared = {
         "abstract": False,
         "host": orders.url,
         "accounts": accounts,
         "pace": Pace(scenario, orders.rate),
+        "over": over,
         "source": Source(scenario, datetime.now(UTC)),
     }
     producer: Any = type("Producer", (Producer,), shared)
-    environment = Environment(user_classes=[producer], events=events, host=orders.url, stop_timeout=ANSWER_TIMEOUT_S)
+    environment = Environment(user_classes=[producer], events=events, host=orders.url)
     events.request.add_listener(seconds.answered)
     runner = environment.create_local_runner()
-    over = gevent.event.Event()
-    gevent.signal_handler(signal.SIGTERM, over.set)
     stats.HISTORY_STATS_INTERVAL_SEC, stats.PERCENTILES_TO_CHART = 1, list(PERCENTILES)
     began_s = time.monotonic()
     runner.start(orders.users, spawn_rate=orders.users)
     greenlets = [gevent.spawn(stats.stats_history, runner), gevent.spawn(seconds.run)]
     over.wait(orders.seconds)
-    runner.stop()
+    over.set()
+    _wait_for_answers()
     passed_s = time.monotonic() - began_s
+    runner.stop()
     gevent.killall(greenlets)
     settle(accounts, orders.url)
     tally = accounts.tally(runner.stats.total, passed_s, replays=scenario.replays)
@@ -228,22 +246,34 @@ def run(orders: Orders) -> None:
     runner.quit()
 
 
+def _wait_for_answers() -> None:
+    """Locust's own way to stop would kill users that have just begun a request."""
+    deadline_s = time.monotonic() + ANSWER_TIMEOUT_S
+    while Producer.under_way and time.monotonic() < deadline_s:
+        gevent.sleep(POLL_S)
+
+
 def settle(accounts: Accounts, url: str) -> None:
     """Sends what is open again, one after the other, until nothing is or the time is up."""
     deadline_s = time.monotonic() + SETTLE_TIMEOUT_S
-    address = urlsplit(url).netloc
-    while (unsettled := accounts.unsettled()) and time.monotonic() < deadline_s:
+    while unsettled := accounts.unsettled():
         for number, parcel in unsettled.items():
-            connection = http.client.HTTPConnection(address, timeout=ANSWER_TIMEOUT_S)
+            if time.monotonic() > deadline_s:
+                return
             accounts.resent += 1
-            try:
-                connection.request("POST", parcel.path, parcel.body, {"content-type": parcel.content_type})
-                answer = connection.getresponse()
-                accounts.close(number, answer.status, answer.read())
-            except (OSError, http.client.HTTPException):
-                gevent.sleep(SETTLE_PAUSE_S)
-            finally:
-                connection.close()
+            with suppress(OSError, http.client.HTTPException):
+                accounts.close(number, *_post(url, parcel))
+        gevent.sleep(SETTLE_PAUSE_S)
+
+
+def _post(url: str, parcel: Parcel) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=ANSWER_TIMEOUT_S)
+    try:
+        connection.request("POST", parcel.path, parcel.body, {"content-type": parcel.content_type})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
 
 
 def main() -> None:
