@@ -7,6 +7,7 @@
     swarm.py      Locust, in a process of its own, because gevent patches all of it
     system.py     the stores and daemons under load, fresh for each run
     faults.py     what happens to them meanwhile
+    run.py        a run from its begin to its verdict
     judge.py      the tally against MongoDB, MySQL and the ledger
     report.py     what a run leaves behind: JSON and a page
     plot.py       a line chart as SVG

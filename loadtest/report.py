@@ -64,7 +64,7 @@ class Report(Struct):
     p99_ms: float
     accounts: list[Line]
     entities: int
-    duplicates: dict[str, int] | None
+    duplicates: dict[str, int]
     differences: list[Difference]
     differences_more: int
     audit_holds: bool

@@ -26,7 +26,7 @@ from loadtest.scenarios import Scenario
 from loadtest.system import ROOT, System, Unfit, environment, raised
 from loadtest.tally import LOCUST_REPORT, TALLY, Orders, Sample, Tally
 
-SETTLE_TIMEOUT_S = 180.0
+SETTLE_TIMEOUT_S = 240.0
 """What the swarm may need after the load: open requests end, and what is unknown is sent again."""
 POLL_S = 0.1
 FAILURES_SHOWN = 3
@@ -112,7 +112,7 @@ class Swarm:
         deadline_s = time.monotonic() + self._seconds + SETTLE_TIMEOUT_S
         asked = False
         while self.running():
-            if stopping.is_set() and not asked:
+            if stopping.is_set() and self.began.is_set() and not asked:
                 self._process.terminate()
                 asked = True
             if time.monotonic() > deadline_s:

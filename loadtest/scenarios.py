@@ -27,8 +27,6 @@ class Scenario(NamedTuple):
     """Requests that must be refused, or refused in part."""
     batch_events: int = 0
     """Events of a request; 0: requests are single events."""
-    replays: bool = False
-    """Whether the spool may deliver an event again that Redis had counted."""
 
 
 SCENARIOS = (
@@ -37,16 +35,9 @@ SCENARIOS = (
     Scenario("duplicates", "30 % of the requests repeat one that was accepted.", again_share=0.3),
     Scenario("hot_entity", "One entity takes half of all events.", hot_share=0.5),
     Scenario("wide", "Events spread evenly over 1,000,000 entities.", entities=1_000_000),
-    Scenario(
-        "mixed_invalid", "30 % of the requests are wrong, each in a way that has its own answer.", invalid_share=0.3
-    ),
+    Scenario("mixed_invalid", "30 % of the requests are wrong, and each gets its own answer.", invalid_share=0.3),
     Scenario("batch", "Batches of 200 events.", users=8, rate=40, batch_events=200),
-    Scenario(
-        "redis_outage",
-        "Redis freezes, and later is stopped and started: events wait in the spool.",
-        rate=500,
-        replays=True,
-    ),
+    Scenario("redis_outage", "Redis freezes; later it is stopped and started. Events wait in the spool.", rate=500),
     Scenario("rolling_restart", "The ingest daemon gives way to a new one, three times.", rate=500),
 )
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}

@@ -35,9 +35,15 @@ START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 60.0
 SPOOL_TIMEOUT_S = 120.0
 COMMAND_TIMEOUT_S = 600.0
+STORES = ("REDIS", "MONGO", "MYSQL")
+PATIENCE_MS = "300000"
+"""Time-out of the commands that settle the accounts: a machine that is slow is no difference."""
 POLL_S = 0.05
-RATE_PER_MINUTE = 2**31 - 1
-"""The rate limit is on and counts every request, and limits none."""
+CONFIG = "tallyd.toml"
+CONFIG_TEXT = """
+[rate_limit]
+per_minute = 2_147_483_647  # on: it counts every request, and limits none
+"""
 ADD_ROWS = f"""
 INSERT INTO jav (uuid, code, title)
 SELECT CONCAT('{UUID_PREFIX}', LPAD(LOWER(HEX(seq)), 12, '0')), CONCAT('LOAD-', seq), ''
@@ -58,12 +64,8 @@ class Daemon:
         self.log = data / "log" / f"{self.name}-{self.run_id}.log"
         with self.log.open("wb") as output:
             self.process = subprocess.Popen(
-                [*process.dies_with_parent(), sys.executable, "-m", "daemon.cli", *arguments, "--data", str(data)],
-                env={
-                    **environment(),
-                    "TALLYD_RATE_LIMIT__PER_MINUTE": str(RATE_PER_MINUTE),
-                    "TALLYD_RUN_ID": self.run_id,
-                },
+                [*process.dies_with_parent(), *_command(data, *arguments)],
+                env={**environment(), "TALLYD_RUN_ID": self.run_id},
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -110,7 +112,8 @@ class System:
         self._flush = self._start("flush")
 
     def config(self) -> Config:
-        return configuration.load(data=self.data, environ={})
+        """What all commands here run with."""
+        return configuration.load(self.data / CONFIG, data=self.data, environ={})
 
     def start_ingest(self) -> Daemon:
         """Another one on the same port, perhaps beside the one there is. Returns once new connections reach it."""
@@ -124,13 +127,21 @@ class System:
         self._wait(lambda: usage(spool).segments == 0, "the spool is replayed", SPOOL_TIMEOUT_S, self.ingest)
         self.ingest.stop()
         self._flush.stop()
-        self.tallyd("flush", "--once")
+        self._tallyd("flush", "--once")
 
-    def tallyd(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> str:
-        """Runs a command to its end and returns what it printed. Raises Unfit for another exit code than these."""
+    def audit(self) -> dict[str, Any]:
+        """`tallyd audit --deep --json`, whether or not it holds."""
+        report: dict[str, Any] = json.loads(self._tallyd("audit", "--deep", "--json", codes=(0, 1)))
+        return report
+
+    def _tallyd(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> str:
+        """Runs a command to its end and returns what it printed.
+
+        Raises Unfit if it printed nothing, or for another exit code than these.
+        """
         done = subprocess.run(
-            [sys.executable, "-m", "daemon.cli", *arguments, "--data", str(self.data)],
-            env=environment(),
+            _command(self.data, *arguments),
+            env={**environment(), **{f"TALLYD_{store}__TIMEOUT_MS": PATIENCE_MS for store in STORES}},
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -138,14 +149,9 @@ class System:
             check=False,
             start_new_session=True,
         )
-        if done.returncode not in codes:
+        if done.returncode not in codes or not done.stdout:
             raise Unfit(f"tallyd {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout
-
-    def audit(self) -> dict[str, Any]:
-        """`tallyd audit --deep --json`, whether or not it holds."""
-        report: dict[str, Any] = json.loads(self.tallyd("audit", "--deep", "--json", codes=(0, 1)))
-        return report
 
     def _start(self, *arguments: str) -> Daemon:
         daemon = Daemon(self.data, *arguments)
@@ -175,12 +181,17 @@ def raised(data: Path, entities: int, stopping: threading.Event) -> Iterator[Sys
         if not info.mysql:
             raise ConfigError("The accounts are settled in MySQL, too; as root type: apt-get install mariadb-server")
         asyncio.run(_add_rows(info.mysql, entities))
+        (data / CONFIG).write_text(CONFIG_TEXT)
         yield System(data, info, cleanup, stopping)
 
 
 def environment() -> dict[str, str]:
-    """Ours, without what would configure tallyd: what is loaded is the default configuration."""
+    """Ours, without what would configure tallyd."""
     return {name: text for name, text in os.environ.items() if not name.startswith("TALLYD_") or "_STACK_" in name}
+
+
+def _command(data: Path, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", "daemon.cli", *arguments, "--config", str(data / CONFIG), "--data", str(data)]
 
 
 async def _add_rows(mysql_url: str, entities: int) -> None:

@@ -58,9 +58,8 @@ class Tally(Struct):
     """Entity key → counter → amount."""
     days: dict[str, dict[str, int]]
     """UTC date → counter → amount."""
-    duplicates: dict[str, int] | None
-    """Counter → amount of what was accepted before and answered 202 again. None if tallyd may have seen an event again
-    that was sent once: nobody outside can count those."""
+    duplicates: dict[str, int]
+    """Counter → amount of what was accepted before and answered 202 again."""
     requests: int
     events: int
     """Accepted, the repeated ones included."""

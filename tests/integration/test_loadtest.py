@@ -186,9 +186,9 @@ DISTURBANCES: dict[str, tuple[Callable[[System], object], str]] = {
         lambda system: system.redis.hincrby("anl:{0}:ledger", "accepted:view", 1),
         "ledger: accepted view: 7 in place of 6",
     ),
-    "a duplicate that was none": (
-        lambda system: system.redis.hincrby("anl:{0}:ledger", "duplicate:view", 1),
-        "ledger: duplicate view: 3 in place of 2",
+    "a duplicate that was not recognised": (
+        lambda system: system.redis.hincrby("anl:{0}:ledger", "duplicate:view", -1),
+        "ledger: duplicate view: 1 in place of 2",
     ),
     "a dead letter": (
         lambda system: system.mongo["analytics_dead_letters"].insert_one({}),
