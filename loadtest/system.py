@@ -137,18 +137,21 @@ class System:
     def _tallyd(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> str:
         """Runs a command to its end and returns what it printed.
 
-        Raises Unfit if it printed nothing, or for another exit code than these.
+        Raises Unfit if it printed nothing, ended with another exit code than these, or not in time.
         """
-        done = subprocess.run(
-            _command(self.data, *arguments),
-            env={**environment(), **{f"TALLYD_{store}__TIMEOUT_MS": PATIENCE_MS for store in STORES}},
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-            start_new_session=True,
-        )
+        try:
+            done = subprocess.run(
+                _command(self.data, *arguments),
+                env={**environment(), **{f"TALLYD_{store}__TIMEOUT_MS": PATIENCE_MS for store in STORES}},
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                timeout=COMMAND_TIMEOUT_S,
+                check=False,
+                start_new_session=True,
+            )
+        except subprocess.TimeoutExpired:
+            raise Unfit(f"tallyd {' '.join(arguments)} did not end within {COMMAND_TIMEOUT_S:g} s") from None
         if done.returncode not in codes or not done.stdout:
             raise Unfit(f"tallyd {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         return done.stdout
