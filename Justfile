@@ -34,6 +34,14 @@ soak *ARGS: setup
     @ops/install-servers test
     @PYTHONPATH=tests exec .venv/bin/python -m chaos --soak --seconds 600 "$@"
 
+# Put a fresh system under load and settle every account; without a SCENARIO, list them (ARGS: steady --seconds 30)
+load *ARGS: setup
+    @ops/install-servers test
+    @exec .venv/bin/python -m loadtest "$@"
+
+# Half a minute of load for CI: fails if a count is not exact or an answer is wrong, never for being slow
+load-check: (load "steady" "--seconds" "30")
+
 # Check style and likely mistakes
 lint: setup
     .venv/bin/ruff check .
@@ -59,7 +67,7 @@ bench-check: setup
     .venv/bin/python -m bench --check
 
 # All that CI runs
-ci: lint types test bench-check
+ci: lint types test load-check bench-check
 
 # Make requirements.lock anew from pyproject.toml
 lock: setup

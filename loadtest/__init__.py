@@ -1,0 +1,16 @@
+"""Load on a real tallyd, with Locust, and at the end a verdict: is every event that was answered 202 counted once?
+
+    scenarios.py  the scenarios, a list one can read
+    parcels.py    the requests: events, batches, events sent again, events that must be refused
+    verdict.py    whether an answer is the documented one
+    tally.py      what the producers know: per entity and day, what was accepted
+    swarm.py      Locust, in a process of its own, because gevent patches all of it
+    system.py     the stores and daemons under load, fresh for each run
+    faults.py     what happens to them meanwhile
+    run.py        a run from its begin to its verdict
+    judge.py      the tally against MongoDB, MySQL and the ledger
+    report.py     what a run leaves behind: JSON and a page
+    plot.py       a line chart as SVG
+
+`python -m loadtest SCENARIO` (`just load SCENARIO`) runs one. See README.md.
+"""

@@ -1,0 +1,217 @@
+"""The verdict on the counts: what the producers had accepted, against the ledger, MongoDB and MySQL.
+
+Reads the stores with their plain clients and never with tallyd's readers: what is judged is not trusted. Everything has
+to be at rest. `python -m loadtest.judge TALLY --data DIR` judges again what a run left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+import asyncmy
+import asyncmy.cursors
+import msgspec
+import pymongo
+import redis
+import typer
+from msgspec import Struct
+
+from daemon import config as configuration
+from daemon.config import Config, require
+from daemon.domain.rollup import total
+from daemon.errors import TallydError
+from loadtest.tally import DOMAIN, ENTITY_TYPE, Tally
+
+COUNTERS = ("download", "view")
+DATABASE_DEFAULT = "tallyd"
+DIFFERENCES_MAX = 100
+"""Most differences listed; the rest is counted."""
+DIFFERENCES_SHOWN = 10
+ROWS_PER_FETCH = 10_000
+
+Amounts = Mapping[str, Mapping[str, int]]
+
+
+class Line(Struct, frozen=True):
+    """One counter, wherever it is kept: all of them have to be equal."""
+
+    counter: str
+    accepted: int
+    """By Locust's producers."""
+    ledger: int
+    flushed: int
+    """The ledger's, too: what claims carried away."""
+    mongo: int
+    mysql: int
+
+
+class Difference(Struct, frozen=True):
+    where: str
+    """Which store, or which of its books."""
+    what: str
+    """The entity, or the day."""
+    counter: str
+    expected: int
+    found: int
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what} {self.counter}: {self.found:,} in place of {self.expected:,}"
+
+
+class Verdict(Struct, frozen=True):
+    lines: list[Line]
+    differences: list[Difference]
+    differences_more: int
+    entities: int
+    """Compared, in MongoDB and in MySQL."""
+
+    @property
+    def exact(self) -> bool:
+        return not self.differences
+
+    def words(self) -> Iterator[str]:
+        """What there is to say, a line each."""
+        for line in self.lines:
+            amounts = msgspec.structs.asdict(line)
+            yield "  ".join(f"{name} {amount:,}" if name != "counter" else amount for name, amount in amounts.items())
+        yield from (str(difference) for difference in self.differences[:DIFFERENCES_SHOWN])
+        more = len(self.differences) - DIFFERENCES_SHOWN + self.differences_more
+        if more > 0:
+            yield f"… and {more:,} more differences"
+        yield f"{'Exact' if self.exact else 'NOT EXACT'}: {self.entities:,} entities compared."
+
+
+def judge(tally: Tally, config: Config) -> Verdict:
+    """Compares all of it. Not for use inside a running event loop."""
+    ledger = _ledger(config)
+    mongo = pymongo.MongoClient[dict[str, Any]](config.mongo.url)
+    with mongo:
+        database = mongo.get_default_database(DATABASE_DEFAULT)
+        totals = {
+            document["_id"]: {counter: total(document, counter) for counter in COUNTERS}
+            for document in database["analytics_entity_totals"].find({}, [*COUNTERS, "base"])
+        }
+        days = _days(database["analytics_entity_daily"])
+        dead_letters = database["analytics_dead_letters"].count_documents({})
+    rows = asyncio.run(_rows(config.mysql.url))
+    differences = [
+        *_compare("MongoDB totals", tally.entities, totals),
+        *_compare("MySQL", tally.entities, rows),
+        *_compare("MongoDB daily", tally.days, days),
+        *_compare("ledger", *_books(tally, ledger)),
+        *_compare("dead letters", {}, {"all": {"documents": dead_letters}}),
+    ]
+    return Verdict(
+        lines=list(_lines(tally, ledger, totals, rows)),
+        differences=differences[:DIFFERENCES_MAX],
+        differences_more=max(0, len(differences) - DIFFERENCES_MAX),
+        entities=len(tally.entities.keys() | totals.keys() | rows.keys()),
+    )
+
+
+def _compare(where: str, expected: Amounts, found: Amounts) -> Iterator[Difference]:
+    """Both ways: what is missing, and what nobody sent. An absent amount is 0."""
+    for what in sorted(expected.keys() | found.keys()):
+        wanted, there = expected.get(what, {}), found.get(what, {})
+        for counter in sorted(wanted.keys() | there.keys()):
+            if wanted.get(counter, 0) != there.get(counter, 0):
+                yield Difference(where, what, counter, wanted.get(counter, 0), there.get(counter, 0))
+
+
+def _books(tally: Tally, ledger: Amounts) -> tuple[Amounts, Amounts]:
+    """What the ledger must hold, and what it holds.
+
+    More duplicates than were sent are no difference: what tallyd itself delivers again, from the spool, is one, too.
+    """
+    sums = tally.sums()
+    expected = {"accepted": sums, "flushed": sums, "dead": {}, "duplicate": tally.duplicates}
+    found = {book: ledger.get(book, {}) for book in expected}
+    found["duplicate"] = {
+        counter: min(amount, found["duplicate"].get(counter, 0)) for counter, amount in tally.duplicates.items()
+    }
+    return expected, found
+
+
+def _lines(tally: Tally, ledger: Amounts, totals: Amounts, rows: Amounts) -> Iterator[Line]:
+    sums = tally.sums()
+    for counter in COUNTERS:
+        yield Line(
+            counter,
+            accepted=sums.get(counter, 0),
+            ledger=ledger.get("accepted", {}).get(counter, 0),
+            flushed=ledger.get("flushed", {}).get(counter, 0),
+            mongo=_sum(totals.values(), counter),
+            mysql=_sum(rows.values(), counter),
+        )
+
+
+def _sum(amounts: Iterable[Mapping[str, int]], counter: str) -> int:
+    return sum(each.get(counter, 0) for each in amounts)
+
+
+def _ledger(config: Config) -> dict[str, dict[str, int]]:
+    """Book → counter → amount, of all shards."""
+    books: dict[str, dict[str, int]] = {}
+    with redis.Redis.from_url(config.redis.url, decode_responses=True) as client:
+        for shard in range(config.redis.shards):
+            entries: dict[str, str] = client.hgetall(f"anl:{{{shard}}}:ledger")  # type: ignore[assignment]
+            for name, amount in entries.items():
+                book, _, counter = name.partition(":")
+                amounts = books.setdefault(book, {})
+                amounts[counter] = amounts.get(counter, 0) + int(amount)
+    return books
+
+
+def _days(daily: pymongo.collection.Collection[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    group = {"_id": "$date", **{counter: {"$sum": f"${counter}"} for counter in COUNTERS}}
+    return {each.pop("_id"): each for each in daily.aggregate([{"$group": group}])}
+
+
+async def _rows(mysql_url: str) -> dict[str, dict[str, int]]:
+    """Entity key → counter → amount, of the rows that hold any."""
+    parts = urlsplit(mysql_url)
+    connection = await asyncmy.connect(
+        host=parts.hostname, port=parts.port, user=parts.username, db=parts.path.removeprefix("/")
+    )
+    found: dict[str, dict[str, int]] = {}
+    try:
+        async with connection.cursor(asyncmy.cursors.SSCursor) as cursor:
+            await cursor.execute("SELECT uuid, views, downloads FROM jav WHERE views <> 0 OR downloads <> 0")
+            while rows := await cursor.fetchmany(ROWS_PER_FETCH):
+                for uuid, views, downloads in rows:
+                    found[f"{DOMAIN}:{ENTITY_TYPE}:{uuid}"] = {"view": int(views), "download": int(downloads)}
+    finally:
+        await connection.ensure_closed()
+    return found
+
+
+def main(
+    tally: Annotated[
+        Path, typer.Argument(metavar="TALLY", help="The tally.json of a run.", exists=True, dir_okay=False)
+    ],
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The embedded stack the run used; else TALLYD_… say where.")
+    ] = None,
+) -> None:
+    """Judge a run once more. The stores must be up; nothing is changed.
+
+    Example: tallyd stack up --data DIR/stack && python -m loadtest.judge DIR/tally.json --data DIR/stack
+    """
+    config = configuration.load(data=data)
+    require(config, "redis", "mongo", "mysql")
+    verdict = judge(msgspec.json.decode(tally.read_bytes(), type=Tally), config)
+    for line in verdict.words():
+        print(line)
+    raise typer.Exit(0 if verdict.exact else 1)
+
+
+if __name__ == "__main__":
+    try:
+        typer.run(main)
+    except TallydError as error:
+        print(f"judge: {error}")
+        raise SystemExit(error.exit_code) from None
