@@ -1,0 +1,139 @@
+"""The regression guard: is anything dearer than in bench/baseline.json, beyond what the machine's noise explains?
+
+Each figure is a cost of tallyd over a calibration measured in the same rounds, so a slower machine changes neither. Of
+both the smallest of all rounds counts: whatever else the machine does can only add to a cost. While a figure is too
+high, more rounds are measured, as long as the time lasts; noise goes away by that, a loss does not.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from bench import machine, wrk
+from bench.costs import Costs, Meter
+from bench.ground import ROOT, GroundError, forget_configuration, raised
+from bench.results import encode
+
+BASELINE = Path(__file__).with_name("baseline.json")
+ROUNDS = 3
+ROUNDS_OF_BASELINE = 10
+TIME_S = 150
+"""No further round is begun after this, so that all is over within three minutes."""
+
+CPU, WALL, BYTES = 1.25, 1.7, 1.03
+"""How many times the baseline a figure may be: see bench/README.md for the noise these were chosen by."""
+
+
+class Watched(NamedTuple):
+    """`cost` over `calibration`, both named as in costs.py."""
+
+    cost: str
+    calibration: str
+    tolerance: float
+    what: str
+
+
+WATCHED: dict[str, Watched] = {
+    "single-cpu": Watched("single_worker", "bare_worker", CPU, "the worker's CPU time for a single event"),
+    "single-redis": Watched("single_redis", "redis_plain", CPU, "Redis' CPU time for a single event"),
+    "single-wall": Watched("single_wall", "bare_wall", WALL, "time for a single event"),
+    "batch-cpu": Watched("batch_worker", "bare_worker", CPU, "the worker's CPU time for an event in a batch"),
+    "batch-redis": Watched("batch_redis", "redis_plain", CPU, "Redis' CPU time for an event in a batch"),
+    "batch-wall": Watched("batch_wall", "bare_wall", WALL, "time for an event in a batch"),
+    "flush-cpu": Watched("flush_cpu", "plain_cpu", CPU, "the flusher's CPU time for an entity"),
+    "flush-redis": Watched("flush_redis", "redis_plain", CPU, "Redis' CPU time for flushing an entity"),
+    "flush-mongo": Watched("flush_mongo", "plain_mongo", CPU, "MongoDB's CPU time for an entity"),
+    "flush-wall": Watched("flush_wall", "plain_wall", WALL, "time for flushing an entity"),
+    "growth-cpu": Watched("flush_many_cpu", "flush_few_cpu", CPU, "the flusher's, of 20,000 against of 2,000"),
+    "growth-redis": Watched("flush_many_redis", "flush_few_redis", CPU, "Redis', of 20,000 against of 2,000"),
+    "dedupe-bytes": Watched("dedupe_bytes", "string_bytes", BYTES, "dedupe memory for an event"),
+}
+
+
+class Baseline(msgspec.Struct, frozen=True):
+    """What was measured on a quiet machine. `figures`: name → cost over calibration."""
+
+    machine: dict[str, str]
+    figures: dict[str, float]
+
+
+def figures(costs: Costs) -> dict[str, float]:
+    """Each watched cost as a multiple of its calibration."""
+    return {name: min(costs[each.cost]) / min(costs[each.calibration]) for name, each in WATCHED.items()}
+
+
+def lost(found: dict[str, float], baseline: dict[str, float]) -> list[str]:
+    """The names of the figures beyond what is tolerated. One the baseline lacks is not judged."""
+    return [
+        name for name, each in WATCHED.items() if name in baseline and found[name] > baseline[name] * each.tolerance
+    ]
+
+
+def check() -> bool:
+    """Measures, prints and judges. Raises GroundError without a baseline."""
+    if not BASELINE.exists():
+        raise GroundError("There is no bench/baseline.json: make one with `just bench-baseline` on a quiet machine.")
+    baseline = msgspec.json.decode(BASELINE.read_bytes(), type=Baseline)
+    found, rounds, _ = _measure(ROUNDS, baseline.figures)
+    _show(found, baseline.figures)
+    losses = lost(found, baseline.figures)
+    for name in losses:
+        each = WATCHED[name]
+        print(
+            f"bench: {name} is lost: {each.what} is {found[name] / baseline.figures[name]:.2f} times what it was;"
+            f" {each.tolerance:g} is tolerated."
+        )
+    print(f"bench: {len(WATCHED) - len(losses)} of {len(WATCHED)} figures held, in {rounds} rounds.")
+    return not losses
+
+
+def write_baseline() -> bool:
+    """Measures bench/baseline.json anew."""
+    found, _, about = _measure(ROUNDS_OF_BASELINE, {})
+    BASELINE.write_bytes(encode(Baseline(about, {name: round(figure, 4) for name, figure in found.items()})))
+    _show(found, found)
+    return True
+
+
+def _measure(rounds: int, baseline: dict[str, float]) -> tuple[dict[str, float], int, dict[str, str]]:
+    """The figures, the rounds it took, and the machine."""
+    forget_configuration()
+    machine.take_cores()
+    wrk.program()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tallyd-bench-") as folder, raised(Path(folder)) as ground:
+        about = machine.describe(ground.stack, ROOT)
+        meter = Meter(ground)
+        try:
+            meter.warm_up()
+            measured = 0
+            while measured < rounds or (lost(figures(meter.costs), baseline) and time.monotonic() - started < TIME_S):
+                meter.round()
+                measured += 1
+            return figures(meter.costs), measured, about
+        finally:
+            meter.close()
+
+
+def _show(found: dict[str, float], baseline: dict[str, float]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("", "what", "over its calibration", "baseline", "times", "tolerated"):
+        table.add_column(heading)
+    for name, each in WATCHED.items():
+        before = baseline.get(name)
+        table.add_row(
+            name,
+            each.what,
+            f"{found[name]:.3f}",
+            f"{before:.3f}" if before else "",
+            f"{found[name] / before:.2f}" if before else "",
+            f"{each.tolerance:g}",
+        )
+    Console(highlight=False).print(table)
