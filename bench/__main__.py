@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from bench import guard, machine, page, results, suite, table
+from bench.demonstrate import demonstrate as show_the_guard
 from bench.ground import ROOT
 from bench.measure import Row
 from bench.results import Result
@@ -68,7 +69,7 @@ def main(
             page.write()
             good = True
         elif demonstrate:
-            good = guard.demonstrate()
+            good = show_the_guard()
         elif check or baseline:
             good = guard.check() if check else guard.write_baseline()
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import median
 
 from bench import plots, results, table
 from bench.measure import Row, number, spread
@@ -17,9 +18,21 @@ PAGE = Path(__file__).with_name("README.md")
 Results = Mapping[str, Result]
 
 BARS = (
-    "single", "single-nginx", "single-fastapi", "batch", "latency", "flush", "scale", "scale-script", "replica", "memory",
-    "durable", "memory-ingest", "scale-memory", "redis-cpu",
-)  # fmt: skip
+    "single",
+    "single-nginx",
+    "single-fastapi",
+    "batch",
+    "latency",
+    "flush",
+    "scale",
+    "scale-script",
+    "replica",
+    "memory",
+    "durable",
+    "memory-ingest",
+    "scale-memory",
+    "redis-cpu",
+)
 """The rows that have a bar, in the order of the table that lists them all."""
 
 
@@ -50,7 +63,7 @@ def _bar_line(row: Row | None, name: str) -> str:
         return f"| {name} | not measured yet | | | | | |"
     ratio = number(row.ratio) if row.peer else ""
     value = f"{number(row.value)} {row.unit}"
-    peer = f"{spread(row.peer[:0]) or _median(row.peer)} {row.unit}: {row.peer_name}" if row.peer else ""
+    peer = f"{number(median(row.peer))} {row.unit}: {row.peer_name}" if row.peer else ""
     return f"| {name} | {row.what} | {value} | {peer} | {ratio} | {row.bar_text} | {table.mark(row)} |"
 
 
@@ -73,10 +86,6 @@ def _group(group: str, result: Result) -> str:
             f"| {row.name} | {row.what} | {spread(row.ours)} | {peer} | {row.unit} | {ratio} | {latency} | {others} |"
         )
     return "\n".join(lines)
-
-
-def _median(values: list[float]) -> str:
-    return spread(values).partition("  ")[0]
 
 
 def _machines(found: Results) -> list[str]:

@@ -33,14 +33,13 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
     """Two rows."""
     config = ground.config(MYSQL__URL=ground.stack.mysql)
     table = replica_tables(config)["jav", "movie"]
-    ids = [str(events.on_the_wire(number, "")["entity_id"]) for number in range(ROWS)]
-
-    def totals(number: int) -> dict[str, dict[str, int]]:
-        return {id_: {"view": number * ROWS + at, "download": number} for at, id_ in enumerate(ids)}
-
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         sink = MysqlSink(config.mysql)
-        plain = runner.run(_prepared(ground.stack.mysql, ids))
+        ids = runner.run(create_table(ground.stack.mysql))
+        plain = runner.run(_connect(ground.stack.mysql))
+
+        def totals(number: int) -> dict[str, dict[str, int]]:
+            return {id_: {"view": number * ROWS + at, "download": number} for at, id_ in enumerate(ids)}
 
         def ours(number: int) -> float:
             wanted = totals(ROUND_STEP * number + 1)
@@ -92,10 +91,25 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
     return [row, each]
 
 
-async def _prepared(url: str, ids: list[str]) -> Any:
-    """A connection as tallyd's own, after the table was filled."""
+async def create_table(url: str) -> list[str]:
+    """Fills the replica table of the demo anew; returns the ids of its rows."""
+    ids = [str(events.on_the_wire(number, "")["entity_id"]) for number in range(ROWS)]
+    connection = await _connect(url)
+    async with connection.cursor() as cursor:
+        await cursor.execute("DROP TABLE IF EXISTS jav")
+        await cursor.execute(CREATE_TABLE)
+        await cursor.executemany(
+            "INSERT INTO jav (uuid, code, title) VALUES (%s, %s, '')", [(id_, id_[-12:]) for id_ in ids]
+        )
+    await connection.commit()
+    connection.close()
+    return ids
+
+
+async def _connect(url: str) -> Any:
+    """A connection like tallyd's own."""
     parts = urlsplit(url)
-    connection = await asyncmy.connect(
+    return await asyncmy.connect(
         host=parts.hostname,
         port=parts.port,
         user=unquote(parts.username or "root"),
@@ -103,13 +117,6 @@ async def _prepared(url: str, ids: list[str]) -> Any:
         charset="utf8mb4",
         init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
     )
-    async with connection.cursor() as cursor:
-        await cursor.execute(CREATE_TABLE)
-        await cursor.executemany(
-            "INSERT INTO jav (uuid, code, title) VALUES (%s, %s, '')", [(id_, id_[-12:]) for id_ in ids]
-        )
-    await connection.commit()
-    return connection
 
 
 async def _write_each(connection: Any, wanted: dict[str, dict[str, int]], *, one_transaction: bool) -> None:
