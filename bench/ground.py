@@ -158,7 +158,7 @@ class Ground:
 
     def dirty(self) -> int:
         """How many entities wait to be flushed."""
-        count: int = self.redis.scard(self.keys.dirty)  # type: ignore[assignment]
+        count: int = self.redis.scard(self.keys.dirty)
         return count
 
     def verify_counts(self) -> None:

@@ -64,7 +64,8 @@ def _keep_to(
     count: int,
     interval_s: float,
 ) -> list[float]:
-    idle, due_of, latencies = deque(by_fd), {}, []
+    idle, latencies = deque(by_fd), list[float]()
+    due_of: dict[int, float] = {}
     clock, sent, start = time.perf_counter, 0, time.perf_counter()
     while len(latencies) < count:
         while idle and sent < count and (due := start + sent * interval_s) <= clock():

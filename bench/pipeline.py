@@ -17,7 +17,8 @@ CALLS_UNDER_WAY = 8
 
 def pack(*command: str) -> bytes:
     """A command as it goes over the wire."""
-    return hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub forgets strings
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub forgets strings
+    return packed
 
 
 class Pipeline:

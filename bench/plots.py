@@ -44,17 +44,12 @@ def _flush_time(rows: list[Row]) -> Any:
         int(size): row.value for row in rows if (size := row.name.removeprefix("scale-")).isdecimal()
     }  # µs an entity by entities
     figure, axes = _figure()
-    sizes = sorted(points)
-    axes.loglog(sizes, [points[size] * size / 1e6 for size in sizes], "o-", color=OURS, label="measured")
-    last = sizes[-1]
-    axes.loglog(sizes, [points[last] * size / 1e6 for size in sizes], "--", color=THEIRS, label="linear")
-    for size in sizes:
-        axes.annotate(
-            f"{points[size]:.0f} µs each",
-            (size, points[size] * size / 1e6),
-            textcoords="offset points",
-            xytext=(6, -12),
-        )
+    entities = sorted(points)
+    seconds = [points[n] * n / 1e6 for n in entities]
+    axes.loglog(entities, seconds, "o-", color=OURS, label="measured")
+    axes.loglog(entities, [seconds[-1] * n / entities[-1] for n in entities], "--", color=THEIRS, label="linear")
+    for n, place in zip(entities, zip(entities, seconds, strict=True), strict=True):
+        axes.annotate(f"{points[n]:.0f} µs each", place, textcoords="offset points", xytext=(6, -12))
     axes.set_xlabel("dirty entities")
     axes.set_ylabel("seconds to flush")
     axes.legend(frameon=False)

@@ -184,7 +184,8 @@ def test_batcher(benchmark: Any, config: Config) -> None:
     assert outcomes == [1] * CLAIMED
 
 
-def test_ingest_script(benchmark: Any, config: Config, counters: Counters) -> None:
+@pytest.mark.usefixtures("counters")
+def test_ingest_script(benchmark: Any, config: Config) -> None:
     parts = urlsplit(config.redis.url)
     assert parts.hostname
     assert parts.port

@@ -5,7 +5,6 @@ What they need is installed by `just bench-peers`. All that is started here is s
 
 from __future__ import annotations
 
-import asyncio
 import os
 import secrets
 import string
@@ -136,7 +135,9 @@ def _wait_for_redis(url: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
-            return asyncio.run(REDIS.ping(url))
+            with redis.Redis.from_url(url) as client:
+                client.ping()
+            return
         except redis.RedisError:
             if time.monotonic() > deadline:
                 raise GroundError("The peers' Redis did not start.") from None
