@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from bench import guard, machine, page, results, suite, table
 from bench.demonstrate import demonstrate as show_the_guard
@@ -18,8 +17,6 @@ from bench.ground import ROOT
 from bench.measure import Row
 from bench.results import Result
 from bench.settings import FULL, QUICK
-
-_progress = Console(stderr=True, highlight=False, style="dim")
 
 
 def main(
@@ -96,7 +93,8 @@ def _measure(only: list[str] | None, *, resume: bool, rounds: int | None, quick:
         if files:
             results.write(result)
 
-    failures = suite.run(names, settings, done, lambda name: _progress.print(f"{suite.GROUPS[name].what} …"))
+    with table.progress(len(names)) as begin:
+        failures = suite.run(names, settings, done, lambda name: begin(suite.GROUPS[name].what))
     rows: list[Row] = [row for result in found for row in result.rows]
     if found:
         table.show(found[-1].machine, rows)

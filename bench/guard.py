@@ -16,7 +16,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine, wrk
+from bench import machine, table, wrk
 from bench.costs import Costs, Meter
 from bench.ground import ROOT, GroundError, forget_configuration, raised
 from bench.results import encode
@@ -24,7 +24,7 @@ from bench.results import encode
 BASELINE = Path(__file__).with_name("baseline.json")
 ROUNDS = 3
 ROUNDS_OF_BASELINE = 10
-TIME_S = 150
+TIME_S = 130
 """No further round is begun after this, so that all is over within three minutes."""
 
 CPU, WALL, BYTES = 1.25, 1.7, 1.03
@@ -108,13 +108,19 @@ def _measure(rounds: int, baseline: dict[str, float]) -> tuple[dict[str, float],
     machine.take_cores()
     wrk.program()
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="tallyd-bench-") as folder, raised(Path(folder)) as ground:
+    with (
+        table.progress(rounds + 1) as begin,
+        tempfile.TemporaryDirectory(prefix="tallyd-bench-") as folder,
+        raised(Path(folder)) as ground,
+    ):
         about = machine.describe(ground.stack, ROOT)
         meter = Meter(ground)
         try:
+            begin("warming up")
             meter.warm_up()
             measured = 0
             while measured < rounds or (lost(figures(meter.costs), baseline) and time.monotonic() - started < TIME_S):
+                begin(f"round {measured + 1}")
                 meter.round()
                 measured += 1
             return figures(meter.costs), measured, about
@@ -123,12 +129,12 @@ def _measure(rounds: int, baseline: dict[str, float]) -> tuple[dict[str, float],
 
 
 def _show(found: dict[str, float], baseline: dict[str, float]) -> None:
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    printed = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("", "what", "over its calibration", "baseline", "times", "tolerated"):
-        table.add_column(heading)
+        printed.add_column(heading)
     for name, each in WATCHED.items():
         before = baseline.get(name)
-        table.add_row(
+        printed.add_row(
             name,
             each.what,
             f"{found[name]:.3f}",
@@ -136,4 +142,4 @@ def _show(found: dict[str, float], baseline: dict[str, float]) -> None:
             f"{found[name] / before:.2f}" if before else "",
             f"{each.tolerance:g}",
         )
-    Console(highlight=False).print(table)
+    Console(highlight=False).print(printed)

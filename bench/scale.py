@@ -99,6 +99,7 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
             unit="ms",
             ours=[_longest_script_ms(ground)],
             bars=SCRIPT,
+            others=rounds.others,
         ),
         Row(
             name="scale-memory",

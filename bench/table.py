@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bench.measure import Row, number, spread
@@ -17,6 +19,23 @@ WIDTH_OF_A_FILE = 200
 BUSY_SHARE = 0.2
 """If others had more of the cores than this, a bar that was not held is undecided: tallyd needs several processes at
 once and suffers more from a full machine than a peer does."""
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[str], None]]:
+    """A progress bar of so many steps; call what it gives at the beginning of each, with its name."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("starting the servers", total=total)
+        begun = -1
+
+        def begin(what: str) -> None:
+            nonlocal begun
+            begun += 1
+            bar.update(task, description=what, completed=begun, total=max(total, begun))
+
+        yield begin
 
 
 def mark(row: Row) -> str:

@@ -133,12 +133,15 @@ def versions() -> dict[str, str]:
 
 def _wait_for_redis(url: str) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            with redis.Redis.from_url(url) as client:
-                client.ping()
-            return
-        except redis.RedisError:
-            if time.monotonic() > deadline:
-                raise GroundError("The peers' Redis did not start.") from None
+    while not _answers(url):
+        if time.monotonic() > deadline:
+            raise GroundError("The peers' Redis did not start.")
         time.sleep(0.05)
+
+
+def _answers(url: str) -> bool:
+    try:
+        with redis.Redis.from_url(url) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
