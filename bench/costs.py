@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-import psutil
 import uvloop
 
 from bench import batch, events, memory, processes, single, wrk
@@ -83,7 +82,7 @@ class Meter:
         self._ground.rest()
         served.check()
         workers = processes.tree(served.pid)
-        with self._spent(workers) as spent:
+        with self._spent(lambda: processes.cpu_s(workers)) as spent:
             run = wrk.run(served.url + path, events=events_per_request, connections=connections, seconds=HTTP_S)
         count = run.requests * events_per_request
         self._add(f"{name}_wall", run.us / 1e6 / count)
@@ -93,13 +92,13 @@ class Meter:
     def _flushed(self, name: str, entities: int) -> None:
         """Adds NAME_wall, NAME_cpu, NAME_redis and NAME_mongo: seconds an entity."""
         self._flush.make_dirty(entities)
-        with self._spent([psutil.Process()]) as spent:
+        with self._spent(time.process_time) as spent:
             per_second = self._flush.drain(entities)
         self._add_flush(name, per_second, spent, entities)
 
     def _flushed_plainly(self) -> None:
         rollup = self._flush.rolled_up(0)
-        with self._spent([psutil.Process()]) as spent:
+        with self._spent(time.process_time) as spent:
             per_second = self._flush.write_plain(rollup)
         self._add_flush("plain", per_second, spent, events.ENTITIES)
 
@@ -110,13 +109,10 @@ class Meter:
         self._add(f"{name}_mongo", spent["mongo"] / entities)
 
     @contextmanager
-    def _spent(self, ours: list[psutil.Process]) -> Iterator[dict[str, float]]:
-        """Seconds of CPU that were used inside the block, there at its end."""
+    def _spent(self, ours: Callable[[], float]) -> Iterator[dict[str, float]]:
+        """Seconds of CPU that were used inside the block, there at its end. `ours`: the clock of whom it is about."""
+        clocks = {"ours": ours, "redis": self._ground.redis_cpu_s, "mongo": self._ground.mongo_cpu_s}
         spent: dict[str, float] = {}
-        before = self._look(ours)
+        before = {name: clock() for name, clock in clocks.items()}
         yield spent
-        spent.update({name: now - before[name] for name, now in self._look(ours).items()})
-
-    def _look(self, ours: list[psutil.Process]) -> dict[str, float]:
-        own = time.process_time() if ours == [psutil.Process()] else processes.cpu_s(ours)
-        return {"ours": own, "redis": self._ground.redis_cpu_s(), "mongo": self._ground.mongo_cpu_s()}
+        spent.update({name: clock() - before[name] for name, clock in clocks.items()})

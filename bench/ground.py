@@ -41,6 +41,10 @@ INGEST = ("-m", "daemon.cli", "ingest", "--port")
 BARE = ("-m", "bench.peers.bare")
 
 
+TIMEOUT_MS = 60_000
+"""A machine that is held up for seconds must make a figure bad, not end the run or send events to the spool."""
+
+
 class GroundError(Exception):
     """Something under the measurement is not as it must be."""
 
@@ -80,6 +84,8 @@ class Ground:
             "MONGO__URL": self.stack.mongo,
             "RATE_LIMIT__PER_MINUTE": str(RATE_LIMIT_PER_MINUTE),
             "SPOOL__DIR": str(self.scratch / "spool"),
+            "REDIS__TIMEOUT_MS": str(TIMEOUT_MS),
+            "MONGO__TIMEOUT_MS": str(TIMEOUT_MS),
             **more,
         }
         return {f"TALLYD_{key}": value for key, value in ours.items()}

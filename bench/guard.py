@@ -70,24 +70,20 @@ def figures(costs: Costs) -> dict[str, float]:
 
 
 def lost(found: dict[str, float], baseline: dict[str, float]) -> list[str]:
-    """The names of the figures beyond what is tolerated. One the baseline lacks is not judged."""
-    return [
-        name for name, each in WATCHED.items() if name in baseline and found[name] > baseline[name] * each.tolerance
-    ]
+    """The names of the figures beyond what is tolerated."""
+    return [name for name, each in WATCHED.items() if found[name] > baseline[name] * each.tolerance]
 
 
 def check() -> bool:
-    """Measures, prints and judges. Raises GroundError without a baseline."""
-    if not BASELINE.exists():
-        raise GroundError("There is no bench/baseline.json: make one with `just bench-baseline` on a quiet machine.")
-    baseline = msgspec.json.decode(BASELINE.read_bytes(), type=Baseline)
-    found, rounds, _ = _measure(ROUNDS, baseline.figures)
-    _show(found, baseline.figures)
-    losses = lost(found, baseline.figures)
+    """Measures, prints and judges. Raises GroundError without a baseline of all that is watched."""
+    baseline = _baseline()
+    found, rounds, _ = _measure(ROUNDS, baseline)
+    _show(found, baseline)
+    losses = lost(found, baseline)
     for name in losses:
         each = WATCHED[name]
         print(
-            f"bench: {name} is lost: {each.what} is {found[name] / baseline.figures[name]:.2f} times what it was;"
+            f"bench: {name} is lost: {each.what} is {found[name] / baseline[name]:.2f} times what it was;"
             f" {each.tolerance:g} is tolerated."
         )
     print(f"bench: {len(WATCHED) - len(losses)} of {len(WATCHED)} figures held, in {rounds} rounds.")
@@ -96,14 +92,26 @@ def check() -> bool:
 
 def write_baseline() -> bool:
     """Measures bench/baseline.json anew."""
-    found, _, about = _measure(ROUNDS_OF_BASELINE, {})
+    found, _, about = _measure(ROUNDS_OF_BASELINE, None)
     BASELINE.write_bytes(encode(Baseline(about, {name: round(figure, 4) for name, figure in found.items()})))
     _show(found, found)
     return True
 
 
-def _measure(rounds: int, baseline: dict[str, float]) -> tuple[dict[str, float], int, dict[str, str]]:
-    """The figures, the rounds it took, and the machine."""
+def _baseline() -> dict[str, float]:
+    known: dict[str, float] = {}
+    if BASELINE.exists():
+        known = msgspec.json.decode(BASELINE.read_bytes(), type=Baseline).figures
+    if missing := WATCHED.keys() - known.keys():
+        raise GroundError(
+            f"bench/baseline.json has no {', '.join(sorted(missing))}: make it with `just bench-baseline` on a quiet"
+            " machine."
+        )
+    return known
+
+
+def _measure(rounds: int, baseline: dict[str, float] | None) -> tuple[dict[str, float], int, dict[str, str]]:
+    """The figures, the rounds it took, and the machine. Against a baseline, more rounds while something is lost."""
     forget_configuration()
     machine.take_cores()
     wrk.program()
@@ -119,7 +127,9 @@ def _measure(rounds: int, baseline: dict[str, float]) -> tuple[dict[str, float],
             begin("warming up")
             meter.warm_up()
             measured = 0
-            while measured < rounds or (lost(figures(meter.costs), baseline) and time.monotonic() - started < TIME_S):
+            while measured < rounds or (
+                baseline and time.monotonic() - started < TIME_S and lost(figures(meter.costs), baseline)
+            ):
                 begin(f"round {measured + 1}")
                 meter.round()
                 measured += 1
@@ -133,13 +143,12 @@ def _show(found: dict[str, float], baseline: dict[str, float]) -> None:
     for heading in ("", "what", "over its calibration", "baseline", "times", "tolerated"):
         printed.add_column(heading)
     for name, each in WATCHED.items():
-        before = baseline.get(name)
         printed.add_row(
             name,
             each.what,
             f"{found[name]:.3f}",
-            f"{before:.3f}" if before else "",
-            f"{found[name] / before:.2f}" if before else "",
+            f"{baseline[name]:.3f}",
+            f"{found[name] / baseline[name]:.2f}",
             f"{each.tolerance:g}",
         )
     Console(highlight=False).print(printed)

@@ -12,7 +12,7 @@ class Settings(NamedTuple):
     http_s: int
     """Seconds of one round of wrk."""
     peers: bool
-    """Whether to measure nginx and FastAPI, too: `just bench-peers` installs them."""
+    """Whether to measure all peers, nginx and FastAPI too: `just bench-peers` installs them."""
     alone_events: int
     """Events of one round of the script alone."""
     flush_rounds: int

@@ -29,11 +29,9 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
     """A row a peer, all from the same rounds of ours."""
     with ExitStack() as stack:
         tallyd, bare = stack.enter_context(both(ground))
-        peers: dict[str, Callable[[int], float]] = {
-            "single": lambda _: _answered(bare, PATH, settings),
-            "single-eager": lambda _: _answered(bare, EAGER_PATH, settings),
-        }
+        peers: dict[str, Callable[[int], float]] = {"single": lambda _: _answered(bare, PATH, settings)}
         if settings.peers:
+            peers["single-eager"] = lambda _: _answered(bare, EAGER_PATH, settings)
             store = stack.enter_context(start.store(ground))
             nginx = stack.enter_context(start.nginx(ground, store))
             fastapi = stack.enter_context(start.fastapi(ground, store))
