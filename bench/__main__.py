@@ -68,7 +68,7 @@ def main(
         elif demonstrate:
             good = show_the_guard()
         elif check or baseline:
-            good = guard.check() if check else guard.write_baseline()
+            good = guard.check() if check else guard.write_baseline(rounds)
         else:
             good = _measure(only, resume=resume, rounds=rounds, quick=quick, json_file=json_file)
     except suite.CANNOT as error:

@@ -90,9 +90,9 @@ def check() -> bool:
     return not losses
 
 
-def write_baseline() -> bool:
+def write_baseline(rounds: int | None) -> bool:
     """Measures bench/baseline.json anew."""
-    found, _, about = _measure(ROUNDS_OF_BASELINE, None)
+    found, _, about = _measure(rounds or ROUNDS_OF_BASELINE, None)
     BASELINE.write_bytes(encode(Baseline(about, {name: round(figure, 4) for name, figure in found.items()})))
     _show(found, found)
     return True
