@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from bench import machine, table, wrk
@@ -151,4 +150,4 @@ def _show(found: dict[str, float], baseline: dict[str, float]) -> None:
             f"{found[name] / baseline[name]:.2f}",
             f"{each.tolerance:g}",
         )
-    Console(highlight=False).print(printed)
+    table.stdout().print(printed)

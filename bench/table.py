@@ -45,9 +45,14 @@ def mark(row: Row) -> str:
     return HELD if row.good else UNDECIDED if row.others > BUSY_SHARE else NOT_HELD
 
 
+def stdout() -> Console:
+    """Where tables go; a file has no width of its own."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+
+
 def show(machine: dict[str, str], rows: Sequence[Row]) -> None:
     """Prints what was measured, and on what."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else WIDTH_OF_A_FILE)
+    console = stdout()
     console.print("  ".join(f"[bold]{name}[/] {text}" for name, text in machine.items()))
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for heading in ("", "what", "tallyd", "peer", "unit", "ratio", "bar", "", "others had"):
