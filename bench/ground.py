@@ -30,7 +30,7 @@ from daemon.stack import process, stack
 from daemon.stack.stack import StackInfo
 
 ROOT = Path(__file__).resolve().parent.parent
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 SETTLE_TIMEOUT_S = 10.0
 AOF_REWRITE_BYTES = 256 << 20
