@@ -46,16 +46,15 @@ class Meter:
     def close(self) -> None:
         self._stack.close()
 
-    def warm_up(self) -> None:
-        """What only the first rounds would pay for; and the bytes of the dedupe memory, the same each time."""
-        bytes_per_event = {
-            "dedupe_bytes": [memory.dedupe_bytes(self._ground, DEDUPE_EVENTS)],
-            "string_bytes": [memory.string_bytes(self._ground, DEDUPE_STRINGS)],
-        }
+    def prepare(self) -> None:
+        """Indexes, and a dedupe memory with something in it; and its bytes, which are the same each time.
+
+        No round is there to warm up: the first is dearer, and the smallest of all counts.
+        """
+        self._add("dedupe_bytes", memory.dedupe_bytes(self._ground, DEDUPE_EVENTS))
+        self._add("string_bytes", memory.string_bytes(self._ground, DEDUPE_STRINGS))
         self._flush.prepare()
         self._ground.warm_dedupe()
-        self.round()
-        self.costs = bytes_per_event
 
     def round(self) -> None:
         """One of everything, each beside what it is compared with."""

@@ -123,8 +123,8 @@ def _measure(rounds: int, baseline: dict[str, float] | None) -> tuple[dict[str, 
         about = machine.describe(ground.stack, ROOT)
         meter = Meter(ground)
         try:
-            begin("warming up")
-            meter.warm_up()
+            begin("preparing")
+            meter.prepare()
             measured = 0
             while measured < rounds or (
                 baseline and time.monotonic() - started < TIME_S and lost(figures(meter.costs), baseline)
