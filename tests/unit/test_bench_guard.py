@@ -25,7 +25,7 @@ def test_a_disturbed_round_loses_nothing() -> None:
 
 
 def test_what_every_round_pays_is_a_loss() -> None:
-    dearer = guard.CPU + 0.01
+    dearer = guard.WORKER + 0.01
     assert lost(figures({**QUIET, "single_worker": [dearer] * 3}), BASELINE) == ["single-cpu"]
 
 
