@@ -56,15 +56,32 @@ fmt: setup
     .venv/bin/ruff check --fix-only .
     .venv/bin/ruff format .
 
-# Measure the speed on this machine
-bench: setup
-    @ops/install-servers bench
-    .venv/bin/python -m bench
+# Measure everything on this machine, about 15 minutes, and make bench/README.md of it (ARGS: --only flush, --resume)
+bench *ARGS: bench-peers
+    .venv/bin/python -m bench "$@"
 
-# Check that nothing got slower, relative to what the same machine does bare
+# Measure the main rows on this machine, in under a minute
+bench-quick: setup
+    @ops/install-servers bench
+    .venv/bin/python -m bench --quick
+
+# Install what tallyd is compared with: nginx with Lua, FastAPI with Uvicorn (in .bench, an environment of its own)
+bench-peers: setup
+    @ops/install-servers peers
+    @cmp -s bench/peers/requirements.txt .bench/installed || { \
+        .venv/bin/python -m venv --clear .bench/venv && \
+        .bench/venv/bin/python -m pip install --quiet --disable-pip-version-check -r bench/peers/requirements.txt && \
+        cp bench/peers/requirements.txt .bench/installed; }
+
+# Check that nothing got slower, relative to what the same machine does bare in the same minutes
 bench-check: setup
     @ops/install-servers bench
     .venv/bin/python -m bench --check
+
+# Measure anew what bench-check compares with, on a quiet machine
+bench-baseline: setup
+    @ops/install-servers bench
+    .venv/bin/python -m bench --baseline
 
 # All that CI runs
 ci: lint types test load-check bench-check
@@ -77,5 +94,5 @@ lock: setup
 
 # Remove what the recipes made, except the data of `tallyd dev` in .tallyd
 clean:
-    rm -rf .venv dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+    rm -rf .venv .bench dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
     find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -51,13 +51,28 @@ def decoder(config: Config) -> Decoder:
 
 def admitted(config: Config, count: int, *, generation: int = 0) -> Iterator[Event]:
     """Events as the decoder hands them on: every id new, over the 5,000 entities in turn."""
-    wire = msgspec.json.encode([on_the_wire(i, "x", generation) for i in range(ENTITIES)])
-    models = decoder(config).batch(wire)
-    assert isinstance(models, Batch)
-    assert not models.rejected
+    models = _decoded(config, generation)
     tag = secrets.token_hex(4)
     for number in range(count):
-        model = models.events[number % ENTITIES]
+        model = models[number % ENTITIES]
+        yield Event(unique_id(tag, number), model.entity, model.effect)
+
+
+def _decoded(config: Config, generation: int) -> Sequence[Event]:
+    """One event for each of the generation's entities."""
+    batch = decoder(config).batch(msgspec.json.encode([on_the_wire(i, "x", generation) for i in range(ENTITIES)]))
+    assert isinstance(batch, Batch)
+    assert not batch.rejected
+    return batch.events
+
+
+def spread(config: Config, count: int, of: int) -> Iterator[Event]:
+    """An event for each of `count` entities, taken evenly from `of`."""
+    generations = of // ENTITIES
+    models = [model for generation in range(generations) for model in _decoded(config, generation)]
+    tag = secrets.token_hex(4)
+    for number in range(count):
+        model = models[number * of // count]
         yield Event(unique_id(tag, number), model.entity, model.effect)
 
 

@@ -1,7 +1,7 @@
 """What every benchmark stands on: an embedded stack of its own, servers really run as processes, and the ledger.
 
-The stack is the one `tallyd stack up` starts (Redis with AOF everysec), without MySQL, in a temporary folder. All that
-is started here is stopped here.
+The stack is the one `tallyd stack up` starts (Redis with AOF everysec), in a temporary folder; MariaDB only when asked
+for. All that is started here is stopped here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import httpx
 import psutil
 import redis
 
-from bench import events, pipeline
+from bench import events, pipeline, processes
 from daemon import config as configuration
 from daemon.buffer.keys import ShardKeys, shard_keys
 from daemon.config import Config
@@ -30,13 +30,19 @@ from daemon.stack import process, stack
 from daemon.stack.stack import StackInfo
 
 ROOT = Path(__file__).resolve().parent.parent
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 SETTLE_TIMEOUT_S = 10.0
 AOF_REWRITE_BYTES = 256 << 20
+RATE_LIMIT_PER_MINUTE = 1_000_000_000
+"""On, and never reached: each request is counted against its address's limit, and none is refused."""
 
 INGEST = ("-m", "daemon.cli", "ingest", "--port")
 BARE = ("-m", "bench.peers.bare")
+
+
+TIMEOUT_MS = 300_000
+"""A machine that is held up for seconds must make a figure bad, not end the run or send events to the spool."""
 
 
 class GroundError(Exception):
@@ -46,8 +52,9 @@ class GroundError(Exception):
 class Served:
     """A server that runs as a process of its own. `check` before every measurement."""
 
-    def __init__(self, url: str, run_id: str) -> None:
+    def __init__(self, url: str, run_id: str, pid: int) -> None:
         self.url = url
+        self.pid = pid
         self._run_id = run_id
 
     def check(self) -> None:
@@ -70,8 +77,17 @@ class Ground:
         self.keys: ShardKeys = shard_keys(0)
 
     def environ(self, **more: str) -> dict[str, str]:
-        """The configuration as environment variables: these stores, no rate limit. `more`: keys without TALLYD_."""
-        ours = {"REDIS__URL": self.stack.redis, "MONGO__URL": self.stack.mongo, "RATE_LIMIT__PER_MINUTE": "0", **more}
+        """The configuration as environment variables: these stores, everything switched on. `more`: keys without
+        TALLYD_."""
+        ours = {
+            "REDIS__URL": self.stack.redis,
+            "MONGO__URL": self.stack.mongo,
+            "RATE_LIMIT__PER_MINUTE": str(RATE_LIMIT_PER_MINUTE),
+            "SPOOL__DIR": str(self.scratch / "spool"),
+            "REDIS__TIMEOUT_MS": str(TIMEOUT_MS),
+            "MONGO__TIMEOUT_MS": str(TIMEOUT_MS),
+            **more,
+        }
         return {f"TALLYD_{key}": value for key, value in ours.items()}
 
     def config(self, **more: str) -> Config:
@@ -82,22 +98,46 @@ class Ground:
     def served(self, command: Sequence[str], root: Path = ROOT, **more: str) -> Iterator[Served]:
         """Runs `python COMMAND PORT` on the code under `root` until the block ends."""
         port, run_id = process.free_port(), secrets.token_hex(8)
-        log = self.scratch / f"served-{port}.log"
+        environ = {**self.environ(**more), "TALLYD_RUN_ID": run_id, "PYTHONPATH": str(root)}
+        with self.server([sys.executable, *command, str(port)], environ, port, run_id) as served:
+            yield served
+
+    @contextmanager
+    def server(self, command: Sequence[str], environ: dict[str, str], port: int, run_id: str) -> Iterator[Served]:
+        """Runs any server that tells its run id under /healthz, until the block ends."""
+        with self.running(command, environ, f"served-{port}.log") as (started, log):
+            served = Served(f"http://127.0.0.1:{port}", run_id, started.pid)
+            _wait_for(served, started, log)
+            yield served
+
+    @contextmanager
+    def running(
+        self, command: Sequence[str], environ: dict[str, str], log_name: str
+    ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+        """Runs a program until the block ends; what it says goes to a log."""
+        log = self.scratch / log_name
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("TALLYD_")}
         with log.open("wb") as output:
             started = subprocess.Popen(
-                [*process.dies_with_parent(), sys.executable, *command, str(port)],
-                env={**inherited, **self.environ(**more), "TALLYD_RUN_ID": run_id, "PYTHONPATH": str(root)},
+                [*process.dies_with_parent(), *command],
+                env={**inherited, **environ},
                 cwd=self.scratch,
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
         try:
-            served = Served(f"http://127.0.0.1:{port}", run_id)
-            _wait_for(served, started, log)
-            yield served
+            yield started, log
         finally:
-            _stop(started)
+            stop(started)
+
+    def redis_cpu_s(self) -> float:
+        """Seconds of CPU Redis has used so far, all its threads, by its own account, which is to the microsecond."""
+        info: dict[str, Any] = self.redis.info("cpu")
+        return float(info["used_cpu_user"]) + float(info["used_cpu_sys"])
+
+    def mongo_cpu_s(self) -> float:
+        """The same of mongod, all its threads."""
+        return processes.cpu_s([psutil.Process(self.stack.pids["mongo"])])
 
     def accepted(self) -> int:
         """Events the ledger holds as accepted, once nothing changes any more: each of ours moves one counter by 1."""
@@ -121,6 +161,11 @@ class Ground:
             for name in names:
                 pipe.hvals(name)
             return sum(int(amount) for amounts in pipe.execute() for amount in amounts)
+
+    def dirty(self) -> int:
+        """How many entities wait to be flushed."""
+        count: int = self.redis.scard(self.keys.dirty)
+        return count
 
     def verify_counts(self) -> None:
         """Raises GroundError unless what was accepted is what lies there."""
@@ -148,7 +193,7 @@ class Ground:
 
     def rest(self, at_bytes: int = AOF_REWRITE_BYTES) -> None:
         """Between two rounds: has the append-only file rewritten if it has grown this large."""
-        if self._persistence("aof_current_size") > at_bytes:
+        if self._persistence("aof_enabled") and self._persistence("aof_current_size") > at_bytes:
             self.redis.bgrewriteaof()
         while self._persistence("aof_rewrite_in_progress") or self._persistence("aof_rewrite_scheduled"):
             time.sleep(0.05)
@@ -159,19 +204,29 @@ class Ground:
 
 
 @contextmanager
-def raised(scratch: Path) -> Iterator[Ground]:
-    """The ground for a run, taken down at the end."""
+def raised(scratch: Path, *, mysql: bool = False) -> Iterator[Ground]:
+    """The ground for a run, taken down at the end. `mysql`: with MariaDB, which takes seconds to set up."""
     data = scratch / "stack"
-    # Not needed here, and it takes seconds to set up. Set for this moment only.
-    os.environ["TALLYD_STACK_MARIADBD"] = ""
+    if not mysql:
+        os.environ["TALLYD_STACK_MARIADBD"] = ""
     try:
         info = asyncio.run(stack.bring_up(data, die_with_parent=True)).info
     finally:
-        del os.environ["TALLYD_STACK_MARIADBD"]
+        if not mysql:
+            del os.environ["TALLYD_STACK_MARIADBD"]
+    if mysql and not info.mysql:
+        stack.down(data)
+        raise GroundError("MariaDB is missing: run `ops/install-servers bench`.")
     try:
         yield Ground(info, scratch)
     finally:
         stack.down(data)
+
+
+def forget_configuration() -> None:
+    """What is measured is the default configuration, not this shell's."""
+    for variable in [name for name in os.environ if name.startswith("TALLYD_") and "_STACK_" not in name]:
+        del os.environ[variable]
 
 
 def _wait_for(served: Served, started: subprocess.Popen[bytes], log: Path) -> None:
@@ -186,10 +241,10 @@ def _wait_for(served: Served, started: subprocess.Popen[bytes], log: Path) -> No
         time.sleep(0.05)
 
 
-def _stop(started: subprocess.Popen[bytes]) -> None:
+def stop(started: subprocess.Popen[bytes]) -> None:
     """SIGTERM, and SIGKILL for whoever outlives it: a worker survives its parent."""
     with suppress(psutil.NoSuchProcess):
-        workers = psutil.Process(started.pid).children(recursive=True)
+        workers = processes.tree(started.pid)[1:]
         started.terminate()
         with suppress(subprocess.TimeoutExpired):
             started.wait(STOP_TIMEOUT_S)

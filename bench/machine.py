@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
+import asyncmy
 import psutil
 import pymongo
 import redis
@@ -17,6 +20,8 @@ from bench import wrk
 from daemon.stack.stack import StackInfo
 
 CORES = 2
+DIRTY = "-dirty"
+NOT_CODE = (":!bench/results", ":!bench/README.md", ":!bench/baseline.json")
 
 
 def take_cores(count: int = CORES) -> int:
@@ -32,6 +37,7 @@ def describe(stack: StackInfo, root: Path) -> dict[str, str]:
     client: pymongo.MongoClient[dict[str, object]] = pymongo.MongoClient(stack.mongo)
     options = store.config_get("append*")
     with store, client:
+        mysql = {"mysql": _mysql_version(stack.mysql)} if stack.mysql else {}
         return {
             "cpu": _cpu(),
             "cores": f"{len(os.sched_getaffinity(0))} used of {os.cpu_count()}, load generator included",
@@ -39,9 +45,10 @@ def describe(stack: StackInfo, root: Path) -> dict[str, str]:
             "python": platform.python_version(),
             "redis": f"{store.info('server')['redis_version']}, AOF {options['appendonly']} {options['appendfsync']}",
             "mongod": str(client.server_info()["version"]),
+            **mysql,
             "wrk": wrk.version(),
             **{name: metadata.version(name) for name in ("granian", "msgspec", "hiredis", "uvloop", "pymongo")},
-            "commit": _commit(root),
+            "commit": commit(root),
         }
 
 
@@ -73,6 +80,18 @@ class Others:
         return time.monotonic(), busy, ours
 
 
+def _mysql_version(url: str) -> str:
+    async def ask() -> str:
+        parts = urlsplit(url)
+        connection = await asyncmy.connect(host=parts.hostname, port=parts.port, user=unquote(parts.username or "root"))
+        try:
+            return str(connection.get_server_info())
+        finally:
+            connection.close()
+
+    return asyncio.run(ask())
+
+
 def _cpu() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -80,10 +99,15 @@ def _cpu() -> str:
     return platform.machine()
 
 
-def _commit(root: Path) -> str:
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+def commit(root: Path) -> str:
+    """The commit of the checkout, with DIRTY behind it if anything but results differs from it."""
+    changes = ("status", "--porcelain", "--untracked-files=no", "--", ".", *NOT_CODE)
+    return (_git(root, "rev-parse", "--short", "HEAD") or "unknown") + (DIRTY if _git(root, *changes) else "")
+
+
+def _git(root: Path, *command: str) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(["git", "-C", str(root), *command], capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+        return ""
+    return done.stdout.strip()

@@ -18,14 +18,13 @@ class Bar(Struct, frozen=True):
     sense: Literal["at least", "at most"]
     limit: float
 
-    def held(self, row: Row, tolerance: float) -> bool:
-        """`tolerance`: the part of a lower bound that is enough; 1 is all of it."""
-        found = row.ratio if self.on == "ratio" else median(row.ours)
-        return found >= self.limit * tolerance if self.sense == "at least" else found <= self.limit
+    def held(self, row: Row) -> bool:
+        found = row.ratio if self.on == "ratio" else row.value
+        return found >= self.limit if self.sense == "at least" else found <= self.limit
 
     def text(self, unit: str) -> str:
         sign = "≥" if self.sense == "at least" else "≤"
-        return f"ratio {sign} {self.limit:g}" if self.on == "ratio" else f"{sign} {self.limit:,.0f} {unit}"
+        return f"ratio {sign} {self.limit:g}" if self.on == "ratio" else f"{sign} {self.limit:,.10g} {unit}"
 
 
 class Row(Struct, frozen=True, kw_only=True):
@@ -39,6 +38,8 @@ class Row(Struct, frozen=True, kw_only=True):
     peer_name: str = ""
     bars: tuple[Bar, ...] = ()
     """The row is good if one of them is held. None: the row only informs."""
+    all_bars: bool = False
+    """Good only if all of them are."""
     others: float = 0.0
     """The largest share of the cores that other processes had during a round."""
     p50_ms: float = 0.0
@@ -56,12 +57,13 @@ class Row(Struct, frozen=True, kw_only=True):
 
     @property
     def bar_text(self) -> str:
-        return " or ".join(bar.text(self.unit) for bar in self.bars)
+        return (" and " if self.all_bars else " or ").join(bar.text(self.unit) for bar in self.bars)
 
-    def good(self, *, ratios_only: bool = False, tolerance: float = 1.0) -> bool:
-        """`ratios_only`: leave out lower bounds on values, which another machine cannot be expected to reach."""
-        bars = [bar for bar in self.bars if not (ratios_only and bar.on == "value" and bar.sense == "at least")]
-        return not bars or any(bar.held(self, tolerance) for bar in bars)
+    @property
+    def good(self) -> bool:
+        """Whether its bars are held, or it has none."""
+        held = [bar.held(self) for bar in self.bars]
+        return not held or (all(held) if self.all_bars else any(held))
 
 
 QUIET_SHARE = 0.1
@@ -101,9 +103,9 @@ def spread(values: Iterable[float]) -> str:
     ordered = sorted(values)
     if not ordered:
         return ""
-    text = _number(median(ordered))
-    return text if len(ordered) == 1 else f"{text}  ({_number(ordered[0])} … {_number(ordered[-1])})"
+    text = number(median(ordered))
+    return text if len(ordered) == 1 else f"{text}  ({number(ordered[0])} … {number(ordered[-1])})"
 
 
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}"
+def number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"

@@ -1,7 +1,8 @@
-"""The parts of the hot paths that need no server, with pytest-benchmark: `test_parts.py` in a process of its own."""
+"""The parts of the hot paths, with pytest-benchmark: `test_parts.py` in a process of its own."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from bench.ground import ROOT, GroundError
+from bench.ground import ROOT, Ground, GroundError
 from bench.measure import Row
+from bench.settings import Settings
 
 TESTS = Path(__file__).with_name("test_parts.py")
 
@@ -31,7 +33,7 @@ class _Report(msgspec.Struct):
     benchmarks: list[_Benchmark]
 
 
-def measure() -> list[Row]:
+def measure(ground: Ground, _: Settings) -> list[Row]:
     """One row a part, in microseconds for one of what it handles: the quickest, the median and the slowest."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "parts.json"
@@ -39,7 +41,8 @@ def measure() -> list[Row]:
             *(sys.executable, "-m", "pytest", "--quiet", "--no-header", "-p", "no:cacheprovider", "-o", "addopts="),
             *("--benchmark-only", f"--benchmark-json={report}", str(TESTS)),
         ]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        environ = {**os.environ, **ground.environ(MYSQL__URL=ground.stack.mysql)}
+        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise GroundError(f"The benchmarks of the parts failed:\n{done.stdout}{done.stderr}")
         found = msgspec.json.decode(report.read_bytes(), type=_Report)

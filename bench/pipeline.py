@@ -1,4 +1,4 @@
-"""`ingest.lua` alone: prepared calls written to Redis with several under way, so that it never waits for us."""
+"""Prepared calls written to Redis with several under way, so that it never waits for us: Redis alone at its limit."""
 
 from __future__ import annotations
 
@@ -6,13 +6,19 @@ import socket
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import hiredis
 
 from daemon.buffer import scripts
 
 CALLS_UNDER_WAY = 8
+
+
+def pack(*command: str) -> bytes:
+    """A command as it goes over the wire."""
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub forgets strings
+    return packed
 
 
 class Pipeline:
@@ -22,9 +28,7 @@ class Pipeline:
         self._socket = socket.create_connection((host, port))
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._reader = hiredis.Reader()
-        command: tuple[str, ...] = ("SCRIPT", "LOAD", scripts.INGEST.source)
-        self._socket.sendall(hiredis.pack_command(command))  # type: ignore[arg-type]
-        self._reply()
+        self.send([pack("SCRIPT", "LOAD", scripts.INGEST.source)], 1)
 
     def __enter__(self) -> Self:
         return self
@@ -35,19 +39,24 @@ class Pipeline:
         self._socket.close()
 
     def run(self, calls: Sequence[bytes]) -> tuple[float, int]:
-        """Sends them all. Returns the seconds it took and the events that were counted."""
-        started, counted = time.perf_counter(), 0
-        for number, call in enumerate(calls):
-            if number >= CALLS_UNDER_WAY:
-                counted += sum(self._reply())
-            self._socket.sendall(call)
-        for _ in range(min(CALLS_UNDER_WAY, len(calls))):
-            counted += sum(self._reply())
+        """Sends calls of `ingest.lua`. Returns the seconds it took and the events that were counted."""
+        started = time.perf_counter()
+        counted = sum(sum(reply) for reply in self.send(calls, 1))
         return time.perf_counter() - started, counted
 
-    def _reply(self) -> list[int]:
+    def send(self, packed: Sequence[bytes], commands: int) -> list[Any]:
+        """Sends them all, each holding so many commands. Returns the replies."""
+        replies = []
+        for number, call in enumerate(packed):
+            if number >= CALLS_UNDER_WAY:
+                replies += [self._reply() for _ in range(commands)]
+            self._socket.sendall(call)
+        replies += [self._reply() for _ in range(commands * min(CALLS_UNDER_WAY, len(packed)))]
+        return replies
+
+    def _reply(self) -> Any:
         while (reply := self._reader.gets()) is False:
             self._reader.feed(self._socket.recv(65_536))
         if isinstance(reply, hiredis.ReplyError):
             raise reply
-        return reply  # type: ignore[no-any-return]
+        return reply

@@ -1,4 +1,4 @@
-"""How long and how often each benchmark measures: the full run, and the short one of `--check`."""
+"""How long and how often each benchmark measures: the full run, and the quick one."""
 
 from __future__ import annotations
 
@@ -8,37 +8,44 @@ from typing import NamedTuple
 class Settings(NamedTuple):
     rounds: int
     again_max: int
-    """How many more rounds to measure for each one, if the machine is not quiet. The check has its attempts instead."""
+    """How many more rounds to measure for each one wanted, if the machine is not quiet."""
     http_s: int
     """Seconds of one round of wrk."""
+    peers: bool
+    """Whether to measure all peers, nginx and FastAPI too: `just bench-peers` installs them."""
     alone_events: int
     """Events of one round of the script alone."""
     flush_rounds: int
     flush_new_rounds: int
-    """Of flushes into documents that don't exist yet."""
+    """Of flushes into documents that don't exist yet; 0: none."""
     memory_events: int
+    """Beyond what the dedupe memory is laid out for by default (10 million), its sets would become dearer."""
     memory_events_per_window: int
-    """What the dedupe memory is laid out for. The default layout is for 10 million: at 2 million events its sets are
-    small, which costs the most bytes an event. The short run keeps that proportion."""
+    scale_entities: int
+    """The largest flush."""
 
 
 FULL = Settings(
     rounds=5,
-    again_max=2,
+    again_max=1,
     http_s=4,
+    peers=True,
     alone_events=400_000,
     flush_rounds=9,
     flush_new_rounds=5,
-    memory_events=2_000_000,
+    memory_events=10_000_000,
     memory_events_per_window=10_000_000,
+    scale_entities=1_000_000,
 )
-CHECK = Settings(
+QUICK = Settings(
     rounds=3,
     again_max=0,
     http_s=2,
+    peers=False,
     alone_events=200_000,
     flush_rounds=5,
-    flush_new_rounds=3,
-    memory_events=250_000,
-    memory_events_per_window=1_250_000,
+    flush_new_rounds=0,
+    memory_events=500_000,
+    memory_events_per_window=500_000,
+    scale_entities=10_000,
 )

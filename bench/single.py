@@ -1,27 +1,42 @@
-"""Single events over HTTP: 64 connections, one worker, no rate limit; against a bare application on the same server."""
+"""Single events over HTTP: 64 connections, one worker; against what the same machine does in the same minute.
+
+The peers: a bare application on the same server; nginx with LuaJIT doing a part of the work; FastAPI as a user would
+write it. All take the same requests, one after the other.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-
-from msgspec.structs import replace
 
 from bench import wrk
 from bench.ground import BARE, INGEST, ROOT, Ground, GroundError, Served
 from bench.measure import Bar, Row, in_turn
+from bench.peers import start
 from bench.peers.bare import EAGER_PATH
+from bench.peers.start import PeerStore
 from bench.settings import Settings
 
 PATH = "/api/v1/analytics/events"
 CONNECTIONS = 64
-BARS = (Bar("ratio", "at least", 0.5),)
+
+WHAT = "single events, 64 connections, 1 worker"
+BARE_NAME = "a bare Granian app that reads the body, answers 202"
 
 
 def measure(ground: Ground, settings: Settings) -> list[Row]:
-    """Two rows: against the peer as ASGI wants it, and for information against the least this server can do."""
-    with both(ground) as (tallyd, bare):
+    """A row a peer, all from the same rounds of ours."""
+    with ExitStack() as stack:
+        tallyd, bare = stack.enter_context(both(ground))
+        peers: dict[str, Callable[[int], float]] = {"single": lambda _: _answered(bare, PATH, settings)}
+        if settings.peers:
+            peers["single-eager"] = lambda _: _answered(bare, EAGER_PATH, settings)
+            store = stack.enter_context(start.store(ground))
+            nginx = stack.enter_context(start.nginx(ground, store))
+            fastapi = stack.enter_context(start.fastapi(ground, store))
+            peers["single-nginx"] = lambda _: _counted(nginx, store, settings)
+            peers["single-fastapi"] = lambda _: _counted(fastapi, store, settings)
         ground.empty()
         ground.warm_dedupe()
         runs: list[wrk.Result] = []
@@ -30,29 +45,38 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
             runs.append(counted_run(ground, tallyd, PATH, events=1, connections=CONNECTIONS, seconds=settings.http_s))
             return runs[-1].per_second
 
-        def peer(path: str) -> float:
-            bare.check()
-            return wrk.run(bare.url + path, events=1, connections=CONNECTIONS, seconds=settings.http_s).per_second
-
-        rounds = in_turn(
-            settings.rounds, ours, lambda _: peer(PATH), lambda _: peer(EAGER_PATH), again_max=settings.again_max
-        )
+        rounds = in_turn(settings.rounds, ours, *peers.values(), again_max=settings.again_max)
         ground.verify_counts()
-    mine, plain, eager = rounds.values
-    row = Row(
-        name="single",
-        what="single events, 64 connections, 1 worker",
-        unit="events/s",
-        ours=mine,
-        peer=plain,
-        peer_name="a bare Granian app that reads the body, answers 202",
-        bars=BARS,
-        others=rounds.others,
-        p50_ms=wrk.median_ms([run.p50_us for run in runs]),
-        p99_ms=wrk.median_ms([run.p99_us for run in runs]),
-    )
-    least = "one that stops at Content-Length, the least there is"
-    return [row, replace(row, name="single-eager", what="the same", peer=eager, peer_name=least, bars=())]
+    mine, *theirs = rounds.values
+    return [
+        Row(
+            name=name,
+            what=WHAT,
+            unit="events/s",
+            ours=mine,
+            peer=values,
+            peer_name=PEERS[name][0],
+            bars=PEERS[name][1],
+            others=rounds.others,
+            p50_ms=wrk.median_ms([run.p50_us for run in runs]),
+            p99_ms=wrk.median_ms([run.p99_us for run in runs]),
+        )
+        for name, values in zip(peers, theirs, strict=True)
+    ]
+
+
+PEERS: dict[str, tuple[str, tuple[Bar, ...]]] = {
+    "single": (BARE_NAME, (Bar("ratio", "at least", 0.70),)),
+    "single-eager": ("one that stops at Content-Length, the least there is", ()),
+    "single-nginx": (
+        "nginx, LuaJIT, cjson, one EVALSHA: dedupe, 1 increment, hardly any validation",
+        (Bar("ratio", "at least", 0.75),),
+    ),
+    "single-fastapi": (
+        "FastAPI, Uvicorn (uvloop, httptools), redis-py, as a user writes it",
+        (Bar("ratio", "at least", 8),),
+    ),
+}
 
 
 @contextmanager
@@ -73,7 +97,24 @@ def counted_run(
     served.check()
     before = ground.accepted()
     result = wrk.run(served.url + path, events=events, connections=connections, seconds=seconds)
-    counted, answered = ground.accepted() - before, result.requests * events
-    if not answered <= counted <= answered + connections * events:
-        raise GroundError(f"{answered} events were answered 202, and {counted} were counted.")
+    _compare("tallyd", result.requests * events, ground.accepted() - before, connections * events)
     return result
+
+
+def _answered(bare: Served, path: str, settings: Settings) -> float:
+    bare.check()
+    return wrk.run(bare.url + path, events=1, connections=CONNECTIONS, seconds=settings.http_s).per_second
+
+
+def _counted(served: Served, store: PeerStore, settings: Settings) -> float:
+    """A run against a peer that counts; it must have counted, too."""
+    store.empty()
+    served.check()
+    result = wrk.run(served.url + PATH, events=1, connections=CONNECTIONS, seconds=settings.http_s)
+    _compare("The peer", result.requests, store.counted(), CONNECTIONS)
+    return result.per_second
+
+
+def _compare(who: str, answered: int, counted: int, under_way_max: int) -> None:
+    if not answered <= counted <= answered + under_way_max:
+        raise GroundError(f"{who} answered {answered} events 202, and counted {counted}.")

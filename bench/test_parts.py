@@ -1,31 +1,85 @@
-"""Parts of the hot paths, one benchmark each. Not collected by `just test`; `python -m bench --only parts` runs it."""
+"""Parts of the hot paths, one benchmark each. Not collected by `just test`; `python -m bench --only parts` runs it.
+
+The first need no server. The others find the stores in the environment, as a daemon does, and forget what is there.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
+from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 import pytest
+import redis
+import uvloop
 from pymongo.asynchronous.database import AsyncDatabase
 
 from bench import events
+from bench.pipeline import Pipeline
+from bench.replica import ROWS, create_table
 from daemon import config as configuration
-from daemon.config import Config, MongoSection
+from daemon.buffer import scripts
+from daemon.buffer.connection import Connection
+from daemon.buffer.counters import Claim, Counters, Limits, Request
+from daemon.buffer.keys import shard_keys
+from daemon.buffer.layout import Layout
+from daemon.config import Config, MongoSection, replica_tables
 from daemon.domain.event import Event, Rejection
 from daemon.domain.rollup import Rollup
+from daemon.flush.flusher import GC_THRESHOLD_OBJECTS
 from daemon.flush.rollup import build
 from daemon.ingest import response
+from daemon.ingest.batcher import Batcher
 from daemon.ingest.decode import Batch
+from daemon.metrics import IngestTally
 from daemon.sinks.mongo import MongoSink
+from daemon.sinks.mysql import MysqlSink
 
 BATCH = 200
+CLAIMED = 1_000
+ROUNDS = 20
 
 
 @pytest.fixture(scope="module")
 def config() -> Config:
-    """The defaults."""
-    return configuration.load(environ={})
+    """The defaults, and the stores of the environment."""
+    return configuration.load()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collector() -> Iterator[None]:
+    """The collector as the daemons set it: at Python's default it doubles the time to build a rollup."""
+    before = gc.get_threshold()
+    gc.set_threshold(GC_THRESHOLD_OBJECTS)
+    yield
+    gc.set_threshold(*before)
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module")
+def counters(config: Config, runner: asyncio.Runner) -> Iterator[Counters]:
+    """The one shard, in an emptied Redis."""
+    with redis.Redis.from_url(config.redis.url) as store:
+        store.flushall()
+    limits = Limits(0, config.dedupe.window_s, config.dedupe.events_per_window)
+    connection = runner.run(_connected(config))
+    yield Counters(connection, 0, limits)
+    runner.run(connection.close())
+
+
+async def _connected(config: Config) -> Connection:
+    connection = Connection(config.redis, Layout(config))
+    await connection.connect()
+    return connection
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +164,142 @@ def test_statements(
 
     told(benchmark, "build the five bulk writes of 5,000 entities, an entity", events.ENTITIES)(statements, rollup)
     assert sum(handed) == events.ENTITIES * len(rollup.documents)
+
+
+def test_batcher(benchmark: Any, config: Config) -> None:
+    """Submit, coalesce, and hand out the outcomes; the store answers at once."""
+    (event,) = events.admitted(config, 1)
+
+    class Instant:
+        async def ingest(self, requests: Sequence[Request]) -> list[int]:
+            return [1] * len(requests)
+
+    async def submit() -> list[Any]:
+        limits = {"queue_events_max": 20_000, "call_events_max": 2_000, "calls_in_flight_max": 2}
+        batcher = Batcher(Instant(), IngestTally(), **limits)
+        return await asyncio.gather(*(batcher.submit(Request("", (event,))) for _ in range(CLAIMED)))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        outcomes = told(benchmark, "coalesce a request", CLAIMED)(lambda: runner.run(submit()))
+    assert outcomes == [1] * CLAIMED
+
+
+@pytest.mark.usefixtures("counters")
+def test_ingest_script(benchmark: Any, config: Config) -> None:
+    parts = urlsplit(config.redis.url)
+    assert parts.hostname
+    assert parts.port
+
+    def new_events() -> tuple[tuple[list[bytes]], dict[str, Any]]:
+        return (events.calls(config, events.admitted(config, BATCH), BATCH),), {}
+
+    with Pipeline(parts.hostname, parts.port) as pipeline:
+        _, counted = told(
+            benchmark, f"ingest.lua and its round trip, a call of {BATCH} new events, an event", BATCH
+        ).pedantic(pipeline.run, setup=new_events, rounds=5 * ROUNDS)
+    assert counted == BATCH
+
+
+def test_claim_script(benchmark: Any, config: Config, counters: Counters, runner: asyncio.Runner) -> None:
+    def make_dirty() -> None:
+        _make_dirty(config, counters, runner)
+
+    claim = told(benchmark, f"claim.lua and its round trip, {CLAIMED:,} entities, an entity", CLAIMED).pedantic(
+        lambda: runner.run(_claim(counters)), setup=make_dirty, rounds=ROUNDS
+    )
+    assert len(claim.amounts) == CLAIMED
+
+
+def test_unfold_script(benchmark: Any, config: Config, counters: Counters, runner: asyncio.Runner) -> None:
+    _make_dirty(config, counters, runner)
+    claim = runner.run(_claim(counters))
+    with redis.Redis.from_url(config.redis.url) as store:
+        unfold = store.register_script(scripts.UNFOLD.source)
+        flat = told(benchmark, f"unfold.lua and its round trip, {CLAIMED:,} entities, an entity", CLAIMED)(
+            lambda: unfold(keys=[shard_keys(0).claim], args=[claim.seq])
+        )
+    assert len(flat) >= 4 * CLAIMED
+
+
+def test_ack_script(benchmark: Any, config: Config, counters: Counters, runner: asyncio.Runner) -> None:
+    def in_flight() -> tuple[tuple[int, list[str]], dict[str, Any]]:
+        _make_dirty(config, counters, runner)
+        claim = runner.run(_claim(counters))
+        return (claim.seq, [entity for entity, _ in claim.amounts]), {}
+
+    assert told(benchmark, f"ack.lua and its round trip, {CLAIMED:,} due entities, an entity", CLAIMED).pedantic(
+        lambda seq, due: runner.run(counters.ack(seq, [("flushed:view", CLAIMED)], due)), setup=in_flight, rounds=ROUNDS
+    )
+
+
+def test_settle_script(benchmark: Any, config: Config, counters: Counters, runner: asyncio.Runner) -> None:
+    def due() -> tuple[tuple[list[tuple[str, str]]], dict[str, Any]]:
+        _make_dirty(config, counters, runner)
+        claim = runner.run(_claim(counters))
+        runner.run(counters.ack(claim.seq, [], [entity for entity, _ in claim.amounts]))
+        return (runner.run(counters.due(CLAIMED)),), {}
+
+    settled = told(benchmark, f"settle.lua and its round trip, {CLAIMED:,} entities, an entity", CLAIMED).pedantic(
+        lambda pairs: runner.run(counters.settle(pairs)), setup=due, rounds=ROUNDS
+    )
+    assert settled == CLAIMED
+
+
+def test_layout_script(benchmark: Any, config: Config, runner: asyncio.Runner) -> None:
+    def connect() -> None:
+        runner.run(_connect_once(config))
+
+    told(benchmark, "connect, and layout.lua")(connect)
+
+
+def test_mongo_write(
+    benchmark: Any, config: Config, runner: asyncio.Runner, amounts: list[tuple[str, list[tuple[str, str]]]]
+) -> None:
+    rollup, seqs = build(amounts), itertools.count(1)
+
+    async def opened() -> MongoSink:
+        sink = MongoSink(config.mongo)
+        await sink.database.client.drop_database(sink.database)
+        await sink.ensure_indexes(("download", "view"))
+        return sink
+
+    sink = runner.run(opened())
+    result = told(benchmark, "write 5,000 entities to the five collections, an entity", events.ENTITIES).pedantic(
+        lambda: runner.run(sink.write(rollup, next(seqs), {"jav": ("download", "view")})), rounds=5, warmup_rounds=1
+    )
+    runner.run(sink.close())
+    assert result.applied == events.ENTITIES * len(rollup.documents)
+
+
+def test_replica_statement(benchmark: Any, config: Config, runner: asyncio.Runner) -> None:
+    table, rounds = replica_tables(config)["jav", "movie"], itertools.count(1)
+    ids = runner.run(create_table(config.mysql.url))
+    sink = MysqlSink(config.mysql)
+
+    def totals() -> tuple[tuple[dict[str, dict[str, int]]], dict[str, Any]]:
+        number = next(rounds)
+        return ({id_: {"view": number, "download": number} for id_ in ids},), {}
+
+    written = told(benchmark, f"set {ROWS:,} rows in MySQL, a row", ROWS).pedantic(
+        lambda wanted: runner.run(sink.write(table, wanted)), setup=totals, rounds=ROUNDS
+    )
+    runner.run(sink.close())
+    assert written.applied == ROWS
+
+
+def _make_dirty(config: Config, counters: Counters, runner: asyncio.Runner) -> None:
+    """An event for each of as many entities as a claim takes, and nothing else dirty or in flight."""
+    while isinstance(claim := runner.run(_claim(counters)), Claim):
+        runner.run(counters.ack(claim.seq, [], []))
+    runner.run(counters.ingest([Request("", list(events.admitted(config, CLAIMED)))]))
+
+
+async def _claim(counters: Counters) -> Any:
+    return await counters.claim(
+        owner="bench", floor=0, lease_ms=60_000, entities_max=CLAIMED, fields_max=20_000, us_max=1_000_000
+    )
+
+
+async def _connect_once(config: Config) -> None:
+    connection = await _connected(config)
+    await connection.close()
