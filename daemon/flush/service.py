@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable
 
 from prometheus_client import start_http_server
@@ -15,7 +16,7 @@ from daemon.flush.flusher import Flusher
 
 CLOSE_TIMEOUT_S = 2.0
 STATUS_INTERVAL_S = 5.0
-AT_START_ONLY = ("flush.metrics_port",)
+AT_START_ONLY = ("flush.metrics_port", "flush.niceness")
 """What a reload doesn't change."""
 
 _log = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 async def serve(config: Config, load: Callable[[], Config]) -> None:
     """Flushes until SIGTERM or SIGINT. `load` reads the configuration anew on SIGHUP. Raises LayoutError."""
+    os.nice(config.flush.niceness)
     service = Service(config, load)
     lifecycle.on_signals(stop=service.stop, reload=service.reload)
     if config.flush.metrics_port:

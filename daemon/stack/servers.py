@@ -26,6 +26,8 @@ from daemon.stack.programs import MARIADBD, MONGOD, REDIS_SERVER, Program
 
 PING_TIMEOUT_S = 2.0
 INITIALISE_TIMEOUT_S = 60.0
+HISTORY_NICENESS = 10
+"""Of what ingest does not wait for (nice(1)): a flush then hardly delays an answer where all share two cores."""
 MONGO_CACHE_GB = 0.5  # mongod's own default is half of the machine's memory
 MONGO_JOURNAL_FILE_MB = 32  # of which there are three from the start; the default is 100
 MYSQL_BUFFER_POOL_MB = 64
@@ -50,6 +52,7 @@ class Server(msgspec.Struct, frozen=True):
     ping: Callable[[str], Awaitable[None]]
     stop_timeout_s: float
     required: bool = True
+    niceness: int = 0
 
     @property
     def absence(self) -> str:
@@ -231,6 +234,7 @@ SERVERS = (
         initialise=_mongo_initialise,
         ping=_mongo_ping,
         stop_timeout_s=20.0,
+        niceness=HISTORY_NICENESS,
     ),
     Server(
         name="mysql",
@@ -242,5 +246,6 @@ SERVERS = (
         ping=_mysql_ping,
         stop_timeout_s=20.0,
         required=False,  # without it the replica sync is off
+        niceness=HISTORY_NICENESS,
     ),
 )

@@ -7,6 +7,7 @@ answer.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import time
 from pathlib import Path
@@ -46,6 +47,7 @@ class Start:
             log_start_byte = self.log.stat().st_size if self.log.exists() else 0
             command = self.server.command(self.program, self.data, self.port)
             self.process = psutil.Process(process.spawn([*self.prefix, *command], self.log))
+            os.setpriority(os.PRIO_PROCESS, self.process.pid, self.server.niceness)
             if await self._answers(self.process):
                 return
             exit_code = self.process.wait(process.KILL_WAIT_S)
