@@ -4,6 +4,9 @@ Driven by the shard's replica list in Redis, so MySQL being away delays nothing 
 the advisory lock the UPDATE runs in; an entity leaves the list only if it did not become due again meanwhile. Dying
 anywhere in between leaves it on the list, and setting a column to a total twice is harmless.
 
+A row that tallyd never wrote may hold counts of before: they become the document's base first (`sinks/base.py`), so
+nothing is overwritten, even where nobody ran a backfill.
+
 A row that MySQL will not take (a total beyond its column's range, a trigger that objects) holds nobody up: the others
 of its batch are set, and it goes to the end of the list, to be tried again from time to time.
 """
@@ -18,6 +21,8 @@ from typing import NamedTuple
 from daemon.buffer.counters import Counters
 from daemon.config import ReplicaTable
 from daemon.domain.entity import parse_entity
+from daemon.domain.rollup import TOTALS
+from daemon.sinks.base import adopt_due
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.mysql import MysqlSink
 from daemon.sinks.outcome import Failure, SinkResult
@@ -80,14 +85,16 @@ class Replica:
         refused: dict[str, str] = {}
         async with self._mysql.locked(self._counters.shard):
             for (domain, kind), keys_of_type in mapped.items():
-                totals = await self._mongo.totals(keys_of_type)
+                table, totals = self._tables[domain, kind], await self._mongo.totals(keys_of_type)
+                ready, unfit = await adopt_due(self._mongo, self._mysql, table, totals)
                 result = await self._mysql.write(
-                    self._tables[domain, kind], {document["entity_id"]: document for document in totals.values()}
+                    table, {document["entity_id"]: document for document in ready.values()}
                 )
                 applied += result.applied
-                missing += result.missing
+                missing += result.missing + len(totals) - len(ready) - len(unfit)
+                failures += [Failure(TOTALS.collection, key, reason) for key, reason in unfit.items()]
                 failures += result.failures
-                refused |= {f"{domain}:{kind}:{failure.id}": failure.reason for failure in result.failures}
+                refused |= unfit | {f"{domain}:{kind}:{failure.id}": failure.reason for failure in result.failures}
         return SinkResult(applied, missing=missing, failures=tuple(failures)), refused
 
     async def _refuse(self, refused: Mapping[str, str], waiting: Collection[str]) -> int:
