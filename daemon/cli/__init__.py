@@ -8,6 +8,7 @@ import typer
 
 from daemon import __version__
 from daemon.cli.audit import audit
+from daemon.cli.backfill import backfill
 from daemon.cli.dead import app as dead
 from daemon.cli.dev import dev
 from daemon.cli.doctor import doctor
@@ -32,6 +33,7 @@ app.add_typer(stack, name="stack")
 app.command("ingest")(ingest)
 app.command("flush")(flush)
 app.command("import")(import_files)
+app.command("backfill")(backfill)
 app.command("status")(status)
 app.command("top")(top)
 app.command("series")(series)

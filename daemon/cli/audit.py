@@ -87,6 +87,11 @@ def _print(report: object, repaired: int, console: Console, *, deep: bool) -> No
         console.print(f"{repaired} rows of MySQL were set to MongoDB's totals.")
     if report.rows_pending:
         console.print(f"{report.rows_pending} rows of MySQL are due and will be set by the next sync.")
+    if report.history_pending:
+        console.print(
+            f"The history of {report.history_pending} entities is half written: `tallyd backfill --daily` is under way,"
+            " or was interrupted and has to be run again. What it takes over was not judged."
+        )
     if report.malformed:
         console.print(f"{report.malformed} foreign values in Redis are in no sum; a flush makes dead letters of them.")
     if report.spooled_segments:

@@ -94,6 +94,14 @@ class DeadLetters:
             cursor = self._letters.find({"shard": shard, "seq": seq}, {"collection": 1, "document": 1})
             return {(letter["collection"], letter["document"]) async for letter in cursor}
 
+    async def waiting_for(self, collection: str, ids: Collection[str]) -> set[str]:
+        """Those of the documents that letters wait for, or are being added to."""
+        with store_error(self._address):
+            cursor = self._letters.find(
+                {"collection": collection, "document": {"$in": list(ids)}, "dropped_at": None}, {"document": 1}
+            )
+            return {letter["document"] async for letter in cursor}
+
     async def count(self) -> int:
         """Letters that wait for a decision."""
         with store_error(self._address):
