@@ -44,9 +44,10 @@ def backfill(
     dry_run: bool = False,
     daily: Path | None = None,
     reconcile: bool = False,
+    **env: str,
 ) -> Outcome:
     """`tallyd backfill`, in this process."""
-    config, watcher = system.config(), recorder or Recorder()
+    config, watcher = system.config(**env), recorder or Recorder()
     return asyncio.run(
         session.run(
             config, replica_tables(config), watcher, watcher.stopping,
