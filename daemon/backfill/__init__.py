@@ -9,4 +9,5 @@ dailyfile.py  the lines of a file of days
 history.py    the days, weeks, months and years
 marks.py      the entities whose history is half written
 compare.py    the largest of MySQL beside the largest of MongoDB
+session.py    all of that in order: one `tallyd backfill`
 """

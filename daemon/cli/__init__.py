@@ -12,6 +12,7 @@ from daemon.cli.backfill import backfill
 from daemon.cli.dead import app as dead
 from daemon.cli.dev import dev
 from daemon.cli.doctor import doctor
+from daemon.cli.drill import app as drill
 from daemon.cli.importing import import_files
 from daemon.cli.replay import replay
 from daemon.cli.serve import flush, ingest
@@ -40,6 +41,7 @@ app.command("series")(series)
 app.command("audit")(audit)
 app.command("doctor")(doctor)
 app.add_typer(dead, name="dead")
+app.add_typer(drill, name="drill")
 app.command("replay")(replay)
 app.command("config")(show_config)
 
