@@ -47,4 +47,4 @@ def reconciled(entity: Entity, row: Row, document: Mapping[str, Any]) -> list[Ch
 
 def has_counted(document: Mapping[str, Any] | None, row: Row) -> bool:
     """Whether anything was counted that the row can't have yet if it was never written."""
-    return document is not None and any(int(document.get(counter, 0)) for counter in row)
+    return document is not None and any(document.get(counter) for counter in row)

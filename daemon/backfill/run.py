@@ -33,8 +33,9 @@ from daemon.buffer.keys import shard_of
 from daemon.config import Config, ReplicaTable, domain_counters
 from daemon.domain.entity import Entity
 from daemon.domain.rollup import TOTALS
-from daemon.errors import StoreError
-from daemon.sinks.base import TOO_LARGE, Row, adopt, fits
+from daemon.errors import ConfigError, StoreError
+from daemon.sinks.base import NO_NUMBER, TOO_LARGE, Row, adopt, fits, holds_numbers
+from daemon.sinks.columns import moved_columns, record_columns
 from daemon.sinks.mongo import COMMAND_DOCUMENTS_MAX, Json, MongoSink
 from daemon.sinks.mysql import MysqlSink
 
@@ -113,6 +114,9 @@ class Backfill:
         end. `chunk`: rows of one page."""
         tally = self.tally
         await self._legacy.check(tally.name)
+        moved = await moved_columns(self._mongo, tally.name, self._table, record=not self._dry_run)
+        if moved and not self._reconcile:
+            raise ConfigError(moved)
         progress, after = Progress(self._mongo, tally.name, self._table), None
         # Rows that were reconciled may have grown since, so that starts anew each time; and a dry run writes nothing.
         resumable = not (self._reconcile or self._dry_run)
@@ -133,6 +137,8 @@ class Backfill:
         tally.skipped_listed += [f"{self._table.table} {row}: {self._table.key} is NULL" for row in listed]
         if resumable:
             await progress.finish()
+        if moved and not self._dry_run and not tally.problems:
+            await record_columns(self._mongo, tally.name, self._table)
         return True
 
     async def _take_over(self, rows: Iterable[LegacyRow], watcher: Watcher) -> None:
@@ -188,11 +194,13 @@ class Backfill:
             rows = {entity: found[entity.id] for entity in rows if entity.id in found and fits(found[entity.id])}
             documents = await self._mongo.totals([entity.key for entity in rows])
             done = await self._adopt(rows, documents, watcher)
-            wanted = {
-                entity.key: changes
-                for entity, row in rows.items()
-                if (changes := reconciled(entity, row, documents.get(entity.key, {})))
-            }
+            wanted = {}
+            for entity, row in rows.items():
+                document = documents.get(entity.key, {})
+                if not holds_numbers(document, row):
+                    done.problems[entity.key] = NO_NUMBER
+                elif changes := reconciled(entity, row, document):
+                    wanted[entity.key] = changes
             behind = await self._mongo.dead_letters.waiting_for(TOTALS.collection, wanted)
             for shard, keys in self._by_shard(wanted).items():
                 behind |= await pending(self._redis, shard, keys)

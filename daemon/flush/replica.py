@@ -22,7 +22,9 @@ from daemon.buffer.counters import Counters
 from daemon.config import ReplicaTable
 from daemon.domain.entity import parse_entity
 from daemon.domain.rollup import TOTALS
+from daemon.errors import StoreError
 from daemon.sinks.base import adopt_due
+from daemon.sinks.columns import moved_columns
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.mysql import MysqlSink
 from daemon.sinks.outcome import Failure, SinkResult
@@ -53,6 +55,8 @@ class Replica:
         self._mysql = mysql
         self._tables = tables
         self._rows_max = rows_max
+        self._checked: set[str] = set()
+        """Entity types whose columns are those the bases were read from."""
         self._refused: dict[str, float] = {}
         """Entity key → when it may be tried again (monotonic seconds)."""
 
@@ -85,7 +89,9 @@ class Replica:
         refused: dict[str, str] = {}
         async with self._mysql.locked(self._counters.shard):
             for (domain, kind), keys_of_type in mapped.items():
-                table, totals = self._tables[domain, kind], await self._mongo.totals(keys_of_type)
+                table = self._tables[domain, kind]
+                await self._check_columns(f"{domain}.{kind}", table)
+                totals = await self._mongo.totals(keys_of_type)
                 ready, unfit = await adopt_due(self._mongo, self._mysql, table, totals)
                 result = await self._mysql.write(
                     table, {document["entity_id"]: document for document in ready.values()}
@@ -96,6 +102,13 @@ class Replica:
                 failures += result.failures
                 refused |= unfit | {f"{domain}:{kind}:{failure.id}": failure.reason for failure in result.failures}
         return SinkResult(applied, missing=missing, failures=tuple(failures)), refused
+
+    async def _check_columns(self, name: str, table: ReplicaTable) -> None:
+        """Raises StoreError if the bases are of other columns than those to be written."""
+        if name not in self._checked:
+            if moved := await moved_columns(self._mongo, name, table):
+                raise StoreError(moved)
+            self._checked.add(name)
 
     async def _refuse(self, refused: Mapping[str, str], waiting: Collection[str]) -> int:
         """Lets these rows wait without holding up the others. Returns how many were not at the end of the list yet."""

@@ -8,6 +8,7 @@ does it (the replica sync for rows that are due, a backfill for all), how often,
 
 So no column is written before its base was read from it, and nobody can set a base from a column that was written. Two
 who read different amounts, because the application still adds to the column, end with the one whose update came first.
+That the column is still the same one is looked after by `columns.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from daemon.sinks.outcome import Failure
 
 SOURCE = "migration"
 """`source` of documents whose base a backfill has set."""
+NO_NUMBER = "its document holds no number where a counter should be"
 TOO_LARGE = "its columns say more than 64 bits hold"
 ADOPT_TRIES = 10
 """The second attempt already finds what others inserted beside the first."""
@@ -43,6 +45,11 @@ def lacking(document: Mapping[str, Any] | None, counters: Iterable[str]) -> list
     """Those of the counters that the totals document has no base for."""
     base = (document or {}).get("base") or {}
     return [counter for counter in counters if counter not in base]
+
+
+def holds_numbers(document: Mapping[str, Any], counters: Iterable[str]) -> bool:
+    """Whether what was counted is a number: somebody may have edited the document."""
+    return all(isinstance(document.get(counter, 0), int) for counter in counters)
 
 
 def fits(row: Row) -> bool:
@@ -86,15 +93,17 @@ async def adopt_due(
 ) -> tuple[dict[str, Json], dict[str, str]]:
     """Of these totals documents those whose columns may be written, by entity key: each has a base. And, by entity key,
     why others can't be given one. The rest have no row."""
+    unfit = {key: NO_NUMBER for key, document in documents.items() if not holds_numbers(document, table.columns)}
+    documents = {key: document for key, document in documents.items() if key not in unfit}
     ready = {key: document for key, document in documents.items() if not lacking(document, table.columns)}
     rest = {document["entity_id"]: document for key, document in documents.items() if key not in ready}
     if not rest:
-        return ready, {}
+        return ready, unfit
     entities = {
         Entity(rest[id_]["domain"], rest[id_]["entity_type"], id_): row
         for id_, row in (await mysql.read(table, list(rest))).items()
     }
-    unfit = {entity.key: TOO_LARGE for entity, row in entities.items() if not fits(row)}
+    unfit |= {entity.key: TOO_LARGE for entity, row in entities.items() if not fits(row)}
     adopted, failures = await adopt(
         mongo, {entity: row for entity, row in entities.items() if entity.key not in unfit}, documents
     )

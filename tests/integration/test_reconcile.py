@@ -95,6 +95,29 @@ def test_a_row_that_is_behind_is_listed_and_left_alone(counted: System, state: s
     assert f"jav:movie:a: {PENDING}" in done.stdout
 
 
+def test_another_column_is_not_written_before_it_was_taken_over(system: System) -> None:
+    """tallyd counted beside the application into a column of its own, and is now to take over the real one."""
+    shadow = '{"jav": {"movie": {"table": "jav", "key": "uuid", "columns": {"view": "shadow"}}}}'
+    system.sql("ALTER TABLE jav ADD shadow BIGINT NOT NULL DEFAULT 0")
+    add_rows(system, {"a": (100, 0), "b": (10, 0)})
+    system.count(event(entity_id="a", value=3))
+    system.flush(REPLICA=shadow)
+    legacy_adds(system, "a", 3)
+    system.count(event(entity_id="a", value=4))
+    assert "names other columns than before (jav.shadow → jav.views)" in str(system.flush().replica_error)
+    refused = system.tallyd("backfill", check=False)
+    assert refused.returncode == 2
+    assert "names other columns than before" in " ".join(refused.stderr.split())
+    assert backfill(system, reconcile=True).tables[0].problems == 1, "due, by the former mapping"
+    system.flush(REPLICA=shadow)
+    legacy_adds(system, "a", 4)
+    assert backfill(system, reconcile=True).tables[0].problems == 0
+    system.count(event(entity_id="a"))
+    drain_until(system, {"a": (108, 0), "b": (10, 0)})
+    assert system.sql("SELECT shadow FROM jav WHERE uuid = 'a'") == [(7,)]
+    assert audited(system) == set()
+
+
 def test_a_column_that_lost_counts_is_listed_and_left_alone(counted: System) -> None:
     counted.sql("UPDATE jav SET views = 2 WHERE uuid = 'a'")
     (tally,) = backfill(counted, reconcile=True).tables
