@@ -93,7 +93,7 @@ class History:
         """Sets the days, then sums what they lie in."""
         tally = HistoryTally(str(path))
         source = FileSource(path, stopping)
-        watcher.begin(path.name, source.size_bytes or 0, 0)
+        watcher.begin(f"{path.name}, bytes", source.size_bytes or 0, 0)
         done_bytes = 0
         parsed = self._parsed(source, tally)
         try:
@@ -239,6 +239,7 @@ def _numbered(source: FileSource, tally: HistoryTally) -> Iterator[tuple[int, by
                     yield lines.number, line
     except UnreadableError as error:
         tally.problem(f"behind line {lines.number}: {error}")
+        return  # what is left of a line may look like one
     if rest := lines.rest():
         yield lines.number, rest
 

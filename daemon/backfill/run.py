@@ -20,6 +20,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
+from itertools import chain
 from typing import NamedTuple, Protocol
 
 from msgspec import Struct, field
@@ -122,7 +123,7 @@ class Backfill:
         resumable = not (self._reconcile or self._dry_run)
         if resumable:
             after, tally.rows_before = await progress.resume()
-        watcher.begin(tally.name, await self._legacy.rows_estimate(), tally.rows_before)
+        watcher.begin(f"{tally.name}, rows", await self._legacy.rows_estimate(), tally.rows_before)
         while rows := await self._legacy.page(after, chunk):
             if stopping():
                 return False
@@ -185,42 +186,42 @@ class Backfill:
 
     async def _reconciled(self, rows: Mapping[Entity, Row], watcher: Watcher) -> _Done:
         """Bases for documents that have none, and other bases where the column says something else."""
-        by_shard = self._by_shard(entity.key for entity in rows)
         async with AsyncExitStack() as locks:
-            for shard in sorted(by_shard):
+            for shard in sorted(self._by_shard(entity.key for entity in rows)):
                 await locks.enter_async_context(self._mysql.locked(shard))
             # Read again: only under the lock nobody writes them.
             found = await self._mysql.read(self._table, [entity.id for entity in rows])
             rows = {entity: found[entity.id] for entity in rows if entity.id in found and fits(found[entity.id])}
             documents = await self._mongo.totals([entity.key for entity in rows])
             done = await self._adopt(rows, documents, watcher)
-            wanted = {}
-            for entity, row in rows.items():
-                document = documents.get(entity.key, {})
-                if not holds_numbers(document, row):
-                    done.problems[entity.key] = NO_NUMBER
-                elif changes := reconciled(entity, row, document):
-                    wanted[entity.key] = changes
-            behind = await self._mongo.dead_letters.waiting_for(TOTALS.collection, wanted)
-            for shard, keys in self._by_shard(wanted).items():
-                behind |= await pending(self._redis, shard, keys)
-            for key, changes in list(wanted.items()):
-                negative = next((change for change in changes if change.after < 0), None)
-                if key in behind:
-                    done.problems[key] = PENDING
-                elif negative is not None:
-                    done.problems[key] = f"{LOST_COUNTS} ({negative.counter}: {negative.after})"
-                else:
-                    continue
-                del wanted[key]
+            sound = {key: each for key, each in documents.items() if holds_numbers(each, self._table.columns)}
+            done.problems.update(dict.fromkeys(documents.keys() - sound.keys(), NO_NUMBER))
+            wanted = {
+                entity.key: changes
+                for entity, row in rows.items()
+                if entity.key in sound and (changes := reconciled(entity, row, sound[entity.key]))
+            }
+            done.problems.update(await self._irreconcilable(wanted))
+            wanted = {key: changes for key, changes in wanted.items() if key not in done.problems}
             if self._dry_run:
-                for changes in wanted.values():
-                    for change in changes:
-                        watcher.change(change)
+                for change in chain.from_iterable(wanted.values()):
+                    watcher.change(change)
             else:
-                moved = await self._rebase(wanted, documents)
-                done.problems.update(dict.fromkeys(moved, PENDING))
+                done.problems.update(dict.fromkeys(await self._rebase(wanted, documents), PENDING))
             return done._replace(changed=(done.changed | wanted.keys()) - done.problems.keys())
+
+    async def _irreconcilable(self, wanted: Mapping[str, list[Change]]) -> dict[str, str]:
+        """Why the base of some of these can't be told from their column, by entity key."""
+        behind = await self._mongo.dead_letters.waiting_for(TOTALS.collection, wanted)
+        for shard, keys in self._by_shard(wanted).items():
+            behind |= await pending(self._redis, shard, keys)
+        negative = {
+            key: f"{LOST_COUNTS} ({change.counter}: {change.after})"
+            for key, changes in wanted.items()
+            for change in changes
+            if change.after < 0
+        }
+        return negative | dict.fromkeys(behind, PENDING)
 
     async def _rebase(self, wanted: Mapping[str, list[Change]], documents: Mapping[str, Json]) -> set[str]:
         """Sets these bases where nothing changed since the documents were read. Returns the keys of the others."""
@@ -237,7 +238,7 @@ class Backfill:
         for start in range(0, len(operations), COMMAND_DOCUMENTS_MAX):
             reply = await self._mongo.update(TOTALS, operations[start : start + COMMAND_DOCUMENTS_MAX])
             for failed in reply.get("writeErrors", ()):
-                raise StoreError(f"MongoDB: {failed.get('errmsg', failed['code'])}")
+                raise StoreError(f"MongoDB at {self._mongo.address}: {failed.get('errmsg', failed['code'])}")
         now_there = await self._mongo.totals(wanted)
         return {
             key

@@ -13,7 +13,7 @@ from daemon.backfill.history import History, HistoryTally
 from daemon.backfill.run import Backfill, Tally, Watcher
 from daemon.buffer.connection import Connection, opened
 from daemon.buffer.layout import Layout
-from daemon.config import Config, ReplicaTable, effective_actions
+from daemon.config import Config, ReplicaTable, effective_actions, replica_tables
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.mysql import MysqlSink
 
@@ -61,7 +61,7 @@ async def run(
                 if not await one.run(chunk, watcher, stopping.is_set):
                     return outcome
         if daily is not None:
-            history = History(config, mongo, mysql, tables, dry_run=dry_run)
+            history = History(config, mongo, mysql, replica_tables(config), dry_run=dry_run)
             outcome.history = await history.run(daily, watcher, stopping)
         if not dry_run and not stopping.is_set():
             outcome.verification = [await compare(mongo, mysql, name, table) for name, table in tables.items()]

@@ -13,8 +13,18 @@ from typing import TYPE_CHECKING, Annotated, Self
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
 from daemon.config import Config, ReplicaTable, replica_tables, require
@@ -115,6 +125,13 @@ def _chosen(config: Config, types: list[str] | None) -> dict[tuple[str, str], Re
     return {mapped[name]: tables[mapped[name]] for name in types or mapped}
 
 
+class RateColumn(ProgressColumn):
+    """What is done in a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.finished_speed or task.speed or 0:,.0f}/s")
+
+
 class Screen:
     """The watcher of a run: a bar on standard error if that is a terminal, and the changes of a dry run on standard
     output."""
@@ -124,8 +141,8 @@ class Screen:
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TaskProgressColumn(show_speed=True),
-            TextColumn("{task.completed:,.0f} ({task.speed:,.0f}/s)"),
+            MofNCompleteColumn(),
+            RateColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             disable=not (sys.stdout.isatty() and sys.stderr.isatty()),

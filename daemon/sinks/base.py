@@ -82,10 +82,10 @@ async def adopt(
                 if is_already_applied(failed):
                     continue  # it is there: inserted beside us, or with a base already
                 if failed["code"] not in UNAPPLICABLE:
-                    raise StoreError(f"MongoDB: {failed.get('errmsg', failed['code'])}")
+                    raise StoreError(f"MongoDB at {mongo.address}: {failed.get('errmsg', failed['code'])}")
                 failures[key] = Failure(TOTALS.collection, key, UNAPPLICABLE[failed["code"]])
         adopted |= await mongo.totals([operation["q"]["_id"] for operation in operations])
-    raise StoreError(f"MongoDB: {operations[0]['q']['_id']} is there, and is not, time and again.")
+    raise StoreError(f"MongoDB at {mongo.address}: {operations[0]['q']['_id']} is there, and is not, time and again.")
 
 
 async def adopt_due(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 
 import pytest
-from harness import System, event
+from daemons import Daemon
+from harness import TALLYD, System, event, wait_until
 from takeover import Recorder, add_rows, audited, backfill, bases, drain_until, everything
 
 from daemon.errors import ConfigError
@@ -200,6 +204,29 @@ def test_a_disagreement_is_audits_to_find_and_never_taken_for_a_base(legacy: Sys
     assert audited(legacy, "--repair-replica") == set()
     assert legacy.replica() == LEGACY | {"a": (103, 5)}
     assert bases(legacy) == BASES
+
+
+def test_a_terminal_sees_how_it_comes_along(legacy: System) -> None:
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "wb") as terminal:
+        subprocess.run(
+            [*TALLYD, "backfill"], env=os.environ | legacy.environ(), stdout=terminal, stderr=terminal, check=True
+        )
+        shown = screen.read(65_536).decode()
+    assert "jav.movie, rows" in shown
+    assert "/s" in shown
+
+
+def test_ctrl_c_ends_it_after_the_chunk_and_says_how_to_go_on(system: System) -> None:
+    add_rows(system, {f"m{n:03}": (n, 0) for n in range(200)})
+    with Daemon(system, "backfill", "--chunk", "1") as running:
+        wait_until(lambda: len(bases(system)) > 3, "it is on its way")
+        running.send(signal.SIGINT)
+        assert running.process.wait(20) == 128 + signal.SIGINT
+        assert "Run the same command again to go on." in running.text()
+    (tally,) = backfill(system).tables
+    assert tally.rows_before > 3
+    assert len(bases(system)) == 200
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import datetime as dt
 import gzip
 import json
 import random
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -138,6 +139,17 @@ def test_wrong_lines_are_named_and_the_others_go_on(legacy: System) -> None:
         assert line.startswith(f"line {number}: {reason}")
     assert bases(legacy, "daily") == {"jav:movie:m1:2024-12-20": {"view": 5}}
     assert bases(legacy, "yearly") == {"jav:movie:m1:2024": {"view": 5}}
+
+
+def test_what_a_cut_off_file_ends_with_is_no_line(legacy: System) -> None:
+    days = [("jav:movie:m1", "view", FIRST + dt.timedelta(day), 1_000) for day in range(3)]
+    path = legacy.scratch / "days.csv.gz"
+    packer = zlib.compressobj(wbits=31)
+    path.write_bytes(packer.compress(as_csv(days).encode()[:-2]) + packer.flush(zlib.Z_SYNC_FLUSH))
+    outcome = backfill(legacy, daily=path)
+    assert outcome.history is not None
+    assert outcome.history.problems_listed == ["behind line 3: the gzip data ends too early: the file is cut off"]
+    assert history(legacy) == expected_bases(days[:2])
 
 
 def test_a_file_without_the_columns_is_refused(legacy: System) -> None:

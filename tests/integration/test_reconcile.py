@@ -12,6 +12,7 @@ from takeover import Recorder, add_rows, audited, backfill, bases, drain_until, 
 
 from daemon.backfill.run import LOST_COUNTS, PENDING
 from daemon.buffer import scripts
+from daemon.sinks.base import NO_NUMBER
 
 LEGACY = {"a": (100, 5), "b": (10, 0), "c": (7, 1)}
 
@@ -116,6 +117,18 @@ def test_another_column_is_not_written_before_it_was_taken_over(system: System) 
     drain_until(system, {"a": (108, 0), "b": (10, 0)})
     assert system.sql("SELECT shadow FROM jav WHERE uuid = 'a'") == [(7,)]
     assert audited(system) == set()
+
+
+def test_an_edited_document_holds_up_neither_the_sync_nor_the_others(counted: System) -> None:
+    counted.mongo["analytics_entity_totals"].update_one({"_id": "jav:movie:a"}, {"$set": {"view": "seven"}})
+    legacy_adds(counted, "a", 20)
+    legacy_adds(counted, "c", 1)
+    assert backfill(counted, reconcile=True).tables[0].problems_listed == [f"jav:movie:a: {NO_NUMBER}"]
+    assert bases(counted)["jav:movie:c"] == {"view": 8, "download": 1}
+    counted.count(event(entity_id="a", action="download"), event(entity_id="b"))
+    done = counted.flush()
+    assert (done.rows, done.refused) == (1, 1)
+    assert counted.replica()["b"] == (11, 1)
 
 
 def test_a_column_that_lost_counts_is_listed_and_left_alone(counted: System) -> None:
