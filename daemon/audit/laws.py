@@ -39,7 +39,7 @@ class Broken(Struct, frozen=True):
 
 
 class Line(Struct, frozen=True):
-    """The conservation law of one counter."""
+    """The conservation law of one counter. `base`, what was taken over from before, is in none of the other amounts."""
 
     counter: str
     accepted: int
@@ -48,6 +48,7 @@ class Line(Struct, frozen=True):
     in_flight: int
     applied: int
     dead: int
+    base: int
 
     @property
     def difference(self) -> int:
@@ -65,6 +66,7 @@ def lines(hot: Sequence[Hot], rollups: Rollups, counters: Sequence[str]) -> list
             in_flight=sum(shard.in_flight_sums().get(counter, 0) for shard in hot),
             applied=totals.get(counter, 0) - ahead.get(counter, 0),
             dead=dead.get(counter, 0),
+            base=rollups.bases[TOTALS.name].get(counter, 0),
         )
         for counter in counters
     ]

@@ -70,12 +70,13 @@ def _print(report: object, repaired: int, console: Console, *, deep: bool) -> No
     from daemon.audit.audit import Report
 
     assert isinstance(report, Report)
-    table = Table("counter", "accepted", "live", "in flight", "applied", "dead", "difference")
+    table = Table("counter", "accepted", "live", "in flight", "applied", "dead", "difference", "taken over")
     for line in report.lines:
         accepted = f"{line.accepted:,}" + (f" + {line.baseline:,} before" if line.baseline else "")
         amounts = (line.live, line.in_flight, line.applied, line.dead)
         moving = "" if report.exact else "moving"
-        table.add_row(line.counter, accepted, *(f"{n:,}" for n in amounts), moving or f"{line.difference:,}")
+        difference = moving or f"{line.difference:,}"
+        table.add_row(line.counter, accepted, *(f"{n:,}" for n in amounts), difference, f"{line.base:,}")
     console.print(table)
     for broken in report.broken[:DIFFERENCES_SHOWN]:
         where = "" if broken.shard is None else f" shard {broken.shard}"

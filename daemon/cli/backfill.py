@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from daemon.backfill.session import Outcome
 
 LISTED_ON_TERMINAL = 20
+WIDTH_NO_TERMINAL = 140
 
 
 def backfill(
@@ -97,7 +98,7 @@ def backfill(
     elif as_json:
         print_json(outcome)
     else:
-        _print(outcome, Console(), dry_run=dry_run)
+        _print(outcome, Console(width=None if sys.stdout.isatty() else WIDTH_NO_TERMINAL), dry_run=dry_run)
     if received:
         typer.echo(f"Stopped by {received[0].name}. Run the same command again to go on.", err=True)
         raise typer.Exit(128 + received[0])

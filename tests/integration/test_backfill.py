@@ -43,6 +43,8 @@ def test_columns_become_bases_and_totals_are_base_plus_counted(legacy: System) -
     assert legacy.rollup("totals") == {"jav:movie:a": {"view": 3}, "jav:movie:b": {"download": 1}, "jav:movie:c": {}}
     assert bases(legacy) == BASES
     assert audited(legacy) == set()
+    lines = {line["counter"]: line for line in json.loads(legacy.tallyd("audit", "--json").stdout)["lines"]}
+    assert (lines["view"]["applied"], lines["view"]["base"]) == (3, 107)
 
 
 def test_run_again_it_changes_nothing_also_with_events_in_between(legacy: System) -> None:
