@@ -71,6 +71,8 @@ class Auditor:
     async def audit(self, *, thorough: bool) -> Report:
         """States the laws; `thorough`: for each entity, too."""
         spooled = usage_of(self._config)
+        marks = Marks(self._mongo)
+        history_pending = await marks.count()
         for attempt in range(STILL_TRIES):
             if attempt:
                 await asyncio.sleep(STILL_PAUSE_S)
@@ -81,7 +83,7 @@ class Auditor:
             exact = after == [shard.marks for shard in hot]
             if exact:
                 break
-        history_pending = await Marks(self._mongo).count()
+        history_pending = max(history_pending, await marks.count())
         stated = laws.lines(hot, rollups, counters)
         if exact:
             broken = laws.conservation(stated) + laws.ledger(hot) + laws.rollups_agree(rollups, counters)

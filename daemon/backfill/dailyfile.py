@@ -112,5 +112,5 @@ def _entity(found: Mapping[str, Any]) -> Entity | None:
     if "entity" in found:
         return parse_entity(found["entity"]) if isinstance(found["entity"], str) else None
     parts = [found.get(name) for name in _ENTITY_FIELDS]
-    texts = [str(part) for part in parts if isinstance(part, str | int)]
+    texts = [str(part) for part in parts if type(part) in (str, int)]
     return Entity(*texts) if len(texts) == len(parts) else None

@@ -50,8 +50,8 @@ async def run(
         MysqlSink(config.mysql),
     )
     try:
-        await connection.connect()
         if not dry_run:
+            await connection.connect()
             await mongo.ensure_indexes({name for each in effective_actions(config).values() for name in each.counters})
         async with opened(config.redis) as redis:
             for entity_type, table in tables.items():

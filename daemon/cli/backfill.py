@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Self
 import msgspec
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -183,7 +184,8 @@ def _print(outcome: Outcome, console: Console, *, dry_run: bool) -> None:
     if (history := outcome.history) is not None:
         console.print(
             f"{history.name}: {history.lines:,} lines; {history.days:,} days {'would be ' if dry_run else ''}set,"
-            f" {history.unchanged:,} unchanged; weeks, months and years of {history.entities:,} entities summed."
+            f" {history.unchanged:,} unchanged; weeks, months and years of {history.entities:,} entities summed.",
+            markup=False,
         )
     for tally in outcome.tables:
         _list(console, tally.skipped_listed, tally.skipped, "")
@@ -198,7 +200,9 @@ def _print(outcome: Outcome, console: Console, *, dry_run: bool) -> None:
         )
         for number, place in enumerate(each.places, start=1):
             sides = ((place.mysql_id, place.mysql), (place.mongo_id, place.mongo))
-            cells = [cell for id_, amount in sides for cell in (("", "") if id_ is None else (id_, f"{amount:,}"))]
+            cells = [
+                cell for id_, amount in sides for cell in (("", "") if id_ is None else (escape(id_), f"{amount:,}"))
+            ]
             table.add_row(str(number), *cells)
         console.print(table)
         if not each.equal:

@@ -223,27 +223,36 @@ class MongoSink:
         zeros: Mapping[str, Collection[str]],
         now: dt.datetime,
     ) -> SinkResult:
-        if not documents:
-            return SinkResult(0)
-        unseen = {"$not": {"$gte": seq}}
-        stamp = {"flush_seq": seq, "updated_at": now}
         result = SinkResult(0)
         for start in range(0, len(documents), COMMAND_DOCUMENTS_MAX):
             left = documents[start : start + COMMAND_DOCUMENTS_MAX]
             for _ in range(INSERTS_MET_MAX):
-                operations = [_operation(kind, document, unseen, stamp, zeros) for document in left]
-                part, met = self._judge(kind, left, await self.update(kind, operations))
+                part, left = await self._write_once(kind, left, seq, zeros, now)
                 result = result.plus(part)
-                if not met:
-                    break
-                holding = set(await self.holding(kind, [document.id for document in met], seq))
-                result = result.plus(SinkResult(0, already=len(holding)))
-                left = [document for document in met if document.id not in holding]
                 if not left:
                     break
             else:
                 raise StoreError(f"MongoDB at {self._address}: {left[0].id} is there, and is not, time and again.")
         return result
+
+    async def _write_once(
+        self,
+        kind: Kind,
+        documents: list[Document],
+        seq: int,
+        zeros: Mapping[str, Collection[str]],
+        now: dt.datetime,
+    ) -> tuple[SinkResult, list[Document]]:
+        """Also returns the documents that somebody else inserted at the same moment: they are to be written again."""
+        unseen = {"$not": {"$gte": seq}}
+        stamp = {"flush_seq": seq, "updated_at": now}
+        operations = [_operation(kind, document, unseen, stamp, zeros) for document in documents]
+        result, met = self._judge(kind, documents, await self.update(kind, operations))
+        if not met:
+            return result, []
+        holding = set(await self.holding(kind, [document.id for document in met], seq))
+        beside_us = [document for document in met if document.id not in holding]
+        return result.plus(SinkResult(0, already=len(holding))), beside_us
 
     async def update(self, kind: Kind, operations: list[Json]) -> Json:
         """Carries out these statements of an `update` command, unordered, and returns the server's reply."""

@@ -187,10 +187,11 @@ def test_more_than_64_bits_hold_is_listed_and_left_alone(legacy: System) -> None
 def test_an_empty_table_and_the_verification(system: System) -> None:
     printed = system.tallyd("backfill", "--json").stdout
     assert json.loads(printed)["tables"][0]["processed"] == 0
-    add_rows(system, {f"m{n}": (n * 1_000, 0) for n in range(8)})
+    add_rows(system, {f"m{n}": (n * 1_000, 0) for n in range(8)} | {"[/x]": (8_000, 0)})
     printed = system.tallyd("backfill").stdout
     lines = [line.split() for line in printed.splitlines()]
-    assert ["│", "1", "│", "m7", "│", "7,000", "│", "m7", "│", "7,000", "│"] in lines
+    assert ["│", "1", "│", "[/x]", "│", "8,000", "│", "[/x]", "│", "8,000", "│"] in lines
+    assert ["│", "2", "│", "m7", "│", "7,000", "│", "m7", "│", "7,000", "│"] in lines
     assert "They differ" not in printed
     system.sql("UPDATE jav SET views = 1 WHERE uuid = 'm7'")
     assert "They differ" in system.tallyd("backfill").stdout
