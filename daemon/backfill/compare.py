@@ -40,7 +40,7 @@ async def compare(mongo: MongoSink, mysql: MysqlSink, entity_type: tuple[str, st
     """By the first mapped counter. Raises StoreError. Reads everything once: MongoDB has no index on the sum."""
     counter = next(iter(table.columns))
     rows = await LegacyTable(mysql, table).largest(counter, LARGEST)
-    amount = {"$add": [{"$ifNull": [f"${counter}", 0]}, {"$ifNull": [f"$base.{counter}", 0]}]}
+    amount = {"$sum": [f"${counter}", f"$base.{counter}"]}  # what is missing or no number is 0
     with store_error(mongo.address):
         cursor = await mongo.collection(TOTALS).aggregate(
             [

@@ -149,7 +149,7 @@ def test_a_killed_history_run_again_ends_in_the_same_numbers(legacy: System, mar
 
 
 def test_live_events_flushes_and_backfills_at_the_same_time(system: System) -> None:
-    """Two flush daemons, two backfills, an import of events: on the same entities, all of them new."""
+    """Two flush daemons, two backfills, and events of the same entities, all of them new."""
     movies = [f"m{n:03}" for n in range(400)]
     add_rows(system, {id_: (1_000 + n, 7) for n, id_ in enumerate(movies)})
     quick = {"FLUSH__INTERVAL_S": "0.02", "FLUSH__POLL_MS": "5", "FLUSH__CLAIM_ENTITIES_MAX": "50"}
