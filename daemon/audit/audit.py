@@ -20,6 +20,7 @@ from daemon.audit.hot import Hot, is_due, read_hot, read_marks
 from daemon.audit.laws import Broken, Line
 from daemon.audit.replica import Row, differing_rows, still_differing
 from daemon.audit.rollups import read_rollups
+from daemon.backfill.marks import Marks
 from daemon.buffer import keys
 from daemon.buffer.connection import opened
 from daemon.buffer.due import make_due
@@ -38,7 +39,8 @@ BROKEN_MAX = 1_000
 class Report(Struct, frozen=True):
     """What an audit found. `exact`: nothing moved while it read. `deep`: each entity was compared; False also if
     counts moved meanwhile, for then two reads of one entity may rightly differ. `rows_pending`: rows that differ but
-    are due."""
+    are due. `history_pending`: entities of a `backfill --daily` that is under way or was interrupted; bases are not
+    judged then."""
 
     exact: bool
     deep: bool
@@ -47,6 +49,7 @@ class Report(Struct, frozen=True):
     broken_more: int
     malformed: int
     rows_pending: int
+    history_pending: int
     spooled_segments: int
     spooled_bytes: int
 
@@ -68,6 +71,8 @@ class Auditor:
     async def audit(self, *, thorough: bool) -> Report:
         """States the laws; `thorough`: for each entity, too."""
         spooled = usage_of(self._config)
+        marks = Marks(self._mongo)
+        history_pending = await marks.count()
         for attempt in range(STILL_TRIES):
             if attempt:
                 await asyncio.sleep(STILL_PAUSE_S)
@@ -78,15 +83,18 @@ class Auditor:
             exact = after == [shard.marks for shard in hot]
             if exact:
                 break
+        history_pending = max(history_pending, await marks.count())
         stated = laws.lines(hot, rollups, counters)
         if exact:
             broken = laws.conservation(stated) + laws.ledger(hot) + laws.rollups_agree(rollups, counters)
         else:
             broken = laws.bounds(hot, [marks.accepted for marks in after], rollups, counters)
+        if not history_pending:
+            broken += laws.bases_agree(rollups.bases, counters)
         more = 0
         compared = False
         if thorough and exact:
-            found, found_more = await self._deep(counters, hot)
+            found, found_more = await self._deep(counters, hot, bases=not history_pending)
             compared = await self._still(hot)
             if compared:
                 broken, more = broken + found, found_more
@@ -104,14 +112,15 @@ class Auditor:
             more,
             sum(shard.malformed for shard in hot),
             pending,
+            history_pending,
             spooled.segments,
             spooled.bytes,
         )
 
-    async def _deep(self, counters: list[str], hot: list[Hot]) -> tuple[list[Broken], int]:
+    async def _deep(self, counters: list[str], hot: list[Hot], *, bases: bool) -> tuple[list[Broken], int]:
         found: list[Broken] = []
         more = 0
-        async for difference in deep(self._mongo, counters, await self._moving(hot)):
+        async for difference in deep(self._mongo, counters, await self._moving(hot), bases=bases):
             more += len(found) >= BROKEN_MAX
             found += [difference] if len(found) < BROKEN_MAX else []
         return found, more
@@ -126,7 +135,7 @@ class Auditor:
         async for rows, _ in self._rows():
             for row in rows:
                 shard = keys.shard_of(row.key, self._config.redis.shards)
-                await make_due(self._redis, shard, row.key)
+                await make_due(self._redis, shard, [row.key])
             marked += len(rows)
         return marked
 

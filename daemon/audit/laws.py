@@ -3,9 +3,13 @@
     conservation   accepted + baseline = live + in flight + dead + applied                  per counter
     ledger         accepted = live + in flight + flushed + dead                            per counter and shard
     rollups        totals = Σ daily = Σ weekly = Σ monthly = Σ yearly, dead letters added     per counter
+    base           Σ daily = Σ weekly = Σ monthly = Σ yearly ≤ totals, of what was taken over per counter
 
 `applied` is the sum of MongoDB's totals less what batches in flight have in them already. `baseline` is what the totals
 held when this Redis began to count (0, unless it lost its memory once).
+
+The first three speak of what was counted, and a base is no part of it. A history (`backfill --daily`) may begin later
+than the counter it is the history of: so the days' bases may be less than the totals', and never more.
 
 They hold at every instant, but several stores can't be read at one instant. If nothing was accepted, claimed or
 acknowledged while they were read, they are judged exactly (`conservation`, `ledger`, `rollups`). Otherwise only
@@ -15,13 +19,13 @@ end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
 from daemon.audit.hot import Hot, Sums
 from daemon.audit.rollups import Rollups
-from daemon.domain.rollup import KINDS, TOTALS
+from daemon.domain.rollup import DAILY, KINDS, MONTHLY, TOTALS, WEEKLY, YEARLY
 
 
 class Broken(Struct, frozen=True):
@@ -35,7 +39,7 @@ class Broken(Struct, frozen=True):
 
 
 class Line(Struct, frozen=True):
-    """The conservation law of one counter."""
+    """The conservation law of one counter. `base`, what was taken over from before, is in none of the other amounts."""
 
     counter: str
     accepted: int
@@ -44,6 +48,7 @@ class Line(Struct, frozen=True):
     in_flight: int
     applied: int
     dead: int
+    base: int
 
     @property
     def difference(self) -> int:
@@ -61,6 +66,7 @@ def lines(hot: Sequence[Hot], rollups: Rollups, counters: Sequence[str]) -> list
             in_flight=sum(shard.in_flight_sums().get(counter, 0) for shard in hot),
             applied=totals.get(counter, 0) - ahead.get(counter, 0),
             dead=dead.get(counter, 0),
+            base=rollups.bases[TOTALS.name].get(counter, 0),
         )
         for counter in counters
     ]
@@ -125,6 +131,23 @@ def rollups_agree(rollups: Rollups, counters: Sequence[str]) -> list[Broken]:
             for name, amount in net.items()
             if amount != net[TOTALS.name]
         ]
+    return broken
+
+
+def bases_agree(bases: Mapping[str, Sums], counters: Sequence[str], who: str = "") -> list[Broken]:
+    """`bases`: sums by kind name and counter, of everything or of one entity (`who`, its key)."""
+    where = f"{who}: " if who else ""
+    broken = []
+    for counter in counters:
+        totals, daily = bases[TOTALS.name].get(counter, 0), bases[DAILY.name].get(counter, 0)
+        if daily > totals:
+            detail = f"{where}the days' bases sum to {daily}, more than the totals' {totals}"
+            broken.append(Broken("base", counter, daily - totals, detail))
+        for kind in (WEEKLY, MONTHLY, YEARLY):
+            found = bases[kind.name].get(counter, 0)
+            if found != daily:
+                detail = f"{where}{kind.name} bases sum to {found}, daily ones to {daily}"
+                broken.append(Broken("base", counter, found - daily, detail))
     return broken
 
 

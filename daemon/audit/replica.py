@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from daemon.audit.laws import Broken
 from daemon.config import ReplicaTable
+from daemon.domain.rollup import total
 from daemon.sinks.mongo import Json, MongoSink
 from daemon.sinks.mysql import MysqlSink
 
@@ -58,9 +59,9 @@ def _differing(documents: Iterable[Json], rows: Mapping[str, Mapping[str, int]],
         if row is None:
             continue
         columns = {
-            counter: (int(document.get(counter, 0)), row[counter])
+            counter: (total(document, counter), row[counter])
             for counter in table.columns
-            if document.get(counter, 0) != row[counter]
+            if total(document, counter) != row[counter]
         }
         if columns:
             differing.append(Row(document["_id"], columns))

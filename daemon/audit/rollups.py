@@ -1,4 +1,5 @@
-"""What the five rollups hold, per counter, and how much of a batch in flight is in them already. Reads only."""
+"""What the five rollups hold, per counter: what was counted, how much of a batch in flight is in that already, and what
+was taken over. Reads only."""
 
 from __future__ import annotations
 
@@ -13,20 +14,25 @@ from daemon.sinks.mongo import MongoSink
 
 class Rollups(Struct, frozen=True):
     """Sums by kind name (totals, daily, …) and counter. `ahead`: the part of them that belongs to batches in flight.
-    `dead`: amounts of dead letters. `baseline`: what totals held when this Redis began to count."""
+    `dead`: amounts of dead letters. `baseline`: what totals held when this Redis began to count. None of these has a
+    base in it; `bases` are the sums of those."""
 
     sums: dict[str, Sums]
     ahead: dict[str, Sums]
     dead: dict[str, Sums]
     baseline: Sums
+    bases: dict[str, Sums]
 
 
 async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collection[str], epoch: int) -> Rollups:
     letters = await mongo.dead_letters.sums((shard.shard, shard.in_flight_seq) for shard in hot if shard.in_flight_seq)
     sums: dict[str, Sums] = {}
+    bases: dict[str, Sums] = {}
     ahead: dict[str, Sums] = {kind.name: {} for kind in KINDS}
     for kind in KINDS:
-        sums[kind.name] = await mongo.sums(kind, counters)
+        both = await mongo.sums(kind, [*counters, *(f"base.{counter}" for counter in counters)])
+        sums[kind.name] = {counter: both.get(counter, 0) for counter in counters}
+        bases[kind.name] = {counter: both.get(f"base.{counter}", 0) for counter in counters}
         for shard in hot:
             if shard.in_flight is None:
                 continue
@@ -40,4 +46,4 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
         baseline = {
             counter: sums[TOTALS.name].get(counter, 0) + dead[TOTALS.name].get(counter, 0) for counter in counters
         }
-    return Rollups(sums, ahead, dead, baseline)
+    return Rollups(sums, ahead, dead, baseline, bases)

@@ -1,14 +1,37 @@
-"""Putting an entity on the list of those whose MySQL row is behind, other than by a flush."""
+"""The list of entities whose MySQL row is behind: putting one on it other than by a flush, and asking about it."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from redis.asyncio import Redis
 
+from daemon.buffer.counters import parse_payload, parse_unfolded
 from daemon.buffer.keys import shard_keys
+from daemon.buffer.scripts import UNFOLD
 
 
-async def make_due(redis: Redis, shard: int, entity: str) -> None:
-    """Lists the entity under a score above any it may have, so that a sync under way, which may have read older totals,
-    does not take it off."""
+async def make_due(redis: Redis, shard: int, entities: Collection[str]) -> None:
+    """Lists the entities under a score above any they may have, so that a sync under way, which may have read older
+    totals, does not take them off."""
     seconds, microseconds = await redis.time()
-    await redis.zadd(shard_keys(shard).replica, {entity: seconds * 1_000_000 + microseconds}, gt=True)
+    score = seconds * 1_000_000 + microseconds
+    await redis.zadd(shard_keys(shard).replica, dict.fromkeys(entities, score), gt=True)
+
+
+async def pending(redis: Redis, shard: int, entities: Collection[str]) -> set[str]:
+    """Those of the shard's entities whose row may be behind their totals: they are on the list, or in the batch in
+    flight. What is only dirty is in neither the totals nor the row."""
+    keys, asked = shard_keys(shard), list(entities)
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.zmscore(keys.replica, asked)
+        pipe.hmget(keys.claim, "seq", "payload")
+        scores, (seq, payload) = await pipe.execute()
+    found = {entity for entity, score in zip(asked, scores, strict=True) if score is not None}
+    if seq is not None:
+        try:
+            amounts = parse_payload(payload)
+        except UnicodeDecodeError:
+            amounts = parse_unfolded(await redis.eval(UNFOLD.source, 1, keys.claim, seq))
+        found |= {entity for entity, _ in amounts} & set(asked)
+    return found

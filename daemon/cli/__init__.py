@@ -8,9 +8,11 @@ import typer
 
 from daemon import __version__
 from daemon.cli.audit import audit
+from daemon.cli.backfill import backfill
 from daemon.cli.dead import app as dead
 from daemon.cli.dev import dev
 from daemon.cli.doctor import doctor
+from daemon.cli.drill import app as drill
 from daemon.cli.importing import import_files
 from daemon.cli.replay import replay
 from daemon.cli.serve import flush, ingest
@@ -32,12 +34,14 @@ app.add_typer(stack, name="stack")
 app.command("ingest")(ingest)
 app.command("flush")(flush)
 app.command("import")(import_files)
+app.command("backfill")(backfill)
 app.command("status")(status)
 app.command("top")(top)
 app.command("series")(series)
 app.command("audit")(audit)
 app.command("doctor")(doctor)
 app.add_typer(dead, name="dead")
+app.add_typer(drill, name="drill")
 app.command("replay")(replay)
 app.command("config")(show_config)
 

@@ -70,12 +70,13 @@ def _print(report: object, repaired: int, console: Console, *, deep: bool) -> No
     from daemon.audit.audit import Report
 
     assert isinstance(report, Report)
-    table = Table("counter", "accepted", "live", "in flight", "applied", "dead", "difference")
+    table = Table("counter", "accepted", "live", "in flight", "applied", "dead", "difference", "taken over")
     for line in report.lines:
         accepted = f"{line.accepted:,}" + (f" + {line.baseline:,} before" if line.baseline else "")
         amounts = (line.live, line.in_flight, line.applied, line.dead)
         moving = "" if report.exact else "moving"
-        table.add_row(line.counter, accepted, *(f"{n:,}" for n in amounts), moving or f"{line.difference:,}")
+        difference = moving or f"{line.difference:,}"
+        table.add_row(line.counter, accepted, *(f"{n:,}" for n in amounts), difference, f"{line.base:,}")
     console.print(table)
     for broken in report.broken[:DIFFERENCES_SHOWN]:
         where = "" if broken.shard is None else f" shard {broken.shard}"
@@ -87,6 +88,11 @@ def _print(report: object, repaired: int, console: Console, *, deep: bool) -> No
         console.print(f"{repaired} rows of MySQL were set to MongoDB's totals.")
     if report.rows_pending:
         console.print(f"{report.rows_pending} rows of MySQL are due and will be set by the next sync.")
+    if report.history_pending:
+        console.print(
+            f"The history of {report.history_pending} entities is half written: `tallyd backfill --daily` is under way,"
+            " or was interrupted and has to be run again. What it takes over was not judged."
+        )
     if report.malformed:
         console.print(f"{report.malformed} foreign values in Redis are in no sum; a flush makes dead letters of them.")
     if report.spooled_segments:

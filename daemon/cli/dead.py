@@ -132,7 +132,7 @@ async def _retry(config: Config, letters: DeadLetters, letter: Letter) -> Retrie
     entity = parse_entity(letter.document)
     if letter.collection == TOTALS.collection and entity and (entity.domain, entity.type) in replica_tables(config):
         async with opened(config.redis) as redis:
-            await make_due(redis, letter.shard, letter.document)
+            await make_due(redis, letter.shard, [letter.document])
     await letters.forget(letter)
     return result
 

@@ -6,9 +6,12 @@ hold a colon, so the id, which may, is whatever follows the second one.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 ENTITY_ID_CHARS_MAX = 255
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""Characters no entity id has."""
 
 
 class Entity(NamedTuple):
@@ -27,3 +30,8 @@ def parse_entity(key: str) -> Entity | None:
     if len(parts) != 3 or not all(parts):
         return None
     return Entity(*parts)
+
+
+def is_entity_id(text: str) -> bool:
+    """Whether an event could name an entity so: the rule of `catalogue.py`, for ids that come another way."""
+    return 0 < len(text) <= ENTITY_ID_CHARS_MAX and CONTROL.search(text) is None

@@ -4,6 +4,9 @@ Driven by the shard's replica list in Redis, so MySQL being away delays nothing 
 the advisory lock the UPDATE runs in; an entity leaves the list only if it did not become due again meanwhile. Dying
 anywhere in between leaves it on the list, and setting a column to a total twice is harmless.
 
+A row that tallyd never wrote may hold counts of before: they become the document's base first (`sinks/base.py`), so
+nothing is overwritten, even where nobody ran a backfill.
+
 A row that MySQL will not take (a total beyond its column's range, a trigger that objects) holds nobody up: the others
 of its batch are set, and it goes to the end of the list, to be tried again from time to time.
 """
@@ -18,6 +21,10 @@ from typing import NamedTuple
 from daemon.buffer.counters import Counters
 from daemon.config import ReplicaTable
 from daemon.domain.entity import parse_entity
+from daemon.domain.rollup import TOTALS
+from daemon.errors import StoreError
+from daemon.sinks.base import adopt_due
+from daemon.sinks.columns import moved_columns
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.mysql import MysqlSink
 from daemon.sinks.outcome import Failure, SinkResult
@@ -48,6 +55,8 @@ class Replica:
         self._mysql = mysql
         self._tables = tables
         self._rows_max = rows_max
+        self._checked: set[str] = set()
+        """Entity types whose columns are those the bases were read from."""
         self._refused: dict[str, float] = {}
         """Entity key → when it may be tried again (monotonic seconds)."""
 
@@ -80,15 +89,26 @@ class Replica:
         refused: dict[str, str] = {}
         async with self._mysql.locked(self._counters.shard):
             for (domain, kind), keys_of_type in mapped.items():
+                table = self._tables[domain, kind]
+                await self._check_columns(f"{domain}.{kind}", table)
                 totals = await self._mongo.totals(keys_of_type)
+                ready, unfit = await adopt_due(self._mongo, self._mysql, table, totals)
                 result = await self._mysql.write(
-                    self._tables[domain, kind], {document["entity_id"]: document for document in totals.values()}
+                    table, {document["entity_id"]: document for document in ready.values()}
                 )
                 applied += result.applied
-                missing += result.missing
+                missing += result.missing + len(totals) - len(ready) - len(unfit)
+                failures += [Failure(TOTALS.collection, key, reason) for key, reason in unfit.items()]
                 failures += result.failures
-                refused |= {f"{domain}:{kind}:{failure.id}": failure.reason for failure in result.failures}
+                refused |= unfit | {f"{domain}:{kind}:{failure.id}": failure.reason for failure in result.failures}
         return SinkResult(applied, missing=missing, failures=tuple(failures)), refused
+
+    async def _check_columns(self, name: str, table: ReplicaTable) -> None:
+        """Raises StoreError if the bases are of other columns than those to be written."""
+        if name not in self._checked:
+            if moved := await moved_columns(self._mongo, name, table):
+                raise StoreError(moved)
+            self._checked.add(name)
 
     async def _refuse(self, refused: Mapping[str, str], waiting: Collection[str]) -> int:
         """Lets these rows wait without holding up the others. Returns how many were not at the end of the list yet."""

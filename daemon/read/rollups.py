@@ -11,7 +11,7 @@ from pymongo.errors import PyMongoError
 
 from daemon.domain.bucket import buckets_of
 from daemon.domain.entity import Entity
-from daemon.domain.rollup import DAILY, MONTHLY, TOTALS, WEEKLY, YEARLY, Kind
+from daemon.domain.rollup import DAILY, MONTHLY, TOTALS, WEEKLY, YEARLY, Kind, total
 from daemon.errors import StoreError
 from daemon.sinks.mongo import Json, MongoSink
 
@@ -46,7 +46,7 @@ async def series(
     except PyMongoError as error:
         raise StoreError(f"MongoDB: {error}") from None
     return [
-        {kind.bucket_field: name, **{counter: int(found.get(name, {}).get(counter, 0)) for counter in counters}}
+        {kind.bucket_field: name, **{counter: total(found.get(name, {}), counter) for counter in counters}}
         for name in names
     ]
 

@@ -94,6 +94,14 @@ class DeadLetters:
             cursor = self._letters.find({"shard": shard, "seq": seq}, {"collection": 1, "document": 1})
             return {(letter["collection"], letter["document"]) async for letter in cursor}
 
+    async def waiting_for(self, collection: str, ids: Collection[str]) -> set[str]:
+        """Those of the documents that letters wait for, or are being added to."""
+        with store_error(self._address):
+            cursor = self._letters.find(
+                {"collection": collection, "document": {"$in": list(ids)}, "dropped_at": None}, {"document": 1}
+            )
+            return {letter["document"] async for letter in cursor}
+
     async def count(self) -> int:
         """Letters that wait for a decision."""
         with store_error(self._address):
@@ -163,24 +171,30 @@ class DeadLetters:
         found = await self._letters.find_one({"_id": letter.id}, {"first": 1})
         if found is None:
             return True  # another retry was faster
-        try:
-            await self._database[letter.collection].update_one(
-                {"_id": letter.document, "dead_applied": {"$ne": letter.id}},
-                {
-                    "$inc": letter.deltas,
-                    "$addToSet": {"dead_applied": letter.id},
-                    "$set": {"updated_at": dt.datetime.now(dt.UTC)},
-                    "$setOnInsert": found["first"],
-                },
-                upsert=True,
-            )
-        except DuplicateKeyError as error:
-            return is_already_applied(error.details or {})
-        except WriteError as error:
-            if error.code in UNAPPLICABLE:
-                return False
-            raise
-        return True
+        documents = self._database[letter.collection]
+        while True:
+            try:
+                await documents.update_one(
+                    {"_id": letter.document, "dead_applied": {"$ne": letter.id}},
+                    {
+                        "$inc": letter.deltas,
+                        "$addToSet": {"dead_applied": letter.id},
+                        "$set": {"updated_at": dt.datetime.now(dt.UTC)},
+                        "$setOnInsert": found["first"],
+                    },
+                    upsert=True,
+                )
+            except DuplicateKeyError as error:
+                if not is_already_applied(error.details or {}):
+                    return False
+                # Applied already; or a flush inserted the document between our find and our insert: then once more.
+                if await documents.find_one({"_id": letter.document, "dead_applied": letter.id}, {"_id": 1}) is None:
+                    continue
+            except WriteError as error:
+                if error.code in UNAPPLICABLE:
+                    return False
+                raise
+            return True
 
 
 def first_fields(kind: Kind, document: Document, zeros: Mapping[str, Collection[str]]) -> Json:

@@ -14,6 +14,7 @@ DUPLICATE_KEY = 11000
 UNAPPLICABLE = {
     2: "the result leaves the range of a 64-bit integer",
     14: "the counter's field holds no number",
+    28: "a field of it that should hold counters does not",
     121: "the collection's validation rule refuses it",
     10334: "the document is too large",
     17419: "the document is too large",

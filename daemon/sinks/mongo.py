@@ -6,7 +6,8 @@ Every document remembers the last seq applied to it, and every write asks for a 
 
 If the document has this seq or a later one, the filter finds nothing, the upsert tries to insert, and fails with E11000
 on `_id_`: "already applied". The flusher applies claims of a shard in the order of their seqs, so a later seq implies
-this one.
+this one. E11000 also comes when somebody else (a backfill, the retry of a dead letter) inserts the document between our
+find and our insert; so what met a document is looked up, and what does not hold the seq is written again.
 
 Never decides what to do about a failure: it says which documents cannot take their deltas, and raises StoreError when
 the outcome is unknown.
@@ -39,6 +40,10 @@ EPOCHS = "analytics_epochs"
 """{_id: epoch of a Redis, baseline: {counter: amount}, at}. See `open_epoch`."""
 FLOORS = "analytics_flush_floors"
 """{_id: shard, seq}: the highest seq whose documents may have been written. See `raise_floor`."""
+
+INSERTS_MET_MAX = 10
+"""How often a write may meet documents that others inserted beside it. The second attempt finds them: more than one
+repetition means that they are deleted again meanwhile."""
 
 COMMAND_DOCUMENTS_MAX = 2_000
 """Documents of one update command: about 2.5 KiB each at most, far below the 16 MiB a command may have."""
@@ -87,6 +92,11 @@ class MongoSink:
         self._address = address_of(section.url)
         self._client, self.database = open_client(section.url, section.timeout_ms, "tallyd")
         self.dead_letters = DeadLetters(self.database, self._address)
+
+    @property
+    def address(self) -> str:
+        """For messages: without user and password."""
+        return self._address
 
     def collection(self, kind: Kind) -> AsyncCollection[Json]:
         return self.database[kind.collection]
@@ -182,23 +192,22 @@ class MongoSink:
             found = await self.database[EPOCHS].find_one({"_id": epoch})
         return None if found is None else {counter: int(n) for counter, n in found["baseline"].items()}
 
-    async def sums(self, kind: Kind, counters: Collection[str]) -> dict[str, int]:
-        """Amount per counter over all documents of a rollup."""
-        group: Json = {"_id": None} | {counter: {"$sum": f"${counter}"} for counter in counters}
+    async def sums(self, kind: Kind, fields: Collection[str]) -> dict[str, int]:
+        """Amount per field over all documents of a rollup. A counter's field holds what was counted; `base.<counter>`
+        what was taken over."""
         with store_error(self._address):
-            async for document in await self.collection(kind).aggregate([{"$group": group}]):
-                return {counter: int(document[counter]) for counter in counters}
+            async for document in await self.collection(kind).aggregate([_group(None, fields)]):
+                return _by_field(document, fields)
         return {}
 
-    async def sums_by_entity(self, kind: Kind, counters: Collection[str]) -> AsyncIterator[tuple[str, dict[str, int]]]:
-        """(entity key, amount per counter), sorted by the key. The server spills to disk rather than fail."""
+    async def sums_by_entity(self, kind: Kind, fields: Collection[str]) -> AsyncIterator[tuple[str, dict[str, int]]]:
+        """(entity key, amount per field), sorted by the key. The server spills to disk rather than fail."""
         key = {"$concat": ["$domain", ":", "$entity_type", ":", "$entity_id"]}
-        group: Json = {"_id": key} | {counter: {"$sum": f"${counter}"} for counter in counters}
         with store_error(self._address):
             async for document in await self.collection(kind).aggregate(
-                [{"$group": group}, {"$sort": {"_id": 1}}], allowDiskUse=True
+                [_group(key, fields), {"$sort": {"_id": 1}}], allowDiskUse=True
             ):
-                yield document["_id"], {counter: int(document[counter]) for counter in counters}
+                yield document["_id"], _by_field(document, fields)
 
     async def holding(self, kind: Kind, ids: Collection[str], seq: int) -> list[str]:
         """Those of these documents that have this seq, or a later one."""
@@ -214,39 +223,74 @@ class MongoSink:
         zeros: Mapping[str, Collection[str]],
         now: dt.datetime,
     ) -> SinkResult:
-        if not documents:
-            return SinkResult(0)
+        result = SinkResult(0)
+        for start in range(0, len(documents), COMMAND_DOCUMENTS_MAX):
+            left = documents[start : start + COMMAND_DOCUMENTS_MAX]
+            for _ in range(INSERTS_MET_MAX):
+                part, left = await self._write_once(kind, left, seq, zeros, now)
+                result = result.plus(part)
+                if not left:
+                    break
+            else:
+                raise StoreError(f"MongoDB at {self._address}: {left[0].id} is there, and is not, time and again.")
+        return result
+
+    async def _write_once(
+        self,
+        kind: Kind,
+        documents: list[Document],
+        seq: int,
+        zeros: Mapping[str, Collection[str]],
+        now: dt.datetime,
+    ) -> tuple[SinkResult, list[Document]]:
+        """Also returns the documents that somebody else inserted at the same moment: they are to be written again."""
         unseen = {"$not": {"$gte": seq}}
         stamp = {"flush_seq": seq, "updated_at": now}
         operations = [_operation(kind, document, unseen, stamp, zeros) for document in documents]
-        result = SinkResult(0)
-        for start in range(0, len(operations), COMMAND_DOCUMENTS_MAX):
-            part = slice(start, start + COMMAND_DOCUMENTS_MAX)
-            # The command itself: pymongo's bulk_write builds the same from objects of its own, for a tenth of the time.
-            with store_error(self._address):
-                reply = await self.database.command(
-                    "update",
-                    kind.collection,
-                    updates=operations[part],
-                    ordered=False,
-                    writeConcern=self.collection(kind).write_concern.document,
-                )
-            result = result.plus(self._judge(kind, documents[part], reply))
-        return result
+        result, met = self._judge(kind, documents, await self.update(kind, operations))
+        if not met:
+            return result, []
+        holding = set(await self.holding(kind, [document.id for document in met], seq))
+        beside_us = [document for document in met if document.id not in holding]
+        return result.plus(SinkResult(0, already=len(holding))), beside_us
 
-    def _judge(self, kind: Kind, documents: list[Document], reply: Json) -> SinkResult:
-        """What a reply says of these documents. Raises StoreError if a write that failed may succeed later."""
-        already, failures = 0, []
-        for failed in reply.get("writeErrors", ()):
-            if is_already_applied(failed):
-                already += 1
-            elif failed["code"] in UNAPPLICABLE:
-                failures.append(Failure(kind.collection, documents[failed["index"]].id, UNAPPLICABLE[failed["code"]]))
-            else:
-                raise StoreError(f"MongoDB at {self._address}: {failed.get('errmsg', failed['code'])}")
+    async def update(self, kind: Kind, operations: list[Json]) -> Json:
+        """Carries out these statements of an `update` command, unordered, and returns the server's reply."""
+        # The command itself: pymongo's bulk_write builds the same from objects of its own, for a tenth of the time.
+        with store_error(self._address):
+            reply: Json = await self.database.command(
+                "update",
+                kind.collection,
+                updates=operations,
+                ordered=False,
+                writeConcern=self.collection(kind).write_concern.document,
+            )
         if "writeConcernError" in reply:
             raise StoreError(f"MongoDB at {self._address}: {reply['writeConcernError'].get('errmsg')}")
-        return SinkResult(len(documents) - already - len(failures), already, failures=tuple(failures))
+        return reply
+
+    def _judge(self, kind: Kind, documents: list[Document], reply: Json) -> tuple[SinkResult, list[Document]]:
+        """What a reply says of these documents, and those that are there and did not match. Raises StoreError if a
+        write that failed may succeed later."""
+        met, failures = [], []
+        for failed in reply.get("writeErrors", ()):
+            document = documents[failed["index"]]
+            if is_already_applied(failed):
+                met.append(document)
+            elif failed["code"] in UNAPPLICABLE:
+                failures.append(Failure(kind.collection, document.id, UNAPPLICABLE[failed["code"]]))
+            else:
+                raise StoreError(f"MongoDB at {self._address}: {failed.get('errmsg', failed['code'])}")
+        return SinkResult(len(documents) - len(met) - len(failures), failures=tuple(failures)), met
+
+
+def _group(key: object, fields: Collection[str]) -> Json:
+    # By number: the result's fields can't have dots.
+    return {"$group": {"_id": key} | {str(n): {"$sum": f"${field}"} for n, field in enumerate(fields)}}
+
+
+def _by_field(document: Json, fields: Collection[str]) -> dict[str, int]:
+    return {field: int(document[str(n)]) for n, field in enumerate(fields)}
 
 
 def _operation(kind: Kind, document: Document, unseen: Json, stamp: Json, zeros: Mapping[str, Collection[str]]) -> Json:

@@ -20,6 +20,7 @@ from asyncmy.errors import MySQLError
 from daemon.buffer.connection import address_of
 from daemon.config import MysqlSection, ReplicaTable
 from daemon.domain.counter import INT64_MAX
+from daemon.domain.rollup import total
 from daemon.errors import ConfigError, StoreError
 from daemon.sinks.outcome import Failure, SinkResult
 
@@ -79,23 +80,24 @@ class MysqlSink:
                 await self._execute("SELECT RELEASE_LOCK(%s)", (name,))
 
     async def write(self, table: ReplicaTable, totals: Mapping[str, Mapping[str, Any]]) -> SinkResult:
-        """Sets the table's columns to these totals (entity id → totals document). Ids without a row are counted; rows
-        that can't take their totals are `failures`, and don't keep the others from theirs."""
+        """Sets the table's columns to these totals (entity id → totals document; each with a base, see `base.py`). Ids
+        without a row are counted; rows that can't take their totals are `failures`, and don't keep the others from
+        theirs."""
         key_type = await self._key_type(table)
         ids = sorted(filter(is_key_of(key_type), totals))
         if not ids:
             return SinkResult(0, missing=len(totals))
-        rows = [[id_, *(int(totals[id_].get(counter, 0)) for counter in table.columns)] for id_ in ids]
+        rows = [[id_, *(total(totals[id_], counter) for counter in table.columns)] for id_ in ids]
         matched, failures = await self._set(table, update_sql(table, key_type), rows)
         return SinkResult(matched, missing=max(0, len(totals) - matched - len(failures)), failures=tuple(failures))
 
     async def read(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Entity id → counter → what its row says, for those of the ids that have one."""
+        """Entity id → counter → what its row says (NULL: 0), for those of the ids that have one."""
         key_type = await self._key_type(table)
         wanted = list(filter(is_key_of(key_type), ids))
         if not wanted:
             return {}
-        rows = await self._rows(select_sql(table, key_type), (_encode([[id_] for id_ in wanted]).decode(),))
+        rows = await self.query(select_sql(table, key_type), (_encode([[id_] for id_ in wanted]).decode(),))
         return {row[0]: dict(zip(table.columns, map(int, row[1:]), strict=True)) for row in rows}
 
     async def _set(self, table: ReplicaTable, sql: str, rows: list[list[Any]]) -> tuple[int, list[Failure]]:
@@ -146,7 +148,8 @@ class MysqlSink:
         self._key_types[name] = declared
         return declared
 
-    async def _rows(self, sql: str, args: Sequence[object]) -> list[tuple[Any, ...]]:
+    async def query(self, sql: str, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a SELECT."""
         return (await self._run(sql, args, 0))[1]
 
     async def _execute(self, sql: str, args: Sequence[object], *, extra_s: float = 0) -> Any:
@@ -220,7 +223,7 @@ def update_sql(table: ReplicaTable, key_type: str) -> str:
 
 def select_sql(table: ReplicaTable, key_type: str) -> str:
     """Reads the same rows; its one parameter is a JSON array of [key]. Returns the id as it was asked for first."""
-    columns = ", ".join(f"t.`{column}`" for column in table.columns.values())
+    columns = ", ".join(f"COALESCE(t.`{column}`, 0)" for column in table.columns.values())
     return (
         f"SELECT CAST(d.k AS CHAR), {columns} FROM JSON_TABLE(%s, '$[*]' COLUMNS (k {key_type} PATH '$[0]')) d"  # noqa: S608  (names are checked by the configuration)
         f" JOIN `{table.table}` t ON t.`{table.key}` = d.k"

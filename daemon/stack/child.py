@@ -1,12 +1,13 @@
 """A tallyd daemon that `tallyd dev` runs beside itself: its lines passed on, its end noticed, nothing left behind.
 
-Called by `daemon.cli.dev` only. Production starts its daemons through systemd and never comes here.
+Called by `daemon.stack.dev` and `daemon.drill`. Production starts its daemons through systemd and never comes here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 from asyncio.subprocess import DEVNULL, STDOUT
 from collections.abc import Callable, Mapping
@@ -72,6 +73,10 @@ class Child:
         process.stop(dict.fromkeys(self._workers(), 0.0))
         await asyncio.wait([self._reader], timeout=LAST_LINES_TIMEOUT_S)
         self._reader.cancel()
+
+    def reload(self) -> None:
+        """Has the daemon read its configuration anew; it says `Reloaded` when it has."""
+        self._process.send_signal(signal.SIGHUP)
 
     async def ended(self) -> str:
         """Waits for the daemon to end, and says how it did."""

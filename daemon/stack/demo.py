@@ -1,11 +1,14 @@
 """The demo table: twelve invented movies in MariaDB, so that a first event has something to count on.
 
-Called by `tallyd dev`. The table has the shape and the collation that Laravel's migrations give one. It is made once,
-rows are only ever added: the counts in it are tallyd's business.
+Called by `tallyd dev` and by the drills. The table has the shape and the collation that Laravel's migrations give one.
+It is made once, rows are only ever added: the counts in it are tallyd's business, and an application's.
 """
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import NAMESPACE_URL, uuid5
 
@@ -21,6 +24,11 @@ class Movie(msgspec.Struct, frozen=True):
     uuid: str
     code: str
     title: str
+
+
+class Counts(NamedTuple):
+    views: int
+    downloads: int
 
 
 def _movie(number: int, title: str) -> Movie:
@@ -60,6 +68,36 @@ CREATE TABLE IF NOT EXISTS jav (
 
 async def create(mysql_url: str) -> int:
     """Makes the table and adds the movies it lacks; returns how many it added. Raises asyncmy's errors."""
+    async with _cursor(mysql_url) as cursor:
+        await cursor.execute("SET sql_notes = 0")  # or the driver logs that the table is already there
+        await cursor.execute(CREATE_TABLE)
+        await cursor.execute("SELECT uuid FROM jav")
+        present = {row[0] for row in await cursor.fetchall()}
+        added = [(movie.uuid, movie.code, movie.title) for movie in MOVIES if movie.uuid not in present]
+        if added:
+            await cursor.executemany("INSERT INTO jav (uuid, code, title) VALUES (%s, %s, %s)", added)
+        return len(added)
+
+
+async def count_directly(mysql_url: str, counts: Mapping[str, Counts]) -> None:
+    """What an application without tallyd does on every page load. Raises asyncmy's errors."""
+    async with _cursor(mysql_url) as cursor:
+        for uuid, (views, downloads) in counts.items():
+            await cursor.execute(
+                "UPDATE jav SET views = views + %s, downloads = downloads + %s WHERE uuid = %s",
+                (views, downloads, uuid),
+            )
+
+
+async def counts(mysql_url: str) -> dict[str, Counts]:
+    """What the columns say, by uuid. Raises asyncmy's errors."""
+    async with _cursor(mysql_url) as cursor:
+        await cursor.execute("SELECT uuid, views, downloads FROM jav")
+        return {uuid: Counts(views, downloads) for uuid, views, downloads in await cursor.fetchall()}
+
+
+@asynccontextmanager
+async def _cursor(mysql_url: str) -> AsyncIterator[Any]:
     address = urlsplit(mysql_url)
     connection = await asyncmy.connect(
         host=address.hostname,
@@ -72,13 +110,6 @@ async def create(mysql_url: str) -> int:
     )
     try:
         async with connection.cursor() as cursor:
-            await cursor.execute("SET sql_notes = 0")  # or the driver logs that the table is already there
-            await cursor.execute(CREATE_TABLE)
-            await cursor.execute("SELECT uuid FROM jav")
-            present = {row[0] for row in await cursor.fetchall()}
-            added = [(movie.uuid, movie.code, movie.title) for movie in MOVIES if movie.uuid not in present]
-            if added:
-                await cursor.executemany("INSERT INTO jav (uuid, code, title) VALUES (%s, %s, %s)", added)
-            return len(added)
+            yield cursor
     finally:
         await connection.ensure_closed()

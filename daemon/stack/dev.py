@@ -83,21 +83,21 @@ async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | No
         await demo.create(raised.info.mysql)
 
     run_id = uuid4().hex
-    environment = _environment(raised.info, port, config, run_id)
+    environment = environment_of(raised.info, port, config, run_id)
     flush = await running.enter_async_context(Child("flush", environment, _show, stop_timeout_s=FLUSH_STOP_TIMEOUT_S))
     ingest = await running.enter_async_context(
         Child("ingest", environment, _show, stop_timeout_s=INGEST_STOP_TIMEOUT_S)
     )
     watch = asyncio.create_task(_watch(flush, ingest, _own_servers(raised)))
     running.callback(watch.cancel)
-    await _unless_ended(watch, _healthy(port, run_id))
+    await _unless_ended(watch, healthy(port, run_id))
     await stack.publish_http(data, f"http://127.0.0.1:{port}")
     running.push_async_callback(stack.publish_http, data, None)
     _welcome(data, port)
     await watch
 
 
-def _environment(info: stack.StackInfo, port: int, config: Path | None, run_id: str) -> dict[str, str]:
+def environment_of(info: stack.StackInfo, port: int, config: Path | None, run_id: str) -> dict[str, str]:
     environment = {
         "TALLYD_REDIS__URL": info.redis,
         "TALLYD_MONGO__URL": info.mongo,
@@ -137,7 +137,7 @@ def _only_one(data: Path) -> Iterator[None]:
         yield
 
 
-async def _healthy(port: int, run_id: str) -> None:
+async def healthy(port: int, run_id: str) -> None:
     """Returns once ingest answers, and it is the one started here."""
     deadline_s = time.monotonic() + HEALTH_TIMEOUT_S
     while time.monotonic() < deadline_s:

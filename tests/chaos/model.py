@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -70,12 +71,18 @@ class Model:
         return sums
 
 
+def before(id_: str) -> Document:
+    """What a movie's row says before tallyd counts: some 0, some much."""
+    number = zlib.crc32(id_.encode())
+    return {"view": number % 3 * 1_000, "download": number % 2}
+
+
 def replica(totals: Mapping[str, Document], ids: frozenset[str]) -> dict[str, tuple[int, int]]:
-    """The rows of MySQL: (views, downloads) of each of these movies."""
+    """The rows of MySQL: (views, downloads) of each of these movies, from before and counted."""
     rows = {}
     for id_ in ids:
-        document = totals.get(f"jav:movie:{id_}", {})
-        rows[id_] = (document.get("view", 0), document.get("download", 0))
+        document, base = totals.get(f"jav:movie:{id_}", {}), before(id_)
+        rows[id_] = (document.get("view", 0) + base["view"], document.get("download", 0) + base["download"])
     return rows
 
 

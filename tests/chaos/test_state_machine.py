@@ -1,8 +1,9 @@
-"""Any order of sending, claiming, writing, crashing, acknowledging, syncing and retrying ends in the exact counts.
+"""Any order of sending, claiming, writing, crashing, acknowledging, syncing, retrying and taking over ends in the exact
+counts, on top of what the rows said before.
 
-Hypothesis plays two flushers and a replica sync against real servers. They are the real `Drain` and `Replica`, stopped
-at each call to a store (`steps.py`): any of them may go on, be left behind while the others overtake it, or die with
-its request unsent or its reply unheard. The model is two dictionaries.
+Hypothesis plays two flushers, a replica sync and a backfill against real servers. They are the real `Drain`, `Replica`
+and `Backfill`, stopped at each call to a store (`steps.py`): any of them may go on, be left behind while the others
+overtake it, or die with its request unsent or its reply unheard. The model is two dictionaries.
 
 Left out, because tallyd doesn't promise it: a document that is mended between a flusher's failed write to it and that
 flusher's dead letter, while another flusher applies the same claim.
@@ -22,10 +23,13 @@ from harness import System, event
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from redis.asyncio import Redis
+from takeover import Recorder
 
-from chaos.model import BUCKETS, Model, differences, replica
+from chaos.model import BUCKETS, Model, before, differences, replica
 from chaos.steps import Flusher, Stepped
 from daemon.audit.audit import auditor
+from daemon.backfill.run import Backfill
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Busy, Counters, Empty, Limits, Request
 from daemon.buffer.layout import Layout
@@ -52,6 +56,9 @@ class Machine(RuleBasedStateMachine):
     flushers: list[Flusher]
     syncer: Flusher
     mysql: MysqlSink
+    seeder: Flusher
+    seeders_mysql: MysqlSink
+    redis: Redis
 
     @initialize()
     def empty(self) -> None:
@@ -59,7 +66,9 @@ class Machine(RuleBasedStateMachine):
         system.redis.flushall()
         for name in system.mongo.list_collection_names():
             system.mongo[name].delete_many({})
-        system.sql("UPDATE jav SET views = 0, downloads = 0")
+        for movie in MOVIES:
+            views, downloads = before(movie).values()
+            system.sql("UPDATE jav SET views = %s, downloads = %s WHERE uuid = %s", views, downloads, movie)
         self.config = system.config(FLUSH__LEASE_MS="600000", FLUSH__CLAIM_ENTITIES_MAX="2")
         self.model = Model()
         self.events: list[Event] = []
@@ -173,6 +182,28 @@ class Machine(RuleBasedStateMachine):
         self._run(self.syncer.actor.crash())
         self._run(self.mysql.close())
 
+    # The backfill -------------------------------------------------------------------------------------------------
+
+    @rule(steps=st.integers(1, 12))
+    def backfill_some_steps(self, steps: int) -> None:
+        actor = self.seeder.actor
+        if not actor.running:
+            self._run(actor.begin(self._backfill().run(2, Recorder(), lambda: False)))
+        for _ in range(steps):
+            if actor.running:
+                self._run(actor.step(0))
+
+    @rule()
+    def backfill_dies(self) -> None:
+        self._run(self.seeder.actor.crash())
+        self._run(self.seeders_mysql.close())
+
+    def _backfill(self) -> Backfill:
+        actor = self.seeder.actor
+        stores: Any = (self.redis, self.seeder.stepped_mongo, Stepped(self.seeders_mysql, actor))
+        ((entity_type, table),) = replica_tables(self.config).items()
+        return Backfill(self.config, stores, entity_type, table)
+
     # Dead letters -----------------------------------------------------------------------------------------------
 
     @rule(movie=st.sampled_from(MOVIES), day=st.sampled_from(DAYS), kind=st.integers(0, 4))
@@ -231,18 +262,27 @@ class Machine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "connections"):
             return
-        for each in (*self.flushers, self.syncer):
+        for each in (*self.flushers, self.syncer, self.seeder):
             self._run(each.actor.crash())
         self._run(self.mysql.close())
+        self._run(self.seeders_mysql.close())
         self.mend()
         self._drain()
         self._run(self._retry(dies=False))
+        self._run(self.seeder.actor.begin(self._backfill().run(2, Recorder(), lambda: False)))
+        self._run(self.seeder.actor.finish())
         self._sync()
         found, system = {}, self.system
         for name, _, _ in BUCKETS:
             documents = system.mongo[f"analytics_entity_{name}"].find({}, {"updated_at": 0, "flush_seq": 0})
             found[name] = {document["_id"]: _without_memory(document) for document in documents}
         expected = self.model.rollups({})
+        for movie in MOVIES:
+            document = found["totals"][f"jav:movie:{movie}"]
+            assert document.pop("base") == before(movie)
+            if document["_id"] not in expected["totals"]:  # the backfill made it
+                assert (document["view"], document["download"]) == (0, 0)
+                del found["totals"][document["_id"]]
         assert not list(differences(expected, found))
         assert system.replica() == replica(expected["totals"], frozenset(MOVIES))
         accepted = Counter({f"accepted:{name}": amount for name, amount in self.model.totals().items() if amount})
@@ -274,6 +314,7 @@ class Machine(RuleBasedStateMachine):
 
 def _without_memory(document: dict[str, Any]) -> dict[str, Any]:
     assert document.pop("dead_applied", []) == []
+    document.pop("source", None)
     return document
 
 
@@ -286,9 +327,13 @@ def test_any_order_of_steps_and_crashes_ends_in_the_exact_counts(system: System)
     system.flush()
     with asyncio.Runner() as runner:
         config = system.config()
-        flushers = [Flusher(system, number) for number in range(3)]
-        mysql = MysqlSink(config.mysql)
-        parts = {"system": system, "runner": runner, "flushers": flushers[:2], "syncer": flushers[2], "mysql": mysql}
+        flushers = [Flusher(system, number) for number in range(4)]
+        mysql = [MysqlSink(config.mysql) for _ in range(2)]
+        redis = Redis.from_url(system.stack.redis)
+        parts = {
+            "system": system, "runner": runner, "flushers": flushers[:2], "syncer": flushers[2], "seeder": flushers[3],
+            "mysql": mysql[0], "seeders_mysql": mysql[1], "redis": redis,
+        }  # fmt: skip
         try:
             run_state_machine_as_test(
                 type("Machine", (Machine,), parts),
@@ -304,4 +349,6 @@ def test_any_order_of_steps_and_crashes_ends_in_the_exact_counts(system: System)
         finally:
             for flusher in flushers:
                 runner.run(flusher.mongo.close())
-            runner.run(mysql.close())
+            for each in mysql:
+                runner.run(each.close())
+            runner.run(redis.aclose())

@@ -26,7 +26,7 @@ import redis
 from harness import run_sql
 
 from chaos.gate import Gate, Keeper
-from chaos.model import BUCKETS, COUNTERS, Rollups
+from chaos.model import BUCKETS, COUNTERS, Rollups, before
 from daemon.stack import folder, process, programs
 from daemon.stack.servers import SERVERS, Server
 from daemon.stack.start import Start
@@ -217,6 +217,8 @@ class World:
         self.path = folder.prepare(path)
         self.shards = shards
         self.spool = self.path / "spool"
+        self.movies: frozenset[str] = frozenset()
+        """Those that have a row."""
         self.stores = {server.name: Store(server, self.path, appendfsync=appendfsync) for server in SERVERS}
         self.keeper = Keeper()
         self.gates: dict[tuple[str, str], Gate] = {}
@@ -289,8 +291,9 @@ class World:
             "CREATE TABLE IF NOT EXISTS jav (id INT PRIMARY KEY AUTO_INCREMENT, uuid VARCHAR(64) NOT NULL UNIQUE,"
             " views BIGINT UNSIGNED NOT NULL DEFAULT 0, downloads BIGINT UNSIGNED NOT NULL DEFAULT 0)"
         )
+        self.movies = ids
         for id_ in sorted(ids):
-            self.sql("INSERT IGNORE INTO jav (uuid) VALUES (%s)", id_)
+            self.sql("INSERT IGNORE INTO jav (uuid, views, downloads) VALUES (%s, %s, %s)", id_, *before(id_).values())
 
     # What the stores hold ---------------------------------------------------------------------------------------
 
@@ -337,7 +340,8 @@ class World:
         assert not counters, f"live counts of entities that are not dirty: {counters[:5]}"
 
     def rollups(self) -> Rollups:
-        """Every document of the five collections, whole but for `updated_at` and `flush_seq`."""
+        """Every document of the five collections, whole but for `updated_at`, `flush_seq` and the base, which has to be
+        what the row said before: nobody ran a backfill."""
         found: Rollups = {}
         with pymongo.MongoClient[dict[str, Any]](self.stores["mongo"].url) as client:
             for name, _, _ in BUCKETS:
@@ -346,6 +350,9 @@ class World:
                     seq = document.pop("flush_seq")
                     assert isinstance(seq, int)
                     document.pop("updated_at")
+                    kind, id_ = document["entity_type"], document["entity_id"]
+                    mapped = name == "totals" and kind == "movie" and id_ in self.movies
+                    assert document.pop("base", None) == (before(id_) if mapped else None)
                     documents[document["_id"]] = document
         return found
 

@@ -1,0 +1,87 @@
+"""`tallyd drill`: what an operator may have to do one day, done now on servers of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+import typer
+from rich.console import Console
+
+from daemon.cli.options import JsonOption, print_json
+from daemon.config import ENV_PREFIX, ENV_STACK_PREFIX
+from daemon.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from daemon.drill.rollback import Drilled, Step
+
+SCHEMA_VERSION = "analytics-artifact.v1"
+
+app = typer.Typer(help="Drills on servers of their own: each step is done and checked.", no_args_is_help=True)
+
+
+@app.callback()
+def _group() -> None:
+    """With one command only, typer would drop its name."""
+
+
+@app.command()
+def rollback(
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="New folder for its servers, to be looked at later. Default: a temporary one."
+        ),
+    ] = None,
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where artifacts are kept.")] = Path("artifacts"),
+    as_json: JsonOption = False,
+) -> None:
+    """Go over to tallyd, back to the application's own counting, and to tallyd again, and check that no count is lost.
+
+    Starts private servers and an ingest daemon, with a configuration of its own whatever the environment says, and
+    stops them. Writes DIR/rollback/rollback-YYYY-MM-DD.json. Exit 1 if a step fails.
+
+    Example: `tallyd drill rollback --dir artifacts`
+    """
+    from daemon.drill import rollback as drill
+
+    for name in [name for name in os.environ if name.startswith(ENV_PREFIX) and not name.startswith(ENV_STACK_PREFIX)]:
+        del os.environ[name]
+    console = Console(stderr=as_json, highlight=False, markup=False)
+
+    def show(step: Step) -> None:
+        console.print(
+            f"{'ok' if step.ok else 'FAILED':<6} {step.step}: {step.found}",
+            style="" if step.ok else "red",
+            soft_wrap=True,
+        )
+
+    drilled = asyncio.run(drill.run(data, show))
+    artifact = _artifact(drilled)
+    path = folder / "rollback" / f"rollback-{artifact['artifact_date']}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(artifact), indent=2) + b"\n")
+    if as_json:
+        print_json(artifact)
+    console.print(f"Written: {path}")
+    if not drilled.ok:
+        raise CheckFailed("The drill failed; the last step above says where.")
+
+
+def _artifact(drilled: Drilled) -> dict[str, object]:
+    now = dt.datetime.now(dt.UTC)
+    outcome = "Every step held." if drilled.ok else "A step failed: see steps."
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "artifact_type": "rollback",
+        "artifact_date": now.date().isoformat(),
+        "generated_at": now.isoformat(timespec="seconds"),
+        "ingest_route_present": drilled.ingest_route_present,
+        "legacy_movie_view_route_present": drilled.legacy_movie_view_route_present,
+        "notes": f"A drill on servers of its own, with the demo table. {outcome}",
+        "steps": msgspec.to_builtins(drilled.steps),
+    }
