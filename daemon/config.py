@@ -195,6 +195,10 @@ class ReplicaTable(Section, frozen=True):
     """The column that holds the entity id; unique."""
     columns: Annotated[dict[Name, SqlName], Meta(min_length=1)]
     """Counter → column."""
+    label: SqlName | None = None
+    """A column people know the rows by, shown beside the key in reports."""
+    shadow: dict[Name, SqlName] = {}
+    """Counter → the column the application still counts in by itself; see `tallyd shadow-compare`."""
 
 
 BOT_PATTERN = (
@@ -252,7 +256,9 @@ _SCHEMES = {"redis": ("redis", "rediss", "unix"), "mongo": ("mongodb", "mongodb+
 _ACTIONS_BUILT_IN = {"view": ActionSection(), "download": ActionSection()}
 _DOMAIN_DEFAULT = {"jav": DomainSection(entity_types=("movie", "actor", "tag"), actions=("view", "download"))}
 _REPLICA_DEFAULT = {
-    "jav": {"movie": ReplicaTable(table="jav", key="uuid", columns={"view": "views", "download": "downloads"})}
+    "jav": {
+        "movie": ReplicaTable(table="jav", key="uuid", columns={"view": "views", "download": "downloads"}, label="code")
+    }
 }
 
 
@@ -546,6 +552,11 @@ def _replica_problems(config: Config) -> Iterator[str]:
             for counter in table.columns:
                 if counter not in domain_counters(config, domain):
                     yield f"{key}.columns.{counter}: domain {domain!r} has no such counter"
+            for counter, column in table.shadow.items():
+                if counter not in table.columns:
+                    yield f"{key}.shadow.{counter}: is not among the columns, so there is nothing to compare it with"
+                elif column in table.columns.values():
+                    yield f"{key}.shadow.{counter}: tallyd writes column {column!r} itself"
 
 
 def _import_problems(config: Config) -> Iterator[str]:

@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 
 from daemon.audit import laws
 from daemon.audit.deep import deep
-from daemon.audit.hot import Hot, is_due, read_hot, read_marks
+from daemon.audit.hot import Hot, read_hot, read_marks
 from daemon.audit.laws import Broken, Line
-from daemon.audit.replica import Row, differing_rows, still_differing
+from daemon.audit.replica import Row, confirm, differing_rows
 from daemon.audit.rollups import read_rollups
 from daemon.buffer import keys
 from daemon.buffer.connection import opened
@@ -92,7 +92,7 @@ class Auditor:
                 broken, more = broken + found, found_more
         pending = 0
         async for rows, due in self._rows():
-            pending += len(due)
+            pending += due
             for row in rows:
                 more += len(broken) >= BROKEN_MAX
                 broken += row.broken() if len(broken) < BROKEN_MAX else []
@@ -130,23 +130,13 @@ class Auditor:
             marked += len(rows)
         return marked
 
-    async def _rows(self) -> AsyncIterator[tuple[list[Row], list[Row]]]:
-        """Rows that differ and should not, and rows that differ because they are due; a chunk at a time."""
+    async def _rows(self) -> AsyncIterator[tuple[list[Row], int]]:
+        """Rows that differ and should not, and how many differ because they are due; a chunk at a time."""
         if self._mysql is None:
             return
         tables = replica_tables(self._config)
         async for found in differing_rows(self._mongo, self._mysql, tables):
-            rows = found
-            for _ in range(STILL_TRIES):
-                due = [row for row in rows if await self._is_due(row)]
-                rows = [row for row in rows if row not in due]
-                if not rows:
-                    break
-                rows = await still_differing(self._mongo, self._mysql, tables, rows)
-            yield rows, [row for row in found if row not in rows]
-
-    async def _is_due(self, row: Row) -> bool:
-        return await is_due(self._redis, keys.shard_of(row.key, self._config.redis.shards), row.key)
+            yield await confirm(self._redis, self._config.redis.shards, self._mongo, self._mysql, tables, found)
 
     async def _moving(self, hot: Collection[Hot]) -> set[str]:
         moving = {

@@ -12,6 +12,7 @@ from daemon.cli.dead import app as dead
 from daemon.cli.dev import dev
 from daemon.cli.doctor import doctor
 from daemon.cli.importing import import_files
+from daemon.cli.parity import parity_check
 from daemon.cli.replay import replay
 from daemon.cli.serve import flush, ingest
 from daemon.cli.settings import show_config
@@ -37,6 +38,7 @@ app.command("top")(top)
 app.command("series")(series)
 app.command("audit")(audit)
 app.command("doctor")(doctor)
+app.command("parity-check")(parity_check)
 app.add_typer(dead, name="dead")
 app.command("replay")(replay)
 app.command("config")(show_config)

@@ -163,6 +163,11 @@ class MongoSink:
             yield documents
             after = documents[-1]["_id"]
 
+    async def count_of_type(self, domain: str, entity_type: str) -> int:
+        """How many entities of the type have totals."""
+        with store_error(self._address):
+            return await self.collection(TOTALS).count_documents({"domain": domain, "entity_type": entity_type})
+
     async def open_epoch(self, epoch: int, counters: Collection[str]) -> None:
         """Records, once, what the totals held when a Redis began to count: see `audit`. Must precede the first write
         of what that Redis counted."""
