@@ -173,6 +173,15 @@ class Flush(Section, frozen=True):
     """Where the flusher serves /metrics on loopback; 0: nowhere."""
 
 
+class Retention(Section, frozen=True):
+    """How long the fine rollups are kept; `tallyd expire` gives up what is older. Totals, months and years stay."""
+
+    daily_days: CountOrOff = 0
+    """Days that `daily` reaches back, today included; 0: for ever."""
+    weekly_weeks: CountOrOff = 0
+    """Weeks that `weekly` reaches back, this one included; 0: for ever."""
+
+
 class ActionSection(Section, frozen=True):
     value_min: Annotated[int, Meta(ge=1, le=VALUE_MAX)] = 1
     value_max: Annotated[int, Meta(ge=1, le=VALUE_MAX)] = 100
@@ -277,6 +286,7 @@ class Config(Section, frozen=True):
     dedupe: Dedupe = field(default_factory=Dedupe)
     spool: SpoolSection = field(default_factory=SpoolSection)
     flush: Flush = field(default_factory=Flush)
+    retention: Retention = field(default_factory=Retention)
     log: Log = field(default_factory=Log)
     import_: Import = field(default_factory=Import, name="import")
     actions: dict[Name, ActionSection] = field(default_factory=dict)

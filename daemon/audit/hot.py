@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from msgspec import Struct
 from redis.asyncio import Redis
 
@@ -30,12 +32,16 @@ class Hot(Struct, frozen=True):
 
     shard: int
     ledger: Sums
-    live: Sums
+    live_by_day: dict[str, Sums]
     in_flight_seq: int
     in_flight: Rollup | None
     marks: Marks
     malformed: int
     """Values under our keys that are no amounts; they are in no sum."""
+
+    @property
+    def live(self) -> Sums:
+        return add_up(self.live_by_day.values())
 
     def booked(self, name: str) -> Sums:
         """The ledger's `<name>:<counter>` entries by counter."""
@@ -43,6 +49,15 @@ class Hot(Struct, frozen=True):
 
     def in_flight_sums(self) -> Sums:
         return {} if self.in_flight is None else self.in_flight.sums()
+
+
+def add_up(parts: Iterable[Mapping[str, int]]) -> Sums:
+    """The amounts of all parts together, by counter."""
+    sums: Sums = {}
+    for part in parts:
+        for counter, amount in part.items():
+            sums[counter] = sums.get(counter, 0) + amount
+    return sums
 
 
 def booked(ledger: Sums, name: str) -> Sums:
@@ -100,8 +115,9 @@ async def _amounts(redis: Redis, claim: str, seq: bytes, payload: bytes) -> Amou
         return parse_unfolded(await redis.eval(UNFOLD.source, 1, claim, seq))
 
 
-async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[Sums, int]:
-    sums: Sums = {}
+async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[dict[str, Sums], int]:
+    """By UTC day and counter; and how many values are foreign."""
+    days: dict[str, Sums] = {}
     malformed = 0
     cursor = 0
     while True:
@@ -118,9 +134,10 @@ async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[Sums, int]:
                     if field is None or amount is None:
                         malformed += 1
                     else:
+                        sums = days.setdefault(field.buckets.date, {})
                         sums[field.counter] = sums.get(field.counter, 0) + amount
         if cursor == 0:
-            return sums, malformed
+            return days, malformed
 
 
 def _text(raw: object) -> str:

@@ -14,6 +14,7 @@ from daemon.cli.doctor import doctor
 from daemon.cli.importing import import_files
 from daemon.cli.parity import parity_check
 from daemon.cli.replay import replay
+from daemon.cli.report import app as report
 from daemon.cli.serve import flush, ingest
 from daemon.cli.settings import show_config
 from daemon.cli.show import series, status, top
@@ -39,6 +40,7 @@ app.command("series")(series)
 app.command("audit")(audit)
 app.command("doctor")(doctor)
 app.command("parity-check")(parity_check)
+app.add_typer(report, name="report")
 app.add_typer(dead, name="dead")
 app.command("replay")(replay)
 app.command("config")(show_config)

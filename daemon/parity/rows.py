@@ -9,7 +9,7 @@ from __future__ import annotations
 from daemon.config import ReplicaTable
 from daemon.parity.compare import Mismatch
 
-Row = dict[str, str | int]
+Row = dict[str, str | int | None]
 
 
 def row_of(mismatch: Mismatch, entity_type: str, table: ReplicaTable) -> Row:

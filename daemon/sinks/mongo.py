@@ -88,6 +88,11 @@ class MongoSink:
         self._client, self.database = open_client(section.url, section.timeout_ms, "tallyd")
         self.dead_letters = DeadLetters(self.database, self._address)
 
+    @property
+    def address(self) -> str:
+        """For messages: without user and password."""
+        return self._address
+
     def collection(self, kind: Kind) -> AsyncCollection[Json]:
         return self.database[kind.collection]
 
