@@ -25,6 +25,7 @@ from daemon.buffer.connection import opened
 from daemon.buffer.due import make_due
 from daemon.config import Config, domain_counters, replica_tables
 from daemon.domain.rollup import KINDS
+from daemon.retention.limbo import Limbo, read_limbo
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.mysql import MysqlSink
 from daemon.spool.segment import Usage, usage
@@ -75,7 +76,7 @@ class Auditor:
             counters = sorted(set(self._counters).union(*(shard.booked("accepted") for shard in hot)))
             rollups = await read_rollups(self._mongo, hot, counters, await self._epoch())
             after = [await read_marks(self._redis, shard.shard) for shard in hot]
-            exact = after == [shard.marks for shard in hot]
+            exact = rollups.steady and after == [shard.marks for shard in hot]
             if exact:
                 break
         stated = laws.lines(hot, rollups, counters)
@@ -86,8 +87,8 @@ class Auditor:
         more = 0
         compared = False
         if thorough and exact:
-            found, found_more = await self._deep(counters, hot)
-            compared = await self._still(hot)
+            found, found_more = await self._deep(counters, hot, rollups.limbo)
+            compared = await self._still(hot, rollups.limbo)
             if compared:
                 broken, more = broken + found, found_more
         pending = 0
@@ -108,17 +109,18 @@ class Auditor:
             spooled.bytes,
         )
 
-    async def _deep(self, counters: list[str], hot: list[Hot]) -> tuple[list[Broken], int]:
+    async def _deep(self, counters: list[str], hot: list[Hot], limbo: Limbo) -> tuple[list[Broken], int]:
         found: list[Broken] = []
         more = 0
-        async for difference in deep(self._mongo, counters, await self._moving(hot)):
+        async for difference in deep(self._mongo, counters, await self._moving(hot) | limbo.entities):
             more += len(found) >= BROKEN_MAX
             found += [difference] if len(found) < BROKEN_MAX else []
         return found, more
 
-    async def _still(self, hot: Collection[Hot]) -> bool:
-        """Whether nothing was accepted, claimed or acknowledged since Redis was read."""
-        return all([await read_marks(self._redis, shard.shard) == shard.marks for shard in hot])
+    async def _still(self, hot: Collection[Hot], limbo: Limbo) -> bool:
+        """Whether nothing was accepted, claimed, acknowledged or expired since it was read."""
+        marks = [await read_marks(self._redis, shard.shard) == shard.marks for shard in hot]
+        return all(marks) and await read_limbo(self._mongo) == limbo
 
     async def mark_due(self) -> int:
         """Puts every row that differs on the replica list, so that the next sync sets it. Returns how many."""

@@ -11,6 +11,7 @@ from daemon.cli.audit import audit
 from daemon.cli.dead import app as dead
 from daemon.cli.dev import dev
 from daemon.cli.doctor import doctor
+from daemon.cli.expire import expire
 from daemon.cli.importing import import_files
 from daemon.cli.parity import parity_check
 from daemon.cli.replay import replay
@@ -41,6 +42,7 @@ app.command("audit")(audit)
 app.command("doctor")(doctor)
 app.command("parity-check")(parity_check)
 app.add_typer(report, name="report")
+app.command("expire")(expire)
 app.add_typer(dead, name="dead")
 app.command("replay")(replay)
 app.command("config")(show_config)

@@ -27,7 +27,7 @@ from pymongo.errors import PyMongoError
 
 from daemon.buffer.connection import address_of
 from daemon.config import MongoSection
-from daemon.domain.rollup import KINDS, TOTALS, Document, Kind, Rollup
+from daemon.domain.rollup import EXPIRING, KINDS, TOTALS, Document, Kind, Rollup
 from daemon.errors import ConfigError, StoreError
 from daemon.sinks.dead_letters import DeadLetters, first_fields
 from daemon.sinks.errors import UNAPPLICABLE, is_already_applied, store_error
@@ -193,10 +193,10 @@ class MongoSink:
         return None if found is None else {counter: int(n) for counter, n in found["baseline"].items()}
 
     async def sums(self, kind: Kind, counters: Collection[str]) -> dict[str, int]:
-        """Amount per counter over all documents of a rollup."""
+        """Amount per counter over all documents of a rollup, those that expired included."""
         group: Json = {"_id": None} | {counter: {"$sum": f"${counter}"} for counter in counters}
         with store_error(self._address):
-            async for document in await self.collection(kind).aggregate([{"$group": group}]):
+            async for document in await self.collection(kind).aggregate([*_with_expired(kind), {"$group": group}]):
                 return {counter: int(document[counter]) for counter in counters}
         return {}
 
@@ -206,7 +206,7 @@ class MongoSink:
         group: Json = {"_id": key} | {counter: {"$sum": f"${counter}"} for counter in counters}
         with store_error(self._address):
             async for document in await self.collection(kind).aggregate(
-                [{"$group": group}, {"$sort": {"_id": 1}}], allowDiskUse=True
+                [*_with_expired(kind), {"$group": group}, {"$sort": {"_id": 1}}], allowDiskUse=True
             ):
                 yield document["_id"], {counter: int(document[counter]) for counter in counters}
 
@@ -257,6 +257,11 @@ class MongoSink:
         if "writeConcernError" in reply:
             raise StoreError(f"MongoDB at {self._address}: {reply['writeConcernError'].get('errmsg')}")
         return SinkResult(len(documents) - already - len(failures), already, failures=tuple(failures))
+
+
+def _with_expired(kind: Kind) -> list[Json]:
+    """The stage that adds what deleted documents held: documents of the same shape."""
+    return [{"$unionWith": kind.expired_collection}] if kind in EXPIRING else []
 
 
 def _operation(kind: Kind, document: Document, unseen: Json, stamp: Json, zeros: Mapping[str, Collection[str]]) -> Json:

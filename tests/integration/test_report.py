@@ -95,7 +95,7 @@ def test_what_is_written_verifies_and_the_archive_holds_the_same(counted: System
     assert verify(counted, "--strict") == []
     assert verify(counted, "--strict", "--archive", str(archive)) == []
     path = folder / f"parity/parity-{day(1)}.json"
-    path.write_text(path.read_text().replace('"checked": 2', '"checked": 3'))
+    path.write_text(path.read_text().replace('"checked": 2', '"checked": 3', 1))
     assert verify(counted) == [
         f"parity/parity-{day(1)}.json: is 3, but the types have 2",
         f"parity/parity-{day(1)}.json: was changed: its SHA-256 is not the manifest's",
