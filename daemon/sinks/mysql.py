@@ -107,7 +107,7 @@ class MysqlSink:
         wanted = list(filter(is_key_of(key_type), ids))
         if not wanted:
             return {}
-        rows = await self._rows(select_sql(table, key_type), (_encode([[id_] for id_ in wanted]).decode(),))
+        rows = await self.query(select_sql(table, key_type), (_encode([[id_] for id_ in wanted]).decode(),))
         return {row[0]: dict(zip(table.columns, map(int, row[1:]), strict=True)) for row in rows}
 
     async def ranked(
@@ -184,8 +184,9 @@ class MysqlSink:
         self._key_types[name] = declared
         return declared
 
-    async def _rows(self, sql: str, args: Sequence[object]) -> list[tuple[Any, ...]]:
-        return (await self._run(sql, args, 0))[1]
+    async def query(self, sql: str, args: Sequence[object] = (), *, extra_s: float = 0) -> list[tuple[Any, ...]]:
+        """The rows of a SELECT. `extra_s`: what it may take besides the usual time-out."""
+        return (await self._run(sql, args, extra_s))[1]
 
     async def _execute(self, sql: str, args: Sequence[object], *, extra_s: float = 0) -> Any:
         """The first value of a query's first row (None without one), or the number of rows an UPDATE matched."""
