@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 from msgspec import Struct
 from redis.asyncio import Redis
 
 from daemon.buffer.counters import Amounts, parse_ledger, parse_payload, parse_unfolded
 from daemon.buffer.keys import shard_keys
 from daemon.buffer.scripts import UNFOLD
-from daemon.domain.counter import parse_amount, parse_field
+from daemon.domain.counter import add_up, parse_amount, parse_field
 from daemon.domain.rollup import Rollup
 from daemon.flush.rollup import build
 
@@ -49,15 +47,6 @@ class Hot(Struct, frozen=True):
 
     def in_flight_sums(self) -> Sums:
         return {} if self.in_flight is None else self.in_flight.sums()
-
-
-def add_up(parts: Iterable[Mapping[str, int]]) -> Sums:
-    """The amounts of all parts together, by counter."""
-    sums: Sums = {}
-    for part in parts:
-        for counter, amount in part.items():
-            sums[counter] = sums.get(counter, 0) + amount
-    return sums
 
 
 def booked(ledger: Sums, name: str) -> Sums:

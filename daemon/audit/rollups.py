@@ -6,7 +6,8 @@ from collections.abc import Collection
 
 from msgspec import Struct
 
-from daemon.audit.hot import Hot, Sums, add_up
+from daemon.audit.hot import Hot, Sums
+from daemon.domain.counter import add_up
 from daemon.domain.rollup import KINDS, TOTALS
 from daemon.retention.limbo import Limbo, read_limbo
 from daemon.sinks.mongo import MongoSink

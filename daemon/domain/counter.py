@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -49,3 +50,12 @@ def parse_amount(text: str) -> int | None:
         return None
     amount = int(text)
     return amount if -INT64_MAX - 1 <= amount <= INT64_MAX else None
+
+
+def add_up(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The amounts of all parts together, by counter."""
+    sums: dict[str, int] = {}
+    for part in parts:
+        for counter, amount in part.items():
+            sums[counter] = sums.get(counter, 0) + amount
+    return sums

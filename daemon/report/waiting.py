@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from daemon.audit.hot import Hot, add_up
+from daemon.audit.hot import Hot
+from daemon.domain.counter import add_up
 from daemon.domain.rollup import DAILY, KINDS
 from daemon.errors import StoreError
 from daemon.read.status import Status

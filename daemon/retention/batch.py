@@ -29,8 +29,7 @@ from pymongo import DeleteOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
-from daemon.audit.hot import add_up
-from daemon.domain.counter import RESERVED
+from daemon.domain.counter import RESERVED, add_up
 from daemon.domain.rollup import Kind
 from daemon.sinks.errors import is_already_applied, store_error
 from daemon.sinks.mongo import Json, MongoSink

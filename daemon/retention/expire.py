@@ -16,8 +16,9 @@ from collections.abc import AsyncIterator, Callable
 from msgspec import Struct
 from redis.asyncio import Redis
 
-from daemon.audit.hot import add_up, read_marks
+from daemon.buffer.keys import shard_keys
 from daemon.config import Config
+from daemon.domain.counter import add_up
 from daemon.domain.retention import kept_from
 from daemon.domain.rollup import EXPIRING, Kind
 from daemon.retention.batch import Batches, amounts_of, can_go
@@ -51,8 +52,8 @@ async def expire(
     seconds, microseconds = await redis.time()
     now = dt.datetime.fromtimestamp(seconds, dt.UTC)
     quiet_us = seconds * 1_000_000 + microseconds - QUIET_DAYS * 86_400 * 1_000_000
-    in_flight = [(await read_marks(redis, shard)).in_flight_seq for shard in range(config.redis.shards)]
-    seq_max = min([quiet_us, *(seq for seq in in_flight if seq)])
+    in_flight = [await redis.hget(shard_keys(shard).claim, "seq") for shard in range(config.redis.shards)]
+    seq_max = min([quiet_us, *(int(seq) for seq in in_flight if seq)])
     done = []
     for kind in EXPIRING:
         oldest = kept_from(
