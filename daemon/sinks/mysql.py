@@ -121,18 +121,22 @@ class MysqlSink:
         timeout_s = self._section.timeout_ms / 1000
         counters = tuple(table.columns)
         async with self._answered(timeout_s + RANKING_TIMEOUT_S):
-            cursor = (await self._connected(timeout_s)).cursor(SSCursor)
-            await cursor.execute(ranked_sql(table), (2**63 - 1 if rows_max is None else rows_max,))
+            connection = await self._connected(timeout_s)
+            cursor = connection.cursor(SSCursor)
+            await cursor.execute(ranked_sql(table), (INT64_MAX if rows_max is None else rows_max,))
         try:
             while True:
                 async with self._answered(timeout_s):
                     rows = await cursor.fetchmany(chunk)
                 if not rows:
                     return
+                transport = connection._transport  # noqa: SLF001  (asyncmy reads on while nobody fetches, without bound)
+                transport.pause_reading()
                 yield [
                     RankedRow(id_ or "", label, {name: int(n or 0) for name, n in zip(counters, values, strict=True)})
                     for id_, label, *values in rows
                 ]
+                transport.resume_reading()
         finally:
             await self.close()  # what was not read is still on its way
 
