@@ -147,7 +147,7 @@ def _print(tallies: list[Tally], shown: list[Row], console: Console) -> None:
     console.print(table)
     for row in shown:
         values = ", ".join(f"{name} {value:,}" for name, value in row.items() if isinstance(value, int))
-        console.print(f"{row['entity_type']} {row['code']} ({row['key']}): {values}", style="red")
+        console.print(f"{row['entity_type']} {row['code']} ({row['key']}): {values}", style="red", markup=False)
     more = sum(tally.mismatches for tally in tallies) - len(shown)
     if more > 0:
         console.print(f"… and {more:,} more (--output FILE lists them)")
@@ -156,7 +156,8 @@ def _print(tallies: list[Tally], shown: list[Row], console: Console) -> None:
             console.print(f"{tally.entity_type}: {tally.pending:,} rows are on their way from Redis (--wait flushes).")
         if tally.missing:
             some = ", ".join(tally.missing_some[:3])
-            console.print(f"{tally.entity_type}: {tally.missing:,} entities have totals and no row, such as {some}.")
+            words = f"{tally.missing:,} entities have totals and no row, such as {some}."
+            console.print(f"{tally.entity_type}: {words}", markup=False)
         if tally.keyless:
             console.print(f"{tally.entity_type}: {tally.keyless:,} rows have no key; no event can name them.")
     if not any(tally.mismatches for tally in tallies):

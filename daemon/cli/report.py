@@ -29,7 +29,7 @@ def generate(
     config: ConfigOption = None,
     data: DataOption = None,
     limit: Annotated[
-        int, typer.Option(min=1, max=100_000, help="Rows of each mapped type, and entities of each day.")
+        int, typer.Option(min=1, max=10_000, help="Rows of each mapped type, and entities of each day.")
     ] = LIMIT_DEFAULT,
     folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the files go.")] = DIR_DEFAULT,
     rollback: Annotated[bool, typer.Option("--rollback", help="Also: could the application go back now?")] = False,

@@ -10,6 +10,7 @@ import msgspec
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
 from daemon.cli.parity import flush_first
@@ -123,7 +124,7 @@ def _print(found: Comparison, trend: list[Trend], console: Console) -> None:
         for row in found.worst:
             name = row.key if row.label is None else f"{row.label} ({row.key})"
             amounts = (f"{row.own:,}", f"{row.tallyd:,}", f"{row.difference:+,}", _percent(row.percent))
-            table.add_row(name, *amounts)
+            table.add_row(Text(name), *amounts)
         console.print(table)
     if trend:
         table = Table("days", "since", "application grew", "tallyd grew", "difference", "percent")

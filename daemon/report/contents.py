@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-ARCHIVE_BYTES_MAX = 64 * 1_048_576
+ARCHIVE_BYTES_MAX = 128 * 1_048_576
 ENTRIES_MAX = 10_000
 FILE_BYTES_MAX = 32 * 1_048_576
-TOTAL_BYTES_MAX = 512 * 1_048_576
+TOTAL_BYTES_MAX = 1_024 * 1_048_576
 """Unpacked, all entries together."""
 RATIO_MAX = 100
 """Unpacked to packed. Artifacts reach 30."""

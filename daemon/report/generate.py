@@ -22,7 +22,7 @@ from daemon.parity.rows import Row
 from daemon.read.days import sums_by_day
 from daemon.read.status import read_status
 from daemon.report import archive, routes
-from daemon.report.artifact import SCHEMA_VERSION, Day, ParityArtifact, RollbackArtifact, Waiting
+from daemon.report.artifact import SCHEMA_VERSION, Day, FileSum, ParityArtifact, RollbackArtifact, Waiting
 from daemon.report.day import Kept, agreement
 from daemon.report.waiting import entities_in_flight, in_flight_of_day, live_of_day, waiting
 from daemon.sinks.mongo import MongoSink
@@ -61,7 +61,7 @@ async def generate(config: Config, wanted: Wanted, progress: Callable[[dt.date],
     checked, mismatches = sum(tally.checked for tally in tallies), sum(tally.mismatches for tally in tallies)
     hot = await _read_hot(config)
     pending = waiting(await read_status(config), hot)
-    written: dict[str, bytes] = {}
+    written: dict[str, FileSum] = {}
     disagreements = 0
     async for day in _days(config, wanted, now.date(), hot):
         artifact = ParityArtifact(

@@ -169,7 +169,7 @@ def test_a_file_changed_added_or_missing_is_named(folder: Path) -> None:
 
 def test_a_later_report_does_not_vouch_for_a_file_that_was_changed_before(folder: Path) -> None:
     edit(folder / ROLLBACK, notes=["all is well"])
-    archive.update_manifest(folder, {PARITY: (folder / PARITY).read_bytes()}, NOW)
+    archive.update_manifest(folder, {PARITY: archive.sum_of((folder / PARITY).read_bytes())}, NOW)
     assert [file for file, _, _ in problems(folder)] == [ROLLBACK]
 
 
