@@ -147,7 +147,9 @@ def _print(tallies: list[Tally], shown: list[Row], console: Console) -> None:
     console.print(table)
     for row in shown:
         values = ", ".join(f"{name} {value:,}" for name, value in row.items() if isinstance(value, int))
-        console.print(f"{row['entity_type']} {row['code']} ({row['key']}): {values}", style="red", markup=False)
+        console.print(
+            f"{row['entity_type']} {row['code']} ({row['key']}): {values}", style="red", markup=False, soft_wrap=True
+        )
     more = sum(tally.mismatches for tally in tallies) - len(shown)
     if more > 0:
         console.print(f"… and {more:,} more (--output FILE lists them)")
@@ -157,7 +159,7 @@ def _print(tallies: list[Tally], shown: list[Row], console: Console) -> None:
         if tally.missing:
             some = ", ".join(tally.missing_some[:3])
             words = f"{tally.missing:,} entities have totals and no row, such as {some}."
-            console.print(f"{tally.entity_type}: {words}", markup=False)
+            console.print(f"{tally.entity_type}: {words}", markup=False, soft_wrap=True)
         if tally.keyless:
             console.print(f"{tally.entity_type}: {tally.keyless:,} rows have no key; no event can name them.")
     if not any(tally.mismatches for tally in tallies):

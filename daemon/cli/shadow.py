@@ -118,13 +118,12 @@ def _print(found: Comparison, trend: list[Trend], console: Console) -> None:
         f"{found.rows:,} rows, {found.differing:,} differ; sums {found.own:,} and {found.tallyd:,}"
         f" ({found.difference:+,}); apart {found.apart:,} ({_percent(found.apart_percent)})"
     )
-    console.print(f"a row: {_percentiles(found.absolute)}; in percent: {_percentiles(found.percent)}")
+    console.print(f"a row: {_percentiles(found.absolute)}; in percent: {_percentiles(found.percent)}", soft_wrap=True)
     if found.worst:
         table = Table("row", "application", "tallyd", "difference", "percent")
         for row in found.worst:
-            name = row.key if row.label is None else f"{row.label} ({row.key})"
             amounts = (f"{row.own:,}", f"{row.tallyd:,}", f"{row.difference:+,}", _percent(row.percent))
-            table.add_row(Text(name), *amounts)
+            table.add_row(Text(row.label or row.key), *amounts)
         console.print(table)
     if trend:
         table = Table("days", "since", "application grew", "tallyd grew", "difference", "percent")
