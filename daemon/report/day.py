@@ -13,7 +13,7 @@ from typing import NamedTuple
 from daemon.domain.bucket import buckets_of
 from daemon.domain.retention import kept_from
 from daemon.domain.rollup import DAILY, KINDS, MONTHLY, TOTALS, WEEKLY, YEARLY, Kind, total
-from daemon.read.days import active_entities, bucket
+from daemon.read.days import Types, active_entities, bucket
 from daemon.report.artifact import Agreement, Disagreement
 from daemon.sinks.mongo import Json, MongoSink
 
@@ -39,13 +39,19 @@ class Kept(NamedTuple):
 
 
 async def agreement(
-    mongo: MongoSink, day: dt.date, counters: Collection[str], kept: Kept, entities_max: int, moving: Collection[str]
+    mongo: MongoSink,
+    types: Types,
+    day: dt.date,
+    counters: Collection[str],
+    kept: Kept,
+    entities_max: int,
+    moving: Collection[str],
 ) -> Agreement:
     """Of at most `entities_max` entities that were active on the day. What disagrees is read again a few times, for the
     rollups are not written in one instant; `moving`: entities whose rollups may rightly differ for longer."""
     compared = found = 0
     some: list[Disagreement] = []
-    async for entities in active_entities(mongo, day.isoformat(), CHUNK_ENTITIES, entities_max):
+    async for entities in active_entities(mongo, types, day.isoformat(), CHUNK_ENTITIES, entities_max):
         compared += len(entities)
         differing = await _disagreements(mongo, day, counters, kept, entities)
         for _ in range(LOOKS):

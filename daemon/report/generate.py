@@ -89,11 +89,12 @@ async def _read_hot(config: Config) -> list[Hot]:
 async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) -> AsyncIterator[Day]:
     """The window's days, the oldest first, today being the last."""
     counters = sorted({counter for domain in config.domains for counter in domain_counters(config, domain)})
+    types = [(domain, kind) for domain, each in config.domains.items() for kind in each.entity_types]
     window = [today - dt.timedelta(days=back) for back in reversed(range(wanted.days))]
     kept = Kept(today, config.retention.daily_days, config.retention.weekly_weeks)
     async with _opened_mongo(config) as mongo:
         moving = entities_in_flight(hot) | await mongo.dead_letters.entities()
-        sums = await sums_by_day(mongo, window[0].isoformat(), window[-1].isoformat(), counters)
+        sums = await sums_by_day(mongo, types, window[0].isoformat(), window[-1].isoformat(), counters)
         for day in window:
             date = day.isoformat()
             yield Day(
@@ -102,7 +103,7 @@ async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) 
                 live=live_of_day(hot, date),
                 in_flight=in_flight_of_day(hot, date),
                 expired=not kept.holds(DAILY, date),
-                agreement=await agreement(mongo, day, counters, kept, wanted.limit, moving),
+                agreement=await agreement(mongo, types, day, counters, kept, wanted.limit, moving),
             )
 
 

@@ -12,7 +12,6 @@ from harness import System, event
 from daemon.shadow.compare import percentiles
 
 NOW = dt.datetime.now(dt.UTC)
-SHADOW = {"REPLICA__JAV__MOVIE__SHADOW": '{"view": "own_views"}'}
 
 
 @pytest.fixture
