@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from daemon.domain.bucket import buckets_of
@@ -15,15 +15,12 @@ from daemon.domain.retention import kept_from
 from daemon.domain.rollup import DAILY, KINDS, MONTHLY, TOTALS, WEEKLY, YEARLY, Kind, total
 from daemon.read.days import Types, active_entities, bucket
 from daemon.report.artifact import Agreement, Disagreement
-from daemon.sinks.mongo import Json, MongoSink
+from daemon.sinks.mongo import MongoSink
 
 CHUNK_ENTITIES = 1_000
 SOME_MAX = 20
 LOOKS = 5
 PAUSE_S = 0.3
-
-Documents = Mapping[tuple[Kind, str], Json]
-"""(rollup, entity key) → document of the day's bucket."""
 
 
 class Kept(NamedTuple):
