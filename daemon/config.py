@@ -177,6 +177,15 @@ class Flush(Section, frozen=True):
     """Where the flusher serves /metrics on loopback; 0: nowhere."""
 
 
+class Retention(Section, frozen=True):
+    """How long the fine rollups are kept; `tallyd expire` gives up what is older. Totals, months and years stay."""
+
+    daily_days: CountOrOff = 0
+    """Days that `daily` reaches back, today included; 0: for ever."""
+    weekly_weeks: CountOrOff = 0
+    """Weeks that `weekly` reaches back, this one included; 0: for ever."""
+
+
 class ActionSection(Section, frozen=True):
     value_min: Annotated[int, Meta(ge=1, le=VALUE_MAX)] = 1
     value_max: Annotated[int, Meta(ge=1, le=VALUE_MAX)] = 100
@@ -199,6 +208,10 @@ class ReplicaTable(Section, frozen=True):
     """The column that holds the entity id; unique."""
     columns: Annotated[dict[Name, SqlName], Meta(min_length=1)]
     """Counter → column."""
+    label: SqlName | None = None
+    """A column people know the rows by, shown beside the key in reports."""
+    shadow: dict[Name, SqlName] = {}
+    """Counter → the column the application still counts in by itself; see `tallyd shadow-compare`."""
 
 
 BOT_PATTERN = (
@@ -256,7 +269,9 @@ _SCHEMES = {"redis": ("redis", "rediss", "unix"), "mongo": ("mongodb", "mongodb+
 _ACTIONS_BUILT_IN = {"view": ActionSection(), "download": ActionSection()}
 _DOMAIN_DEFAULT = {"jav": DomainSection(entity_types=("movie", "actor", "tag"), actions=("view", "download"))}
 _REPLICA_DEFAULT = {
-    "jav": {"movie": ReplicaTable(table="jav", key="uuid", columns={"view": "views", "download": "downloads"})}
+    "jav": {
+        "movie": ReplicaTable(table="jav", key="uuid", columns={"view": "views", "download": "downloads"}, label="code")
+    }
 }
 
 
@@ -275,6 +290,7 @@ class Config(Section, frozen=True):
     dedupe: Dedupe = field(default_factory=Dedupe)
     spool: SpoolSection = field(default_factory=SpoolSection)
     flush: Flush = field(default_factory=Flush)
+    retention: Retention = field(default_factory=Retention)
     log: Log = field(default_factory=Log)
     import_: Import = field(default_factory=Import, name="import")
     actions: dict[Name, ActionSection] = field(default_factory=dict)
@@ -550,6 +566,11 @@ def _replica_problems(config: Config) -> Iterator[str]:
             for counter in table.columns:
                 if counter not in domain_counters(config, domain):
                     yield f"{key}.columns.{counter}: domain {domain!r} has no such counter"
+            for counter, column in table.shadow.items():
+                if counter not in table.columns:
+                    yield f"{key}.shadow.{counter}: is not among the columns, so there is nothing to compare it with"
+                elif column in table.columns.values():
+                    yield f"{key}.shadow.{counter}: tallyd writes column {column!r} itself"
 
 
 def _import_problems(config: Config) -> Iterator[str]:

@@ -16,9 +16,9 @@ from redis.asyncio import Redis
 
 from daemon.audit import laws
 from daemon.audit.deep import deep
-from daemon.audit.hot import Hot, is_due, read_hot, read_marks
+from daemon.audit.hot import Hot, read_hot, read_marks
 from daemon.audit.laws import Broken, Line
-from daemon.audit.replica import Row, differing_rows, still_differing
+from daemon.audit.replica import Row, confirm, differing_rows
 from daemon.audit.rollups import read_rollups
 from daemon.backfill.marks import Marks
 from daemon.buffer import keys
@@ -26,6 +26,7 @@ from daemon.buffer.connection import opened
 from daemon.buffer.due import make_due
 from daemon.config import Config, domain_counters, replica_tables
 from daemon.domain.rollup import KINDS
+from daemon.retention.limbo import Limbo, read_limbo
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.mysql import MysqlSink
 from daemon.spool.segment import Usage, usage
@@ -80,7 +81,7 @@ class Auditor:
             counters = sorted(set(self._counters).union(*(shard.booked("accepted") for shard in hot)))
             rollups = await read_rollups(self._mongo, hot, counters, await self._epoch())
             after = [await read_marks(self._redis, shard.shard) for shard in hot]
-            exact = after == [shard.marks for shard in hot]
+            exact = rollups.steady and after == [shard.marks for shard in hot]
             if exact:
                 break
         history_pending = max(history_pending, await marks.count())
@@ -94,13 +95,13 @@ class Auditor:
         more = 0
         compared = False
         if thorough and exact:
-            found, found_more = await self._deep(counters, hot, bases=not history_pending)
-            compared = await self._still(hot)
+            found, found_more = await self._deep(counters, hot, rollups.limbo, bases=not history_pending)
+            compared = await self._still(hot, rollups.limbo)
             if compared:
                 broken, more = broken + found, found_more
         pending = 0
         async for rows, due in self._rows():
-            pending += len(due)
+            pending += due
             for row in rows:
                 more += len(broken) >= BROKEN_MAX
                 broken += row.broken() if len(broken) < BROKEN_MAX else []
@@ -117,17 +118,20 @@ class Auditor:
             spooled.bytes,
         )
 
-    async def _deep(self, counters: list[str], hot: list[Hot], *, bases: bool) -> tuple[list[Broken], int]:
+    async def _deep(
+        self, counters: list[str], hot: list[Hot], limbo: Limbo, *, bases: bool
+    ) -> tuple[list[Broken], int]:
         found: list[Broken] = []
         more = 0
-        async for difference in deep(self._mongo, counters, await self._moving(hot), bases=bases):
+        async for difference in deep(self._mongo, counters, await self._moving(hot) | limbo.entities, bases=bases):
             more += len(found) >= BROKEN_MAX
             found += [difference] if len(found) < BROKEN_MAX else []
         return found, more
 
-    async def _still(self, hot: Collection[Hot]) -> bool:
-        """Whether nothing was accepted, claimed or acknowledged since Redis was read."""
-        return all([await read_marks(self._redis, shard.shard) == shard.marks for shard in hot])
+    async def _still(self, hot: Collection[Hot], limbo: Limbo) -> bool:
+        """Whether nothing was accepted, claimed, acknowledged or expired since it was read."""
+        marks = [await read_marks(self._redis, shard.shard) == shard.marks for shard in hot]
+        return all(marks) and await read_limbo(self._mongo) == limbo
 
     async def mark_due(self) -> int:
         """Puts every row that differs on the replica list, so that the next sync sets it. Returns how many."""
@@ -139,23 +143,13 @@ class Auditor:
             marked += len(rows)
         return marked
 
-    async def _rows(self) -> AsyncIterator[tuple[list[Row], list[Row]]]:
-        """Rows that differ and should not, and rows that differ because they are due; a chunk at a time."""
+    async def _rows(self) -> AsyncIterator[tuple[list[Row], int]]:
+        """Rows that differ and should not, and how many differ because they are due; a chunk at a time."""
         if self._mysql is None:
             return
         tables = replica_tables(self._config)
         async for found in differing_rows(self._mongo, self._mysql, tables):
-            rows = found
-            for _ in range(STILL_TRIES):
-                due = [row for row in rows if await self._is_due(row)]
-                rows = [row for row in rows if row not in due]
-                if not rows:
-                    break
-                rows = await still_differing(self._mongo, self._mysql, tables, rows)
-            yield rows, [row for row in found if row not in rows]
-
-    async def _is_due(self, row: Row) -> bool:
-        return await is_due(self._redis, keys.shard_of(row.key, self._config.redis.shards), row.key)
+            yield await confirm(self._redis, self._config.redis.shards, self._mongo, self._mysql, tables, found)
 
     async def _moving(self, hot: Collection[Hot]) -> set[str]:
         moving = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from msgspec import Struct
 from redis.asyncio import Redis
 
-from daemon.buffer.counters import parse_ledger, parse_payload, parse_unfolded
+from daemon.buffer.counters import Amounts, parse_ledger, parse_payload, parse_unfolded
 from daemon.buffer.keys import shard_keys
 from daemon.buffer.scripts import UNFOLD
-from daemon.domain.counter import parse_amount, parse_field
+from daemon.domain.counter import add_up, parse_amount, parse_field
 from daemon.domain.rollup import Rollup
 from daemon.flush.rollup import build
 
@@ -30,12 +30,16 @@ class Hot(Struct, frozen=True):
 
     shard: int
     ledger: Sums
-    live: Sums
+    live_by_day: dict[str, Sums]
     in_flight_seq: int
     in_flight: Rollup | None
     marks: Marks
     malformed: int
     """Values under our keys that are no amounts; they are in no sum."""
+
+    @property
+    def live(self) -> Sums:
+        return add_up(self.live_by_day.values())
 
     def booked(self, name: str) -> Sums:
         """The ledger's `<name>:<counter>` entries by counter."""
@@ -70,29 +74,39 @@ async def read_hot(redis: Redis, shard: int) -> Hot:
     live, malformed = await _live(redis, keys.dirty, keys.counters_prefix)
     rollup = None
     if seq:
-        try:
-            amounts = parse_payload(payload)
-        except UnicodeDecodeError:
-            amounts = parse_unfolded(await redis.eval(UNFOLD.source, 1, keys.claim, seq))
-        rollup = build(amounts)
+        rollup = build(await _amounts(redis, keys.claim, seq, payload))
         malformed += len(rollup.malformed)
     marks = Marks(booked(ledger, "accepted"), int(last or 0), int(seq or 0))
     return Hot(shard, ledger, live, int(seq or 0), rollup, marks, malformed)
 
 
-async def is_due(redis: Redis, shard: int, entity: str) -> bool:
-    """Whether the entity's MySQL row may be behind: it is on the replica list, or a batch is in flight that may hold
-    it."""
+async def on_their_way(redis: Redis, shard: int, entities: list[str], *, dirty_too: bool = False) -> set[str]:
+    """Those of the entities whose MySQL row may be behind: they are on the replica list, or in the batch in flight;
+    `dirty_too`: or have live counts."""
     keys = shard_keys(shard)
     async with redis.pipeline(transaction=True) as pipe:
-        pipe.zscore(keys.replica, entity)
-        pipe.hexists(keys.claim, "seq")
-        score, in_flight = await pipe.execute()
-    return score is not None or bool(in_flight)
+        pipe.zmscore(keys.replica, entities)
+        pipe.smismember(keys.dirty, entities)
+        pipe.hmget(keys.claim, "seq", "payload")
+        scores, dirty, (seq, payload) = await pipe.execute()
+    found = {entity for entity, score in zip(entities, scores, strict=True) if score is not None}
+    if dirty_too:
+        found |= {entity for entity, is_dirty in zip(entities, dirty, strict=True) if is_dirty}
+    if seq and len(found) < len(entities):
+        found |= {entity for entity, _ in await _amounts(redis, keys.claim, seq, payload)}.intersection(entities)
+    return found
 
 
-async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[Sums, int]:
-    sums: Sums = {}
+async def _amounts(redis: Redis, claim: str, seq: bytes, payload: bytes) -> Amounts:
+    try:
+        return parse_payload(payload)
+    except UnicodeDecodeError:
+        return parse_unfolded(await redis.eval(UNFOLD.source, 1, claim, seq))
+
+
+async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[dict[str, Sums], int]:
+    """By UTC day and counter; and how many values are foreign."""
+    days: dict[str, Sums] = {}
     malformed = 0
     cursor = 0
     while True:
@@ -109,9 +123,10 @@ async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[Sums, int]:
                     if field is None or amount is None:
                         malformed += 1
                     else:
+                        sums = days.setdefault(field.buckets.date, {})
                         sums[field.counter] = sums.get(field.counter, 0) + amount
         if cursor == 0:
-            return sums, malformed
+            return days, malformed
 
 
 def _text(raw: object) -> str:

@@ -8,29 +8,37 @@ from collections.abc import Collection
 from msgspec import Struct
 
 from daemon.audit.hot import Hot, Sums
+from daemon.domain.counter import add_up
 from daemon.domain.rollup import KINDS, TOTALS
+from daemon.retention.limbo import Limbo, read_limbo
 from daemon.sinks.mongo import MongoSink
 
 
 class Rollups(Struct, frozen=True):
     """Sums by kind name (totals, daily, …) and counter. `ahead`: the part of them that belongs to batches in flight.
     `dead`: amounts of dead letters. `baseline`: what totals held when this Redis began to count. None of these has a
-    base in it; `bases` are the sums of those."""
+    base in it; `bases` are the sums of those. `limbo`: what an expiry is about to move, part of the sums. `steady`:
+    none moved anything meanwhile."""
 
     sums: dict[str, Sums]
     ahead: dict[str, Sums]
     dead: dict[str, Sums]
     baseline: Sums
     bases: dict[str, Sums]
+    limbo: Limbo
+    steady: bool
 
 
 async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collection[str], epoch: int) -> Rollups:
     letters = await mongo.dead_letters.sums((shard.shard, shard.in_flight_seq) for shard in hot if shard.in_flight_seq)
+    limbo = await read_limbo(mongo)
     sums: dict[str, Sums] = {}
     bases: dict[str, Sums] = {}
     ahead: dict[str, Sums] = {kind.name: {} for kind in KINDS}
     for kind in KINDS:
-        both = await mongo.sums(kind, [*counters, *(f"base.{counter}" for counter in counters)])
+        fields = [*counters, *(f"base.{counter}" for counter in counters)]
+        between = limbo.sums.get(kind.name, {})
+        both = add_up((await mongo.sums(kind, fields), {field: between.get(field, 0) for field in fields}))
         sums[kind.name] = {counter: both.get(counter, 0) for counter in counters}
         bases[kind.name] = {counter: both.get(f"base.{counter}", 0) for counter in counters}
         for shard in hot:
@@ -46,4 +54,4 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
         baseline = {
             counter: sums[TOTALS.name].get(counter, 0) + dead[TOTALS.name].get(counter, 0) for counter in counters
         }
-    return Rollups(sums, ahead, dead, baseline, bases)
+    return Rollups(sums, ahead, dead, baseline, bases, limbo, steady=await read_limbo(mongo) == limbo)

@@ -13,10 +13,15 @@ from daemon.cli.dead import app as dead
 from daemon.cli.dev import dev
 from daemon.cli.doctor import doctor
 from daemon.cli.drill import app as drill
+from daemon.cli.expire import expire
+from daemon.cli.export import export
 from daemon.cli.importing import import_files
+from daemon.cli.parity import parity_check
 from daemon.cli.replay import replay
+from daemon.cli.report import app as report
 from daemon.cli.serve import flush, ingest
 from daemon.cli.settings import show_config
+from daemon.cli.shadow import shadow_compare
 from daemon.cli.show import series, status, top
 from daemon.cli.stack import app as stack
 from daemon.errors import TallydError
@@ -40,6 +45,11 @@ app.command("top")(top)
 app.command("series")(series)
 app.command("audit")(audit)
 app.command("doctor")(doctor)
+app.command("parity-check")(parity_check)
+app.add_typer(report, name="report")
+app.command("shadow-compare")(shadow_compare)
+app.command("expire")(expire)
+app.command("export")(export)
 app.add_typer(dead, name="dead")
 app.add_typer(drill, name="drill")
 app.command("replay")(replay)

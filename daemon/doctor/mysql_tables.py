@@ -138,10 +138,27 @@ def update(of: Mapped) -> Verdict:
     return ok(f"{of.facts.user} may make it")
 
 
+def reported(of: Mapped) -> Verdict:
+    """The columns that are only read: for reports, and beside tallyd's own."""
+    if of.table is None:
+        return _no_table(of)
+    label = [of.mapping.label] if of.mapping.label else []
+    names = [*label, *of.mapping.shadow.values()]
+    missing = [name for name in names if of.table.column(name) is None]
+    if missing:
+        return warning(
+            f"{of.mapping.table} has no column {', '.join(missing)}",
+            "`tallyd parity-check`, `report` and `shadow-compare` can't read the table.",
+            f"correct replica.{of.name}.label or .shadow: {', '.join(c.name for c in of.table.columns.values())}",
+        )
+    return ok(", ".join(names) or "none")
+
+
 CHECKS: Mapping[str, Callable[[Mapped], Verdict]] = {
     "mysql.table": table_there,
     "mysql.key": key,
     "mysql.columns": columns,
+    "mysql.reported": reported,
     "mysql.update": update,
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ INT64_MAX = 2**63 - 1
 
 RESERVED = frozenset(
     {"domain", "entity_type", "entity_id", "date", "week", "month", "year", "updated_at", "flush_seq", "base", "source"}
+    | {"expiring", "expired_batch"}
 )
 """Field names a rollup document uses itself; no counter may have one."""
 
@@ -48,3 +50,12 @@ def parse_amount(text: str) -> int | None:
         return None
     amount = int(text)
     return amount if -INT64_MAX - 1 <= amount <= INT64_MAX else None
+
+
+def add_up(parts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """The amounts of all parts together, by counter."""
+    sums: dict[str, int] = {}
+    for part in parts:
+        for counter, amount in part.items():
+            sums[counter] = sums.get(counter, 0) + amount
+    return sums

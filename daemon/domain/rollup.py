@@ -18,6 +18,11 @@ class Kind(NamedTuple):
     def collection(self) -> str:
         return f"analytics_entity_{self.name}"
 
+    @property
+    def expired_collection(self) -> str:
+        """Where the amounts of this rollup's deleted documents are kept, one document an entity. See `retention`."""
+        return f"{self.collection}_expired"
+
 
 TOTALS = Kind("totals", None)
 DAILY = Kind("daily", "date")
@@ -26,6 +31,8 @@ MONTHLY = Kind("monthly", "month")
 YEARLY = Kind("yearly", "year")
 
 KINDS = (TOTALS, DAILY, WEEKLY, MONTHLY, YEARLY)
+EXPIRING = (DAILY, WEEKLY)
+"""Those whose old documents may be deleted."""
 
 
 class Document(NamedTuple):

@@ -28,7 +28,7 @@ from pymongo.errors import PyMongoError
 
 from daemon.buffer.connection import address_of
 from daemon.config import MongoSection
-from daemon.domain.rollup import KINDS, TOTALS, Document, Kind, Rollup
+from daemon.domain.rollup import EXPIRING, KINDS, TOTALS, Document, Kind, Rollup
 from daemon.errors import ConfigError, StoreError
 from daemon.sinks.dead_letters import DeadLetters, first_fields
 from daemon.sinks.errors import UNAPPLICABLE, is_already_applied, store_error
@@ -173,6 +173,11 @@ class MongoSink:
             yield documents
             after = documents[-1]["_id"]
 
+    async def count_of_type(self, domain: str, entity_type: str) -> int:
+        """How many entities of the type have totals."""
+        with store_error(self._address):
+            return await self.collection(TOTALS).count_documents({"domain": domain, "entity_type": entity_type})
+
     async def open_epoch(self, epoch: int, counters: Collection[str]) -> None:
         """Records, once, what the totals held when a Redis began to count: see `audit`. Must precede the first write
         of what that Redis counted."""
@@ -193,10 +198,10 @@ class MongoSink:
         return None if found is None else {counter: int(n) for counter, n in found["baseline"].items()}
 
     async def sums(self, kind: Kind, fields: Collection[str]) -> dict[str, int]:
-        """Amount per field over all documents of a rollup. A counter's field holds what was counted; `base.<counter>`
-        what was taken over."""
+        """Amount per field over all documents of a rollup, those that expired included. A counter's field holds what
+        was counted; `base.<counter>` what was taken over."""
         with store_error(self._address):
-            async for document in await self.collection(kind).aggregate([_group(None, fields)]):
+            async for document in await self.collection(kind).aggregate([*_with_expired(kind), _group(None, fields)]):
                 return _by_field(document, fields)
         return {}
 
@@ -205,7 +210,7 @@ class MongoSink:
         key = {"$concat": ["$domain", ":", "$entity_type", ":", "$entity_id"]}
         with store_error(self._address):
             async for document in await self.collection(kind).aggregate(
-                [_group(key, fields), {"$sort": {"_id": 1}}], allowDiskUse=True
+                [*_with_expired(kind), _group(key, fields), {"$sort": {"_id": 1}}], allowDiskUse=True
             ):
                 yield document["_id"], _by_field(document, fields)
 
@@ -291,6 +296,11 @@ def _group(key: object, fields: Collection[str]) -> Json:
 
 def _by_field(document: Json, fields: Collection[str]) -> dict[str, int]:
     return {field: int(document[str(n)]) for n, field in enumerate(fields)}
+
+
+def _with_expired(kind: Kind) -> list[Json]:
+    """The stage that adds what deleted documents held: documents of the same shape."""
+    return [{"$unionWith": kind.expired_collection}] if kind in EXPIRING else []
 
 
 def _operation(kind: Kind, document: Document, unseen: Json, stamp: Json, zeros: Mapping[str, Collection[str]]) -> Json:

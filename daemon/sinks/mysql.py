@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 import asyncmy
 import msgspec
 from asyncmy.constants.CLIENT import FOUND_ROWS
+from asyncmy.cursors import SSCursor
 from asyncmy.errors import MySQLError
 
 from daemon.buffer.connection import address_of
@@ -33,7 +34,18 @@ REFUSED = frozenset({1048, 1062, 1264, 1265, 1292, 1366, 1369, 1406, 1451, 1452,
 help that row, and the other rows of the statement are innocent."""
 INTEGER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
 
+RANKING_TIMEOUT_S = 300.0
+"""What sorting a whole table may take, besides the usual time-out."""
+
 _encode = msgspec.json.Encoder().encode
+
+
+class RankedRow(NamedTuple):
+    """A row of a mapped table. `id`: its key as text, "" without one. `values`: counter → amount; NULL is 0."""
+
+    id: str
+    label: str | None
+    values: dict[str, int]
 
 
 class LockHeldError(StoreError):
@@ -100,6 +112,36 @@ class MysqlSink:
         rows = await self.query(select_sql(table, key_type), (_encode([[id_] for id_ in wanted]).decode(),))
         return {row[0]: dict(zip(table.columns, map(int, row[1:]), strict=True)) for row in rows}
 
+    async def ranked(
+        self, table: ReplicaTable, chunk: int, rows_max: int | None = None
+    ) -> AsyncIterator[list[RankedRow]]:
+        """All rows, or the first `rows_max`, by the first mapped counter, the highest first; `chunk` at a time.
+
+        The server sorts once and sends as it is read, so memory stays flat here. Nothing else can be asked of this
+        sink meanwhile.
+        """
+        timeout_s = self._section.timeout_ms / 1000
+        counters = tuple(table.columns)
+        async with self._answered(timeout_s + RANKING_TIMEOUT_S):
+            connection = await self._connected(timeout_s)
+            cursor = connection.cursor(SSCursor)
+            await cursor.execute(ranked_sql(table), (INT64_MAX if rows_max is None else rows_max,))
+        try:
+            while True:
+                async with self._answered(timeout_s):
+                    rows = await cursor.fetchmany(chunk)
+                if not rows:
+                    return
+                transport = connection._transport  # noqa: SLF001  (asyncmy reads on while nobody fetches, without bound)
+                transport.pause_reading()
+                yield [
+                    RankedRow(id_ or "", label, {name: int(n or 0) for name, n in zip(counters, values, strict=True)})
+                    for id_, label, *values in rows
+                ]
+                transport.resume_reading()
+        finally:
+            await self.close()  # what was not read is still on its way
+
     async def _set(self, table: ReplicaTable, sql: str, rows: list[list[Any]]) -> tuple[int, list[Failure]]:
         """The rows matched, and those MySQL refuses: found by halving, at about 2·log2(rows) statements each."""
         matched, failures = 0, []
@@ -148,9 +190,9 @@ class MysqlSink:
         self._key_types[name] = declared
         return declared
 
-    async def query(self, sql: str, args: Sequence[object] = ()) -> list[tuple[Any, ...]]:
-        """The rows of a SELECT."""
-        return (await self._run(sql, args, 0))[1]
+    async def query(self, sql: str, args: Sequence[object] = (), *, extra_s: float = 0) -> list[tuple[Any, ...]]:
+        """The rows of a SELECT. `extra_s`: what it may take besides the usual time-out."""
+        return (await self._run(sql, args, extra_s))[1]
 
     async def _execute(self, sql: str, args: Sequence[object], *, extra_s: float = 0) -> Any:
         """The first value of a query's first row (None without one), or the number of rows an UPDATE matched."""
@@ -159,22 +201,33 @@ class MysqlSink:
 
     async def _run(self, sql: str, args: Sequence[object], extra_s: float) -> tuple[int, list[tuple[Any, ...]], bool]:
         timeout_s = self._section.timeout_ms / 1000 + extra_s
+        async with self._answered(timeout_s):
+            connection = await self._connected(timeout_s)
+            async with connection.cursor() as cursor:
+                matched = await cursor.execute(sql, args)
+                is_query = cursor.description is not None
+                return matched, list(await cursor.fetchall()) if is_query else [], is_query
+        raise AssertionError
+
+    async def _connected(self, timeout_s: float) -> Any:
+        if self._connection is None:
+            self._connection = await asyncmy.connect(
+                **self._options,
+                connect_timeout=timeout_s,
+                charset="utf8mb4",
+                autocommit=True,
+                client_flag=FOUND_ROWS,  # without it an unchanged row counts as missing
+                sql_mode="STRICT_ALL_TABLES",  # without it a total out of range is cut to the range's end
+                init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            )
+        return self._connection
+
+    @contextlib.asynccontextmanager
+    async def _answered(self, timeout_s: float) -> AsyncIterator[None]:
+        """Raises what goes wrong inside as StoreError, and drops the connection unless it is known to be sound."""
         try:
             async with asyncio.timeout(timeout_s):
-                if self._connection is None:
-                    self._connection = await asyncmy.connect(
-                        **self._options,
-                        connect_timeout=timeout_s,
-                        charset="utf8mb4",
-                        autocommit=True,
-                        client_flag=FOUND_ROWS,  # without it an unchanged row counts as missing
-                        sql_mode="STRICT_ALL_TABLES",  # without it a total out of range is cut to the range's end
-                        init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
-                    )
-                async with self._connection.cursor() as cursor:
-                    matched = await cursor.execute(sql, args)
-                    is_query = cursor.description is not None
-                    return matched, list(await cursor.fetchall()) if is_query else [], is_query
+                yield
         except MySQLError as error:
             code = error.args[0] if error.args else None
             if code in TRANSIENT:
@@ -227,4 +280,14 @@ def select_sql(table: ReplicaTable, key_type: str) -> str:
     return (
         f"SELECT CAST(d.k AS CHAR), {columns} FROM JSON_TABLE(%s, '$[*]' COLUMNS (k {key_type} PATH '$[0]')) d"  # noqa: S608  (names are checked by the configuration)
         f" JOIN `{table.table}` t ON t.`{table.key}` = d.k"
+    )
+
+
+def ranked_sql(table: ReplicaTable) -> str:
+    """Reads the whole table, ordered; its one parameter is the most rows."""
+    columns = list(table.columns.values())
+    label = f"CAST(`{table.label}` AS CHAR)" if table.label else "NULL"
+    return (
+        f"SELECT CAST(`{table.key}` AS CHAR), {label}, {', '.join(f'`{column}`' for column in columns)}"  # noqa: S608  (names are checked by the configuration)
+        f" FROM `{table.table}` ORDER BY `{columns[0]}` DESC, `{table.key}` LIMIT %s"
     )

@@ -374,6 +374,7 @@ def test_dead_letters_are_a_warning_until_they_are_dropped(system: System) -> No
         ("ALTER TABLE jav MODIFY views INT, MODIFY downloads SMALLINT", "columns", "warning", "MODIFY `downloads`"),
         ("ALTER TABLE jav MODIFY views DOUBLE", "columns", "warning", "MODIFY `views` BIGINT UNSIGNED"),
         ("ALTER TABLE jav DROP views, ADD views BIGINT AS (downloads) STORED", "columns", "fatal", "MODIFY `views`"),
+        ("ALTER TABLE jav DROP COLUMN code", "reported", "warning", "correct replica.jav.movie.label"),
     ],
 )
 def test_a_table_that_does_not_fit_is_named_with_the_statement_that_mends_it(

@@ -1,0 +1,123 @@
+"""`tallyd report`: evidence that MySQL and MongoDB agree, as files, and the check of such files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
+from daemon.config import Config, require
+from daemon.errors import CheckFailed, ConfigError
+
+if TYPE_CHECKING:
+    from daemon.report.generate import Report, Wanted
+
+DIR_DEFAULT = Path("reports")
+LIMIT_DEFAULT = 1_000
+DAYS_MAX = 366
+
+app = typer.Typer(help="Write down whether MySQL and MongoDB agree, and verify what was written.", no_args_is_help=True)
+
+
+@app.command()
+def generate(
+    days: Annotated[int, typer.Option(min=1, max=DAYS_MAX, help="How many days, today (UTC) being the last.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    limit: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Rows of each mapped type, and entities of each day.")
+    ] = LIMIT_DEFAULT,
+    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the files go.")] = DIR_DEFAULT,
+    rollback: Annotated[bool, typer.Option("--rollback", help="Also: could the application go back now?")] = False,
+    legacy_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="With --rollback: the application's own counting route.")
+    ] = None,
+    pack: Annotated[bool, typer.Option("--archive", help="Also all of it as a zip with SHA-256 sums.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one parity artifact a day: what was counted that day, whether the rollups agree about it, what is pending,
+    and whether MySQL equals MongoDB now. Exit 1 if a row or a rollup differs.
+
+    Example: `tallyd report generate --days 30 --rollback --archive --dir ./reports`
+    """
+    from daemon.report.generate import Wanted
+    from daemon.report.routes import checked_url
+
+    loaded = load(config, data)
+    require(loaded, "redis", "mongo", "mysql")
+    url = None if legacy_url is None else checked_url(legacy_url)
+    report = run(_generate(loaded, Wanted(days, limit, folder, rollback, url, pack)))
+    if as_json:
+        print_json(report)
+    else:
+        print(f"{len(report.files)} artifacts in {folder}, the last {report.files[-1]}.")
+        if report.archive:
+            print(f"Archive: {folder / report.archive}")
+        print(
+            f"{report.checked:,} rows checked: {report.mismatches:,} mismatches, {report.pending:,} pending;"
+            f" {report.disagreements:,} rollups disagree."
+        )
+    if report.mismatches or report.disagreements:
+        raise CheckFailed(f"{report.mismatches} rows and {report.disagreements} rollups differ.")
+
+
+async def _generate(config: Config, wanted: Wanted) -> Report:
+    from daemon.report import generate
+
+    console = Console(stderr=True)
+    columns = (TextColumn("Reporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=wanted.days)
+        return await generate.generate(config, wanted, lambda _: bar.advance(task))
+
+
+@app.command()
+def verify(
+    folder: Annotated[
+        Path | None, typer.Option("--dir", metavar="DIR", help=f"A folder of artifacts. Default: {DIR_DEFAULT}.")
+    ] = None,
+    archive: Annotated[Path | None, typer.Option("--archive", metavar="ZIP", help="An archive of them.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Ask for all that tallyd writes, and a manifest.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Check artifacts against the schema, their own sums and the manifest; each problem is named. Exit 1 if there is
+    one. Artifacts of other producers pass if they have the fields of analytics-artifact.v1; --strict asks for tallyd's.
+
+    Example: `tallyd report verify --archive reports/archive/evidence-20260219_101500.zip --strict`
+    """
+    from daemon.report import verify
+
+    if folder is not None and archive is not None:
+        raise ConfigError("--dir and --archive: choose one.")
+    if archive is not None:
+        if not archive.is_file():
+            raise ConfigError(f"--archive: there is no file {archive}.")
+        verdict = verify.verify_archive(archive, strict=strict)
+    else:
+        folder = folder or DIR_DEFAULT
+        if not folder.is_dir():
+            raise ConfigError(f"--dir: there is no folder {folder}.")
+        verdict = verify.verify_folder(folder, strict=strict)
+    if as_json:
+        print_json({"files": verdict.files, "problems": [problem._asdict() for problem in verdict.problems]})
+    else:
+        for file, field, message in verdict.problems:
+            print(f"{file}: {f'{field} ' if field else ''}{message}")
+        print(f"{verdict.files} files read, {len(verdict.problems)} problems.")
+    if verdict.problems:
+        raise CheckFailed(f"{len(verdict.problems)} problems were found.")
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the artifacts.
+
+    Example: `tallyd report schema > analytics-artifact.v1.schema.json`
+    """
+    from daemon.report.schema import FILE
+
+    print(FILE.read_text(), end="")

@@ -1,0 +1,83 @@
+"""The documents of a rollup as rows, in the order of their ids, a chunk at a time: memory stays flat.
+
+A row is domain, entity_type, entity_id, the bucket where there is one, then each counter's total, then the part of each
+total that was taken over from before tallyd counted, as `base.<counter>`.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator, Sequence
+
+from msgspec import Struct
+
+from daemon.domain.bucket import buckets_of
+from daemon.domain.rollup import Kind, total
+from daemon.sinks.errors import store_error
+from daemon.sinks.mongo import Json, MongoSink
+
+CHUNK_ROWS = 5_000
+
+Row = tuple[str | int, ...]
+
+
+class Selection(Struct, frozen=True):
+    """Which documents of which rollup. `entity_type`: domain and type; None: all. `first`, `last`: UTC days; a bucket
+    is taken if it holds one of the days from the first to the last."""
+
+    kind: Kind
+    counters: tuple[str, ...]
+    entity_type: tuple[str, str] | None = None
+    first: dt.date | None = None
+    last: dt.date | None = None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns of text, the first ones."""
+        bucket = (self.kind.bucket_field,) if self.kind.bucket_field else ()
+        return ("domain", "entity_type", "entity_id", *bucket)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (*self.texts, *self.counters, *(f"base.{counter}" for counter in self.counters))
+
+    def filter(self) -> Json:
+        wanted: Json = {}
+        if self.entity_type is not None:
+            prefix = ":".join(self.entity_type)
+            wanted["_id"] = {"$gte": f"{prefix}:", "$lt": f"{prefix};"}  # the character after the colon
+        field = self.kind.bucket_field
+        for operator, day in (("$gte", self.first), ("$lte", self.last)):
+            if day is not None and field is not None:
+                wanted.setdefault(field, {})[operator] = getattr(buckets_of(day.isoformat()), field)
+        return wanted
+
+
+async def count(mongo: MongoSink, selection: Selection) -> int:
+    """How many rows there are about to be; exact only if nothing is counted meanwhile."""
+    wanted = selection.filter()
+    with store_error(mongo.address):
+        if not wanted:
+            return await mongo.collection(selection.kind).estimated_document_count()
+        return await mongo.collection(selection.kind).count_documents(wanted)
+
+
+async def rows(mongo: MongoSink, selection: Selection) -> AsyncIterator[list[Row]]:
+    """Raises StoreError."""
+    chunk: list[Row] = []
+    with store_error(mongo.address):
+        async for document in mongo.collection(selection.kind).find(selection.filter()).sort("_id", 1):
+            chunk.append(_row(document, selection.texts, selection.counters))
+            if len(chunk) == CHUNK_ROWS:
+                yield chunk
+                chunk = []
+    yield chunk
+
+
+def _row(document: Json, texts: Sequence[str], counters: Sequence[str]) -> Row:
+    base = document.get("base") or {}
+    return (
+        *(document[name] for name in texts),
+        *(total(document, counter) for counter in counters),
+        *(int(base.get(counter, 0)) for counter in counters),
+    )

@@ -1,0 +1,38 @@
+"""Files that are there whole or not at all: written under another name beside their place, then renamed into it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from daemon.errors import TallydError
+
+
+class FileError(TallydError):
+    """A file could not be read or written; the message names it."""
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write to. It takes the place of `path`, fsynced, when the block ends; if it fails, `path` stays as it
+    was. Its folder must exist. Raises FileError."""
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        temporary = None
+    except OSError as error:
+        raise FileError(f"Cannot write {path}: {error.strerror}.") from None
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()

@@ -1,0 +1,56 @@
+"""Which routes answer. Asked with methods that change nothing; a route that answers anything but 404 is there."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from daemon.config import Http
+from daemon.errors import ConfigError
+
+EVENTS_PATH = "/api/v1/analytics/events"
+TIMEOUT_S = 3.0
+
+
+def checked_url(url: str) -> str:
+    """The URL, if it is one that can be asked. Raises ConfigError."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"--legacy-url: {url!r} must look like https://host/path")
+    return url
+
+
+async def ingest_route(http: Http) -> tuple[bool | None, str]:
+    """Whether tallyd takes events at its configured address, and how that was found out. None: nobody answers."""
+    host = f"[{http.host}]" if ":" in http.host else http.host
+    url = f"http://{host}:{http.port}{EVENTS_PATH}"
+    # A GET is answered 405: nothing is counted.
+    status = await asyncio.to_thread(_status, "GET", url)
+    return _judged(status, f"GET {url}")
+
+
+async def legacy_route(url: str) -> tuple[bool | None, str]:
+    """The same of the application's own route. OPTIONS, because a GET may be what counts there."""
+    return _judged(await asyncio.to_thread(_status, "OPTIONS", url), f"OPTIONS {url}")
+
+
+def _judged(status: int | None, asked: str) -> tuple[bool | None, str]:
+    if status is None:
+        return None, f"{asked}: no answer"
+    return status != HTTPStatus.NOT_FOUND, f"{asked}: {status}"
+
+
+def _status(method: str, url: str) -> int | None:
+    parts = urlsplit(url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    assert parts.hostname is not None
+    connection = kind(parts.hostname, parts.port, timeout=TIMEOUT_S)
+    try:
+        connection.request(method, f"{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}")
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

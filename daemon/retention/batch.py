@@ -1,0 +1,198 @@
+"""One batch of old documents: deleted from their rollup, and their amounts added to what expired of each entity.
+
+Two collections can't be changed in one step, so a record in `analytics_expiry` says how far a rollup's batch is. There
+is one batch of a rollup at a time, with a number that only grows:
+
+    {_id: "daily", n, state: "idle" | "sealing" | "deleting" | "folding", documents: [...]}
+
+    sealing    `documents`: ids. Each document that is still as it was found is marked `expiring: n`.
+    deleting   `documents`: the marked ones, as they are. Each is deleted if it is still exactly that. One that was
+               written to meanwhile stays, with its mark; one that comes back after it was deleted has no mark. So
+               what was deleted can be told, at any later time, from what was not.
+    folding    `documents`: those that were deleted. Their amounts are added to the entity's document in
+               `analytics_entity_<rollup>_expired`, which remembers n, as a rollup's documents remember a seq.
+
+Whoever dies, the next run goes on from the record. Each step can be repeated, also by two at once, also by one who was
+frozen and wakes up late: marks ask for the seq that was found, deletions for the very document, sums for a lower n, and
+the record for the n and state that were read.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+from pymongo import DeleteOne, UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+
+from daemon.domain.counter import RESERVED, add_up
+from daemon.domain.rollup import Kind
+from daemon.sinks.errors import is_already_applied, store_error
+from daemon.sinks.mongo import Json, MongoSink
+
+EXPIRY = "analytics_expiry"
+
+
+class State(StrEnum):
+    IDLE = "idle"
+    SEALING = "sealing"
+    DELETING = "deleting"
+    FOLDING = "folding"
+
+
+class Record(Struct, frozen=True):
+    """How far a rollup's batch is."""
+
+    n: int
+    state: State
+    documents: list[Json]
+
+
+class Batches:
+    """The batches of one rollup. Methods raise StoreError; calling them again is always safe."""
+
+    def __init__(self, mongo: MongoSink, kind: Kind) -> None:
+        self._mongo = mongo
+        self._kind = kind
+        self._records = mongo.database[EXPIRY]
+        self._documents = mongo.collection(kind)
+        self._expired = mongo.database[kind.expired_collection]
+
+    async def record(self) -> Record:
+        with store_error(self._mongo.address):
+            found = await self._records.find_one({"_id": self._kind.name})
+        if found is None:
+            return Record(0, State.IDLE, [])
+        return Record(int(found["n"]), State(found["state"]), found["documents"])
+
+    async def begin(self, found: Sequence[Json]) -> None:
+        """Begins a batch of these documents, of which `_id`, `flush_seq` and `updated_at` are looked at. Does nothing
+        if another batch is under way."""
+        record = await self.record()
+        if record.state is State.IDLE:
+            named = [{name: document.get(name) for name in ("_id", "flush_seq", "updated_at")} for document in found]
+            await self._advance(record, State.SEALING, named, n=record.n + 1)
+
+    async def finish(self) -> int:
+        """Takes the batch under way to its end, if there is one. Returns how many documents it deleted."""
+        deleted = 0
+        while (record := await self.record()).state is not State.IDLE:
+            match record.state:
+                case State.SEALING:
+                    await self.seal(record)
+                case State.DELETING:
+                    await self.delete(record)
+                case State.FOLDING:
+                    deleted = len(record.documents)
+                    await self.fold(record)
+        return deleted
+
+    async def seal(self, record: Record) -> None:
+        n, ids = record.n, [document["_id"] for document in record.documents]
+        unmarked = {"expiring": {"$not": {"$gte": n}}}
+        await self._write(
+            self._documents,
+            [UpdateOne({**document, **unmarked}, {"$set": {"expiring": n}}) for document in record.documents],
+        )
+        with store_error(self._mongo.address):
+            sealed = await self._documents.find({"_id": {"$in": ids}, "expiring": n}).to_list()
+        await self._advance(record, State.DELETING, [document for document in sealed if can_go(document)])
+
+    async def delete(self, record: Record) -> None:
+        await self._write(
+            self._documents,
+            [
+                DeleteOne({"_id": document["_id"], "$expr": {"$eq": ["$$ROOT", {"$literal": document}]}})
+                for document in record.documents
+            ],
+        )
+        await self._advance(record, State.FOLDING, await self.deleted(record))
+
+    async def deleted(self, record: Record) -> list[Json]:
+        """Those of the batch's documents that are no longer there."""
+        ids = [document["_id"] for document in record.documents]
+        with store_error(self._mongo.address):
+            cursor = self._documents.find({"_id": {"$in": ids}, "expiring": record.n}, {"_id": 1})
+            left = {document["_id"] async for document in cursor}
+        return [document for document in record.documents if document["_id"] not in left]
+
+    async def fold(self, record: Record) -> None:
+        stamp = {"expired_batch": record.n, "updated_at": dt.datetime.now(dt.UTC)}
+        operations = []
+        for key, documents in by_entity(record.documents).items():
+            update: Json = {
+                "$set": stamp,
+                "$setOnInsert": {name: documents[0][name] for name in ("domain", "entity_type", "entity_id")},
+            }
+            if amounts := amounts_of(documents):
+                update["$inc"] = amounts
+            unseen = {"expired_batch": {"$not": {"$gte": record.n}}}
+            operations.append(UpdateOne({"_id": key, **unseen}, update, upsert=True))
+        await self._write(self._expired, operations)
+        await self._advance(record, State.IDLE, [])
+
+    async def unfolded(self, record: Record) -> list[Json]:
+        """Those of the batch's documents whose amounts are not among what expired yet."""
+        keys = list(by_entity(record.documents))
+        with store_error(self._mongo.address):
+            cursor = self._expired.find({"_id": {"$in": keys}, "expired_batch": {"$gte": record.n}}, {"_id": 1})
+            folded = {document["_id"] async for document in cursor}
+        return [document for document in record.documents if entity_of(document) not in folded]
+
+    async def _advance(self, record: Record, state: State, documents: Sequence[Json], n: int | None = None) -> None:
+        """The next state, unless somebody else was there first."""
+        after = {"n": record.n if n is None else n, "state": state.value, "documents": list(documents)}
+        with store_error(self._mongo.address):
+            try:
+                await self._records.update_one(
+                    {"_id": self._kind.name, "n": record.n, "state": record.state.value}, {"$set": after},
+                    upsert=record.n == 0,
+                )  # fmt: skip
+            except DuplicateKeyError:
+                return  # another was the first ever
+
+    async def _write(self, collection: AsyncCollection[Json], operations: Sequence[UpdateOne | DeleteOne]) -> None:
+        if not operations:
+            return
+        with store_error(self._mongo.address):
+            try:
+                await collection.bulk_write(operations, ordered=False)
+            except BulkWriteError as error:
+                failed = [each for each in error.details["writeErrors"] if not is_already_applied(each)]
+                if failed or error.details["writeConcernErrors"]:
+                    raise
+
+
+def entity_of(document: Json) -> str:
+    return f"{document['domain']}:{document['entity_type']}:{document['entity_id']}"
+
+
+def by_entity(documents: Iterable[Json]) -> dict[str, list[Json]]:
+    """By entity key."""
+    grouped: dict[str, list[Json]] = {}
+    for document in documents:
+        grouped.setdefault(entity_of(document), []).append(document)
+    return grouped
+
+
+def amounts_of(documents: Iterable[Json]) -> dict[str, int]:
+    """The sums of these documents by field: a counter's, or `base.<counter>`."""
+    return add_up(dict(_amounts(document)) for document in documents)
+
+
+def can_go(document: Json) -> bool:
+    """Whether a document is made of amounts and nothing else. One that remembers dead letters must stay, or a retry
+    beside its deletion would count a second time; one that holds what is no amount can't be added up."""
+    return "dead_applied" not in document and all(isinstance(amount, int) for _, amount in _amounts(document))
+
+
+def _amounts(document: Json) -> Iterator[tuple[str, Any]]:
+    for name, value in document.items():
+        if name not in RESERVED and name != "_id":
+            yield name, value
+    for name, value in (document.get("base") or {}).items():
+        yield f"base.{name}", value

@@ -1,0 +1,91 @@
+"""Which documents are given up: of buckets older than the configured age, and out of reach of any claim.
+
+A deleted document no longer refuses a claim it has seen (see `sinks/mongo.py`), so it may go only if none that it has
+seen can be written again: not the batch in flight, hence only seqs below that; and not an acknowledged one by a flusher
+that was frozen in the middle of a write, hence only documents nobody has written to for QUIET_DAYS. A seq is a time in
+microseconds, of the same clock that is asked here, Redis'.
+
+A late event makes a new document for its old day; a later run adds that to what expired.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator, Callable
+
+from msgspec import Struct
+from redis.asyncio import Redis
+
+from daemon.buffer.keys import shard_keys
+from daemon.config import Config
+from daemon.domain.counter import add_up
+from daemon.domain.retention import kept_from
+from daemon.domain.rollup import EXPIRING, Kind
+from daemon.retention.batch import Batches, amounts_of, can_go
+from daemon.sinks.errors import store_error
+from daemon.sinks.mongo import Json, MongoSink
+
+QUIET_DAYS = 7
+BATCH_DOCUMENTS_MAX = 1_000
+"""Of about 300 bytes each: the record of a batch stays far below the 16 MiB a document may have."""
+
+
+class Expired(Struct):
+    """What was deleted of a rollup, or would be. `kept_from`: its oldest bucket that is kept; None: all are."""
+
+    rollup: str
+    kept_from: str | None
+    documents: int = 0
+    amounts: dict[str, int] = {}
+    """The sums of what would be deleted, by field; `base.<counter>` is what was taken over. Empty unless a dry run."""
+
+
+async def expire(
+    config: Config,
+    redis: Redis,
+    mongo: MongoSink,
+    *,
+    dry_run: bool,
+    progress: Callable[[Expired], None] = lambda _: None,
+) -> list[Expired]:
+    """Raises StoreError; calling it again is always safe, also beside another."""
+    seconds, microseconds = await redis.time()
+    now = dt.datetime.fromtimestamp(seconds, dt.UTC)
+    quiet_us = seconds * 1_000_000 + microseconds - QUIET_DAYS * 86_400 * 1_000_000
+    in_flight = [await redis.hget(shard_keys(shard).claim, "seq") for shard in range(config.redis.shards)]
+    seq_max = min([quiet_us, *(int(seq) for seq in in_flight if seq)])
+    done = []
+    for kind in EXPIRING:
+        oldest = kept_from(
+            kind, now.date(), daily_days=config.retention.daily_days, weekly_weeks=config.retention.weekly_weeks
+        )
+        expired = Expired(kind.name, oldest)
+        batches = Batches(mongo, kind)
+        if not dry_run:
+            expired.documents += await batches.finish()  # what an earlier run left
+        if oldest is not None:
+            async for found in _old(mongo, kind, oldest, seq_max):
+                if dry_run:
+                    expired.documents += len(found)
+                    expired.amounts = add_up((expired.amounts, amounts_of(found)))
+                else:
+                    await batches.begin(found)
+                    expired.documents += await batches.finish()
+                progress(expired)
+        done.append(expired)
+    return done
+
+
+async def _old(mongo: MongoSink, kind: Kind, oldest: str, seq_max: int) -> AsyncIterator[list[Json]]:
+    assert kind.bucket_field is not None
+    wanted: Json = {kind.bucket_field: {"$lt": oldest}, "flush_seq": {"$not": {"$gte": seq_max}}}
+    chunk: list[Json] = []
+    with store_error(mongo.address):
+        async for document in mongo.collection(kind).find(wanted):
+            if can_go(document):
+                chunk.append(document)
+            if len(chunk) == BATCH_DOCUMENTS_MAX:
+                yield chunk
+                chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,259 @@
+"""Old days and weeks given up: whoever dies at whatever step, and whatever comes late, every count is accounted for."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from harness import System, event
+from proxy import Fault, Proxy
+
+from daemon.audit.audit import auditor
+from daemon.domain.rollup import DAILY, Kind
+from daemon.retention.batch import Batches, Record
+from daemon.sinks.mongo import Json, MongoSink
+
+TODAY = dt.datetime.now(dt.UTC).date()
+KEEP = {"RETENTION__DAILY_DAYS": "30", "RETENTION__WEEKLY_WEEKS": "8"}
+OLD, RECENT = TODAY - dt.timedelta(days=100), TODAY - dt.timedelta(days=10)
+
+
+@pytest.fixture
+def aged(system: System) -> System:
+    """Twelve entities with three old days and one recent one, all flushed long ago; one of them with a base."""
+    system.env |= {f"TALLYD_{key}": value for key, value in KEEP.items()}
+    for day in (OLD, OLD + dt.timedelta(days=1), OLD + dt.timedelta(days=30), RECENT):
+        system.count(*(event(entity_id=f"m{n}", value=n + 1, occurred_at=f"{day}T00:00:00Z") for n in range(12)))
+    system.flush()
+    age(system)
+    return system
+
+
+def age(system: System) -> None:
+    """As if nobody had written to the rollups for a month."""
+    a_month_us = 30 * 86_400 * 1_000_000
+    for name in ("daily", "weekly"):
+        system.mongo[f"analytics_entity_{name}"].update_many({}, {"$inc": {"flush_seq": -a_month_us}})
+
+
+def expire(system: System, *options: str, **env: str) -> dict[str, dict[str, Any]]:
+    done = system.tallyd("expire", "--json", *options, **env)
+    return {found["rollup"]: found for found in json.loads(done.stdout)}
+
+
+def audited(system: System) -> None:
+    """The laws hold, for each entity, too."""
+
+    async def work() -> None:
+        async with auditor(system.config()) as by:
+            report = await by.audit(thorough=True)
+        assert (report.broken, report.exact, report.deep) == ([], True, True)
+
+    asyncio.run(work())
+
+
+def kept_and_expired(system: System, name: str) -> dict[str, int]:
+    """Entity → views, of a rollup's documents and of what expired together."""
+    sums: Counter[str] = Counter()
+    for collection in (f"analytics_entity_{name}", f"analytics_entity_{name}_expired"):
+        for document in system.mongo[collection].find():
+            sums[document["entity_id"]] += document["view"]
+    return dict(sums)
+
+
+def nothing_is_lost(system: System) -> None:
+    totals = {document["entity_id"]: document["view"] for document in system.mongo["analytics_entity_totals"].find()}
+    assert kept_and_expired(system, "daily") == kept_and_expired(system, "weekly") == totals
+    audited(system)
+
+
+def test_old_documents_go_and_their_amounts_stay(aged: System) -> None:
+    done = expire(aged)
+    assert (done["daily"]["documents"], done["weekly"]["documents"]) == (36, 36 if OLD.weekday() == 6 else 24)
+    assert {document["date"] for document in aged.mongo["analytics_entity_daily"].find()} == {RECENT.isoformat()}
+    nothing_is_lost(aged)
+
+
+def test_a_second_run_changes_nothing(aged: System) -> None:
+    expire(aged)
+    before = {name: list(aged.mongo[name].find()) for name in aged.mongo.list_collection_names()}
+    assert [found["documents"] for found in expire(aged).values()] == [0, 0]
+    assert {name: list(aged.mongo[name].find()) for name in aged.mongo.list_collection_names()} == before
+
+
+def test_a_dry_run_says_what_would_go_and_changes_nothing(aged: System) -> None:
+    found = expire(aged, "--dry-run")
+    assert (found["daily"]["documents"], found["daily"]["amounts"]) == (36, {"view": 3 * 78, "download": 0})
+    assert found["daily"]["kept_from"] == (TODAY - dt.timedelta(days=29)).isoformat()
+    assert aged.mongo["analytics_entity_daily"].count_documents({}) == 48
+    assert "analytics_expiry" not in aged.mongo.list_collection_names()
+
+
+def test_without_retention_everything_is_kept(aged: System) -> None:
+    found = expire(aged, RETENTION__DAILY_DAYS="0", RETENTION__WEEKLY_WEEKS="0")
+    assert [(each["kept_from"], each["documents"]) for each in found.values()] == [(None, 0), (None, 0)]
+
+
+def test_empty_stores_have_nothing_to_expire(system: System) -> None:
+    assert [each["documents"] for each in expire(system, **KEEP).values()] == [0, 0]
+
+
+def test_a_late_event_is_added_when_it_is_a_week_old(aged: System) -> None:
+    expire(aged)
+    aged.count(event(entity_id="m3", value=50, occurred_at=f"{OLD}T00:00:00Z"))
+    aged.flush()
+    nothing_is_lost(aged)
+    assert expire(aged)["daily"]["documents"] == 0, "a claim that was just written could be written again"
+    age(aged)
+    assert expire(aged)["daily"]["documents"] == 1
+    nothing_is_lost(aged)
+
+
+def test_a_base_expires_with_its_day(aged: System) -> None:
+    of_m1 = {"_id": f"jav:movie:m1:{OLD}"}
+    aged.mongo["analytics_entity_daily"].update_one(of_m1, {"$set": {"base": {"view": 1000}, "source": "migration"}})
+    expire(aged)
+    found = aged.mongo["analytics_entity_daily_expired"].find_one({"_id": "jav:movie:m1"})
+    assert found is not None
+    assert (found["view"], found["base"]) == (6, {"view": 1000})
+
+
+def test_what_a_batch_in_flight_may_write_again_stays(aged: System) -> None:
+    [found, *_] = aged.mongo["analytics_entity_daily"].find().sort("flush_seq", 1)
+    seq = int(found["flush_seq"])
+    aged.redis.hset("anl:{0}:claim", mapping={"seq": seq, "payload": b"\x90", "owner": "x", "until": 0})
+    assert [each["documents"] for each in expire(aged).values()] == [0, 0]
+
+
+@pytest.mark.parametrize("change", [{"dead_applied": ["0:1:x"]}, {"view": "many"}, {"base": {"view": "many"}}])
+def test_documents_that_are_no_plain_amounts_stay(aged: System, change: Json) -> None:
+    daily = aged.mongo["analytics_entity_daily"]
+    daily.update_one({"_id": f"jav:movie:m1:{OLD}"}, {"$set": change})
+    assert expire(aged)["daily"]["documents"] == 35
+    assert daily.count_documents({"_id": f"jav:movie:m1:{OLD}"}) == 1
+
+
+# Dying at every step ----------------------------------------------------------------------------------------------
+
+
+def command(name: str, collection: str) -> bytes:
+    return name.encode() + b"\x00" + (len(collection) + 1).to_bytes(4, "little") + collection.encode() + b"\x00"
+
+
+STEPS = [
+    (command("update", "analytics_expiry"), "the record"),
+    (command("update", "analytics_entity_daily"), "the marks"),
+    (command("delete", "analytics_entity_daily"), "the deletion"),
+    (command("update", "analytics_entity_daily_expired"), "the sums"),
+]
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("marker", [step[0] for step in STEPS], ids=[step[1] for step in STEPS])
+def test_one_that_is_cut_off_leaves_nothing_that_the_next_does_not_finish(
+    aged: System, marker: bytes, fault: Fault
+) -> None:
+    with Proxy(aged.env["TALLYD_MONGO__URL"], marker, fault).running() as proxy:
+        done = aged.tallyd("expire", check=False, MONGO__URL=proxy.url(), MONGO__TIMEOUT_MS="1000")
+        assert proxy.tripped.is_set()
+    assert done.returncode == 1
+    audited(aged)
+    expire(aged)
+    assert aged.mongo["analytics_entity_daily"].count_documents({"date": {"$lt": RECENT.isoformat()}}) == 0
+    nothing_is_lost(aged)
+
+
+class Steps:
+    """The daily batch, a step at a time, with whatever happens in between."""
+
+    def __init__(self, system: System, kind: Kind = DAILY) -> None:
+        self.system = system
+        self.mongo = MongoSink(system.config().mongo)
+        self.batches = Batches(self.mongo, kind)
+
+    async def begin(self) -> None:
+        await self.batches.begin(
+            [*self.system.mongo["analytics_entity_daily"].find({"date": {"$lt": RECENT.isoformat()}})]
+        )
+
+    async def next(self) -> Record:
+        """Does the next step; returns the record it began with, so that it can be done again, too late."""
+        record = await self.batches.record()
+        await self.again(record)
+        return record
+
+    async def again(self, record: Record) -> None:
+        steps: dict[str, Any] = {
+            "sealing": self.batches.seal, "deleting": self.batches.delete, "folding": self.batches.fold,
+        }  # fmt: skip
+        await steps[record.state](record)
+
+
+def late_event(system: System) -> None:
+    system.count(event(entity_id="m3", value=50, occurred_at=f"{OLD}T00:00:00Z"))
+    system.flush()
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+def test_a_late_event_between_any_two_steps_is_counted_once(aged: System, before: int) -> None:
+    async def work() -> None:
+        steps = Steps(aged)
+        await steps.begin()
+        for step in range(3):
+            if step == before:
+                await asyncio.to_thread(late_event, aged)
+                await asyncio.to_thread(audited, aged)
+            await steps.next()
+            await asyncio.to_thread(audited, aged)
+        if before == 3:
+            await asyncio.to_thread(late_event, aged)
+        await steps.mongo.close()
+
+    asyncio.run(work())
+    assert sum(kept_and_expired(aged, "daily").values()) == 4 * 78 + 50
+    age(aged)
+    expire(aged)
+    nothing_is_lost(aged)
+
+
+def test_steps_repeated_too_late_change_nothing(aged: System) -> None:
+    """As by one that was frozen before each step and wakes up after others went on, and after a late event."""
+
+    async def work() -> None:
+        steps = Steps(aged)
+        await steps.begin()
+        old = []
+        for _ in range(3):
+            old.append(await steps.next())
+            for record in old:
+                await steps.again(record)
+        await asyncio.to_thread(late_event, aged)
+        await asyncio.to_thread(age, aged)
+        await steps.begin()  # the next batch, of the late event's document
+        for _ in range(3):
+            for record in old:
+                await steps.again(record)
+            await asyncio.to_thread(audited, aged)
+            await steps.next()
+        await steps.mongo.close()
+
+    asyncio.run(work())
+    assert sum(kept_and_expired(aged, "daily").values()) == 4 * 78 + 50
+    assert aged.mongo["analytics_entity_daily"].count_documents({"date": {"$lt": RECENT.isoformat()}}) == 0
+
+
+def test_two_at_once_delete_and_add_once(aged: System) -> None:
+    async def work() -> None:
+        first, second = Steps(aged), Steps(aged)
+        await first.begin()
+        await asyncio.gather(first.batches.finish(), second.batches.finish())
+        await first.mongo.close()
+        await second.mongo.close()
+
+    asyncio.run(work())
+    assert sum(kept_and_expired(aged, "daily").values()) == 4 * 78
+    audited(aged)
