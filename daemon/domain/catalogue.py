@@ -7,16 +7,13 @@ names every wrong field in the words Laravel's validator uses, which existing pr
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from daemon.domain.action import Action
-from daemon.domain.entity import ENTITY_ID_CHARS_MAX
+from daemon.domain.entity import CONTROL_CHARACTER, ENTITY_ID_CHARS_MAX
 from daemon.domain.event import EVENT_ID_CHARS_MAX, Event, EventIn, Rejection
 from daemon.domain.instant import parse_instant
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 FIELDS_TEXT = {
     "event_id": EVENT_ID_CHARS_MAX,
@@ -56,7 +53,7 @@ class Catalogue:
         value = 1 if event.value is None else event.value
         if action is None or not action.value_min <= value <= action.value_max:
             return None
-        if not event.entity_id.isprintable() and _CONTROL.search(event.entity_id):
+        if not event.entity_id.isprintable() and CONTROL_CHARACTER.search(event.entity_id):
             return None
         date = self._date(event.occurred_at, now_s)
         if date is None:
@@ -74,7 +71,7 @@ class Catalogue:
             problem = _text_problem(name, raw.get(name), chars_max)
             if problem:
                 errors[name] = [problem]
-        if "entity_id" not in errors and _CONTROL.search(raw["entity_id"]):
+        if "entity_id" not in errors and CONTROL_CHARACTER.search(raw["entity_id"]):
             errors["entity_id"] = ["The entity id field must not contain control characters."]
         self._explain_names(raw, errors)
         if "occurred_at" not in errors and (problem := self._instant_problem(raw["occurred_at"], now_s)):

@@ -6,9 +6,12 @@ hold a colon, so the id, which may, is whatever follows the second one.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 ENTITY_ID_CHARS_MAX = 255
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What an id must not hold."""
 
 
 class Entity(NamedTuple):

@@ -21,7 +21,7 @@ from daemon import metrics
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Busy, Counters, Empty, Limits
 from daemon.buffer.layout import Layout
-from daemon.config import Config, domain_counters, effective_actions, replica_tables, require
+from daemon.config import Config, domain_counters, effective_actions, ranked_kinds, replica_tables, require
 from daemon.errors import LayoutError, StoreError
 from daemon.flush.drain import Applied, Drain
 from daemon.flush.replica import Replica
@@ -133,7 +133,8 @@ class Flusher:
         for connection in self._connections:
             await connection.connect()
         await self._mongo.ensure_indexes(
-            {counter for action in effective_actions(self._config).values() for counter in action.counters}
+            {counter for action in effective_actions(self._config).values() for counter in action.counters},
+            ranked_kinds(self._config),
         )
 
     async def once(self, progress: Callable[[Flushed], None] = lambda _: None) -> Flushed:

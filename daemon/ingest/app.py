@@ -29,6 +29,8 @@ from daemon.ingest.response import Response
 from daemon.ingest.rundir import Snapshot, of_this_process
 from daemon.ingest.worker import Worker
 from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
+from daemon.read.api import PREFIXES as READ_PREFIXES
+from daemon.read.api import Api
 
 EVENTS_PATH = "/api/v1/analytics/events"
 BATCH_PATH = "/api/v1/analytics/events/batch"
@@ -81,6 +83,7 @@ class App:
         self._durable: Durable | None = None
         self._batchers: list[Batcher] = []
         self._handler: Handler | None = None
+        self._reads: Api | None = None
         self._publisher: asyncio.Task[None] | None = None
         self._configure(config)
 
@@ -108,6 +111,8 @@ class App:
                 calls_in_flight_max=config.ingest.calls_in_flight_max,
             )
         self._handler = handler
+        if self._reads is not None:
+            self._reads.reconfigure(config)
 
     @property
     def closing(self) -> bool:
@@ -178,7 +183,7 @@ class App:
         path = scope["path"]
         batch = path == BATCH_PATH
         if not batch and path != EVENTS_PATH:
-            return await self._other(path, scope["method"])
+            return await self._other(scope)
         if scope["method"] != "POST":
             return self._post_only
         head = _read_head(scope["headers"])
@@ -200,7 +205,11 @@ class App:
             return await self._handler.batch(body, address, ndjson=head.kind in _NDJSON_TYPES)
         return await self._handler.event(body, address)
 
-    async def _other(self, path: str, method: str) -> Response:
+    async def _other(self, scope: Scope) -> Response:
+        path, method = scope["path"], scope["method"]
+        if path.startswith(READ_PREFIXES) and self._reads is not None:
+            query = scope["query_string"].decode(errors="replace")
+            return response.of_read(await self._reads.answer(method, path, query, scope["headers"]))
         if path not in ("/healthz", "/readyz", "/metrics"):
             return response.NOT_FOUND
         if method not in ("GET", "HEAD"):
@@ -289,6 +298,7 @@ class App:
         except StoreError as error:
             _log.warning("%s. Until it can, events go to the spool, or are answered 503 without one.", error)
         self._handler = self._build_handler(config)
+        self._reads = Api(config)
         self._publisher = asyncio.create_task(self._publish())
 
     def _build_handler(self, config: Config) -> Handler:
@@ -312,6 +322,8 @@ class App:
         self._tally.publish(0)
         if self._durable is not None:
             await self._durable.close()
+        if self._reads is not None:
+            await self._reads.close()
         for connection in self._connections:
             await connection.close()
 

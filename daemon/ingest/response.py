@@ -13,6 +13,7 @@ import msgspec
 
 from daemon.domain.event import Rejection
 from daemon.ingest.decode import Batch
+from daemon.read.reply import Reply
 
 _encode = msgspec.json.Encoder().encode
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -30,7 +31,7 @@ class Response:
         self.start_message: dict[str, Any] = {
             "type": "http.response.start",
             "status": self.status,
-            "headers": [(b"content-type", content_type), (b"content-length", str(len(body)).encode()), *headers],
+            "headers": [*_content(status, body, content_type), *headers],
         }
         self.body_message: dict[str, Any] = {"type": "http.response.body", "body": body, "more_body": False}
 
@@ -39,6 +40,12 @@ class Response:
         """The start message of a daemon that is stopping: the client is asked to send what is next elsewhere."""
         headers = [header for header in self.start_message["headers"] if header[0] != b"connection"]
         return {**self.start_message, "headers": [*headers, (b"connection", b"close")]}
+
+
+def _content(status: HTTPStatus, body: bytes, content_type: bytes) -> Headers:
+    if status in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+        return ()
+    return ((b"content-type", content_type), (b"content-length", str(len(body)).encode()))
 
 
 def _message(status: HTTPStatus, message: str, headers: Headers = ()) -> Response:
@@ -85,7 +92,7 @@ def unavailable(retry_after_s: int) -> Response:
 
 def invalid(rejection: Rejection) -> Response:
     """422, every wrong field named."""
-    return Response(HTTPStatus.UNPROCESSABLE_ENTITY, _encode(_laravel(rejection.errors)))
+    return Response(HTTPStatus.UNPROCESSABLE_ENTITY, _encode(rejection.as_laravel()))
 
 
 def batch_accepted(accepted: int, duplicates: int, rejected: list[tuple[int, Rejection]]) -> Response:
@@ -103,8 +110,14 @@ def batch_invalid(batch: Batch) -> Response:
         for field, texts in rejection.errors.items()
     }
     return Response(
-        HTTPStatus.UNPROCESSABLE_ENTITY, _encode({**_laravel(errors), "rejected": _indexed(batch.rejected)})
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _encode({**Rejection(errors).as_laravel(), "rejected": _indexed(batch.rejected)}),
     )
+
+
+def of_read(found: Reply) -> Response:
+    """An answer of the read API."""
+    return Response(found.status, found.body, found.headers)
 
 
 def json_response(status: HTTPStatus, value: object) -> Response:
@@ -113,10 +126,3 @@ def json_response(status: HTTPStatus, value: object) -> Response:
 
 def _indexed(rejected: list[tuple[int, Rejection]]) -> list[dict[str, Any]]:
     return [{"index": index, "errors": rejection.errors} for index, rejection in rejected]
-
-
-def _laravel(errors: dict[str, list[str]]) -> dict[str, Any]:
-    texts = [text for field in errors.values() for text in field]
-    more = len(texts) - 1
-    tail = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""
-    return {"message": texts[0] + tail, "errors": errors}

@@ -27,7 +27,7 @@ from pymongo.errors import PyMongoError
 
 from daemon.buffer.connection import address_of
 from daemon.config import MongoSection
-from daemon.domain.rollup import KINDS, TOTALS, Document, Kind, Rollup
+from daemon.domain.rollup import DAILY, KINDS, TOTALS, YEARLY, Document, Kind, Rollup
 from daemon.errors import ConfigError, StoreError
 from daemon.sinks.dead_letters import DeadLetters, first_fields
 from daemon.sinks.errors import UNAPPLICABLE, is_already_applied, store_error
@@ -39,6 +39,9 @@ EPOCHS = "analytics_epochs"
 """{_id: epoch of a Redis, baseline: {counter: amount}, at}. See `open_epoch`."""
 FLOORS = "analytics_flush_floors"
 """{_id: shard, seq}: the highest seq whose documents may have been written. See `raise_floor`."""
+
+RANKED = (TOTALS, DAILY, YEARLY)
+"""The rollups top lists are read from (`config.ranked_kinds`: those that are offered)."""
 
 COMMAND_DOCUMENTS_MAX = 2_000
 """Documents of one update command: about 2.5 KiB each at most, far below the 16 MiB a command may have."""
@@ -94,16 +97,22 @@ class MongoSink:
     async def close(self) -> None:
         await close_client(self._client)
 
-    async def ensure_indexes(self, counters: Iterable[str]) -> None:
-        """The natural key of each rollup, unique; and for totals one index a counter, for top-N."""
+    async def ensure_indexes(self, counters: Iterable[str], ranked: Collection[Kind] = RANKED) -> None:
+        """The natural key of each rollup, unique; and for the ranked ones two a counter, for top-N: in the order of
+        what was counted, and, of the documents that have one, in the order of the base."""
+        names = sorted(counters)
         with store_error(self._address):
             for kind in KINDS:
-                natural = ["domain", "entity_type", "entity_id", *([kind.bucket_field] if kind.bucket_field else [])]
+                bucket = [kind.bucket_field] if kind.bucket_field else []
+                natural = ["domain", "entity_type", "entity_id", *bucket]
                 models = [IndexModel([(field, 1) for field in natural], name="natural_key", unique=True)]
-                if kind is TOTALS:
+                of_type = [(field, 1) for field in ("domain", "entity_type", *bucket)]
+                for counter in names if kind in ranked else ():
+                    base = f"base.{counter}"
+                    based = {base: {"$gt": 0}}
                     models += [
-                        IndexModel([("domain", 1), ("entity_type", 1), (counter, -1)], name=f"top_{counter}")
-                        for counter in counters
+                        IndexModel([*of_type, (counter, -1)], name=f"top_{counter}"),
+                        IndexModel([*of_type, (base, -1)], name=f"base_{counter}", partialFilterExpression=based),
                     ]
                 await self.collection(kind).create_indexes(models)
 
