@@ -57,8 +57,13 @@ class Cache:
         if task is None:
             task = asyncio.ensure_future(_awaited(read))
             self._reading[key] = task
-            task.add_done_callback(lambda _: self._reading.pop(key))
+            task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)
+
+    def _forget(self, key: Key, done: asyncio.Task[Reply]) -> None:
+        del self._reading[key]
+        if not done.cancelled():
+            done.exception()  # whoever waits hears of it; if nobody does, it is no news
 
 
 async def _awaited(read: Callable[[], Awaitable[Reply]]) -> Reply:

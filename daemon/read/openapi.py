@@ -83,7 +83,7 @@ def _event_paths(config: Config) -> Json:
             "post": {
                 "operationId": "countEvents",
                 "summary": f"Count up to {config.http.batch_events_max} events",
-                "description": "The good ones count although others are bad. Also as application/x-ndjson: one event a line.",
+                "description": "Good ones count although others are bad. Also as application/x-ndjson: one a line.",
                 "requestBody": _body("Batch"),
                 "responses": {"202": _reply("Some were good.", "BatchAccepted"), **refused},
                 "security": [{}, {"producer": []}],

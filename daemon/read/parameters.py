@@ -62,8 +62,9 @@ class Parameters:
         if value is None:
             return default
         try:
-            if len(value) == 10:  # fromisoformat takes 20260219 and week dates, too
-                return dt.date.fromisoformat(value)
+            day = dt.date.fromisoformat(value)
+            if day.isoformat() == value:  # it takes 20260219 and 2026-W08-4, too
+                return day
         except ValueError:
             pass
         self.wrong(name, f"The {name} field must be a UTC day such as 2026-02-19.")

@@ -20,6 +20,7 @@ import datetime as dt
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
+import pymongo
 from pymongo import AsyncMongoClient, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -40,6 +41,7 @@ EPOCHS = "analytics_epochs"
 FLOORS = "analytics_flush_floors"
 """{_id: shard, seq}: the highest seq whose documents may have been written. See `raise_floor`."""
 
+RANKING_TIMEOUT_S = 86_400.0
 RANKED = (TOTALS, DAILY, YEARLY)
 """The rollups top lists are read from (`config.ranked_kinds`: those that are offered)."""
 
@@ -97,17 +99,28 @@ class MongoSink:
     async def close(self) -> None:
         await close_client(self._client)
 
-    async def ensure_indexes(self, counters: Iterable[str], ranked: Collection[Kind] = RANKED) -> None:
-        """The natural key of each rollup, unique; and for the ranked ones two a counter, for top-N: in the order of
-        what was counted, and, of the documents that have one, in the order of the base."""
-        names = sorted(counters)
+    async def ensure_indexes(self) -> None:
+        """The natural key of each rollup, unique."""
         with store_error(self._address):
             for kind in KINDS:
-                bucket = [kind.bucket_field] if kind.bucket_field else []
-                natural = ["domain", "entity_type", "entity_id", *bucket]
-                models = [IndexModel([(field, 1) for field in natural], name="natural_key", unique=True)]
-                of_type = [(field, 1) for field in ("domain", "entity_type", *bucket)]
-                for counter in names if kind in ranked else ():
+                await self.collection(kind).create_indexes(
+                    [IndexModel([(field, 1) for field in ("domain", "entity_type", "entity_id", *_bucket(kind))],
+                                name="natural_key", unique=True)]
+                )  # fmt: skip
+
+    async def ensure_ranking(self, counters: Iterable[str], kinds: Iterable[Kind] = RANKED) -> None:
+        """What top lists of these rollups are read from, two indexes a counter: in the order of what was counted, and,
+        of the documents that have one, in the order of the base.
+
+        Over documents that exist already this takes as long as it takes (10 million: minutes), but nobody waits:
+        MongoDB writes on meanwhile.
+        """
+        names = sorted(counters)
+        with store_error(self._address), pymongo.timeout(RANKING_TIMEOUT_S):
+            for kind in kinds:
+                of_type = [(field, 1) for field in ("domain", "entity_type", *_bucket(kind))]
+                models = []
+                for counter in names:
                     base = f"base.{counter}"
                     based = {base: {"$gt": 0}}
                     models += [
@@ -256,6 +269,10 @@ class MongoSink:
         if "writeConcernError" in reply:
             raise StoreError(f"MongoDB at {self._address}: {reply['writeConcernError'].get('errmsg')}")
         return SinkResult(len(documents) - already - len(failures), already, failures=tuple(failures))
+
+
+def _bucket(kind: Kind) -> tuple[str, ...]:
+    return () if kind.bucket_field is None else (kind.bucket_field,)
 
 
 def _operation(kind: Kind, document: Document, unseen: Json, stamp: Json, zeros: Mapping[str, Collection[str]]) -> Json:
