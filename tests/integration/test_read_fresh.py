@@ -158,7 +158,8 @@ def flusher_claims(system: System) -> None:
         connection = Connection(config.redis, Layout(config))
         flusher.restart(connection)
         await flusher.actor.begin(flusher.drain.apply_next())
-        await flusher.actor.step_until("of_claim")
+        await flusher.actor.step_until("raise_floor")
+        assert flusher.actor.running
         await flusher.actor.crash()
         await connection.close()
         await flusher.mongo.close()
