@@ -69,8 +69,8 @@ class Http(Section, frozen=True):
     """How long a request's body may take to arrive; over it 408."""
     requests_in_flight_max: Count = 4_096
     """Requests one worker holds at a time, waiting ones included; over it 503."""
-    header_bytes_max: Annotated[int, Meta(ge=8_192, le=1_048_576)] = 16_384
-    """Largest head of a request."""
+    header_bytes_max: Annotated[int, Meta(ge=8_192, le=1_048_576)] = 32_768
+    """Largest head of a request; over it 431. A question for the totals of 500 UUIDs takes 20 KiB."""
     closing_ms: Count = 1_000
     """How long a stopping daemon goes on taking requests, each answer asking its client to connect elsewhere; less when
     none comes."""

@@ -128,6 +128,7 @@ def _read_paths(config: Config) -> Json:
             **({"401": _reply("The key is missing or wrong.", "Message")} if keyed else {}),
             "404": _reply("There is no such domain or entity type.", "Message"),
             "422": _reply("Every wrong parameter is named.", "Invalid"),
+            "431": {"description": f"The request's head is larger than {config.http.header_bytes_max} bytes."},
             "503": _reply("A store does not answer.", "Message", _RETRY_AFTER),
         }
         return {"get": _get(id_, summary, responses, parameters, key=keyed)}

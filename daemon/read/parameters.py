@@ -74,8 +74,8 @@ class Parameters:
         """The ids of `listed`, separated by commas, and of each `repeated`, which may hold commas themselves."""
         ids = [id_ for value in self._values.pop(listed, []) for id_ in value.split(",")]
         ids += self._values.pop(repeated, [])
-        if not 1 <= len(ids) <= most:
-            self.wrong(listed, f"The {listed} field must name 1 to {most} entities, separated by commas.")
+        if len(ids) > most:
+            self.wrong(listed, f"The {listed} field must not name more than {most} entities.")
         problem = next(filter(None, map(entity_id_problem, ids)), None)
         if problem:
             self.wrong(listed, problem)

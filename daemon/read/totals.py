@@ -1,7 +1,7 @@
-"""Totals of entities out of MongoDB: whoever asks while a query is under way goes together in the next one.
+"""Totals of entities out of MongoDB: whoever asks within a moment of each other goes together in one query.
 
-A query costs the worker as much as twenty cached answers, whatever it asks for; so many readers at once must not mean
-many queries.
+A query costs the worker 0.3 ms, as much as nine cached answers, whether it names one entity or fifty; so many readers
+must not mean many queries.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from daemon.sinks.mongo import Json, MongoSink
 
 QUERY_IDS_MAX = 1_000
 """Entities of one query, beyond the first request of it."""
+QUERY_INTERVAL_S = 0.01
+"""From one query to the next. At 500 misses a second: 3 % of a core in place of 15 %, for 5 ms more on average."""
 
 
 class _Waiting(NamedTuple):
@@ -29,6 +31,7 @@ class Totals:
         self._mongo = mongo
         self._waiting: list[_Waiting] = []
         self._query: asyncio.Task[None] | None = None
+        self._next_at_s = 0.0
 
     async def documents(self, keys: Sequence[str]) -> dict[str, Json]:
         """The totals documents of these entity keys, by key; those that don't exist are absent."""
@@ -40,8 +43,11 @@ class Totals:
 
     async def _work(self) -> None:
         """Queries until nobody waits."""
+        loop = asyncio.get_running_loop()
         try:
             while self._waiting:
+                await asyncio.sleep(self._next_at_s - loop.time())
+                self._next_at_s = loop.time() + QUERY_INTERVAL_S
                 await self._answer(self._take())
         finally:
             self._query = None

@@ -59,7 +59,7 @@ def test_ids_come_in_lists_and_one_by_one_and_each_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "query", ["", "ids=", "ids=a,", "ids=a,b,c,d", "id=%00", "id=" + "x" * 256, "ids=a&id=b&id=c&id=d"]
+    "query", ["ids=", "ids=a,", "ids=a,b,c,d", "id=%00", "id=" + "x" * 256, "ids=a&id=b&id=c&id=d"]
 )
 def test_ids_that_are_none_or_too_many_are_wrong(query: str) -> None:
     parameters = Parameters(query)
