@@ -27,7 +27,8 @@ OPENAPI = "openapi"
 OPENAPI_PATH = "/openapi.json"
 ROUTES = ("totals", "top", "series", "summary")
 PREFIXES = (*(f"{PREFIX}{route}/" for route in ROUTES), OPENAPI_PATH)
-"""What the paths begin with that are answered here."""
+"""What the paths begin with that are answered here. So a route is one of few names, whatever the path: it labels
+metrics."""
 
 OPENAPI_MAX_AGE_S = 60
 
@@ -74,7 +75,7 @@ class Api:
         if self._routes is None:
             return reply.NOT_FOUND
         head = _read_head(headers)
-        route = OPENAPI if path == OPENAPI_PATH else path[len(PREFIX) :].partition("/")[0]
+        route = path[len(PREFIX) :].partition("/")[0] if path.startswith(PREFIX) else OPENAPI
         found = await self._answer(self._routes, method, route, (path, query), head)
         self._tally.replied(route, found.status)
         return found._replace(headers=(*found.headers, *self._cors(head.origin))) if self._origins else found
@@ -86,8 +87,8 @@ class Api:
             return reply.GET_ONLY
         if self._key and not hmac.compare_digest(head.key, self._key):
             return reply.UNAUTHORIZED
-        if route not in ROUTES:
-            return self._openapi if route == OPENAPI else reply.NOT_FOUND
+        if route == OPENAPI:
+            return self._openapi if key[0] == OPENAPI_PATH else reply.NOT_FOUND
         found = self._cache.get(key)
         if found is None:
             found = await self._miss(routes, route, key)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 from daemon.read.reply import Reply
 
 ENTRY_BYTES = 1_024
-"""What an entry takes besides its body and its key: a dozen small objects. Measured: 0.8 KiB."""
+"""What an entry takes besides its body and its key: a dozen small objects, 0.7 KiB of them, and room for more."""
 
 Key = tuple[str, str]
 """Path and query."""

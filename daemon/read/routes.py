@@ -7,6 +7,7 @@ and headers are `api.py`'s business.
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, get_args
@@ -18,7 +19,8 @@ from daemon.errors import StoreError
 from daemon.read.parameters import Parameters
 from daemon.read.series import Bucket, default_first, is_too_long, series
 from daemon.read.stores import Stores
-from daemon.read.top import Ranked
+from daemon.read.summary import DaySums
+from daemon.read.top import Ranked, Top
 from daemon.read.totals import counted
 
 PREFIX = "/api/v1/analytics/"
@@ -54,13 +56,21 @@ class Routes:
     """The routes of one configuration."""
 
     def __init__(self, config: Config, stores: Stores, today: Callable[[], dt.date]) -> None:
-        self._limits = config.read
+        read = self._limits = config.read
         self._stores = stores
+        self._ranking = Top(stores.mongo, read.sum_timeout_ms / 1000)
+        self._day_sums = DaySums(
+            stores.mongo,
+            timeout_s=read.sum_timeout_ms / 1000,
+            open_ttl_s=read.top_cache_ttl_ms / 1000,
+            closed_ttl_s=read.closed_day_ttl_s,
+            monotonic=time.monotonic,
+        )
         self._today = today
         self._types = {name: section.entity_types for name, section in config.domains.items()}
         self._counters = {name: domain_counters(config, name) for name in config.domains}
         self._tables = replica_tables(config)
-        self._windows = tuple(window for window in WINDOWS if window in config.read.top_windows) or WINDOWS[:1]
+        self._windows = tuple(window for window in WINDOWS if window in read.top_windows) or WINDOWS[:1]
         self._by_name: Mapping[str, Callable[[list[str], Parameters], Question | Missing]] = {
             "totals": self._totals,
             "top": self._top,
@@ -132,7 +142,7 @@ class Routes:
     async def _read_top(
         self, domain: str, entity_type: str, counter: str, window: Window, limit: int, *, enrich: bool
     ) -> dict[str, Any]:
-        ranked = await self._stores.top.read(domain, entity_type, counter, window, limit, self._today())
+        ranked = await self._ranking.read(domain, entity_type, counter, window, limit, self._today())
         data = {"domain": domain, "entity_type": entity_type, "counter": counter, "window": window}
         if not enrich:
             return {**data, "rows": _rows(ranked)}
@@ -187,12 +197,12 @@ class Routes:
         today = self._today()
         types, counters = self._types[domain], self._counters[domain]
         labels = days_between(today - dt.timedelta(days - 1), today)
-        sums = await self._stores.day_sums.read(domain, types, counters, labels, today)
+        sums = await self._day_sums.read(domain, types, counters, labels, today)
         window = next((window for window in self._windows if window == f"{days}d"), self._windows[0])
         top: dict[str, dict[str, Any]] = {entity_type: {} for entity_type in types}
         for entity_type in types:
             for counter in counters:
-                ranked = await self._stores.top.read(domain, entity_type, counter, window, TOP_LIMIT_DEFAULT, today)
+                ranked = await self._ranking.read(domain, entity_type, counter, window, TOP_LIMIT_DEFAULT, today)
                 top[entity_type][counter] = _rows(ranked)
         return {
             "domain": domain, "days": days, "labels": labels, "counters": sums, "top_window": window, "top": top

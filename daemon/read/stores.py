@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +15,6 @@ from daemon.config import Config, ReplicaTable
 from daemon.errors import StoreError
 from daemon.metrics import ReadTally
 from daemon.read.exact import Exact
-from daemon.read.summary import DaySums
-from daemon.read.top import Top
 from daemon.read.totals import Totals
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.mysql import MysqlSink
@@ -27,9 +24,9 @@ class Stores:
     """Create it in the running loop; close it once."""
 
     def __init__(self, config: Config, tally: ReadTally) -> None:
-        read = config.read
-        self.mongo = MongoSink(replace(config.mongo, timeout_ms=read.timeout_ms))
-        mysql = replace(config.mysql, timeout_ms=read.timeout_ms)
+        timeout_ms = config.read.timeout_ms
+        self.mongo = MongoSink(replace(config.mongo, timeout_ms=timeout_ms))
+        mysql = replace(config.mysql, timeout_ms=timeout_ms)
         self._mysql = MysqlSink(mysql) if mysql.url else None
         self._asking_mysql = asyncio.Lock()
         layout = Layout(config)
@@ -38,14 +35,6 @@ class Stores:
         self.totals = Totals(self.mongo)
         self.exact = Exact(
             [Pending(connection, shard) for shard, connection in enumerate(self._connections)], self.totals
-        )
-        self.top = Top(self.mongo, read.sum_timeout_ms / 1000)
-        self.day_sums = DaySums(
-            self.mongo,
-            timeout_s=read.sum_timeout_ms / 1000,
-            open_ttl_s=read.top_cache_ttl_ms / 1000,
-            closed_ttl_s=read.closed_day_ttl_s,
-            monotonic=time.monotonic,
         )
 
     async def describe(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, dict[str, Any]]:

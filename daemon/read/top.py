@@ -28,7 +28,7 @@ from daemon.errors import StoreError
 from daemon.sinks.mongo import Json, MongoSink
 
 DEPTH_FIRST = 20
-"""Lines read of each list at first, or twice as many as are wanted."""
+"""Lines read of each list at first, or as many as are wanted."""
 DEPTH_GROWTH = 4
 LINES_MAX = 20_000
 """Lines of one round, all lists together: about 40 ms of the worker's time."""
@@ -80,8 +80,8 @@ class Top:
         if await self._collection(question).find_one(question.based(), {"_id": 1}):
             fields.append(question.base)
         lists = len(question.buckets) * len(fields)
-        depth = max(DEPTH_FIRST, 2 * limit)
-        while depth * lists <= max(LINES_MAX, lists):
+        depth = max(DEPTH_FIRST, limit)
+        while depth * lists <= LINES_MAX:
             found = await self._read_lists(question, fields, depth)
             contenders = _contenders(found, limit)
             unseen = [(entity, bucket) for entity in contenders for bucket in _unseen(found, entity)]

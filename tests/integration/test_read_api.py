@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import signal
 import threading
 import time
 import uuid
@@ -210,6 +212,11 @@ def test_every_wrong_parameter_is_named_in_laravels_shape(api: httpx.Client, pat
     assert found["message"].startswith(found["errors"][wrong[0]][0])
 
 
+def test_only_the_document_itself_is_under_its_path(api: httpx.Client) -> None:
+    assert api.get("/openapi.json").headers["cache-control"] == "public, max-age=60"
+    assert api.get("/openapi.json.map").status_code == 404
+
+
 @pytest.mark.parametrize(
     "path",
     ["/totals/x/movie/a", "/totals/jav/x/a", "/top/jav/x", "/top/jav/movie/a", "/top/jav", "/series/jav/movie",
@@ -341,6 +348,20 @@ def test_a_key_is_asked_of_readers_and_not_of_producers(system: System) -> None:
             assert answer.headers["cache-control"].startswith("private")
         assert ingest.client.get("/openapi.json").status_code == 401
         assert ingest.post(event()).status_code == 202
+
+
+def test_a_reload_asks_for_the_key_from_then_on(system: System) -> None:
+    file = system.scratch / "tallyd.toml"
+    file.write_text("")
+    path = f"{ROOT}/totals/jav/movie/a"
+    with system.ingest(CONFIG=str(file)) as ingest:
+        assert ingest.client.get(path).status_code == 200
+        file.write_text('[read]\nkey = "a-key-for-the-readers"\n')
+        os.kill(ingest.pid, signal.SIGHUP)
+        wait_until(lambda: ingest.client.get(path).status_code == 401, "reloaded")
+        file.write_text("[read]\nenabled = false\n")
+        os.kill(ingest.pid, signal.SIGHUP)
+        wait_until(lambda: ingest.client.get(path).status_code == 404, "reloaded again")
 
 
 @pytest.mark.parametrize("env", [{"READ__ENABLED": "false"}, {"MONGO__URL": ""}])

@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness import System
+from harness import ROLLUPS, WAIT_TIMEOUT_S, System, event, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from proxy import Gate
 
 from daemon.domain.window import Window, span_of
 from daemon.errors import StoreError
@@ -150,6 +151,26 @@ def test_adding_up_has_an_end(indexed: System, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(top_module, "LINES_MAX", 0)
     with pytest.raises(StoreError):
         read(indexed, "7d", 3, timeout_s=1e-6)
+
+
+def test_flushing_does_not_wait_for_the_indexes_of_lists(system: System) -> None:
+    """Over millions of documents that exist already, building them takes minutes."""
+    system.count(event(entity_id="m"))
+    mongo = Gate(system.env["TALLYD_MONGO__URL"], b"top_view")
+    totals = system.mongo.analytics_entity_totals
+    with mongo.running(), system.flusher(MONGO__URL=mongo.url(), FLUSH__INTERVAL_S="0.1"):
+        assert mongo.tripped.wait(WAIT_TIMEOUT_S)
+        wait_until(lambda: system.rollup("totals") == {"jav:movie:m": {"view": 1}}, "it is flushed")
+        assert "top_view" not in totals.index_information()
+        mongo.release()
+        wait_until(lambda: "base_view" in totals.index_information(), "the index is there")
+
+
+def test_only_the_lists_that_are_offered_cost_indexes(system: System) -> None:
+    system.count(event(entity_id="m"))
+    system.flush(READ__TOP_WINDOWS='["total", "7d"]')
+    has_lists = {name: "top_view" in system.mongo[f"analytics_entity_{name}"].index_information() for name in ROLLUPS}
+    assert has_lists == {"totals": True, "daily": True, "weekly": False, "monthly": False, "yearly": False}
 
 
 @pytest.mark.parametrize("window", ["total", "day", "30d", "year"])
