@@ -7,26 +7,13 @@ A test has schemathesis send a running daemon what this allows and what it forbi
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from daemon import __version__
-from daemon.config import Config, domain_actions, domain_counters, effective_actions
-from daemon.domain.entity import ENTITY_ID_CHARS_MAX
-from daemon.domain.event import EVENT_ID_CHARS_MAX
+from daemon.config import Config, domain_counters
 from daemon.domain.window import WINDOWS
+from daemon.read.schemas import DAY, ENTITY_ID, Json, ref, schemas
 
-Json = dict[str, Any]
-
-_ENTITY_ID: Json = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": ENTITY_ID_CHARS_MAX,
-    "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
-}
-_DAY: Json = {"type": "string", "format": "date"}
-_AMOUNT: Json = {"type": "integer", "format": "int64"}
 _RETRY_AFTER: Json = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 _ETAG: Json = {"ETag": {"description": "Stays while the counts do.", "schema": {"type": "string"}}}
 
@@ -44,7 +31,7 @@ def document(config: Config) -> bytes:
             },
             "paths": {**_event_paths(config), **_operation_paths(keyed=bool(config.read.key)), **_read_paths(config)},
             "components": {
-                "schemas": _schemas(config),
+                "schemas": schemas(config),
                 "securitySchemes": {
                     "producer": {"type": "apiKey", "in": "header", "name": "X-Tallyd-Key"},
                     "reader": {"type": "http", "scheme": "bearer"},
@@ -117,7 +104,7 @@ def _read_paths(config: Config) -> Json:
     domain = _path("domain", {"enum": list(config.domains)})
     types = sorted({name for section in config.domains.values() for name in section.entity_types})
     of_type = [domain, _path("type", {"enum": types})]
-    of_entity = [*of_type, _path("id", _ENTITY_ID, "Percent-encoded; it may hold any character but control ones.")]
+    of_entity = [*of_type, _path("id", ENTITY_ID, "Percent-encoded; it may hold any character but control ones.")]
     counters = sorted({counter for name in config.domains for counter in domain_counters(config, name)})
     keyed = bool(read.key)
 
@@ -133,8 +120,8 @@ def _read_paths(config: Config) -> Json:
         }
         return {"get": _get(id_, summary, responses, parameters, key=keyed)}
 
-    ids = {"type": "array", "items": _ENTITY_ID, "minItems": 1, "maxItems": read.ids_max}
-    comma_free = {**_ENTITY_ID, "pattern": r"^[^\u0000-\u001f\u007f-\u009f,]+$"}
+    ids = {"type": "array", "items": ENTITY_ID, "minItems": 1, "maxItems": read.ids_max}
+    comma_free = {**ENTITY_ID, "pattern": r"^[^\u0000-\u001f\u007f-\u009f,]+$"}
     return {
         "/api/v1/analytics/totals/{domain}/{type}/{id}": reading(
             "total",
@@ -178,8 +165,8 @@ def _read_paths(config: Config) -> Json:
             [
                 *of_entity,
                 _query("bucket", {"enum": ["daily", "weekly", "monthly", "yearly"]}),
-                _query("from", _DAY, "First UTC day."),
-                _query("to", _DAY, "Last UTC day; today without it."),
+                _query("from", DAY, "First UTC day."),
+                _query("to", DAY, "Last UTC day; today without it."),
             ],
         ),
         "/api/v1/analytics/summary/{domain}": reading(
@@ -213,139 +200,9 @@ def _flag() -> Json:
 
 
 def _body(schema: str) -> Json:
-    return {"required": True, "content": {"application/json": {"schema": _ref(schema)}}}
+    return {"required": True, "content": {"application/json": {"schema": ref(schema)}}}
 
 
 def _reply(description: str, schema: str | Json, headers: Json | None = None) -> Json:
-    content = {"application/json": {"schema": schema if isinstance(schema, dict) else _ref(schema)}}
+    content = {"application/json": {"schema": schema if isinstance(schema, dict) else ref(schema)}}
     return {"description": description, "content": content, **({"headers": headers} if headers else {})}
-
-
-def _ref(name: str) -> Json:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
-# Schemas -------------------------------------------------------------------------------------------------------------
-
-
-def _schemas(config: Config) -> Json:
-    texts = {"type": "array", "items": {"type": "string"}}
-    errors = {"type": "object", "additionalProperties": texts}
-    counters = {"type": "object", "additionalProperties": _AMOUNT}
-    as_of = {"type": "string", "format": "date-time"}
-    name = {"type": "string"}
-    of_type = {"domain": name, "entity_type": name}
-    of_entity = {**of_type, "entity_id": name}
-    ranked = _object({"entity_id": name, "amount": _AMOUNT, "row": {"type": ["object", "null"]}}, optional=("row",))
-    point = {"type": "object", "additionalProperties": {"type": ["string", "integer"]}}
-    sums = {"type": "object", "additionalProperties": {"type": "array", "items": _AMOUNT}}
-    lists = {"type": "object", "additionalProperties": {"type": "array", "items": ranked}}
-    rejected = {"type": "array", "items": _object({"index": {"type": "integer"}, "errors": errors})}
-    return {
-        "Event": _event(config),
-        "Batch": _batch(config.http.batch_events_max),
-        "Accepted": _object({"status": {"const": "accepted"}}),
-        "BatchAccepted": _object(
-            {
-                "status": {"const": "accepted"},
-                "accepted": {"type": "integer"},
-                "duplicates": {"type": "integer"},
-                "rejected": rejected,
-            }
-        ),
-        "Message": _object({"message": name}),
-        "Invalid": _object({"message": name, "errors": errors, "rejected": rejected}, optional=("rejected",)),
-        "Health": _object({"status": {"const": "ok"}, "version": name, "run_id": name, "pid": {"type": "integer"}}),
-        "Ready": _object(
-            {"status": {"enum": ["ready", "spooling", "unavailable"]}, "redis": name}, optional=("redis",)
-        ),
-        "Total": _object({**of_entity, "fresh": {"type": "boolean"}, "counters": counters, "as_of": as_of}),
-        "Totals": _object(
-            {
-                **of_type,
-                "totals": {"type": "array", "items": _object({"entity_id": name, "counters": counters})},
-                "as_of": as_of,
-            }
-        ),
-        "Top": _object(
-            {
-                **of_type,
-                "counter": name,
-                "window": name,
-                "enriched": {"type": "boolean", "description": "Whether MySQL was asked and answered."},
-                "rows": {"type": "array", "items": ranked},
-                "as_of": as_of,
-            },
-            optional=("enriched",),
-        ),
-        "Series": _object(
-            {
-                **of_entity,
-                "bucket": name,
-                "from": _DAY,
-                "to": _DAY,
-                "points": {"type": "array", "items": point},
-                "as_of": as_of,
-            }
-        ),
-        "Summary": _object(
-            {
-                "domain": name,
-                "days": {"type": "integer"},
-                "labels": {"type": "array", "items": _DAY},
-                "counters": sums,
-                "top_window": name,
-                "top": {"type": "object", "additionalProperties": lists},
-                "as_of": as_of,
-            }
-        ),
-    }
-
-
-def _event(config: Config) -> Json:
-    """Which entity types and values go with which domain and action."""
-    actions = effective_actions(config)
-    kinds = [
-        {
-            "properties": {
-                "domain": {"const": domain},
-                "entity_type": {"enum": list(section.entity_types)},
-                "action": {"const": name},
-                "value": {
-                    "type": ["integer", "null"], "minimum": actions[name].value_min, "maximum": actions[name].value_max
-                },
-            },
-            "required": ["domain", "entity_type", "action"],
-        }
-        for domain, section in config.domains.items()
-        for name in domain_actions(config, domain)
-    ]  # fmt: skip
-    return {
-        "type": "object",
-        "properties": {
-            "event_id": {"type": "string", "minLength": 1, "maxLength": EVENT_ID_CHARS_MAX},
-            "entity_id": _ENTITY_ID,
-            "occurred_at": {
-                "type": "string",
-                "format": "date-time",
-                "description": "RFC 3339 with an offset; its UTC date decides the bucket.",
-            },
-        },
-        "required": ["event_id", "entity_id", "occurred_at"],
-        "anyOf": kinds,
-        "description": "Other fields are ignored.",
-    }
-
-
-def _batch(events_max: int) -> Json:
-    events = {"type": "array", "items": _ref("Event"), "minItems": 1, "maxItems": events_max}
-    return {"anyOf": [events, {"type": "object", "properties": {"events": events}, "required": ["events"]}]}
-
-
-def _object(properties: Json, optional: tuple[str, ...] = ()) -> Json:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": [name for name in properties if name not in optional],
-        "additionalProperties": False,
-    }
