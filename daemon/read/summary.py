@@ -2,7 +2,7 @@
 
 No document holds them, so MongoDB adds up a day's documents, reading nothing but the `top_` index (0.4 s a million
 documents). A worker remembers each day: the last two for moments, those that are over for longer, because only late
-events change them.
+events change them. What did not get done in time goes on where it was at the next request.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from daemon.sinks.mongo import Json, MongoSink
 
 OPEN_DAYS = 2
 """Today, and yesterday, of which events still arrive."""
-QUERY_DAYS_MAX = 10
-"""What was added up is remembered after each query, so a summary that did not get done in time goes on at the next."""
+REST_FACTOR = 20
+"""A day is remembered at least so many times as long as adding it up took, so that it keeps a core of MongoDB's busy
+for 5 % of the time at most."""
 
 
 class _Day(NamedTuple):
@@ -42,7 +43,8 @@ class DaySums:
         closed_ttl_s: float,
         monotonic: Callable[[], float],
     ) -> None:
-        """`timeout_s`: of one query; the other two: how long a day that is not over, or is, is remembered."""
+        """`timeout_s`: of one day's query, and after which no other is begun; the other two: how long a day that is not
+        over, or is, is remembered."""
         self._mongo = mongo
         self._timeout_s = timeout_s
         self._open_ttl_s = open_ttl_s
@@ -58,35 +60,39 @@ class DaySums:
     ) -> dict[str, list[int]]:
         """Counter → its sum on each of these days."""
         async with self._adding:
-            now_s = self._monotonic()
-            self._days = {key: day for key, day in self._days.items() if day.until > now_s}
-            missing = [day for day in days if (domain, day) not in self._days]
-            for start in range(0, len(missing), QUERY_DAYS_MAX):
-                part = missing[start : start + QUERY_DAYS_MAX]
-                sums = await self._add_up(domain, entity_types, counters, part)
-                for day in part:
-                    is_open = (today - dt.date.fromisoformat(day)).days < OPEN_DAYS
-                    ttl_s = self._open_ttl_s if is_open else self._closed_ttl_s
-                    self._days[domain, day] = _Day(sums[day], self._monotonic() + ttl_s)
+            started_s = self._monotonic()
+            self._days = {key: day for key, day in self._days.items() if day.until > started_s}
+            for day in days:
+                if (domain, day) in self._days:
+                    continue
+                if self._monotonic() - started_s > self._timeout_s:
+                    raise StoreError(f"MongoDB was still adding up the days of {domain!r}; asked again, it goes on.")
+                began_s = self._monotonic()
+                sums = await self._add_up(domain, entity_types, counters, day)
+                now_s = self._monotonic()
+                is_open = (today - dt.date.fromisoformat(day)).days < OPEN_DAYS
+                ttl_s = self._open_ttl_s if is_open else self._closed_ttl_s
+                self._days[domain, day] = _Day(sums, now_s + max(ttl_s, REST_FACTOR * (now_s - began_s)))
             return {counter: [self._days[domain, day].sums[counter] for day in days] for counter in counters}
 
     async def _add_up(
-        self, domain: str, entity_types: Sequence[str], counters: Collection[str], days: Sequence[str]
-    ) -> dict[str, dict[str, int]]:
-        sums = {day: dict.fromkeys(counters, 0) for day in days}
-        of_days: Json = {"domain": domain, "entity_type": {"$in": list(entity_types)}, "date": {"$in": list(days)}}
+        self, domain: str, entity_types: Sequence[str], counters: Collection[str], day: str
+    ) -> dict[str, int]:
+        of_day: Json = {"domain": domain, "entity_type": {"$in": list(entity_types)}, "date": day}
+        first, *others = [
+            [
+                {"$match": {**of_day, field: {"$gt": 0}}},
+                {"$group": {"_id": counter, "sum": {"$sum": f"${field}"}}},
+            ]
+            for counter in counters
+            for field in (counter, f"base.{counter}")
+        ]
+        union = [{"$unionWith": {"coll": DAILY.collection, "pipeline": other}} for other in others]
+        sums = dict.fromkeys(counters, 0)
         try:
             with pymongo.timeout(self._timeout_s):
-                for counter in counters:
-                    for field in (counter, f"base.{counter}"):
-                        cursor = await self._mongo.collection(DAILY).aggregate(
-                            [
-                                {"$match": {**of_days, field: {"$gt": 0}}},
-                                {"$group": {"_id": "$date", "sum": {"$sum": f"${field}"}}},
-                            ]
-                        )
-                        async for line in cursor:
-                            sums[line["_id"]][counter] += int(line["sum"])
+                async for line in await self._mongo.collection(DAILY).aggregate([*first, *union]):
+                    sums[line["_id"]] += int(line["sum"])
         except PyMongoError as error:
             raise StoreError(f"MongoDB: {error}") from None
         return sums
