@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import datetime as dt
 import heapq
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -99,20 +100,22 @@ class Top:
 
     async def _read_lists(self, question: _Question, fields: list[str], depth: int) -> _Round:
         """The first `depth` lines of every list, in one command."""
-        heads, *others = [
+        first, *others = [
             question.list_pipeline(bucket, field, depth) for bucket in range(len(question.buckets)) for field in fields
         ]
         union = [{"$unionWith": {"coll": question.kind.collection, "pipeline": other}} for other in others]
-        last = {(bucket, field): (0, 0) for bucket in range(len(question.buckets)) for field in fields}
+        lines: Counter[tuple[int, str]] = Counter()
+        lowest: dict[tuple[int, str], int] = {}
         seen: dict[str, dict[int, int]] = {}
-        cursor = await self._collection(question).aggregate([*heads, *union], batchSize=BATCH_LINES)
+        cursor = await self._collection(question).aggregate([*first, *union], batchSize=BATCH_LINES)
         async for line in cursor:
-            lines, _ = last[line["bucket"], line["field"]]
-            last[line["bucket"], line["field"]] = (lines + 1, int(line["by"]))
+            each = line["bucket"], line["field"]
+            lines[each] += 1
+            lowest[each] = min(lowest.get(each, line["by"]), line["by"])
             seen.setdefault(line["id"], {})[line["bucket"]] = int(line["amount"])
         limits = [0] * len(question.buckets)
-        for (bucket, _), (lines, by) in last.items():
-            limits[bucket] += by if lines == depth else 0  # a list that has ended leaves nobody out
+        for (bucket, field), by in lowest.items():
+            limits[bucket] += int(by) if lines[bucket, field] == depth else 0  # a list that has ended leaves nobody out
         return _Round(limits, seen)
 
     async def _look_up(self, question: _Question, unseen: list[tuple[str, int]]) -> list[tuple[str, int]]:

@@ -41,7 +41,8 @@ EPOCHS = "analytics_epochs"
 FLOORS = "analytics_flush_floors"
 """{_id: shard, seq}: the highest seq whose documents may have been written. See `raise_floor`."""
 
-RANKING_TIMEOUT_S = 86_400.0
+RANKING_TIMEOUT_S = 3_600.0
+"""How long MongoDB may take to build one rollup's indexes; 10 million documents took less than a minute."""
 RANKED = (TOTALS, DAILY, YEARLY)
 """The rollups top lists are read from (`config.ranked_kinds`: those that are offered)."""
 
