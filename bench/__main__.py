@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import batch, flush, machine, memory, parts, single, wrk
+from bench import batch, flush, machine, memory, parts, reads, single, wrk
 from bench.ground import ROOT, Ground, GroundError, raised
 from bench.measure import Row, spread
 from bench.settings import CHECK, FULL, Settings
@@ -28,7 +28,10 @@ BENCHMARKS: dict[str, Callable[[Ground, Settings], list[Row]]] = {
     "batch": batch.measure,
     "flush": flush.measure,
     "memory": memory.measure,
+    "reads": reads.measure,
 }
+ON_REQUEST = ("reads",)
+"""Run only with --only: filling MongoDB takes minutes."""
 PARTS = "parts"
 NAMES = (*BENCHMARKS, PARTS)
 
@@ -74,7 +77,8 @@ def main(
 
     Example: python -m bench --only single --only flush --rounds 9
     """
-    names = tuple(only or (BENCHMARKS if check else NAMES))
+    usual = [name for name in (BENCHMARKS if check else NAMES) if name not in ON_REQUEST]
+    names = tuple(only or usual)
     for name in names:
         if name not in NAMES:
             raise typer.BadParameter(f"there is no {name!r}; there are {', '.join(NAMES)}", param_hint="--only")
