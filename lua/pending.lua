@@ -1,7 +1,8 @@
 -- pending: what Redis holds of one entity at one moment, live and in flight.
 --
--- Called for reads that must be exact (daemon/buffer/pending.py). Writes nothing. The payload of a batch never changes,
--- so it is handed out once to each caller, who looks the entity up in it: finding it here would cost Redis milliseconds.
+-- Called for reads that must be exact (daemon/buffer/pending.py). Writes nothing. The payload of a batch never changes, so
+-- it is handed out once to each caller, who looks entities up in it: to find one here would take Redis 0.5 ms each time
+-- (1,300 entities; 4 ms for 5,000).
 --
 -- KEYS  1 claim     hash: see claim.lua
 --       2 counters  prefix of an entity's hash      <counters>:<entity>
@@ -12,7 +13,7 @@
 --   seq      of the batch in flight, "" without one
 --   payload  of that batch; "" if the caller has it
 --   fields   live, flat: field, amount (decimal text)
--- Cost  under 1 us a field of the entity; a payload that is handed out takes 0.1 ms (1,300 entities).
+-- Cost  under 1 us a field of the entity; a payload that is handed out, 0.14 ms (1,300 entities).
 
 local pcall = redis.pcall
 local claim, counters, entity, known = KEYS[1], KEYS[2] .. ':', ARGV[1], ARGV[2]

@@ -1,7 +1,7 @@
 """What Redis holds of one entity: its live amounts, and those of the batch in flight. Reads only.
 
-For reads that must be exact. A batch is frozen, so each is fetched and decoded once (about 1 ms for 1,300 entities) and
-then answers every question until the next one.
+For reads that must be exact. A batch is frozen, so each is fetched and decoded once (3 ms for 1,300 entities) and then
+answers every question until the next one.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ class Snapshot(NamedTuple):
 
 
 class _Batch(NamedTuple):
-    """A frozen batch: its seq, and entity key → counter → amount."""
+    """A frozen batch: its seq, and entity key → (field, amount) pairs."""
 
     seq: bytes
-    amounts: dict[str, dict[str, int]]
+    amounts: dict[str, list[tuple[str, str]]]
 
 
 class Pending:
@@ -52,18 +52,17 @@ class Pending:
         last, seq, payload, fields = await self._connection.run(scripts.PENDING, self._keys, (entity, batch.seq))
         if payload:
             batch = self._batch = _Batch(seq, await self._amounts(seq, payload))
-        claimed = batch.amounts.get(entity, {}) if seq and seq == batch.seq else {}
+        claimed = batch.amounts.get(entity, ()) if seq and seq == batch.seq else ()
         texts = [part.decode(errors="backslashreplace") for part in fields]
-        live = _sums(zip(texts[::2], texts[1::2], strict=True))
-        return Snapshot(_number(last), _number(seq), live, claimed)
+        live = zip(texts[::2], texts[1::2], strict=True)
+        return Snapshot(_number(last), _number(seq), _sums(live), _sums(claimed))
 
-    async def _amounts(self, seq: bytes, payload: bytes) -> dict[str, dict[str, int]]:
+    async def _amounts(self, seq: bytes, payload: bytes) -> dict[str, list[tuple[str, str]]]:
         try:
-            amounts = parse_payload(payload)
+            return dict(parse_payload(payload))
         except UnicodeDecodeError:
             # Acknowledged meanwhile, it comes back empty: then every document it speaks of has its seq.
-            amounts = parse_unfolded(await self._connection.run(scripts.UNFOLD, (self._claim_key,), (seq,)))
-        return {entity: _sums(pairs) for entity, pairs in amounts}
+            return dict(parse_unfolded(await self._connection.run(scripts.UNFOLD, (self._claim_key,), (seq,))))
 
 
 def _sums(pairs: Iterable[tuple[str, str]]) -> dict[str, int]:
