@@ -1,8 +1,8 @@
 """A domain's sums per counter and day, over all its entities.
 
 No document holds them, so MongoDB adds up a day's documents, reading nothing but the `top_` indexes (1.4 s for a day of
-a million documents and two counters). A worker remembers each day: the last two for moments, those that are over for longer, because only late
-events change them. What did not get done in time goes on where it was at the next request.
+a million documents and two counters). A worker remembers each day: the last two for moments, those that are over for
+longer, because only late events change them. What did not get done in time goes on where it was at the next request.
 """
 
 from __future__ import annotations
