@@ -78,7 +78,7 @@ def main(
 
 
 def _measure(only: list[str] | None, *, resume: bool, rounds: int | None, quick: bool, json_file: Path | None) -> bool:
-    names = only or list(suite.QUICK if quick else suite.GROUPS)
+    names = only or [name for name in (suite.QUICK if quick else suite.GROUPS) if name not in suite.ON_REQUEST]
     if resume:
         commit = machine.commit(ROOT)
         names = [name for name in names if not _measured_of(name, commit)]

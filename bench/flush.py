@@ -96,8 +96,10 @@ class FlushBench:
             for database in (OURS, PEER):
                 await self._client.drop_database(database)
             await self._flusher.prepare()
+            await self._flusher.rank()
             sink = MongoSink(_config(self._ground, PEER).mongo)
-            await sink.ensure_indexes(domain_counters(self._config, "jav"))
+            await sink.ensure_indexes()
+            await sink.ensure_ranking(domain_counters(self._config, "jav"))
             await sink.close()
 
         self._run(indexes())

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import batch, durable, flush, latency, machine, memory, parts, replica, scale, single, wrk
+from bench import batch, durable, flush, latency, machine, memory, parts, reads, replica, scale, single, wrk
 from bench.ground import ROOT, Ground, GroundError, forget_configuration, raised
 from bench.measure import Row
 from bench.peers import start
@@ -34,7 +34,10 @@ GROUPS: dict[str, Group] = {
     "memory": Group(memory.measure, "memory after ten million events"),
     "durable": Group(durable.measure, "appendfsync always"),
     "parts": Group(parts.measure, "the parts, one by one", mysql=True),
+    "reads": Group(reads.measure, "reads of a million entities, and what they cost the ingest"),
 }
+ON_REQUEST = ("reads",)
+"""Only with --only: filling MongoDB takes minutes and gigabytes."""
 QUICK = ("single", "batch", "flush", "memory")
 
 CANNOT = (wrk.WrkError, GroundError, TallydError)

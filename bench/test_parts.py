@@ -177,7 +177,7 @@ def test_batcher(benchmark: Any, config: Config) -> None:
     async def submit() -> list[Any]:
         limits = {"queue_events_max": 20_000, "call_events_max": 2_000, "calls_in_flight_max": 2}
         batcher = Batcher(Instant(), IngestTally(), **limits)
-        return await asyncio.gather(*(batcher.submit(Request("", (event,))) for _ in range(CLAIMED)))
+        return await asyncio.gather(*(batcher.ask(Request("", (event,))) for _ in range(CLAIMED)))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         outcomes = told(benchmark, "coalesce a request", CLAIMED)(lambda: runner.run(submit()))
@@ -260,7 +260,8 @@ def test_mongo_write(
     async def opened() -> MongoSink:
         sink = MongoSink(config.mongo)
         await sink.database.client.drop_database(sink.database)
-        await sink.ensure_indexes(("download", "view"))
+        await sink.ensure_indexes()
+        await sink.ensure_ranking(("download", "view"))
         return sink
 
     sink = runner.run(opened())

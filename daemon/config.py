@@ -22,6 +22,8 @@ from msgspec import Meta, Struct, field
 
 from daemon.domain.action import Step
 from daemon.domain.counter import NAME_PATTERN, RESERVED
+from daemon.domain.rollup import KINDS, TOTALS, Kind
+from daemon.domain.window import WINDOWS, Window, kind_of
 from daemon.errors import ConfigError
 
 FILE_DEFAULT = Path("tallyd.toml")
@@ -69,8 +71,8 @@ class Http(Section, frozen=True):
     """How long a request's body may take to arrive; over it 408."""
     requests_in_flight_max: Count = 4_096
     """Requests one worker holds at a time, waiting ones included; over it 503."""
-    header_bytes_max: Annotated[int, Meta(ge=8_192, le=1_048_576)] = 16_384
-    """Largest head of a request."""
+    header_bytes_max: Annotated[int, Meta(ge=8_192, le=1_048_576)] = 32_768
+    """Largest head of a request; over it 431. A question for the totals of 500 UUIDs takes 20 KiB."""
     closing_ms: Count = 1_000
     """How long a stopping daemon goes on taking requests, each answer asking its client to connect elsewhere; less when
     none comes."""
@@ -212,6 +214,8 @@ class ReplicaTable(Section, frozen=True):
     """A column people know the rows by, shown beside the key in reports."""
     shadow: dict[Name, SqlName] = {}
     """Counter → the column the application still counts in by itself; see `tallyd shadow-compare`."""
+    enrich: tuple[SqlName, ...] = ()
+    """Columns that a top list shows beside the counts (`enrich=1`)."""
 
 
 BOT_PATTERN = (
@@ -260,6 +264,42 @@ class Import(Section, frozen=True):
     """How long to go on asking a Redis that does not answer before the import stops."""
 
 
+class Read(Section, frozen=True):
+    """What the ingest daemon answers to GET. It takes `mongo.url`, and for exact totals `redis.url`."""
+
+    enabled: bool = True
+    """False: 404."""
+    key: Annotated[str, Meta(max_length=255, pattern=r"\A(?:[!-~]{16,})?\Z")] = ""
+    """Who reads sends it as `X-Tallyd-Key` or `Authorization: Bearer`; else 401. Empty: anyone may read."""
+    cors_origins: tuple[Annotated[str, Meta(pattern=r"\A(?:\*|https?://[!-.0-~]+)\Z")], ...] = ()
+    """Pages of these origins may read from a browser; "*": of any."""
+    timeout_ms: Count = 2_000
+    """Bound on one query of totals, lists and series; over it 503."""
+    sum_timeout_ms: Count = 10_000
+    """Bound on one query that adds documents up: a summary's days, a top list the indexes say too little for."""
+    reads_in_flight_max: Count = 1_024
+    """Reads of one worker that wait for a store; over it 503. What is cached is answered all the same."""
+    retry_after_s: Count = 1
+    """What a 503 tells the client to wait."""
+    cache_bytes_max: Annotated[int, Meta(ge=1_048_576)] = 67_108_864
+    """Most bytes of one worker's cached answers."""
+    cache_ttl_ms: CountOrOff = 1_000
+    """How old cached totals and series may get; 0: they are not cached."""
+    top_cache_ttl_ms: CountOrOff = 10_000
+    """The same for top lists and summaries."""
+    closed_day_ttl_s: Count = 3_600
+    """How long a summary remembers the sums of a day before yesterday, which only late events change."""
+    ids_max: Annotated[int, Meta(ge=1, le=500)] = 500
+    """Most entities of one request for totals; over it 422."""
+    top_limit_max: Annotated[int, Meta(ge=1, le=100)] = 100
+    """Longest top list; over it 422."""
+    series_points_max: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
+    """Most points of one series; over it 422."""
+    top_windows: tuple[Window, ...] = WINDOWS
+    """Windows a top list can be about. Those of days need indexes on the daily documents, `year` on the yearly ones,
+    which the flusher then keeps."""
+
+
 class Log(Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["text", "json"] = "text"
@@ -291,6 +331,7 @@ class Config(Section, frozen=True):
     spool: SpoolSection = field(default_factory=SpoolSection)
     flush: Flush = field(default_factory=Flush)
     retention: Retention = field(default_factory=Retention)
+    read: Read = field(default_factory=Read)
     log: Log = field(default_factory=Log)
     import_: Import = field(default_factory=Import, name="import")
     actions: dict[Name, ActionSection] = field(default_factory=dict)
@@ -327,6 +368,7 @@ def masked(config: Config) -> dict[str, Any]:
     for store in ("redis", "mongo", "mysql"):
         url = re.sub(r"(://[^:/@]*:).*@", r"\1***@", plain[store]["url"])
         plain[store]["url"] = re.sub(r"(?i)([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", r"\1***", url)
+    plain["read"]["key"] = "***" if config.read.key else ""
     plain["producers"]["keys"] = dict.fromkeys(plain["producers"]["keys"], "***")
     return plain
 
@@ -505,6 +547,13 @@ def replica_tables(config: Config) -> dict[tuple[str, str], ReplicaTable]:
         return {}
     mapping = config.replica or (_REPLICA_DEFAULT if config.domains == _DOMAIN_DEFAULT else {})
     return {(domain, kind): table for domain, kinds in mapping.items() for kind, table in kinds.items()}
+
+
+def ranked_kinds(config: Config) -> tuple[Kind, ...]:
+    """The rollups that keep top lists: totals always, the others for the windows the read API offers."""
+    windows = config.read.top_windows if config.read.enabled else ()
+    wanted = {TOTALS, *map(kind_of, windows)}
+    return tuple(kind for kind in KINDS if kind in wanted)
 
 
 def _cross_check(config: Config) -> list[str]:

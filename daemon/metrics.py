@@ -36,6 +36,15 @@ SPOOL_REFUSED = Counter("tallyd_spool_refused_calls", "Calls the spool could not
 SPOOL_REPLAYED = Counter("tallyd_spool_replayed_events", "Events replayed from the spool, duplicates included.")
 SPOOL_DAMAGED = Counter("tallyd_spool_damaged", "Stretches of bytes in segments that were no record, and set aside.")
 
+READS = Counter("tallyd_reads", "Requests of the read API by route and status.", ["route", "status"])
+READ_CACHE = Counter("tallyd_read_cache", "Reads by whether the cache had the answer: hit, miss.", ["outcome"])
+READ_SECONDS = Histogram(
+    "tallyd_read_seconds",
+    "Time to answer a read the cache did not have, by route.",
+    ["route"],
+    buckets=(0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 2, 10),
+)
+
 FLUSH_CLAIMS = Counter("tallyd_flush_claims", "Claims applied to MongoDB and acknowledged.")
 FLUSH_ENTITIES = Counter("tallyd_flush_entities", "Entities in those claims.")
 FLUSH_DOCUMENTS = Counter("tallyd_flush_documents", "Rollup documents by what became of them.", ["outcome"])
@@ -108,6 +117,42 @@ class IngestTally:
         self._call_seconds = 0.0
         self._responses = {}
         QUEUE_EVENTS.set(queue_events)
+
+
+class ReadTally:
+    """What one worker has read since the last publish."""
+
+    __slots__ = ("_failure_logged_at", "_hits", "_replies", "_seconds")
+
+    def __init__(self) -> None:
+        self._replies: dict[tuple[str, int], int] = {}
+        self._hits = 0
+        self._seconds: list[tuple[str, float]] = []
+        self._failure_logged_at = -FAILURE_LOG_INTERVAL_S
+
+    def replied(self, route: str, status: int) -> None:
+        self._replies[route, status] = self._replies.get((route, status), 0) + 1
+
+    def hit(self) -> None:
+        self._hits += 1
+
+    def missed(self, route: str, seconds: float) -> None:
+        self._seconds.append((route, seconds))
+
+    def store_failed(self, error: StoreError) -> None:
+        now_s = time.monotonic()
+        if now_s - self._failure_logged_at >= FAILURE_LOG_INTERVAL_S:
+            self._failure_logged_at = now_s
+            _log.error("A read failed: %s", error)
+
+    def publish(self) -> None:
+        for (route, status), replies in self._replies.items():
+            READS.labels(route, str(status)).inc(replies)
+        READ_CACHE.labels("hit").inc(self._hits)
+        READ_CACHE.labels("miss").inc(len(self._seconds))
+        for route, seconds in self._seconds:
+            READ_SECONDS.labels(route).observe(seconds)
+        self._replies, self._hits, self._seconds = {}, 0, []
 
 
 def render_workers() -> bytes:

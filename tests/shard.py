@@ -15,7 +15,7 @@ import msgspec
 import redis
 
 LUA = Path(__file__).resolve().parent.parent / "lua"
-SCRIPTS = ("ingest", "claim", "ack", "settle", "layout", "unfold")
+SCRIPTS = ("ingest", "claim", "ack", "settle", "layout", "unfold", "pending")
 DAY = "2026-02-19"
 WINDOW_S = 172_800
 BITS = 4
@@ -49,6 +49,15 @@ class Claimed(NamedTuple):
         entities = dict(self.amounts)
         assert len(entities) == len(self.amounts), "an entity is in the batch twice"
         return entities
+
+
+class Pending(NamedTuple):
+    """A reply of `pending.lua`. `batch`: entity → field → amount, None if it was not handed out."""
+
+    last: int
+    seq: int
+    batch: dict[str, dict[str, int]] | None
+    live: dict[str, int]
 
 
 def digest(event_id: str) -> tuple[int, str]:
@@ -127,6 +136,15 @@ class Shard:
 
     def unfold(self, seq: int | str) -> list[Any]:
         return list(self._run("unfold", [self.claim_key], (seq,)))
+
+    def pending(self, entity: str, known: int | str = "") -> Pending:
+        """`known`: the seq of the batch whose payload is not wanted."""
+        last, seq, payload, flat = self.pending_raw(entity, known)
+        fields = {field.decode(): int(amount) for field, amount in zip(flat[::2], flat[1::2], strict=True)}
+        return Pending(int(last or 0), int(seq or 0), dict(unpack(payload)) if payload else None, fields)
+
+    def pending_raw(self, *args: Any) -> Any:
+        return self._run("pending", [self.claim_key, f"{self.tag}:counters"], args)
 
     def layout(self, *args: str) -> dict[bytes, bytes]:
         flat = self._run("layout", ["anl:layout"], args)

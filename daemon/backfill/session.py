@@ -13,7 +13,7 @@ from daemon.backfill.history import History, HistoryTally
 from daemon.backfill.run import Backfill, Tally, Watcher
 from daemon.buffer.connection import Connection, opened
 from daemon.buffer.layout import Layout
-from daemon.config import Config, ReplicaTable, effective_actions, replica_tables
+from daemon.config import Config, ReplicaTable, replica_tables
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.mysql import MysqlSink
 
@@ -52,7 +52,7 @@ async def run(
     try:
         if not dry_run:
             await connection.connect()
-            await mongo.ensure_indexes({name for each in effective_actions(config).values() for name in each.counters})
+            await mongo.ensure_indexes()
         async with opened(config.redis) as redis:
             for entity_type, table in tables.items():
                 stores = (redis, mongo, mysql)

@@ -28,6 +28,7 @@ CLAIM = _read("claim")
 UNFOLD = _read("unfold")
 ACK = _read("ack")
 SETTLE = _read("settle")
+PENDING = _read("pending")
 LAYOUT = _read("layout")
 
-ALL = (INGEST, CLAIM, UNFOLD, ACK, SETTLE, LAYOUT)
+ALL = (INGEST, CLAIM, UNFOLD, ACK, SETTLE, PENDING, LAYOUT)

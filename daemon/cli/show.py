@@ -14,11 +14,9 @@ from rich.table import Table
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
 from daemon.config import Config, domain_counters, require
 from daemon.domain.entity import Entity
+from daemon.domain.window import Window
 from daemon.errors import ConfigError, StoreError
 from daemon.read.status import Status, read_status
-
-SERIES_POINTS_DEFAULT = {"daily": 30, "weekly": 12, "monthly": 12, "yearly": 5}
-DAYS_OF = {"daily": 1, "weekly": 7, "monthly": 31, "yearly": 366}
 
 
 class Bucket(StrEnum):
@@ -93,13 +91,14 @@ def top(
     entity_type: Annotated[str | None, typer.Option("--type", help="Entity type. Default: the domain's first.")] = None,
     counter: Annotated[str, typer.Option(help="Counter to order by.")] = "view",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 10,
+    window: Annotated[Window, typer.Option(help="All, or this day, week … (UTC), or the last days.")] = "total",
     as_json: JsonOption = False,
 ) -> None:
-    """Show the most counted entities of a counter, out of MongoDB's totals.
+    """Show the most counted entities of a counter, out of MongoDB.
 
-    Example: `tallyd top --domain jav --type movie --counter view --limit 5`
+    Example: `tallyd top --domain jav --type movie --counter view --window 7d --limit 5`
     """
-    from daemon.read import rollups
+    from daemon.read.top import Top
     from daemon.sinks.mongo import MongoSink
 
     loaded = load(config, data)
@@ -109,10 +108,14 @@ def top(
     if counter not in counters:
         raise ConfigError(f"--counter: domain {domain!r} has no counter {counter!r}; it has: {', '.join(counters)}.")
 
+    today = dt.datetime.now(dt.UTC).date()
+
     async def read() -> list[dict[str, object]]:
         mongo = MongoSink(loaded.mongo)
         try:
-            return await rollups.top(mongo, domain, entity_type, counter, limit)
+            reader = Top(mongo, loaded.read.sum_timeout_ms / 1000)
+            ranked = await reader.read(domain, entity_type, counter, window, limit, today)
+            return [{"entity_id": row.entity_id, counter: row.amount} for row in ranked]
         finally:
             await mongo.close()
 
@@ -141,26 +144,27 @@ def series(
 
     Example: `tallyd series 0f8fad5b-d9cb-469f-a165-70867728950e --bucket weekly --from 2026-01-01 --to 2026-03-31`
     """
-    from daemon.read import rollups
+    from daemon.read.series import POINTS_MAX, SIZES, default_first, is_too_long
+    from daemon.read.series import series as read_series
     from daemon.sinks.mongo import MongoSink
 
     loaded = load(config, data)
     require(loaded, "mongo")
     domain, entity_type = _chosen(loaded, domain, entity_type)
     to_day = last.date() if last else dt.datetime.now(dt.UTC).date()
-    default_days = DAYS_OF[bucket.value] * (SERIES_POINTS_DEFAULT[bucket.value] - 1)
-    from_day = first.date() if first else to_day - dt.timedelta(default_days)
+    from_day = first.date() if first else default_first(bucket.value, to_day)
     if from_day > to_day:
         raise ConfigError(f"--from {from_day} is after --to {to_day}.")
-    if (to_day - from_day).days // DAYS_OF[bucket.value] >= rollups.POINTS_MAX:
-        raise ConfigError(f"--from, --to: a series has at most {rollups.POINTS_MAX} points; choose a larger --bucket.")
+    if is_too_long(bucket.value, from_day, to_day, POINTS_MAX):
+        raise ConfigError(f"--from, --to: a series has at most {POINTS_MAX} points; choose a larger --bucket.")
     counters = domain_counters(loaded, domain)
-    kind = rollups.BUCKET_KINDS[bucket.value]
+    field = SIZES[bucket.value].kind.bucket_field
 
     async def read() -> list[dict[str, object]]:
         mongo = MongoSink(loaded.mongo)
         try:
-            return await rollups.series(mongo, Entity(domain, entity_type, entity_id), kind, counters, from_day, to_day)
+            entity = Entity(domain, entity_type, entity_id)
+            return await read_series(mongo, entity, bucket.value, counters, from_day, to_day)
         finally:
             await mongo.close()
 
@@ -168,10 +172,10 @@ def series(
     if as_json:
         print_json(points)
         return
-    assert kind.bucket_field is not None
-    table = Table(kind.bucket_field, *counters, title=f"{domain}:{entity_type}:{entity_id}")
+    assert field is not None
+    table = Table(field, *counters, title=f"{domain}:{entity_type}:{entity_id}")
     for point in points:
-        table.add_row(str(point[kind.bucket_field]), *(f"{point[counter]:,}" for counter in counters))
+        table.add_row(str(point[field]), *(f"{point[counter]:,}" for counter in counters))
     Console().print(table)
 
 

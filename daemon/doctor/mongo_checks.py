@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from daemon.config import effective_actions
+from daemon.config import effective_actions, ranked_kinds
 from daemon.doctor import version
 from daemon.doctor.clock import NO_LIMIT_S, judge_clock
 from daemon.doctor.finding import Verdict, fatal, known, ok, warning
 from daemon.doctor.mongo_facts import MongoFacts, is_writable
-from daemon.domain.rollup import KINDS, TOTALS, Kind
+from daemon.domain.rollup import KINDS, Kind
 from daemon.sinks import dead_letters
 
 VERSION_MIN = (4, 4, 0)
@@ -140,9 +140,12 @@ def _wanted(facts: MongoFacts, kind: Kind) -> list[tuple[Keys, bool]]:
     """(keys, unique) of each index `MongoSink.ensure_indexes` creates; a test holds the two together."""
     natural = ["domain", "entity_type", "entity_id", *([kind.bucket_field] if kind.bucket_field else [])]
     wanted: list[tuple[Keys, bool]] = [(tuple((field, 1) for field in natural), True)]
-    if kind is TOTALS:
+    if kind in ranked_kinds(facts.config):
+        bucket: Keys = ((kind.bucket_field, 1),) if kind.bucket_field else ()
         counters = sorted({c for action in effective_actions(facts.config).values() for c in action.counters})
-        wanted += [((("domain", 1), ("entity_type", 1), (counter, -1)), False) for counter in counters]
+        for counter in counters:
+            of_type: Keys = (("domain", 1), ("entity_type", 1), *bucket)
+            wanted += [((*of_type, (field, -1)), False) for field in (counter, f"base.{counter}")]
     return wanted
 
 

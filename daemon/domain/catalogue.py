@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from daemon.domain.action import Action
-from daemon.domain.entity import CONTROL, ENTITY_ID_CHARS_MAX
+from daemon.domain.entity import CONTROL_CHARACTER, ENTITY_ID_CHARS_MAX
 from daemon.domain.event import EVENT_ID_CHARS_MAX, Event, EventIn, Rejection
 from daemon.domain.instant import is_utc, parse_instant
 
@@ -61,7 +61,7 @@ class Catalogue:
         value = 1 if event.value is None else event.value
         if action is None or not action.value_min <= value <= action.value_max:
             return None
-        if not event.entity_id.isprintable() and CONTROL.search(event.entity_id):
+        if not event.entity_id.isprintable() and CONTROL_CHARACTER.search(event.entity_id):
             return None
         text = event.occurred_at
         date = text[:10]
@@ -89,7 +89,7 @@ class Catalogue:
             problem = _text_problem(name, raw.get(name), chars_max)
             if problem:
                 errors[name] = [problem]
-        if "entity_id" not in errors and CONTROL.search(raw["entity_id"]):
+        if "entity_id" not in errors and CONTROL_CHARACTER.search(raw["entity_id"]):
             errors["entity_id"] = ["The entity id field must not contain control characters."]
         self._explain_names(raw, errors)
         if "occurred_at" not in errors and (problem := self._instant_problem(raw["occurred_at"], now_s)):

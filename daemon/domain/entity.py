@@ -10,8 +10,8 @@ import re
 from typing import NamedTuple
 
 ENTITY_ID_CHARS_MAX = 255
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-"""Characters no entity id has."""
+CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+"""What an id must not hold."""
 
 
 class Entity(NamedTuple):
@@ -34,4 +34,4 @@ def parse_entity(key: str) -> Entity | None:
 
 def is_entity_id(text: str) -> bool:
     """Whether an event could name an entity so: the rule of `catalogue.py`, for ids that come another way."""
-    return 0 < len(text) <= ENTITY_ID_CHARS_MAX and CONTROL.search(text) is None
+    return 0 < len(text) <= ENTITY_ID_CHARS_MAX and CONTROL_CHARACTER.search(text) is None

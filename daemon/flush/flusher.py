@@ -21,7 +21,7 @@ from daemon import metrics
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Busy, Counters, Empty, Limits
 from daemon.buffer.layout import Layout
-from daemon.config import Config, domain_counters, effective_actions, replica_tables, require
+from daemon.config import Config, domain_counters, effective_actions, ranked_kinds, replica_tables, require
 from daemon.errors import LayoutError, StoreError
 from daemon.flush.drain import Applied, Drain
 from daemon.flush.replica import Replica
@@ -132,9 +132,12 @@ class Flusher:
         """Checks the layout and creates the indexes. Raises LayoutError or StoreError."""
         for connection in self._connections:
             await connection.connect()
-        await self._mongo.ensure_indexes(
-            {counter for action in effective_actions(self._config).values() for counter in action.counters}
-        )
+        await self._mongo.ensure_indexes()
+
+    async def rank(self) -> None:
+        """Creates the indexes of top lists, however long that takes. Raises StoreError."""
+        counters = {counter for action in effective_actions(self._config).values() for counter in action.counters}
+        await self._mongo.ensure_ranking(counters, ranked_kinds(self._config))
 
     async def once(self, progress: Callable[[Flushed], None] = lambda _: None) -> Flushed:
         """Drains every shard, then the replica lists, until nothing is left.
@@ -157,6 +160,7 @@ class Flusher:
         except StoreError as error:
             done.replica_error = str(error)
         done.seconds = time.perf_counter() - started
+        await self.rank()
         return done
 
     async def sync_replicas(self) -> Flushed:
@@ -223,6 +227,7 @@ class Flusher:
         if self._stopping.is_set():
             return
         ready()
+        ranking = asyncio.create_task(self._until_done("Ranking", self.rank))
         try:
             async with asyncio.TaskGroup() as tasks:
                 for shard in self.shards:
@@ -231,6 +236,9 @@ class Flusher:
                         tasks.create_task(self._replica_loop(shard))
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None  # the loops end for one reason only: the layout
+        finally:
+            ranking.cancel()
+            await asyncio.wait({ranking})
 
     async def _drain_loop(self, shard: Shard) -> None:
         flushed_at = time.monotonic()

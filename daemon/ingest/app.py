@@ -11,7 +11,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, NamedTuple, Protocol
 
 from daemon import config as configuration
@@ -30,6 +30,8 @@ from daemon.ingest.response import Response
 from daemon.ingest.rundir import Snapshot, of_this_process
 from daemon.ingest.worker import Worker
 from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
+from daemon.read.api import PREFIXES as READ_PREFIXES
+from daemon.read.api import Api
 
 EVENTS_PATH = "/api/v1/analytics/events"
 BATCH_PATH = "/api/v1/analytics/events/batch"
@@ -55,10 +57,20 @@ class Head(NamedTuple):
     client: str
 
 
-class Reader(Protocol):
-    """How the server in front hands out a body."""
+class Request(Protocol):
+    """A request as the server in front hands it out."""
 
-    def __call__(self, source: Any, length: int, bytes_max: int, /) -> Awaitable[bytes | None]:
+    @property
+    def head(self) -> Head: ...
+
+    @property
+    def query(self) -> str: ...
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """All of them, names in lower case."""
+
+    async def read(self, length: int, bytes_max: int) -> bytes | None:
         """The whole body, None if it is larger than allowed. Raises CutOffError if it ends early."""
 
 
@@ -100,6 +112,7 @@ class App:
         self._durable: Durable | None = None
         self._batchers: list[Batcher] = []
         self._handler: Handler | None = None
+        self._reads: Api | None = None
         self._publisher: asyncio.Task[None] | None = None
         self._configure(config)
 
@@ -127,6 +140,8 @@ class App:
                 calls_in_flight_max=config.ingest.calls_in_flight_max,
             )
         self._handler = handler
+        if self._reads is not None:
+            self._reads.reconfigure(config)
 
     @property
     def closing(self) -> bool:
@@ -209,14 +224,15 @@ class App:
         self._tally.answered(answer.status)
         self._farewells += self._closing
 
-    async def answer(self, head: Head, read: Reader, source: Any) -> Response:
-        """What a request gets, whatever happens. `read(source, …)` reads its body."""
+    async def answer(self, request: Request) -> Response:
+        """What a request gets, whatever happens."""
+        head = request.head
         if self._in_flight >= self._http.requests_in_flight_max and head.path != "/healthz":
             answer = self._overloaded  # a supervisor's question is not refused: a busy worker is a live one
         else:
             self._in_flight += 1
             try:
-                answer = await self._answer(head, read, source)
+                answer = await self._answer(head, request)
             except Exception:  # noqa: BLE001  (whatever it is, the client gets an answer without its text)
                 _log.exception("A request failed")
                 answer = response.FAILED
@@ -225,11 +241,11 @@ class App:
         self._note(answer)
         return answer
 
-    async def _answer(self, head: Head, read: Reader, source: Any) -> Response:
+    async def _answer(self, head: Head, request: Request) -> Response:
         method, path, length, kind, key, client = head
         batch = path == BATCH_PATH
         if not batch and path != EVENTS_PATH:
-            return await self._other(path, method)
+            return await self._other(head, request)
         if method != "POST":
             return self._post_only
         if kind and kind not in _JSON_TYPES:
@@ -245,7 +261,7 @@ class App:
         assert task is not None
         self._reading[task] = self._looks
         try:
-            body = await read(source, length, bytes_max)
+            body = await request.read(length, bytes_max)
         except asyncio.CancelledError:
             if task not in self._late:
                 raise  # not our deadline: the worker is stopping
@@ -262,7 +278,10 @@ class App:
             return await self.handler.batch(body, address, ndjson=kind in _NDJSON_TYPES)
         return await self.handler.event(body, address)
 
-    async def _other(self, path: str, method: str) -> Response:
+    async def _other(self, head: Head, request: Request) -> Response:
+        path, method = head.path, head.method
+        if path.startswith(READ_PREFIXES) and self._reads is not None:
+            return response.of_read(await self._reads.answer(method, path, request.query, request.headers))
         if path not in ("/healthz", "/readyz", "/metrics"):
             return response.NOT_FOUND
         if method not in ("GET", "HEAD"):
@@ -307,6 +326,7 @@ class App:
         except StoreError as error:
             _log.warning("%s. Until it can, events go to the spool, or are answered 503 without one.", error)
         self._handler = self._build_handler(config)
+        self._reads = Api(config)
         self._publisher = asyncio.create_task(self._publish())
         if self._worker is not None:
             self._worker.start(self)
@@ -332,6 +352,8 @@ class App:
         self._tally.publish(0)
         if self._durable is not None:
             await self._durable.close()
+        if self._reads is not None:
+            await self._reads.close()
         for connection in self._connections:
             await connection.close()
 

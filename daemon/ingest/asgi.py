@@ -28,7 +28,7 @@ class Asgi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            answer = await self._app.answer(_head(scope), _read, receive)
+            answer = await self._app.answer(_Request(scope, receive))
             for message in answer.farewell_messages if self._app.closing else answer.messages:
                 await send(message)
         elif scope["type"] == "lifespan":
@@ -57,29 +57,45 @@ def create() -> Asgi:
     return Asgi(app.create())
 
 
-def _head(scope: Scope) -> Head:
-    """Header names arrive in lower case. A length that is no number counts as absent: the body is then measured."""
-    length, kind, key = -1, "", ""
-    for name, value in scope["headers"]:
-        if name == b"content-length":
-            length = int(value) if value.isdigit() else -1
-        elif name == b"content-type":
-            kind = value.decode("latin-1")
-        elif name == b"x-tallyd-key":
-            key = value.decode("latin-1")
-    client = scope.get("client")
-    return Head(scope["method"], scope["path"], length, kind, key, client[0] if client else "")
+class _Request:
+    """One request; see `app.Request`."""
 
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._scope = scope
+        self._receive = receive
 
-async def _read(receive: Receive, length: int, bytes_max: int) -> bytes | None:
-    message = await receive()
-    body: bytes = message.get("body", b"")
-    # With Content-Length reached, the `receive` that would only say "that was all" is saved.
-    while message.get("more_body") and len(body) != length:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > bytes_max:
-            return None
-    if message["type"] != "http.request":  # the client went away; what it sent may look whole
-        raise CutOffError
-    return body
+    @property
+    def head(self) -> Head:
+        """Header names arrive in lower case. A length that is no number counts as absent: the body is then measured."""
+        scope = self._scope
+        length, kind, key = -1, "", ""
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                length = int(value) if value.isdigit() else -1
+            elif name == b"content-type":
+                kind = value.decode("latin-1")
+            elif name == b"x-tallyd-key":
+                key = value.decode("latin-1")
+        client = scope.get("client")
+        return Head(scope["method"], scope["path"], length, kind, key, client[0] if client else "")
+
+    @property
+    def query(self) -> str:
+        return bytes(self._scope["query_string"]).decode(errors="replace")
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return list(self._scope["headers"])
+
+    async def read(self, length: int, bytes_max: int) -> bytes | None:
+        message = await self._receive()
+        body: bytes = message.get("body", b"")
+        # With Content-Length reached, the `receive` that would only say "that was all" is saved.
+        while message.get("more_body") and len(body) != length:
+            message = await self._receive()
+            body += message.get("body", b"")
+            if len(body) > bytes_max:
+                return None
+        if message["type"] != "http.request":  # the client went away; what it sent may look whole
+            raise CutOffError
+        return body

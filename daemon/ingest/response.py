@@ -13,6 +13,7 @@ import msgspec
 
 from daemon.domain.event import Rejection
 from daemon.ingest.decode import Batch
+from daemon.read.reply import Reply
 
 _encode = msgspec.json.Encoder().encode
 Headers = tuple[tuple[str, str], ...]
@@ -22,14 +23,16 @@ _CLOSE = ("connection", "close")
 class Response:
     """A status, a body and headers; the server in front adds the body's length."""
 
-    __slots__ = ("_messages", "body", "headers", "status")
+    __slots__ = ("_messages", "body", "has_content", "headers", "status")
 
     def __init__(
         self, status: HTTPStatus, body: bytes, headers: Headers = (), content_type: str = "application/json"
     ) -> None:
         self.status = int(status)
         self.body = body
-        self.headers: list[tuple[str, str]] = [("content-type", content_type), *headers]
+        self.has_content = status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
+        content = [("content-type", content_type)] if self.has_content else []
+        self.headers: list[tuple[str, str]] = [*content, *headers]
         self._messages: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     @property
@@ -50,7 +53,8 @@ class Response:
 
     def _build(self, headers: list[tuple[str, str]]) -> tuple[dict[str, Any], dict[str, Any]]:
         encoded = [(name.encode(), value.encode()) for name, value in headers]
-        encoded.append((b"content-length", str(len(self.body)).encode()))
+        if self.has_content:
+            encoded.append((b"content-length", str(len(self.body)).encode()))
         return (
             {"type": "http.response.start", "status": self.status, "headers": encoded},
             {"type": "http.response.body", "body": self.body, "more_body": False},
@@ -101,7 +105,7 @@ def unavailable(retry_after_s: int) -> Response:
 
 def invalid(rejection: Rejection) -> Response:
     """422, every wrong field named."""
-    return Response(HTTPStatus.UNPROCESSABLE_ENTITY, _encode(_laravel(rejection.errors)))
+    return Response(HTTPStatus.UNPROCESSABLE_ENTITY, _encode(rejection.as_laravel()))
 
 
 def batch_accepted(accepted: int, duplicates: int, rejected: list[tuple[int, Rejection]]) -> Response:
@@ -119,8 +123,15 @@ def batch_invalid(batch: Batch) -> Response:
         for field, texts in rejection.errors.items()
     }
     return Response(
-        HTTPStatus.UNPROCESSABLE_ENTITY, _encode({**_laravel(errors), "rejected": _indexed(batch.rejected)})
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        _encode({**Rejection(errors).as_laravel(), "rejected": _indexed(batch.rejected)}),
     )
+
+
+def of_read(found: Reply) -> Response:
+    """An answer of the read API."""
+    headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in found.headers)
+    return Response(found.status, found.body, headers)
 
 
 def json_response(status: HTTPStatus, value: object) -> Response:
@@ -129,10 +140,3 @@ def json_response(status: HTTPStatus, value: object) -> Response:
 
 def _indexed(rejected: list[tuple[int, Rejection]]) -> list[dict[str, Any]]:
     return [{"index": index, "errors": rejection.errors} for index, rejection in rejected]
-
-
-def _laravel(errors: dict[str, list[str]]) -> dict[str, Any]:
-    texts = [text for field in errors.values() for text in field]
-    more = len(texts) - 1
-    tail = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""
-    return {"message": texts[0] + tail, "errors": errors}

@@ -39,7 +39,7 @@ class Rsgi:
         return exchange.scheduler(self._app, _head, loop, start)
 
     async def __rsgi__(self, scope: Scope, protocol: RSGIHTTPProtocol) -> None:
-        answer = await self._app.answer(_head(scope), _read, protocol)
+        answer = await self._app.answer(_Request(scope, protocol))
         protocol.response_bytes(
             answer.status, answer.farewell_headers if self._app.closing else answer.headers, answer.body
         )
@@ -68,19 +68,38 @@ def _undecodable(headers: RSGIHeaders, name: str) -> str:
     return "\ufffd" if name in headers and headers.get(name) is None else ""
 
 
-async def _read(protocol: RSGIHTTPProtocol, length: int, bytes_max: int) -> bytes | None:
-    try:
-        if length >= 0:
-            return await protocol()  # the server hands out no more than Content-Length says
-    except (RSGIProtocolClosed, RSGIProtocolError):
-        raise CutOffError from None
-    body, empty_parts = b"", 0
-    async for part in protocol:
-        body += part
-        empty_parts += not part
-        if len(body) > bytes_max:
-            return None
-    # Granian ends every stream with an empty part, and hands out one more in place of an error (and of trailers).
-    if empty_parts > 1:
-        raise CutOffError
-    return body
+class _Request:
+    """One request; see `app.Request`."""
+
+    def __init__(self, scope: Scope, protocol: RSGIHTTPProtocol) -> None:
+        self._scope = scope
+        self._protocol = protocol
+
+    @property
+    def head(self) -> Head:
+        return _head(self._scope)
+
+    @property
+    def query(self) -> str:
+        return self._scope.query_string
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in self._scope.headers.items()]
+
+    async def read(self, length: int, bytes_max: int) -> bytes | None:
+        try:
+            if length >= 0:
+                return await self._protocol()  # the server hands out no more than Content-Length says
+        except (RSGIProtocolClosed, RSGIProtocolError):
+            raise CutOffError from None
+        body, empty_parts = b"", 0
+        async for part in self._protocol:
+            body += part
+            empty_parts += not part
+            if len(body) > bytes_max:
+                return None
+        # Granian ends every stream with an empty part, and hands out one more in place of an error (and of trailers).
+        if empty_parts > 1:
+            raise CutOffError
+        return body

@@ -35,7 +35,18 @@ PULSE_AGE_MAX_S = 8 * BEAT_S
 """A worker's event loop that hasn't turned for this long hangs; more where systemd allows more."""
 RELOAD_TIMEOUT_S = 10.0
 
-AT_START_ONLY = ("http.host", "http.port", "http.workers", "http.header_bytes_max", "redis", "dedupe", "spool")
+AT_START_ONLY = (
+    "http.host",
+    "http.port",
+    "http.workers",
+    "http.header_bytes_max",
+    "redis",
+    "dedupe",
+    "spool",
+    "mongo",
+    "mysql",
+    "read.timeout_ms",
+)
 """Keys and sections that running workers keep as they were."""
 
 _log = logging.getLogger(__name__)

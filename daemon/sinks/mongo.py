@@ -21,6 +21,7 @@ import datetime as dt
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import Any
 
+import pymongo
 from pymongo import AsyncMongoClient, IndexModel
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
@@ -28,7 +29,7 @@ from pymongo.errors import PyMongoError
 
 from daemon.buffer.connection import address_of
 from daemon.config import MongoSection
-from daemon.domain.rollup import EXPIRING, KINDS, TOTALS, Document, Kind, Rollup
+from daemon.domain.rollup import DAILY, EXPIRING, KINDS, TOTALS, YEARLY, Document, Kind, Rollup
 from daemon.errors import ConfigError, StoreError
 from daemon.sinks.dead_letters import DeadLetters, first_fields
 from daemon.sinks.errors import UNAPPLICABLE, is_already_applied, store_error
@@ -44,6 +45,10 @@ FLOORS = "analytics_flush_floors"
 INSERTS_MET_MAX = 10
 """How often a write may meet documents that others inserted beside it. The second attempt finds them: more than one
 repetition means that they are deleted again meanwhile."""
+RANKING_TIMEOUT_S = 3_600.0
+"""How long MongoDB may take to build one rollup's indexes; 10 million documents took less than a minute."""
+RANKED = (TOTALS, DAILY, YEARLY)
+"""The rollups top lists are read from (`config.ranked_kinds`: those that are offered)."""
 
 COMMAND_DOCUMENTS_MAX = 2_000
 """Documents of one update command: about 2.5 KiB each at most, far below the 16 MiB a command may have."""
@@ -104,16 +109,33 @@ class MongoSink:
     async def close(self) -> None:
         await close_client(self._client)
 
-    async def ensure_indexes(self, counters: Iterable[str]) -> None:
-        """The natural key of each rollup, unique; and for totals one index a counter, for top-N."""
+    async def ensure_indexes(self) -> None:
+        """The natural key of each rollup, unique."""
         with store_error(self._address):
             for kind in KINDS:
-                natural = ["domain", "entity_type", "entity_id", *([kind.bucket_field] if kind.bucket_field else [])]
-                models = [IndexModel([(field, 1) for field in natural], name="natural_key", unique=True)]
-                if kind is TOTALS:
+                await self.collection(kind).create_indexes(
+                    [IndexModel([(field, 1) for field in ("domain", "entity_type", "entity_id", *_bucket(kind))],
+                                name="natural_key", unique=True)]
+                )  # fmt: skip
+
+    async def ensure_ranking(self, counters: Iterable[str], kinds: Iterable[Kind] = RANKED) -> None:
+        """What top lists of these rollups are read from, two indexes a counter: in the order of what was counted, and,
+        of the documents that have one, in the order of the base.
+
+        Over documents that exist already this takes as long as it takes (10 million: minutes), but nobody waits:
+        MongoDB writes on meanwhile.
+        """
+        names = sorted(counters)
+        with store_error(self._address), pymongo.timeout(RANKING_TIMEOUT_S):
+            for kind in kinds:
+                of_type = [(field, 1) for field in ("domain", "entity_type", *_bucket(kind))]
+                models = []
+                for counter in names:
+                    base = f"base.{counter}"
+                    based = {base: {"$gt": 0}}
                     models += [
-                        IndexModel([("domain", 1), ("entity_type", 1), (counter, -1)], name=f"top_{counter}")
-                        for counter in counters
+                        IndexModel([*of_type, (counter, -1)], name=f"top_{counter}"),
+                        IndexModel([*of_type, (base, -1)], name=f"base_{counter}", partialFilterExpression=based),
                     ]
                 await self.collection(kind).create_indexes(models)
 
@@ -301,6 +323,10 @@ def _by_field(document: Json, fields: Collection[str]) -> dict[str, int]:
 def _with_expired(kind: Kind) -> list[Json]:
     """The stage that adds what deleted documents held: documents of the same shape."""
     return [{"$unionWith": kind.expired_collection}] if kind in EXPIRING else []
+
+
+def _bucket(kind: Kind) -> tuple[str, ...]:
+    return () if kind.bucket_field is None else (kind.bucket_field,)
 
 
 def _operation(kind: Kind, document: Document, unseen: Json, stamp: Json, zeros: Mapping[str, Collection[str]]) -> Json:

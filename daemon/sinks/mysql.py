@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
@@ -109,8 +109,9 @@ class MysqlSink:
         wanted = list(filter(is_key_of(key_type), ids))
         if not wanted:
             return {}
-        rows = await self.query(select_sql(table, key_type), (_encode([[id_] for id_ in wanted]).decode(),))
-        return {row[0]: dict(zip(table.columns, map(int, row[1:]), strict=True)) for row in rows}
+        sql = select_sql(table, key_type, table.columns.values())
+        rows = await self.query(sql, (_encode([[id_] for id_ in wanted]).decode(),))
+        return {row[0]: dict(zip(table.columns, (int(n or 0) for n in row[1:]), strict=True)) for row in rows}
 
     async def ranked(
         self, table: ReplicaTable, chunk: int, rows_max: int | None = None
@@ -141,6 +142,16 @@ class MysqlSink:
                 transport.resume_reading()
         finally:
             await self.close()  # what was not read is still on its way
+
+    async def describe(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Entity id → the `enrich` columns of its row, as they are, for those of the ids that have one."""
+        key_type = await self._key_type(table)
+        wanted = list(filter(is_key_of(key_type), ids))
+        if not wanted:
+            return {}
+        sql = select_sql(table, key_type, table.enrich)
+        rows = await self.query(sql, (_encode([[id_] for id_ in wanted]).decode(),))
+        return {row[0]: dict(zip(table.enrich, row[1:], strict=True)) for row in rows}
 
     async def _set(self, table: ReplicaTable, sql: str, rows: list[list[Any]]) -> tuple[int, list[Failure]]:
         """The rows matched, and those MySQL refuses: found by halving, at about 2·log2(rows) statements each."""
@@ -274,11 +285,12 @@ def update_sql(table: ReplicaTable, key_type: str) -> str:
     )
 
 
-def select_sql(table: ReplicaTable, key_type: str) -> str:
-    """Reads the same rows; its one parameter is a JSON array of [key]. Returns the id as it was asked for first."""
-    columns = ", ".join(f"COALESCE(t.`{column}`, 0)" for column in table.columns.values())
+def select_sql(table: ReplicaTable, key_type: str, columns: Iterable[str]) -> str:
+    """Reads these columns of the same rows; its one parameter is a JSON array of [key]. Returns the id as it was asked
+    for first."""
+    names = ", ".join(f"t.`{column}`" for column in columns)
     return (
-        f"SELECT CAST(d.k AS CHAR), {columns} FROM JSON_TABLE(%s, '$[*]' COLUMNS (k {key_type} PATH '$[0]')) d"  # noqa: S608  (names are checked by the configuration)
+        f"SELECT CAST(d.k AS CHAR), {names} FROM JSON_TABLE(%s, '$[*]' COLUMNS (k {key_type} PATH '$[0]')) d"  # noqa: S608  (names are checked by the configuration)
         f" JOIN `{table.table}` t ON t.`{table.key}` = d.k"
     )
 

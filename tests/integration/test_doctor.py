@@ -57,7 +57,8 @@ def with_index(system: System) -> Config:
 
     async def ensure() -> None:
         sink = MongoSink(config.mongo)
-        await sink.ensure_indexes({"view", "download"})
+        await sink.ensure_indexes()
+        await sink.ensure_ranking({"view", "download"})
         await sink.close()
 
     asyncio.run(ensure())

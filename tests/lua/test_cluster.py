@@ -48,6 +48,7 @@ def test_a_shard_lies_in_one_slot_from_first_event_to_last_ack(shard: Shard) -> 
     assert slots_in_use(shard.redis) == {slot: shard.redis.dbsize()}
     claimed = shard.claim()
     assert sum(amount for fields in claimed.by_entity.values() for amount in fields.values()) == 51
+    assert shard.pending(claimed.amounts[0][0]).seq == claimed.seq
     assert shard.ack(claimed.seq, {"flushed:view": 51}, [entity for entity, _ in claimed.amounts]) == 1
     assert shard.settle(*((entity, str(claimed.seq)) for entity, _ in claimed.amounts)) == len(claimed.amounts)
     assert slots_in_use(shard.redis) == {slot: shard.redis.dbsize()}

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from daemon import config as configuration
-from daemon.config import Config, Section, load, masked, replica_tables, require
+from daemon.config import Config, Section, load, masked, ranked_kinds, replica_tables, require
 from daemon.errors import ConfigError
 
 OPS = Path(__file__).resolve().parents[2] / "ops"
@@ -385,6 +385,25 @@ def test_the_default_replica_table_belongs_to_the_default_domain() -> None:
     assert tables["jav", "movie"].columns == {"view": "views", "download": "downloads"}
     assert (tables["jav", "movie"].table, tables["jav", "movie"].key) == ("jav", "uuid")
     assert replica_tables(read(MYSQL__URL="mysql://h/db", DOMAINS='{"blog": {"entity_types": ["post"]}}')) == {}
+
+
+def test_the_readers_key_is_not_shown() -> None:
+    assert masked(read(READ__KEY="a-key-for-the-readers"))["read"]["key"] == "***"
+    assert masked(read())["read"]["key"] == ""
+
+
+@pytest.mark.parametrize(
+    ("windows", "names"),
+    [
+        ('["total"]', ["totals"]),
+        ('["day", "90d"]', ["totals", "daily"]),
+        ('["year"]', ["totals", "yearly"]),
+        ("[]", ["totals"]),
+    ],
+)
+def test_lists_are_kept_for_the_windows_offered(windows: str, names: list[str]) -> None:
+    assert [kind.name for kind in ranked_kinds(read(READ__TOP_WINDOWS=windows))] == names
+    assert [kind.name for kind in ranked_kinds(read(READ__TOP_WINDOWS=windows, READ__ENABLED="false"))] == ["totals"]
 
 
 # The example files ------------------------------------------------------------------------------------------------

@@ -1,0 +1,27 @@
+-- Reads for wrk: totals by id. Used by bench/reads.py.
+--
+-- wrk ... -s reads.lua URL -- ENTITIES PAUSE
+--   ENTITIES  how many are asked for, at random
+--   PAUSE     milliseconds a connection waits before it asks again; 0: none
+
+local entities, pause = 1, 0
+
+function init(args)
+  entities, pause = tonumber(args[1]), tonumber(args[2])
+  math.randomseed(os.time())
+  if pause > 0 then
+    function delay() return pause end
+  end
+end
+
+function request()
+  return wrk.format('GET', string.format('%s0f8fad5b-d9cb-469f-a165-%.0f', wrk.path, 1e11 + math.random(0, entities - 1)))
+end
+
+function done(summary, latency)
+  local errors = summary.errors
+  io.write(string.format(
+    'RESULT {"requests":%d,"us":%d,"not_2xx":%d,"socket_errors":%d,"timeouts":%d,"p50_us":%d,"p99_us":%d}\n',
+    summary.requests, summary.duration, errors.status, errors.connect + errors.read + errors.write, errors.timeout,
+    latency:percentile(50), latency:percentile(99)))
+end

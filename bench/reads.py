@@ -1,0 +1,230 @@
+"""The read API in front of a million entities with ten million daily documents, one worker.
+
+Totals by id out of the cache and out of MongoDB, top lists with no cache at all, exact totals, a cold summary; and what
+five hundred reads a second leave of the ingest. The documents are made by MongoDB itself, with the popularity of a
+catalogue (the n-th is counted in proportion to n to the power of -0.8); that takes two minutes and 1 GB.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+import pymongo
+from pymongo.database import Database
+
+from bench import single, wrk
+from bench.ground import INGEST, Ground, Served
+from bench.measure import Bar, Row, in_turn
+from bench.settings import Settings
+from daemon.config import domain_counters
+from daemon.domain.window import days_between
+from daemon.sinks.mongo import MongoSink
+
+SCRIPT = Path(__file__).with_name("reads.lua")
+PREFIX = "/api/v1/analytics/"
+DATABASE = "bench_reads"
+ENTITIES = 1_000_000
+DAYS = 10
+WARM_ENTITIES = 1_000
+PACED_CONNECTIONS, PAUSE_MS = 12, 19
+PACE_PER_S = 500
+"""About what those connections ask: 600 if the cache answers, 460 if MongoDB does."""
+SAMPLES = 100
+SUMMARY_SAMPLES = 1
+FIRST_ENTITY = "0f8fad5b-d9cb-469f-a165-100000000000"
+UNCACHED: dict[str, str] = {"READ__CACHE_TTL_MS": "0", "READ__TOP_CACHE_TTL_MS": "0"}
+
+
+def measure(ground: Ground, settings: Settings) -> list[Row]:
+    """Fills MongoDB first, unless an earlier run on this stack did."""
+    fill(ground)
+    mongo = urlsplit(ground.stack.mongo)._replace(path=f"/{DATABASE}").geturl()
+    at_most_10_ms = (Bar("value", "at most", 10),)
+    with ground.served(INGEST, MONGO__URL=mongo) as served:
+        rows = [
+            _warm(served, settings),
+            _cold(served, settings),
+            _beside_ingest(ground, served, settings, WARM_ENTITIES // 10),
+            _beside_ingest(ground, served, settings, ENTITIES),
+        ]
+    top = f"{PREFIX}top/jav/movie?limit=10&window="
+    with ground.served(INGEST, MONGO__URL=mongo, **UNCACHED) as served:
+        rows += [_asked(served, f"top-{window}", top + window, at_most_10_ms) for window in ("total", "day", "7d")]
+        rows.append(_asked(served, "total-exact", f"{PREFIX}totals/jav/movie/{FIRST_ENTITY}?fresh=1"))
+        rows.append(_asked(served, "summary", f"{PREFIX}summary/jav?days=7", times=SUMMARY_SAMPLES))
+    return rows
+
+
+def fill(ground: Ground) -> None:
+    """The documents and the indexes the flusher makes."""
+    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(ground.stack.mongo)
+    database = client[DATABASE]
+    if database.analytics_entity_daily.estimated_document_count() != ENTITIES * DAYS:
+        _make_documents(database)
+    client.close()
+
+    async def index() -> None:
+        config = ground.config(MONGO__URL=urlsplit(ground.stack.mongo)._replace(path=f"/{DATABASE}").geturl())
+        sink = MongoSink(config.mongo)
+        await sink.ensure_ranking(domain_counters(config, "jav"))
+        await sink.close()
+
+    asyncio.run(index())
+
+
+def _make_documents(database: Database[dict[str, Any]]) -> None:
+    today = dt.datetime.now(dt.UTC).date()
+    days = days_between(today - dt.timedelta(DAYS - 1), today)
+    database.seed.replace_one({"_id": 0}, {}, upsert=True)
+    thousand = {"$range": [0, 1_000]}
+    number = {"$add": [{"$multiply": ["$thousands", 1_000]}, "$ones"]}
+    id_ = {"$concat": ["0f8fad5b-d9cb-469f-a165-", {"$toString": {"$add": [100_000_000_000, "$number"]}}]}
+    rank = {"$add": ["$number", 1]}
+    views = {"$toLong": {"$add": [1, {"$divide": [10_000_000, {"$pow": [rank, 0.8]}]}]}}
+    share = {"$divide": [{"$add": [0.5, {"$rand": {}}]}, DAYS]}
+    common = {"domain": "jav", "entity_type": "movie", "flush_seq": {"$literal": 1}, "updated_at": "$$NOW"}
+    database.seed.aggregate(
+        [
+            {"$project": {"thousands": {"$range": [0, ENTITIES // 1_000]}}},
+            {"$unwind": "$thousands"},
+            {"$project": {"thousands": 1, "ones": thousand}},
+            {"$unwind": "$ones"},
+            {"$project": {"number": number}},
+            {"$project": {"entity_id": id_, "view": views}},
+            {"$project": {**common, "_id": {"$concat": ["jav:movie:", "$entity_id"]}, "entity_id": 1, "view": 1,
+                          "download": {"$toLong": {"$divide": ["$view", 7]}}}},
+            {"$out": "analytics_entity_totals"},
+        ]
+    )  # fmt: skip
+    database.analytics_entity_totals.aggregate(
+        [
+            {"$project": {"domain": 1, "entity_type": 1, "entity_id": 1, "flush_seq": 1, "updated_at": 1, "view": 1,
+                          "date": days}},
+            {"$unwind": "$date"},
+            {"$set": {"_id": {"$concat": ["$_id", ":", "$date"]},
+                      "view": {"$toLong": {"$ceil": {"$multiply": ["$view", share]}}}}},
+            {"$set": {"download": {"$toLong": {"$divide": ["$view", 7]}}}},
+            {"$out": "analytics_entity_daily"},
+        ]
+    )  # fmt: skip
+
+
+def _warm(served: Served, settings: Settings) -> Row:
+    def ours(_: int) -> float:
+        return _run(served, entities=WARM_ENTITIES, connections=64, seconds=settings.http_s).per_second
+
+    found = in_turn(settings.rounds, ours, again_max=settings.again_max)
+    return Row(
+        name="totals-warm",
+        what=f"totals by id out of the cache, {WARM_ENTITIES} entities, 64 connections, 1 worker",
+        unit="reads/s",
+        ours=found.values[0],
+        bars=(Bar("value", "at least", 5_000),),
+        others=found.others,
+    )
+
+
+def _cold(served: Served, settings: Settings) -> Row:
+    """Random ones of the million, at a steady pace: nearly all of them out of MongoDB."""
+    runs: list[wrk.Result] = []
+
+    def ours(_: int) -> float:
+        runs.append(_paced(served, entities=ENTITIES, seconds=settings.http_s))
+        return runs[-1].p99_us / 1e3
+
+    found = in_turn(settings.rounds, ours, again_max=settings.again_max)
+    return Row(
+        name="totals-cold",
+        what=f"p99 of totals by id, {PACE_PER_S} a second at random of {ENTITIES:,} entities",
+        unit="ms",
+        ours=found.values[0],
+        bars=(Bar("value", "at most", 20),),
+        others=found.others,
+        p50_ms=wrk.median_ms([run.p50_us for run in runs]),
+        p99_ms=wrk.median_ms([run.p99_us for run in runs]),
+    )
+
+
+def _beside_ingest(ground: Ground, served: Served, settings: Settings, entities: int) -> Row:
+    """Ingest at its limit with the readers and, in turn, without."""
+    ground.empty()
+    ground.warm_dedupe()
+
+    def ingest() -> float:
+        run = single.counted_run(
+            ground, served, single.PATH, events=1, connections=single.CONNECTIONS, seconds=settings.http_s
+        )
+        return run.per_second
+
+    def with_readers(_: int) -> float:
+        with _readers(served, entities, settings.http_s + 1):
+            return ingest()
+
+    found = in_turn(settings.rounds, with_readers, lambda _: ingest(), again_max=settings.again_max)
+    return Row(
+        name=f"ingest-beside-reads-{entities}",
+        what=f"single events beside {PACE_PER_S} reads a second of {entities:,} entities",
+        unit="events/s",
+        ours=found.values[0],
+        peer=found.values[1],
+        peer_name="the same without readers",
+        bars=(Bar("ratio", "at least", 0.95),),
+        others=found.others,
+    )
+
+
+def _asked(served: Served, name: str, path: str, bars: tuple[Bar, ...] = (), times: int = SAMPLES) -> Row:
+    """One question after another, on one connection."""
+    took_ms = []
+    with httpx.Client(base_url=served.url, timeout=60) as client:
+        for _ in range(times):
+            started = time.perf_counter()
+            client.get(path).raise_for_status()
+            took_ms.append((time.perf_counter() - started) * 1e3)
+    return Row(name=name, what=f"GET {path.removeprefix(PREFIX)}", unit="ms", ours=took_ms, bars=bars)
+
+
+def _paced(served: Served, *, entities: int, seconds: int) -> wrk.Result:
+    return _run(served, entities=entities, connections=PACED_CONNECTIONS, seconds=seconds, pause_ms=PAUSE_MS)
+
+
+def _run(served: Served, *, entities: int, connections: int, seconds: int, pause_ms: int = 0) -> wrk.Result:
+    """Raises WrkError unless every answer was good."""
+    served.check()
+    command = _command(served, entities, connections, seconds, pause_ms)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 30)
+    line = next((line for line in done.stdout.splitlines() if line.startswith(wrk.MARK)), None)
+    if line is None:
+        raise wrk.WrkError(f"wrk ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
+    result = msgspec.json.decode(line.removeprefix(wrk.MARK), type=wrk.Result)
+    if result.not_2xx or result.socket_errors or result.timeouts:
+        raise wrk.WrkError(f"This is no measurement, some reads failed: {result}")
+    return result
+
+
+@contextmanager
+def _readers(served: Served, entities: int, seconds: int) -> Iterator[None]:
+    """wrk reading at the pace, until the block ends."""
+    command = _command(served, entities, PACED_CONNECTIONS, seconds, PAUSE_MS)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as readers:
+        try:
+            yield
+        finally:
+            readers.terminate()
+
+
+def _command(served: Served, entities: int, connections: int, seconds: int, pause_ms: int) -> list[str]:
+    return [
+        *(wrk.program(), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "5s", "-s", str(SCRIPT)),
+        *(served.url + PREFIX + "totals/jav/movie/", "--", str(entities), str(pause_ms)),
+    ]

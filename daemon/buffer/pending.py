@@ -1,0 +1,79 @@
+"""What Redis holds of one entity: its live amounts, and those of the batch in flight. Reads only.
+
+For reads that must be exact. A batch is frozen, so each is fetched and decoded once (3 ms for 1,300 entities) and then
+answers every question until the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from daemon.buffer import scripts
+from daemon.buffer.connection import Connection
+from daemon.buffer.counters import parse_payload, parse_unfolded
+from daemon.buffer.keys import shard_keys
+from daemon.domain.counter import parse_amount, parse_field
+
+
+class Snapshot(NamedTuple):
+    """One moment of one entity. Amounts per counter, over all days."""
+
+    last: int
+    """The seq last given to a batch of the shard; 0 if none ever was."""
+    in_flight: int
+    """The seq of the batch in flight; 0 without one."""
+    live: dict[str, int]
+    claimed: dict[str, int]
+    """What the batch in flight holds of the entity."""
+
+
+class _Batch(NamedTuple):
+    """A frozen batch: its seq, and entity key → (field, amount) pairs."""
+
+    seq: bytes
+    amounts: dict[str, list[tuple[str, str]]]
+
+
+class Pending:
+    """One shard. Methods raise StoreError."""
+
+    def __init__(self, connection: Connection, shard: int) -> None:
+        self._connection = connection
+        keys = shard_keys(shard)
+        self._keys = (keys.claim, keys.counters_prefix)
+        self._claim_key = keys.claim
+        self._batch = _Batch(b"", {})
+        """The last one seen in flight."""
+
+    async def of(self, entity: str) -> Snapshot:
+        """What there is of this entity key."""
+        batch = self._batch
+        last, seq, payload, fields = await self._connection.run(scripts.PENDING, self._keys, (entity, batch.seq))
+        if payload:
+            batch = self._batch = _Batch(seq, await self._amounts(seq, payload))
+        claimed = batch.amounts.get(entity, ()) if seq and seq == batch.seq else ()
+        texts = [part.decode(errors="backslashreplace") for part in fields]
+        live = zip(texts[::2], texts[1::2], strict=True)
+        return Snapshot(_number(last), _number(seq), _sums(live), _sums(claimed))
+
+    async def _amounts(self, seq: bytes, payload: bytes) -> dict[str, list[tuple[str, str]]]:
+        try:
+            return dict(parse_payload(payload))
+        except UnicodeDecodeError:
+            # Acknowledged meanwhile, it comes back empty: then every document it speaks of has its seq.
+            return dict(parse_unfolded(await self._connection.run(scripts.UNFOLD, (self._claim_key,), (seq,))))
+
+
+def _sums(pairs: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """Amount per counter of (field, amount) pairs. What is none of ours is left out, as the flusher leaves it out."""
+    sums: dict[str, int] = {}
+    for name, text in pairs:
+        field, amount = parse_field(name), parse_amount(text)
+        if field is not None and amount is not None:
+            sums[field.counter] = sums.get(field.counter, 0) + amount
+    return sums
+
+
+def _number(text: bytes) -> int:
+    return parse_amount(text.decode(errors="backslashreplace")) or 0

@@ -1,0 +1,175 @@
+"""The read API of one worker: keys, origins, tags and the cache around the routes.
+
+The ingest application hands it every GET of `PREFIXES` and sends what comes back; nothing here touches the path events
+take. An answer that is cached costs a look into a dictionary; a store is asked once for all who ask the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import hmac
+import time
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import NamedTuple
+
+from daemon.config import Config
+from daemon.errors import StoreError
+from daemon.metrics import PUBLISH_INTERVAL_S, ReadTally
+from daemon.read import openapi, reply
+from daemon.read.cache import Cache, Key
+from daemon.read.reply import Headers, Reply
+from daemon.read.routes import PREFIX, Missing, Question, Routes, Wrong
+from daemon.read.stores import Stores
+
+OPENAPI = "openapi"
+OPENAPI_PATH = "/openapi.json"
+ROUTES = ("totals", "top", "series", "summary")
+PREFIXES = (*(f"{PREFIX}{route}/" for route in ROUTES), OPENAPI_PATH)
+"""What the paths begin with that are answered here. So a route is one of few names, whatever the path: it labels
+metrics."""
+
+OPENAPI_MAX_AGE_S = 60
+
+
+class _Head(NamedTuple):
+    """The request headers that matter here; "" for those that are absent."""
+
+    key: bytes
+    origin: bytes
+    known_tag: bytes
+
+
+class Api:
+    """Create it in the worker's running loop; close it once."""
+
+    def __init__(self, config: Config) -> None:
+        """Connects to nothing yet: a store that is away is met by the first who asks for it."""
+        self._tally = ReadTally()
+        self._stores = Stores(config, self._tally) if config.mongo.url else None
+        self._reading = 0
+        """Requests that wait for a store."""
+        self.reconfigure(config)
+        self._publisher = asyncio.create_task(self._publish())
+
+    def reconfigure(self, config: Config) -> None:
+        """Works with another configuration from the next request on. What belongs to the stores stays as it was."""
+        read = self._read = config.read
+        self._routes = Routes(config, self._stores, _today) if self._stores and read.enabled else None
+        self._key = read.key.encode()
+        self._origins = frozenset(origin.encode() for origin in read.cors_origins)
+        self._cache = Cache(read.cache_bytes_max, time.monotonic)
+        self._visibility = b"private" if read.key else b"public"
+        self._unavailable = reply.unavailable(read.retry_after_s)
+        self._openapi = Reply(HTTPStatus.OK, openapi.document(config), self._keep(OPENAPI_MAX_AGE_S))
+
+    async def close(self) -> None:
+        self._publisher.cancel()
+        self._tally.publish()
+        if self._stores is not None:
+            await self._stores.close()
+
+    async def answer(self, method: str, path: str, query: str, headers: Iterable[tuple[bytes, bytes]]) -> Reply:
+        """`path`: percent-decoded, one of PREFIXES; `query`: as it came; `headers`: names in lower case."""
+        if self._routes is None:
+            return reply.NOT_FOUND
+        head = _read_head(headers)
+        route = path[len(PREFIX) :].partition("/")[0] if path.startswith(PREFIX) else OPENAPI
+        found = await self._answer(self._routes, method, route, (path, query), head)
+        self._tally.replied(route, found.status)
+        return found._replace(headers=(*found.headers, *self._cors(head.origin))) if self._origins else found
+
+    async def _answer(self, routes: Routes, method: str, route: str, key: Key, head: _Head) -> Reply:
+        if method == "OPTIONS":
+            return reply.PREFLIGHT if self._allows(head.origin) else reply.OPTIONS
+        if method not in ("GET", "HEAD"):
+            return reply.GET_ONLY
+        if self._key and not hmac.compare_digest(head.key, self._key):
+            return reply.UNAUTHORIZED
+        if route == OPENAPI:
+            return self._openapi if key[0] == OPENAPI_PATH else reply.NOT_FOUND
+        found = self._cache.get(key)
+        if found is None:
+            found = await self._miss(routes, route, key)
+        else:
+            self._tally.hit()
+        if found.etag and head.known_tag and _matches(head.known_tag, found.etag):
+            return reply.not_modified(found)
+        return found
+
+    async def _miss(self, routes: Routes, route: str, key: Key) -> Reply:
+        path, query = key
+        question = routes.parse(route, path[len(PREFIX) + len(route) + 1 :], query)
+        if isinstance(question, Missing):
+            return reply.message(HTTPStatus.NOT_FOUND, question.message)
+        if isinstance(question, Wrong):
+            return reply.invalid(question.errors)
+        if self._reading >= self._read.reads_in_flight_max:
+            return self._unavailable
+        self._reading += 1
+        started_s = time.perf_counter()
+        try:
+            if not question.ttl_ms:
+                return await _read(question, reply.NO_STORE)
+            return await self._cache.join(key, lambda: self._read_and_keep(question, key))
+        except StoreError as error:
+            self._tally.store_failed(error)
+            return self._unavailable
+        finally:
+            self._reading -= 1
+            self._tally.missed(route, time.perf_counter() - started_s)
+
+    async def _read_and_keep(self, question: Question, key: Key) -> Reply:
+        cache = self._cache  # a reload exchanges it
+        found = await _read(question, self._keep(question.ttl_ms // 1000))
+        cache.put(key, found, question.ttl_ms / 1000)
+        return found
+
+    def _keep(self, seconds: int) -> Headers:
+        return ((b"cache-control", b"%s, max-age=%d" % (self._visibility, seconds)),)
+
+    def _allows(self, origin: bytes) -> bool:
+        return bool(origin) and (origin in self._origins or b"*" in self._origins)
+
+    def _cors(self, origin: bytes) -> Headers:
+        if b"*" in self._origins:
+            return ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"etag"))
+        vary = (b"vary", b"origin")
+        if not self._allows(origin):
+            return (vary,)
+        return (vary, (b"access-control-allow-origin", origin), (b"access-control-expose-headers", b"etag"))
+
+    async def _publish(self) -> None:
+        while True:
+            await asyncio.sleep(PUBLISH_INTERVAL_S)
+            self._tally.publish()
+
+
+async def _read(question: Question, headers: Headers) -> Reply:
+    as_of = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return reply.found(await question.read(), as_of, headers)
+
+
+def _today() -> dt.date:
+    return dt.datetime.now(dt.UTC).date()
+
+
+def _read_head(headers: Iterable[tuple[bytes, bytes]]) -> _Head:
+    key = origin = known_tag = b""
+    for name, value in headers:
+        if name == b"x-tallyd-key":
+            key = value
+        elif name == b"authorization" and not key and value[:7].lower() == b"bearer ":
+            key = value[7:].strip()
+        elif name == b"origin":
+            origin = value
+        elif name == b"if-none-match":
+            known_tag = value
+    return _Head(key, origin, known_tag)
+
+
+def _matches(known: bytes, etag: bytes) -> bool:
+    """Weak comparison (RFC 9110, section 13.1.2)."""
+    strong = etag.removeprefix(b"W/")
+    return known == b"*" or any(tag.strip().removeprefix(b"W/") == strong for tag in known.split(b","))

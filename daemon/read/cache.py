@@ -1,0 +1,70 @@
+"""Replies that are still good, the least recently asked for forgotten first; and one read for all who ask at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from daemon.read.reply import Reply
+
+ENTRY_BYTES = 1_024
+"""What an entry takes besides its body and its key: a dozen small objects, 0.7 KiB of them, and room for more."""
+
+Key = tuple[str, str]
+"""Path and query."""
+
+
+class _Entry(NamedTuple):
+    until: float
+    reply: Reply
+    bytes: int
+
+
+class Cache:
+    """One worker's. Everything in it was a 200."""
+
+    def __init__(self, bytes_max: int, monotonic: Callable[[], float]) -> None:
+        self._bytes_max = bytes_max
+        self._monotonic = monotonic
+        self._entries: dict[Key, _Entry] = {}
+        """In the order they were last asked for."""
+        self._bytes = 0
+        self._reading: dict[Key, asyncio.Task[Reply]] = {}
+
+    def get(self, key: Key) -> Reply | None:
+        entry = self._entries.pop(key, None)
+        if entry is None:
+            return None
+        if entry.until <= self._monotonic():
+            self._bytes -= entry.bytes
+            return None
+        self._entries[key] = entry
+        return entry.reply
+
+    def put(self, key: Key, reply: Reply, ttl_s: float) -> None:
+        bytes_ = ENTRY_BYTES + len(reply.body) + len(key[0]) + len(key[1])
+        replaced = self._entries.pop(key, None)
+        self._bytes += bytes_ - (replaced.bytes if replaced else 0)
+        self._entries[key] = _Entry(self._monotonic() + ttl_s, reply, bytes_)
+        while self._bytes > self._bytes_max:
+            self._bytes -= self._entries.pop(next(iter(self._entries))).bytes
+
+    async def join(self, key: Key, read: Callable[[], Awaitable[Reply]]) -> Reply:
+        """What the read of this key that is under way finds, or else a new one. Whoever stops waiting ends it for
+        nobody else."""
+        task = self._reading.get(key)
+        if task is None:
+            task = asyncio.ensure_future(_awaited(read))
+            self._reading[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        return await asyncio.shield(task)
+
+    def _forget(self, key: Key, done: asyncio.Task[Reply]) -> None:
+        del self._reading[key]
+        if not done.cancelled():
+            done.exception()  # whoever waits hears of it; if nobody does, it is no news
+
+
+async def _awaited(read: Callable[[], Awaitable[Reply]]) -> Reply:
+    return await read()

@@ -1,0 +1,69 @@
+"""The exact total of one entity at one moment, between ingest and flush: MongoDB's document plus what Redis holds.
+
+Two stores can't be read in one moment, so the seqs decide what the document holds of what Redis held. Redis is read
+first: live amounts, the batch in flight (seq s), the seq last given. Then the document, which remembers the last seq
+applied to it, f:
+
+    f > last   a batch made after the snapshot is in the document: its amounts were still live then. Both again.
+    f ≥ s      the batch in flight is in the document: it is not added
+    f < s      it is not, or holds nothing of this entity: it is added
+
+All that was acknowledged before the snapshot is in the document, because an ack follows the write. So the sum is the
+total at the moment of the snapshot, whatever happened since: never above what was accepted, never below what was
+acknowledged before, and never less than an earlier read's.
+
+A Redis that lost its memory knows no seq as high as the document's until it makes its first batch. So if f > last still
+holds against a snapshot taken after the document, f is from before, and the document is as old as can be.
+
+Left out are what waits in a spool, which Redis has not seen, and dead letters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from daemon.buffer.keys import shard_of
+from daemon.buffer.pending import Pending, Snapshot
+from daemon.domain.entity import Entity
+from daemon.errors import StoreError
+from daemon.read.totals import Totals, counted
+from daemon.sinks.mongo import Json
+
+TRIES_MAX = 10
+"""Each takes a flush of this very entity between two reads that are milliseconds apart."""
+
+
+class Exact:
+    """One worker's reader."""
+
+    def __init__(self, shards: Sequence[Pending], totals: Totals) -> None:
+        """`shards`: in order."""
+        self._shards = shards
+        self._totals = totals
+
+    async def read(self, entity: Entity, counters: Collection[str]) -> dict[str, int]:
+        """Total per counter. Raises StoreError if a store fails."""
+        pending = self._shards[shard_of(entity.key, len(self._shards))]
+        snapshot = await pending.of(entity.key)
+        for _ in range(TRIES_MAX):
+            document = (await self._totals.documents([entity.key])).get(entity.key)
+            applied = _applied(document)
+            if applied <= snapshot.last:
+                return _sum(document, applied, snapshot, counters)
+            snapshot = await pending.of(entity.key)
+            if applied > snapshot.last:
+                return _sum(document, applied, snapshot, counters)
+        raise StoreError(f"No moment between two flushes of {entity.key!r} was found in {TRIES_MAX} tries.")
+
+
+def _applied(document: Json | None) -> int:
+    return int(document.get("flush_seq", 0)) if document else 0
+
+
+def _sum(document: Json | None, applied: int, snapshot: Snapshot, counters: Collection[str]) -> dict[str, int]:
+    sums = counted(document, counters)
+    for counter in counters:
+        sums[counter] += snapshot.live.get(counter, 0)
+        if applied < snapshot.in_flight:
+            sums[counter] += snapshot.claimed.get(counter, 0)
+    return sums

@@ -1,0 +1,60 @@
+"""The connections one worker reads over, apart from those that count: opened when first used, bounded more tightly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from daemon.buffer.connection import Connection
+from daemon.buffer.layout import Layout
+from daemon.buffer.pending import Pending
+from daemon.config import Config, ReplicaTable
+from daemon.errors import StoreError
+from daemon.metrics import ReadTally
+from daemon.read.exact import Exact
+from daemon.read.totals import Totals
+from daemon.sinks.mongo import MongoSink
+from daemon.sinks.mysql import MysqlSink
+
+
+class Stores:
+    """Create it in the running loop; close it once."""
+
+    def __init__(self, config: Config, tally: ReadTally) -> None:
+        timeout_ms = config.read.timeout_ms
+        self.mongo = MongoSink(replace(config.mongo, timeout_ms=timeout_ms))
+        mysql = replace(config.mysql, timeout_ms=timeout_ms)
+        self._mysql = MysqlSink(mysql) if mysql.url else None
+        self._asking_mysql = asyncio.Lock()
+        layout = Layout(config)
+        self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
+        self._tally = tally
+        self.totals = Totals(self.mongo)
+        self.exact = Exact(
+            [Pending(connection, shard) for shard, connection in enumerate(self._connections)], self.totals
+        )
+
+    async def describe(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Entity id → the table's `enrich` columns as JSON takes them. One query at a time: there is one connection."""
+        if self._mysql is None:
+            return {}
+        async with self._asking_mysql:
+            rows = await self._mysql.describe(table, ids)
+        return {
+            id_: {name: value if isinstance(value, str | int | None) else str(value) for name, value in row.items()}
+            for id_, row in rows.items()
+        }
+
+    def note(self, error: StoreError) -> None:
+        """A failure that the answer leaves out."""
+        self._tally.store_failed(error)
+
+    async def close(self) -> None:
+        for connection in self._connections:
+            await connection.close()
+        if self._mysql is not None:
+            await self._mysql.close()
+        await self.mongo.close()

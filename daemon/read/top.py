@@ -1,0 +1,209 @@
+"""The most counted entities of a window, exactly, out of lists that an index keeps in order.
+
+A window is the sum of buckets (the days of `30d`; one for `year` and `total`), and a bucket's amount is what was
+counted plus its base. For each bucket the `top_` index holds the documents in the order of the one, the `base_` index
+in the order of the other. Fagin's threshold algorithm (Fagin, Lotem, Naor 2003, "Optimal aggregation algorithms for
+middleware") reads all lists to the same depth, in one command: what stands below can add no more than the last line
+read of each list, so an entity seen nowhere has at most the sum of those (the threshold), and one that was seen here
+and there at most that sum over the buckets it was not seen in. Only those who could still be among the first N are
+looked up; if the N-th has at least the threshold, nobody below can have more. Otherwise it reads deeper.
+
+How deep depends on the counts: the same favourites every day end it at once; a window in which everything is equally
+popular would be read whole. So the depth is bounded, and beyond it the server sums the window up, in bounded time.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import heapq
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pymongo
+from pymongo.errors import PyMongoError
+
+from daemon.domain.rollup import Kind
+from daemon.domain.window import Span, Window, span_of
+from daemon.errors import StoreError
+from daemon.sinks.mongo import Json, MongoSink
+
+DEPTH_FIRST = 20
+"""Lines read of each list at first, or as many as are wanted."""
+DEPTH_GROWTH = 4
+LINES_MAX = 20_000
+"""Lines of one round, all lists together: about 40 ms of the worker's time."""
+LOOKUPS_MAX = 20_000
+"""Documents looked up in one round, entities times buckets."""
+BATCH_LINES = 1_000
+"""Decoded at a stretch: 2 ms in which the worker does nothing else."""
+
+
+class Ranked(NamedTuple):
+    entity_id: str
+    amount: int
+
+
+class _Round(NamedTuple):
+    """What the lists say down to some depth. Buckets are numbered."""
+
+    limits: list[int]
+    """Per bucket, the most a document can have that was not seen in it."""
+    seen: dict[str, dict[int, int]]
+    """Entity id → bucket → amount."""
+
+
+class Top:
+    """Reads top lists of one entity type's counter. Raises StoreError."""
+
+    def __init__(self, mongo: MongoSink, sum_timeout_s: float) -> None:
+        """`sum_timeout_s`: how long the server may sum a window up whose lists say too little."""
+        self._mongo = mongo
+        self._sum_timeout_s = sum_timeout_s
+
+    async def read(
+        self, domain: str, entity_type: str, counter: str, window: Window, limit: int, today: dt.date
+    ) -> list[Ranked]:
+        """The first `limit`, the most counted first and among equals by id; entities with nothing are in no list.
+
+        Which of several equals are the last ones is left open.
+        """
+        question = _Question({"domain": domain, "entity_type": entity_type}, counter, span_of(window, today))
+        try:
+            ranked = await self._by_threshold(question, limit)
+            return await self._by_sum(question, limit) if ranked is None else ranked
+        except PyMongoError as error:
+            raise StoreError(f"MongoDB: {error}") from None
+
+    async def _by_threshold(self, question: _Question, limit: int) -> list[Ranked] | None:
+        """None if it would go too deep."""
+        fields = [question.counter]
+        if await self._collection(question).find_one(question.based(), {"_id": 1}):
+            fields.append(question.base)
+        lists = len(question.buckets) * len(fields)
+        depth = max(DEPTH_FIRST, limit)
+        while depth * lists <= LINES_MAX:
+            found = await self._read_lists(question, fields, depth)
+            contenders = _contenders(found, limit)
+            unseen = [(entity, bucket) for entity in contenders for bucket in _unseen(found, entity)]
+            if len(unseen) > LOOKUPS_MAX:
+                return None
+            amounts = {entity: sum(found.seen[entity].values()) for entity in contenders}
+            for entity, amount in await self._look_up(question, unseen):
+                amounts[entity] += amount
+            ranked = _first(amounts, limit)
+            threshold = sum(found.limits)
+            if not threshold or (len(ranked) == limit and ranked[-1].amount >= threshold):
+                return ranked
+            depth *= DEPTH_GROWTH
+        return None
+
+    async def _read_lists(self, question: _Question, fields: list[str], depth: int) -> _Round:
+        """The first `depth` lines of every list, in one command."""
+        first, *others = [
+            question.list_pipeline(bucket, field, depth) for bucket in range(len(question.buckets)) for field in fields
+        ]
+        union = [{"$unionWith": {"coll": question.kind.collection, "pipeline": other}} for other in others]
+        lines: Counter[tuple[int, str]] = Counter()
+        lowest: dict[tuple[int, str], int] = {}
+        seen: dict[str, dict[int, int]] = {}
+        cursor = await self._collection(question).aggregate([*first, *union], batchSize=BATCH_LINES)
+        async for line in cursor:
+            each = line["bucket"], line["field"]
+            lines[each] += 1
+            lowest[each] = min(lowest.get(each, line["by"]), line["by"])
+            seen.setdefault(line["id"], {})[line["bucket"]] = int(line["amount"])
+        limits = [0] * len(question.buckets)
+        for (bucket, field), by in lowest.items():
+            limits[bucket] += int(by) if lines[bucket, field] == depth else 0  # a list that has ended leaves nobody out
+        return _Round(limits, seen)
+
+    async def _look_up(self, question: _Question, unseen: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        """(entity id, amount) of those of these documents that exist."""
+        if not unseen:
+            return []
+        ids = [question.document_id(entity, bucket) for entity, bucket in unseen]
+        pipeline = [{"$match": {"_id": {"$in": ids}}}, {"$project": {"_id": 0, "id": "$entity_id", **question.amount}}]
+        cursor = await self._collection(question).aggregate(pipeline, batchSize=BATCH_LINES)
+        return [(line["id"], int(line["amount"])) async for line in cursor]
+
+    async def _by_sum(self, question: _Question, limit: int) -> list[Ranked]:
+        pipeline: list[Json] = [
+            {"$match": question.whole()},
+            {"$group": {"_id": "$entity_id", "amount": {"$sum": question.amount["amount"]}}},
+            {"$match": {"amount": {"$gt": 0}}},
+            {"$sort": {"amount": -1, "_id": 1}},
+            {"$limit": limit},
+        ]
+        with pymongo.timeout(self._sum_timeout_s):
+            cursor = await self._collection(question).aggregate(pipeline, allowDiskUse=True)
+            return [Ranked(line["_id"], int(line["amount"])) async for line in cursor]
+
+    def _collection(self, question: _Question) -> Any:
+        return self._mongo.collection(question.kind)
+
+
+class _Question:
+    """One counter of one entity type in one span, and how MongoDB is asked about it."""
+
+    def __init__(self, of_type: Json, counter: str, span: Span) -> None:
+        self._of_type = of_type
+        self.counter = counter
+        self.base = f"base.{counter}"
+        self.kind: Kind = span.kind
+        self.buckets: tuple[str | None, ...] = span.buckets or (None,)
+        self.amount: Json = {"amount": {"$add": [{"$ifNull": [f"${field}", 0]} for field in (self.counter, self.base)]}}
+
+    def list_pipeline(self, bucket: int, field: str, depth: int) -> list[Json]:
+        """The head of one list; served by the index `top_` or `base_`, whose order it is."""
+        names = {"bucket": {"$literal": bucket}, "field": {"$literal": field}, "by": f"${field}", "id": "$entity_id"}
+        return [
+            {"$match": {**self._in(bucket), field: {"$gt": 0}}},
+            {"$sort": {field: -1}},
+            {"$limit": depth},
+            {"$project": {"_id": 0, **names, **self.amount}},
+        ]
+
+    def based(self) -> Json:
+        """Documents that have a base."""
+        return {**self._of_type, self.base: {"$gt": 0}}
+
+    def whole(self) -> Json:
+        """Every document of the span."""
+        if self.kind.bucket_field is None:
+            return self._of_type
+        return {**self._of_type, self.kind.bucket_field: {"$in": list(self.buckets)}}
+
+    def document_id(self, entity_id: str, bucket: int) -> str:
+        key = f"{self._of_type['domain']}:{self._of_type['entity_type']}:{entity_id}"
+        name = self.buckets[bucket]
+        return key if name is None else f"{key}:{name}"
+
+    def _in(self, bucket: int) -> Json:
+        if self.kind.bucket_field is None:
+            return self._of_type
+        return {**self._of_type, self.kind.bucket_field: self.buckets[bucket]}
+
+
+def _unseen(found: _Round, entity: str) -> Iterator[int]:
+    """The buckets in which an entity may have something that the lists didn't show."""
+    return (bucket for bucket, limit in enumerate(found.limits) if limit and bucket not in found.seen[entity])
+
+
+def _contenders(found: _Round, limit: int) -> list[str]:
+    """Those seen who can still be among the first `limit`."""
+    least = {entity: sum(amounts.values()) for entity, amounts in found.seen.items()}
+    bar = min(heapq.nlargest(limit, least.values()), default=0) if len(least) >= limit else 0
+    threshold = sum(found.limits)
+    return [
+        entity
+        for entity, amounts in found.seen.items()
+        if least[entity] + threshold - sum(found.limits[bucket] for bucket in amounts) >= bar
+    ]
+
+
+def _first(amounts: dict[str, int], limit: int) -> list[Ranked]:
+    return [
+        Ranked(entity, amount)
+        for entity, amount in heapq.nsmallest(limit, amounts.items(), key=lambda item: (-item[1], item[0]))
+    ]

@@ -1,0 +1,80 @@
+"""Totals of entities out of MongoDB: whoever asks within a moment of each other goes together in one query.
+
+A query costs the worker 0.3 ms, as much as nine cached answers, whether it names one entity or fifty; so many readers
+must not mean many queries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from daemon.domain.rollup import total
+from daemon.sinks.mongo import Json, MongoSink
+
+QUERY_IDS_MAX = 1_000
+"""Entities of one query, beyond the first request of it."""
+QUERY_INTERVAL_S = 0.01
+"""From one query to the next. At 500 misses a second: 3 % of a core in place of 15 %, for 5 ms more on average."""
+
+
+class _Waiting(NamedTuple):
+    keys: Sequence[str]
+    answered: asyncio.Future[dict[str, Json]]
+
+
+class Totals:
+    """One worker's reader. Raises StoreError."""
+
+    def __init__(self, mongo: MongoSink) -> None:
+        self._mongo = mongo
+        self._waiting: list[_Waiting] = []
+        self._query: asyncio.Task[None] | None = None
+        self._next_at_s = 0.0
+
+    async def documents(self, keys: Sequence[str]) -> dict[str, Json]:
+        """The totals documents of these entity keys, by key; those that don't exist are absent."""
+        waiting = _Waiting(keys, asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        if self._query is None:
+            self._query = asyncio.create_task(self._work())
+        return await waiting.answered
+
+    async def _work(self) -> None:
+        """Queries until nobody waits."""
+        loop = asyncio.get_running_loop()
+        try:
+            while self._waiting:
+                await asyncio.sleep(self._next_at_s - loop.time())
+                self._next_at_s = loop.time() + QUERY_INTERVAL_S
+                await self._answer(self._take())
+        finally:
+            self._query = None
+
+    def _take(self) -> list[_Waiting]:
+        keys = taken = 0
+        for waiting in self._waiting:
+            keys += len(waiting.keys)
+            if taken and keys > QUERY_IDS_MAX:
+                break
+            taken += 1
+        batch, self._waiting = self._waiting[:taken], self._waiting[taken:]
+        return batch
+
+    async def _answer(self, batch: list[_Waiting]) -> None:
+        try:
+            found = await self._mongo.totals({key for waiting in batch for key in waiting.keys})
+        except Exception as error:  # noqa: BLE001  (whatever it is, whoever waits has to hear of it)
+            for waiting in batch:
+                if not waiting.answered.done():
+                    waiting.answered.set_exception(error)
+            return
+        for waiting in batch:
+            if not waiting.answered.done():
+                waiting.answered.set_result({key: found[key] for key in waiting.keys if key in found})
+
+
+def counted(document: Json | None, counters: Collection[str]) -> dict[str, int]:
+    """Each counter's total; zeros for an entity nothing was counted of."""
+    return {counter: total(document, counter) if document else 0 for counter in counters}

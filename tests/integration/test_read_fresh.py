@@ -1,0 +1,217 @@
+"""Exact totals (`fresh=1`): at every step of a flush, and beside producers and flushers that don't stop for them."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from chaos.steps import Flusher
+from harness import BATCH, Ingest, System, event, wait_until
+
+from daemon.buffer.connection import Connection
+from daemon.buffer.layout import Layout
+from daemon.buffer.pending import Pending
+from daemon.domain.entity import Entity
+from daemon.errors import StoreError
+from daemon.read.exact import TRIES_MAX, Exact
+from daemon.read.totals import Totals
+from daemon.sinks.mongo import Json, MongoSink
+
+M = Entity("jav", "movie", "m")
+COUNTERS = ("download", "view")
+
+
+class Interrupted(Totals):
+    """Something happens between the look into Redis and the one into MongoDB."""
+
+    def __init__(self, mongo: MongoSink) -> None:
+        super().__init__(mongo)
+        self.times = 0
+        self.happens: Any = None
+
+    async def documents(self, keys: Sequence[str]) -> dict[str, Json]:
+        if self.times:
+            self.times -= 1
+            await asyncio.to_thread(self.happens)
+        return await super().documents(keys)
+
+
+@asynccontextmanager
+async def reading(system: System) -> AsyncIterator[tuple[Exact, Interrupted]]:
+    config = system.config()
+    connection, mongo = Connection(config.redis, Layout(config)), MongoSink(config.mongo)
+    totals = Interrupted(mongo)
+    try:
+        yield Exact([Pending(connection, 0)], totals), totals
+    finally:
+        await connection.close()
+        await mongo.close()
+
+
+def read(system: System, entity: Entity = M) -> dict[str, int]:
+    async def work() -> dict[str, int]:
+        async with reading(system) as (exact, _):
+            return await exact.read(entity, COUNTERS)
+
+    return asyncio.run(work())
+
+
+def views(*ids: str, **fields: Any) -> list[dict[str, Any]]:
+    return [event(entity_id="m", event_id=id_, **fields) for id_ in ids]
+
+
+def test_an_entity_nobody_counted_has_zeros(system: System) -> None:
+    assert read(system) == {"download": 0, "view": 0}
+
+
+def test_it_is_exact_at_every_step_of_a_claim(system: System) -> None:
+    """Whoever dies at such a step leaves just that behind."""
+    system.count(*views("1", "2"), event(entity_id="m", action="download"))
+    system.flush()
+    system.count(*views("3", value=5))
+
+    async def work() -> int:
+        config, flusher, steps = system.config(), Flusher(system, 0), 0
+        connection = Connection(config.redis, Layout(config))
+        flusher.restart(connection)
+        async with reading(system) as (exact, _):
+            await flusher.actor.begin(flusher.drain.apply_next())
+            accepted = 7
+            while flusher.actor.running:
+                if steps % 4 == 2:
+                    await asyncio.to_thread(system.count, *views(f"step {steps}"))
+                    accepted += 1
+                assert await exact.read(M, COUNTERS) == {"download": 1, "view": accepted}, f"after {steps} steps"
+                await flusher.actor.step(0)
+                steps += 1
+            assert await exact.read(M, COUNTERS) == {"download": 1, "view": accepted}
+        await connection.close()
+        await flusher.mongo.close()
+        return steps
+
+    assert asyncio.run(work()) > 10
+
+
+def test_a_flush_between_the_two_looks_is_seen_once(system: System) -> None:
+    """Without a second look at Redis its amounts would count twice: live in the snapshot, and in the document."""
+    system.count(*views("1", "2"))
+
+    async def work() -> None:
+        async with reading(system) as (exact, totals):
+            totals.times, totals.happens = 1, system.flush
+            assert (await exact.read(M, COUNTERS))["view"] == 2
+
+            def count_and_flush() -> None:
+                system.count(*views(secrets.token_hex(8)))
+                system.flush()
+
+            totals.times, totals.happens = 3, count_and_flush
+            assert (await exact.read(M, COUNTERS))["view"] == 5
+            totals.times = TRIES_MAX
+            with pytest.raises(StoreError, match="No moment between two flushes"):
+                await exact.read(M, COUNTERS)
+
+    asyncio.run(work())
+
+
+def test_a_base_is_part_of_the_total(system: System) -> None:
+    system.count(*views("1"))
+    system.flush()
+    system.mongo.analytics_entity_totals.update_one({}, {"$set": {"base": {"view": 1_000, "download": 3}}})
+    system.count(*views("2"))
+    assert read(system) == {"download": 3, "view": 1_002}
+
+
+def test_a_redis_that_lost_its_memory_adds_to_what_was_flushed(system: System) -> None:
+    system.count(*views("1", "2"))
+    system.flush()
+    system.redis.flushall()
+    assert read(system)["view"] == 2
+    system.count(*views("3"))
+    assert read(system)["view"] == 3
+    system.flush()
+    assert read(system)["view"] == 3
+
+
+def test_foreign_values_change_no_total(system: System) -> None:
+    system.count(*views("1"))
+    system.redis.hset(
+        "anl:{0}:counters:jav:movie:m", mapping={"view:yesterday": 7, "view:2026-02-20": "many", b"\xff": 1}
+    )
+    assert read(system)["view"] == 1
+    flusher_claims(system)
+    assert read(system)["view"] == 1
+
+
+def flusher_claims(system: System) -> None:
+    """A batch in flight whose flusher is gone."""
+
+    async def work() -> None:
+        config, flusher = system.config(), Flusher(system, 0)
+        connection = Connection(config.redis, Layout(config))
+        flusher.restart(connection)
+        await flusher.actor.begin(flusher.drain.apply_next())
+        await flusher.actor.step_until("raise_floor")
+        assert flusher.actor.running
+        await flusher.actor.crash()
+        await connection.close()
+        await flusher.mongo.close()
+
+    asyncio.run(work())
+
+
+def test_reads_beside_ingest_and_flush_never_go_back_and_never_lie(system: System) -> None:
+    """Each read lies between what was acknowledged before it began and what was sent when it ended."""
+    hot = quote("/hot?a,b", safe="")
+    path = f"/api/v1/analytics/totals/jav/movie/{hot}?fresh=1"
+    sent = acknowledged = 0
+    over = threading.Event()
+    found: list[tuple[int, int, int]] = []
+    failures: list[str] = []
+
+    def produce(ingest: Ingest) -> None:
+        nonlocal sent, acknowledged
+        while not over.is_set():
+            events = [event(entity_id="/hot?a,b") for _ in range(3)] + [event(entity_id=str(n)) for n in range(20)]
+            sent += 3
+            answer = ingest.post(events, BATCH)
+            assert answer.json()["accepted"] == 23
+            acknowledged += 3
+
+    def ask(ingest: Ingest) -> None:
+        last = 0
+        while not over.is_set():
+            least = acknowledged
+            answer = ingest.client.get(path)
+            if answer.status_code != 200:
+                failures.append(answer.text)
+                continue
+            view = answer.json()["counters"]["view"]
+            found.append((least, view, sent))
+            if view < last:
+                failures.append(f"{view} after {last}")
+            last = view
+
+    flush = {"FLUSH__INTERVAL_S": "0.02", "FLUSH__POLL_MS": "5", "FLUSH__THRESHOLD": "1"}
+    with system.ingest() as ingest, system.flusher(**flush), system.flusher(**flush):
+        threads = [threading.Thread(target=run, args=(ingest,)) for run in (produce, ask, ask)]
+        for thread in threads:
+            thread.start()
+        time.sleep(4)
+        over.set()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert len(found) > 50
+        assert [each for each in found if not each[0] <= each[1] <= each[2]] == []
+        key = "jav:movie:/hot?a,b"
+        assert ingest.client.get(path).json()["counters"]["view"] == acknowledged
+        wait_until(lambda: system.rollup("totals").get(key, {}).get("view") == acknowledged, "all is flushed")
+        assert ingest.client.get(path).json()["counters"]["view"] == acknowledged

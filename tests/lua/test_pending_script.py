@@ -1,0 +1,80 @@
+"""`pending.lua` alone: what Redis holds of one entity, live and in flight, at one moment."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+from shard import DAY, Ev, Pending, Shard, step
+
+VIEW = f"view:{DAY}"
+M = "jav:movie:m"
+
+
+def test_of_an_empty_redis_there_is_nothing(shard: Shard) -> None:
+    assert shard.pending(M) == Pending(0, 0, None, {})
+
+
+def test_live_amounts_are_the_entitys_own(shard: Shard) -> None:
+    other_day = (step(amount=3, day="2026-02-20"),)
+    shard.count(Ev("e1"), Ev("e2"), Ev("e3", effect=other_day), Ev("e4", "jav:movie:other"))
+    assert shard.pending(M) == Pending(0, 0, None, {VIEW: 2, "view:2026-02-20": 3})
+
+
+def test_a_claimed_amount_is_in_the_batch_and_a_later_one_is_live(shard: Shard) -> None:
+    shard.count(Ev("e1"), Ev("e2", "jav:movie:other"))
+    seq = shard.claim().seq
+    shard.count(Ev("e3"))
+    assert shard.pending(M) == Pending(seq, seq, {M: {VIEW: 1}, "jav:movie:other": {VIEW: 1}}, {VIEW: 1})
+
+
+def test_a_batch_that_is_known_is_not_handed_out_again(shard: Shard) -> None:
+    shard.count(Ev("e1"))
+    seq = shard.claim().seq
+    assert shard.pending(M, seq) == Pending(seq, seq, None, {})
+    assert shard.pending(M, seq - 1).batch == {M: {VIEW: 1}}
+
+
+def test_after_the_ack_only_the_last_seq_is_left(shard: Shard) -> None:
+    shard.count(Ev("e1"))
+    seq = shard.claim().seq
+    shard.ack(seq)
+    assert shard.pending(M) == Pending(seq, 0, None, {})
+
+
+def test_an_entity_claimed_in_part_is_in_both(shard: Shard) -> None:
+    shard.count(*(Ev(f"e{n}", effect=(step(day=f"2026-02-{n:02d}"),)) for n in range(1, 11)))
+    seq = shard.claim(fields=4).seq
+    found = shard.pending(M)
+    assert found.batch is not None
+    assert (found.seq, len(found.batch[M]), len(found.live)) == (seq, 4, 6)
+    assert not found.batch[M].keys() & found.live.keys()
+
+
+def test_amounts_beyond_53_bits_keep_their_digits(shard: Shard) -> None:
+    shard.redis.hset(f"{shard.tag}:counters:{M}", VIEW, 2**53)
+    shard.count(Ev("e1"))
+    assert shard.pending(M).live == {VIEW: 2**53 + 1}
+
+
+@pytest.mark.parametrize("known", ["", "7"])
+def test_nothing_is_written(shard: Shard, known: str) -> None:
+    shard.count(Ev("e1"))
+    shard.claim()
+    shard.count(Ev("e2"))
+    before = shard.everything()
+    shard.pending(M, known)
+    assert shard.everything() == before
+
+
+def test_foreign_values_count_as_nothing_and_stay(shard: Shard) -> None:
+    shard.redis.set(shard.claim_key, "not a hash")
+    shard.redis.rpush(f"{shard.tag}:counters:{M}", "not a hash either")
+    before = shard.everything()
+    assert shard.pending(M) == Pending(0, 0, None, {})
+    assert shard.everything() == before
+
+
+@pytest.mark.parametrize("args", [(), (M,)])
+def test_a_call_without_its_arguments_is_refused(shard: Shard, args: tuple[str, ...]) -> None:
+    with pytest.raises(redis.ResponseError, match="BADCALL"):
+        shard.pending_raw(*args)

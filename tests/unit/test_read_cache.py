@@ -1,0 +1,125 @@
+"""The cache of answers: bounded in bytes and time, and one read for all who ask at once."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from http import HTTPStatus
+
+import pytest
+
+from daemon.errors import StoreError
+from daemon.read.cache import ENTRY_BYTES, Cache
+from daemon.read.reply import Reply
+
+BODY = b"x" * 1_000
+BYTES = ENTRY_BYTES + len(BODY) + 2
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def reply(body: bytes = BODY) -> Reply:
+    return Reply(HTTPStatus.OK, body)
+
+
+def test_an_entry_is_good_until_its_time_is_over() -> None:
+    clock = Clock()
+    cache = Cache(10 * BYTES, clock)
+    cache.put(("a", "?"), reply(), 1.0)
+    clock.now_s += 0.99
+    assert cache.get(("a", "?")) == reply()
+    clock.now_s += 0.01
+    assert cache.get(("a", "?")) is None
+
+
+def test_the_least_recently_asked_for_is_forgotten_first() -> None:
+    cache = Cache(3 * BYTES, Clock())
+    for name in "abc":
+        cache.put((name, "?"), reply(), 1.0)
+    cache.get(("a", "?"))
+    cache.put(("d", "?"), reply(), 1.0)
+    assert [name for name in "abcd" if cache.get((name, "?"))] == ["a", "c", "d"]
+
+
+def test_bytes_are_counted_whatever_is_replaced_expires_or_is_too_large() -> None:
+    clock = Clock()
+    cache = Cache(3 * BYTES, clock)
+    for _ in range(10):
+        cache.put(("a", "?"), reply(), 1.0)
+    cache.put(("b", "?"), reply(), 9.0)
+    clock.now_s += 5
+    assert cache.get(("a", "?")) is None
+    cache.put(("c", "?"), reply(), 9.0)
+    cache.put(("d", "?"), reply(), 9.0)
+    assert all(cache.get((name, "?")) for name in "bcd")
+    cache.put(("e", "?"), reply(b"x" * 4 * BYTES), 9.0)
+    assert cache._bytes == 0
+    assert not any(cache.get((name, "?")) for name in "bcde")
+
+
+def test_who_asks_meanwhile_shares_the_read_and_a_later_one_reads_anew() -> None:
+    async def work() -> None:
+        cache, reads, gate = Cache(BYTES, Clock()), [], asyncio.Event()
+
+        async def read() -> Reply:
+            reads.append(1)
+            await gate.wait()
+            return reply()
+
+        asked = [asyncio.create_task(cache.join(("a", "?"), read)) for _ in range(5)]
+        other = asyncio.create_task(cache.join(("b", "?"), read))
+        await asyncio.sleep(0)
+        asked[0].cancel()  # the one who began it goes away
+        await asyncio.sleep(0)
+        gate.set()
+        assert await asyncio.gather(*asked[1:], other) == [reply()] * 5
+        assert len(reads) == 2
+        await cache.join(("a", "?"), read)
+        assert len(reads) == 3
+
+    asyncio.run(work())
+
+
+def test_a_failure_is_told_to_all_and_not_kept() -> None:
+    async def work() -> None:
+        cache = Cache(BYTES, Clock())
+
+        async def fail() -> Reply:
+            await asyncio.sleep(0)
+            raise StoreError("away")
+
+        async def read() -> Reply:
+            return reply()
+
+        found = await asyncio.gather(*(cache.join(("a", "?"), fail) for _ in range(3)), return_exceptions=True)
+        assert [str(error) for error in found] == ["away"] * 3
+        assert await cache.join(("a", "?"), read) == reply()
+
+    asyncio.run(work())
+
+
+def test_a_failure_nobody_waits_for_is_no_noise(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        cache, gate = Cache(BYTES, Clock()), asyncio.Event()
+
+        async def fail() -> Reply:
+            await gate.wait()
+            raise StoreError("away")
+
+        asked = asyncio.create_task(cache.join(("a", "?"), fail))
+        await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        gate.set()
+        await asyncio.sleep(0.01)
+
+    asyncio.run(work())
+    gc.collect()
+    assert caplog.records == []

@@ -1,0 +1,72 @@
+"""Parameters of a read: what is taken, and how every wrong one is named."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import pytest
+
+from daemon.read.parameters import FIELDS_MAX, Parameters
+
+DAY = dt.date(2026, 2, 19)
+
+
+def test_absent_parameters_have_their_defaults() -> None:
+    parameters = Parameters("")
+    assert parameters.choice("window", ("total", "day"), "total") == "total"
+    assert parameters.integer("limit", 1, 100, 10) == 10
+    assert parameters.flag("fresh") is False
+    assert parameters.day("from", DAY) == DAY
+    parameters.reject_unknown(())
+    assert parameters.errors == {}
+
+
+def test_every_wrong_parameter_is_named() -> None:
+    parameters = Parameters("window=x&limit=0&fresh=yes&from=2026-02-30&oops=1")
+    parameters.choice("window", ("total", "day"), "total")
+    parameters.integer("limit", 1, 100, 10)
+    parameters.flag("fresh")
+    parameters.day("from", DAY)
+    parameters.reject_unknown(("window", "limit"))
+    assert list(parameters.errors) == ["window", "limit", "fresh", "from", "oops"]
+    assert parameters.errors["oops"] == ["There is no such parameter; there are: window, limit."]
+
+
+@pytest.mark.parametrize("text", ["101", "-1", "1.0", "\u0661", "1e1", "", " 1", "9999999999999999999999"])
+def test_what_is_no_integer_in_range_is_wrong(text: str) -> None:
+    parameters = Parameters(f"limit={text}")
+    parameters.integer("limit", 1, 100, 10)
+    assert "limit" in parameters.errors
+
+
+@pytest.mark.parametrize("text", ["20260219", "2026-W08-4", "2026-2-19", "2026-02-19T00:00:00Z", "0000-01-01", ""])
+def test_what_is_no_day_is_wrong(text: str) -> None:
+    parameters = Parameters(f"from={text}")
+    parameters.day("from", DAY)
+    assert "from" in parameters.errors
+
+
+def test_a_parameter_given_twice_is_wrong() -> None:
+    parameters = Parameters("limit=5&limit=6")
+    parameters.integer("limit", 1, 100, 10)
+    assert "limit" in parameters.errors
+
+
+def test_ids_come_in_lists_and_one_by_one_and_each_once() -> None:
+    parameters = Parameters("ids=a,b%2Cc&id=d%2Ce&ids=a")
+    assert parameters.entity_ids("ids", "id", 5) == ["a", "b", "c", "d,e"]
+    assert parameters.errors == {}
+
+
+@pytest.mark.parametrize(
+    "query", ["ids=", "ids=a,", "ids=a,b,c,d", "id=%00", "id=" + "x" * 256, "ids=a&id=b&id=c&id=d"]
+)
+def test_ids_that_are_none_or_too_many_are_wrong(query: str) -> None:
+    parameters = Parameters(query)
+    parameters.entity_ids("ids", "id", 3)
+    assert "ids" in parameters.errors
+
+
+@pytest.mark.parametrize("query", ["a=%ff", "&".join(f"p{n}=1" for n in range(FIELDS_MAX + 1))])
+def test_a_query_that_cannot_be_read_is_wrong_as_a_whole(query: str) -> None:
+    assert "query" in Parameters(query).errors
