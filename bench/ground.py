@@ -33,6 +33,8 @@ ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 SETTLE_TIMEOUT_S = 10.0
+CALL_TIMEOUT_S = 120.0
+"""Emptying a Redis of ten million keys takes a while."""
 AOF_REWRITE_BYTES = 256 << 20
 RATE_LIMIT_PER_MINUTE = 1_000_000_000
 """On, and never reached: each request is counted against its address's limit, and none is refused."""
@@ -71,7 +73,7 @@ class Ground:
     def __init__(self, info: StackInfo, scratch: Path) -> None:
         self.stack = info
         self.scratch = scratch
-        self.redis = redis.Redis.from_url(info.redis)
+        self.redis = redis.Redis.from_url(info.redis, socket_timeout=CALL_TIMEOUT_S)
         # A rewrite of the log takes a core for seconds; it is done between the rounds instead.
         self.redis.config_set("auto-aof-rewrite-percentage", 0)
         self.keys: ShardKeys = shard_keys(0)

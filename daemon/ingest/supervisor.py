@@ -40,6 +40,7 @@ AT_START_ONLY = (
     "http.port",
     "http.workers",
     "http.header_bytes_max",
+    "http.interface",
     "redis",
     "dedupe",
     "spool",
