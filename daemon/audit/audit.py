@@ -20,13 +20,13 @@ from daemon.audit.hot import Hot, read_hot, read_marks
 from daemon.audit.laws import Broken, Line
 from daemon.audit.replica import Row, confirm, differing_rows
 from daemon.audit.rollups import read_rollups
-from daemon.backfill.marks import Marks
 from daemon.buffer import keys
 from daemon.buffer.connection import opened
 from daemon.buffer.due import make_due
 from daemon.config import Config, domain_counters, replica_tables
 from daemon.domain.rollup import KINDS
 from daemon.retention.limbo import Limbo, read_limbo
+from daemon.sinks.history_marks import Marks
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.mysql import MysqlSink
 from daemon.spool.segment import Usage, usage
