@@ -12,7 +12,7 @@ import os
 import re
 import string
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -505,6 +505,22 @@ def replica_tables(config: Config) -> dict[tuple[str, str], ReplicaTable]:
         return {}
     mapping = config.replica or (_REPLICA_DEFAULT if config.domains == _DOMAIN_DEFAULT else {})
     return {(domain, kind): table for domain, kinds in mapping.items() for kind, table in kinds.items()}
+
+
+def chosen_tables(config: Config, types: Collection[str] | None = None) -> dict[tuple[str, str], ReplicaTable]:
+    """Those of the mapped tables whose entity types `--type` names ("jav.movie"); without any, all of them. Raises
+    ConfigError if nothing is mapped, or a type named is not."""
+    tables = replica_tables(config)
+    by_name = {f"{domain}.{kind}": (domain, kind) for domain, kind in tables}
+    if not by_name:
+        raise ConfigError(
+            "No entity type is mapped to a table: name the table, its key and its columns in [replica.DOMAIN.TYPE] of"
+            " the configuration (see ops/tallyd.example.toml)."
+        )
+    unknown = [name for name in types or () if name not in by_name]
+    if unknown:
+        raise ConfigError(f"--type: {', '.join(unknown)} is mapped to no table; mapped: {', '.join(by_name)}.")
+    return {by_name[name]: tables[by_name[name]] for name in types or by_name}
 
 
 def _cross_check(config: Config) -> list[str]:
