@@ -12,7 +12,7 @@ import os
 import re
 import string
 import tomllib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from urllib.parse import urlsplit
@@ -507,7 +507,7 @@ def replica_tables(config: Config) -> dict[tuple[str, str], ReplicaTable]:
     return {(domain, kind): table for domain, kinds in mapping.items() for kind, table in kinds.items()}
 
 
-def chosen_tables(config: Config, types: Collection[str] | None = None) -> dict[tuple[str, str], ReplicaTable]:
+def chosen_tables(config: Config, types: list[str] | None = None) -> dict[tuple[str, str], ReplicaTable]:
     """Those of the mapped tables whose entity types `--type` names ("jav.movie"); without any, all of them. Raises
     ConfigError if nothing is mapped, or a type named is not."""
     tables = replica_tables(config)
