@@ -499,14 +499,6 @@ def domain_counters(config: Config, domain: str) -> tuple[str, ...]:
     return tuple(sorted({c for name in domain_actions(config, domain) for c in actions[name].counters}))
 
 
-def replica_tables(config: Config) -> dict[tuple[str, str], ReplicaTable]:
-    """(domain, entity type) → table, for every mapped type; empty without MySQL."""
-    if not config.mysql.url:
-        return {}
-    mapping = config.replica or (_REPLICA_DEFAULT if config.domains == _DOMAIN_DEFAULT else {})
-    return {(domain, kind): table for domain, kinds in mapping.items() for kind, table in kinds.items()}
-
-
 def chosen_tables(config: Config, types: list[str] | None = None) -> dict[tuple[str, str], ReplicaTable]:
     """Those of the mapped tables whose entity types `--type` names ("jav.movie"); without any, all of them. Raises
     ConfigError if nothing is mapped, or a type named is not."""
@@ -521,6 +513,14 @@ def chosen_tables(config: Config, types: list[str] | None = None) -> dict[tuple[
     if unknown:
         raise ConfigError(f"--type: {', '.join(unknown)} is mapped to no table; mapped: {', '.join(by_name)}.")
     return {by_name[name]: tables[by_name[name]] for name in types or by_name}
+
+
+def replica_tables(config: Config) -> dict[tuple[str, str], ReplicaTable]:
+    """(domain, entity type) → table, for every mapped type; empty without MySQL."""
+    if not config.mysql.url:
+        return {}
+    mapping = config.replica or (_REPLICA_DEFAULT if config.domains == _DOMAIN_DEFAULT else {})
+    return {(domain, kind): table for domain, kinds in mapping.items() for kind, table in kinds.items()}
 
 
 def _cross_check(config: Config) -> list[str]:
