@@ -56,7 +56,7 @@ def parity_check(
         raise ConfigError(f"--output: there is no folder {output.parent}.")
     loaded = load(config, data)
     require(loaded, "redis", "mongo", "mysql")
-    tables = chosen_tables(loaded, entity_type and [entity_type])
+    tables = chosen_tables(loaded, None if entity_type is None else [entity_type])
     rows_max = None if all_ else limit or LIMIT_DEFAULT
     shown: list[Row] = []
 
