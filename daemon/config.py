@@ -541,6 +541,22 @@ def domain_counters(config: Config, domain: str) -> tuple[str, ...]:
     return tuple(sorted({c for name in domain_actions(config, domain) for c in actions[name].counters}))
 
 
+def chosen_tables(config: Config, types: list[str] | None = None) -> dict[tuple[str, str], ReplicaTable]:
+    """Those of the mapped tables whose entity types `--type` names ("jav.movie"); without any, all of them. Raises
+    ConfigError if nothing is mapped, or a type named is not."""
+    tables = replica_tables(config)
+    by_name = {f"{domain}.{kind}": (domain, kind) for domain, kind in tables}
+    if not by_name:
+        raise ConfigError(
+            "No entity type is mapped to a table: name the table, its key and its columns in [replica.DOMAIN.TYPE] of"
+            " the configuration (see ops/tallyd.example.toml)."
+        )
+    unknown = [name for name in types or () if name not in by_name]
+    if unknown:
+        raise ConfigError(f"--type: {', '.join(unknown)} is mapped to no table; mapped: {', '.join(by_name)}.")
+    return {by_name[name]: tables[by_name[name]] for name in types or by_name}
+
+
 def replica_tables(config: Config) -> dict[tuple[str, str], ReplicaTable]:
     """(domain, entity type) → table, for every mapped type; empty without MySQL."""
     if not config.mysql.url:

@@ -20,13 +20,12 @@ from daemon.audit.hot import Hot, read_hot, read_marks
 from daemon.audit.laws import Broken, Line
 from daemon.audit.replica import Row, confirm, differing_rows
 from daemon.audit.rollups import read_rollups
-from daemon.backfill.marks import Marks
 from daemon.buffer import keys
 from daemon.buffer.connection import opened
 from daemon.buffer.due import make_due
 from daemon.config import Config, domain_counters, replica_tables
-from daemon.domain.rollup import KINDS
 from daemon.retention.limbo import Limbo, read_limbo
+from daemon.sinks.history_marks import Marks
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.mysql import MysqlSink
 from daemon.spool.segment import Usage, usage
@@ -152,14 +151,8 @@ class Auditor:
             yield await confirm(self._redis, self._config.redis.shards, self._mongo, self._mysql, tables, found)
 
     async def _moving(self, hot: Collection[Hot]) -> set[str]:
-        moving = {
-            document.entity.key
-            for shard in hot
-            if shard.in_flight is not None
-            for kind in KINDS
-            for document in shard.in_flight.documents[kind]
-        }
-        return moving | await self._mongo.dead_letters.entities()
+        in_flight = [shard.in_flight_entities() for shard in hot]
+        return set[str]().union(*in_flight, await self._mongo.dead_letters.entities())
 
     async def _epoch(self) -> int:
         return int(await self._redis.hget(keys.LAYOUT, "epoch") or 0)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec import Struct
 from redis.asyncio import Redis
 
-from daemon.buffer.counters import Amounts, parse_ledger, parse_payload, parse_unfolded
+from daemon.buffer.counters import parse_ledger
+from daemon.buffer.due import amounts_in_flight
 from daemon.buffer.keys import shard_keys
-from daemon.buffer.scripts import UNFOLD
 from daemon.domain.counter import add_up, parse_amount, parse_field
 from daemon.domain.rollup import Rollup
 from daemon.flush.rollup import build
@@ -48,6 +48,11 @@ class Hot(Struct, frozen=True):
     def in_flight_sums(self) -> Sums:
         return {} if self.in_flight is None else self.in_flight.sums()
 
+    def in_flight_entities(self) -> set[str]:
+        """Of whose batch some rollups may be written and others not yet."""
+        documents = self.in_flight.documents.values() if self.in_flight is not None else ()
+        return {document.entity.key for of_kind in documents for document in of_kind}
+
 
 def booked(ledger: Sums, name: str) -> Sums:
     prefix = f"{name}:"
@@ -74,34 +79,10 @@ async def read_hot(redis: Redis, shard: int) -> Hot:
     live, malformed = await _live(redis, keys.dirty, keys.counters_prefix)
     rollup = None
     if seq:
-        rollup = build(await _amounts(redis, keys.claim, seq, payload))
+        rollup = build(await amounts_in_flight(redis, shard, seq, payload))
         malformed += len(rollup.malformed)
     marks = Marks(booked(ledger, "accepted"), int(last or 0), int(seq or 0))
     return Hot(shard, ledger, live, int(seq or 0), rollup, marks, malformed)
-
-
-async def on_their_way(redis: Redis, shard: int, entities: list[str], *, dirty_too: bool = False) -> set[str]:
-    """Those of the entities whose MySQL row may be behind: they are on the replica list, or in the batch in flight;
-    `dirty_too`: or have live counts."""
-    keys = shard_keys(shard)
-    async with redis.pipeline(transaction=True) as pipe:
-        pipe.zmscore(keys.replica, entities)
-        pipe.smismember(keys.dirty, entities)
-        pipe.hmget(keys.claim, "seq", "payload")
-        scores, dirty, (seq, payload) = await pipe.execute()
-    found = {entity for entity, score in zip(entities, scores, strict=True) if score is not None}
-    if dirty_too:
-        found |= {entity for entity, is_dirty in zip(entities, dirty, strict=True) if is_dirty}
-    if seq and len(found) < len(entities):
-        found |= {entity for entity, _ in await _amounts(redis, keys.claim, seq, payload)}.intersection(entities)
-    return found
-
-
-async def _amounts(redis: Redis, claim: str, seq: bytes, payload: bytes) -> Amounts:
-    try:
-        return parse_payload(payload)
-    except UnicodeDecodeError:
-        return parse_unfolded(await redis.eval(UNFOLD.source, 1, claim, seq))
 
 
 async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[dict[str, Sums], int]:

@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from msgspec import Struct
 from redis.asyncio import Redis
 
-from daemon.audit.hot import on_their_way
 from daemon.audit.laws import Broken
+from daemon.buffer.due import pending
 from daemon.buffer.keys import shard_of
 from daemon.config import ReplicaTable
 from daemon.domain.rollup import total
@@ -67,24 +67,24 @@ async def confirm(
     `dirty_too`: rows with live counts are on their way, too.
     """
     true: list[Row] = []
-    rows, pending = list(found), 0
+    rows, on_their_way = list(found), 0
     for _ in range(CONFIRM_TRIES):
         moving = await _moving(redis, shards, [row.key for row in rows], dirty_too=dirty_too)
-        pending += len(moving)
+        on_their_way += len(moving)
         before = {row.key: row.totals for row in rows if row.key not in moving}
         if not before:
-            return true, pending
+            return true, on_their_way
         again = await _read_again(mongo, mysql, tables, list(before))
         true += [row for row in again if row.totals == before[row.key]]
         rows = [row for row in again if row.totals != before[row.key]]
-    return true, pending + len(rows)
+    return true, on_their_way + len(rows)
 
 
 async def _moving(redis: Redis, shards: int, entities: Sequence[str], *, dirty_too: bool) -> set[str]:
     by_shard: dict[int, list[str]] = {}
     for entity in entities:
         by_shard.setdefault(shard_of(entity, shards), []).append(entity)
-    found = [await on_their_way(redis, shard, keys, dirty_too=dirty_too) for shard, keys in by_shard.items()]
+    found = [await pending(redis, shard, keys, dirty_too=dirty_too) for shard, keys in by_shard.items()]
     return {entity for part in found for entity in part}
 
 

@@ -7,7 +7,6 @@ run.py        all rows of all tables, a chunk at a time
 progress.py   how far a run came, and where the next goes on
 dailyfile.py  the lines of a file of days
 history.py    the days, weeks, months and years
-marks.py      the entities whose history is half written
 compare.py    the largest of MySQL beside the largest of MongoDB
 session.py    all of that in order: one `tallyd backfill`
 """

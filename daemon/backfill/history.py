@@ -2,11 +2,11 @@
 
 The file says what a day's base is; it is set, never added, so a line may come any number of times, and the last one
 holds. Weeks, months and years are summed from the days in MongoDB once these are set: whatever the order, and however
-often it was interrupted, the same days give the same sums. Dying after any step leaves the entity marked (`marks.py`),
-and the next run sums it again. One run at a time.
+often it was interrupted, the same days give the same sums. Dying after any step leaves the entity marked
+(`sinks/history_marks.py`), and the next run sums it again. One run at a time.
 
 A history is part of a total, so only what has a base in its totals can have one: entities with a row in MySQL, and the
-counters that are mapped.
+counters that are mapped. And it is set as a whole, so an entity whose history has begun to expire keeps what it has.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from msgspec import Struct, field
 
 from daemon.backfill.changes import Change
 from daemon.backfill.dailyfile import Counters, Day, Wrong, parse, reader
-from daemon.backfill.marks import Marks
 from daemon.backfill.run import PROBLEMS_LISTED_MAX, Watcher
 from daemon.config import Config, ReplicaTable, domain_counters
 from daemon.domain.bucket import buckets_of
@@ -32,9 +31,11 @@ from daemon.errors import StoreError
 from daemon.importer.gunzip import UnreadableError
 from daemon.importer.lines import Lines, Position, fresh_digest
 from daemon.importer.source import FileSource, StoppedError
+from daemon.retention.history import with_expired_history
 from daemon.sinks.base import SOURCE, lacking
 from daemon.sinks.dead_letters import first_fields
 from daemon.sinks.errors import is_already_applied, store_error
+from daemon.sinks.history_marks import Marks
 from daemon.sinks.mongo import COMMAND_DOCUMENTS_MAX, Json, MongoSink
 from daemon.sinks.mysql import MysqlSink
 
@@ -42,6 +43,7 @@ LINE_BYTES_MAX = 65_536
 LINES_AT_ONCE = 1_000
 MARKS_AT_ONCE = 100
 """Entities summed together: all of their days are read."""
+HAS_EXPIRED = "has begun to expire (retention.daily_days, retention.weekly_weeks): its history can't be set any more"
 NO_BASE = "has no base: MySQL has no such row, or no backfill has seen it"
 
 Tables = Mapping[tuple[str, str], ReplicaTable]
@@ -80,7 +82,8 @@ class Bucket(NamedTuple):
 
 
 class History:
-    """Takes one file over. `run` raises ConfigError and StoreError; run again, it ends the same."""
+    """Takes one file over. `run` raises ConfigError, StoreError, and UndecidedError beside an expiry of the same
+    entities; run again, it ends the same."""
 
     def __init__(self, config: Config, mongo: MongoSink, mysql: MysqlSink, tables: Tables, *, dry_run: bool) -> None:
         """`dry_run`: changes are only shown to the watcher; entities count as taken over if they have a row."""
@@ -132,16 +135,27 @@ class History:
         for bucket, base in wanted.items():
             before = there.get(bucket.id, {})
             new = {counter: amount for counter, amount in base.items() if before.get(counter) != amount}
-            tally.days += len(new)
             tally.unchanged += len(base) - len(new)
             if new:
                 changed[bucket] = new
+        await self._leave_expired(changed, tally)
+        for bucket, new in changed.items():
+            tally.days += len(new)
             if self._dry_run:
                 for counter, amount in new.items():
-                    show(Change(bucket.id, counter, before.get(counter), amount))
-        if changed and not self._dry_run:
-            await self._marks.add({bucket.entity.key for bucket in changed})
+                    show(Change(bucket.id, counter, there.get(bucket.id, {}).get(counter), amount))
+        if not self._dry_run:
             await self._set(DAILY, changed)
+
+    async def _leave_expired(self, changed: dict[Bucket, Base], tally: HistoryTally) -> None:
+        """Takes out what must not be set. Marks all others' entities first: from then on nothing of theirs expires."""
+        keys = {bucket.entity.key for bucket in changed}
+        if keys and not self._dry_run:
+            await self._marks.add(keys)
+        expired = await with_expired_history(self._mongo, keys)
+        for bucket in [bucket for bucket in changed if bucket.entity.key in expired]:
+            tally.problem(f"{bucket.id}: {bucket.entity.key} {HAS_EXPIRED}")
+            del changed[bucket]
 
     async def _with_base(self, days: list[Day], tally: HistoryTally) -> list[Day]:
         totals: Mapping[str, Json] = await self._mongo.totals({day.entity.key for day in days})
@@ -168,7 +182,8 @@ class History:
 
     async def _sum(self, keys: Collection[str], tally: HistoryTally) -> None:
         """Sets the bases of all weeks, months and years of these entities to the sums of their days' bases."""
-        entities = {key: entity for key in keys if (entity := parse_entity(key)) is not None}
+        expired = await with_expired_history(self._mongo, keys)  # they were marked, and nothing of theirs was set
+        entities = {key: entity for key in keys if key not in expired and (entity := parse_entity(key)) is not None}
         sums: dict[Kind, dict[Bucket, Base]] = {kind: {} for kind in KINDS if kind not in (TOTALS, DAILY)}
         whole: dict[str, Base] = {key: {} for key in entities}
         async for entity, date, base in self._days(entities.values()):
@@ -185,7 +200,7 @@ class History:
                 if amount > base.get(counter, 0):
                     tally.problem(f"{key} {counter}: its days sum to {amount}, its base is only {base.get(counter, 0)}")
         await self._marks.remove(keys)
-        tally.entities += len(keys)
+        tally.entities += len(entities)
 
     async def _days(self, entities: Iterable[Entity]) -> AsyncIterator[tuple[Entity, str, Base]]:
         by_type: dict[tuple[str, str], list[str]] = {}

@@ -1,4 +1,5 @@
-"""The list of entities whose MySQL row is behind: putting one on it other than by a flush, and asking about it."""
+"""The list of entities whose MySQL row is behind: putting one on it other than by a flush, and asking about it and the
+batch in flight, whose entities come on it next."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Collection
 
 from redis.asyncio import Redis
 
-from daemon.buffer.counters import parse_payload, parse_unfolded
+from daemon.buffer.counters import Amounts, parse_payload, parse_unfolded
 from daemon.buffer.keys import shard_keys
 from daemon.buffer.scripts import UNFOLD
 
@@ -19,19 +20,26 @@ async def make_due(redis: Redis, shard: int, entities: Collection[str]) -> None:
     await redis.zadd(shard_keys(shard).replica, dict.fromkeys(entities, score), gt=True)
 
 
-async def pending(redis: Redis, shard: int, entities: Collection[str]) -> set[str]:
+async def pending(redis: Redis, shard: int, entities: Collection[str], *, dirty_too: bool = False) -> set[str]:
     """Those of the shard's entities whose row may be behind their totals: they are on the list, or in the batch in
-    flight. What is only dirty is in neither the totals nor the row."""
+    flight. What is only dirty is in neither the totals nor the row; `dirty_too`: it counts, too."""
     keys, asked = shard_keys(shard), list(entities)
     async with redis.pipeline(transaction=True) as pipe:
         pipe.zmscore(keys.replica, asked)
+        pipe.smismember(keys.dirty, asked)
         pipe.hmget(keys.claim, "seq", "payload")
-        scores, (seq, payload) = await pipe.execute()
+        scores, dirty, (seq, payload) = await pipe.execute()
     found = {entity for entity, score in zip(asked, scores, strict=True) if score is not None}
-    if seq is not None:
-        try:
-            amounts = parse_payload(payload)
-        except UnicodeDecodeError:
-            amounts = parse_unfolded(await redis.eval(UNFOLD.source, 1, keys.claim, seq))
-        found |= {entity for entity, _ in amounts} & set(asked)
+    if dirty_too:
+        found |= {entity for entity, is_dirty in zip(asked, dirty, strict=True) if is_dirty}
+    if seq and len(found) < len(asked):
+        found |= {entity for entity, _ in await amounts_in_flight(redis, shard, seq, payload)}.intersection(asked)
     return found
+
+
+async def amounts_in_flight(redis: Redis, shard: int, seq: bytes, payload: bytes) -> Amounts:
+    """The amounts of the shard's batch, of which `seq` and `payload` were read."""
+    try:
+        return parse_payload(payload)
+    except UnicodeDecodeError:
+        return parse_unfolded(await redis.eval(UNFOLD.source, 1, shard_keys(shard).claim, seq))

@@ -34,26 +34,37 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-app.command("dev")(dev)
-app.add_typer(stack, name="stack")
-app.command("ingest")(ingest)
-app.command("flush")(flush)
-app.command("import")(import_files)
-app.command("backfill")(backfill)
-app.command("status")(status)
-app.command("top")(top)
-app.command("series")(series)
-app.command("audit")(audit)
-app.command("doctor")(doctor)
-app.command("parity-check")(parity_check)
-app.add_typer(report, name="report")
-app.command("shadow-compare")(shadow_compare)
-app.command("expire")(expire)
-app.command("export")(export)
-app.add_typer(dead, name="dead")
-app.add_typer(drill, name="drill")
-app.command("replay")(replay)
-app.command("config")(show_config)
+RUN, LOOK, CHECK, MOVE, KEEP = "Run it", "Look at counts", "Check", "Move an application over", "Keep it in order"
+"""The panels of `tallyd --help`."""
+
+app.command("dev", rich_help_panel=RUN, short_help="Run the whole system here until Ctrl-C.")(dev)
+app.add_typer(stack, name="stack", rich_help_panel=RUN, short_help="Start and stop private servers on loopback.")
+app.command("ingest", rich_help_panel=RUN, short_help="Take events over HTTP and count them in Redis.")(ingest)
+app.command("flush", rich_help_panel=RUN, short_help="Write what was counted to MongoDB and MySQL.")(flush)
+app.command("config", rich_help_panel=RUN, short_help="Print the effective configuration, secrets masked.")(show_config)
+app.command("status", rich_help_panel=LOOK, short_help="What is dirty, in flight, due, and spooled.")(status)
+app.command("top", rich_help_panel=LOOK, short_help="The most counted entities of a counter.")(top)
+app.command("series", rich_help_panel=LOOK, short_help="One entity's counters, bucket by bucket.")(series)
+app.command("export", rich_help_panel=LOOK, short_help="A rollup as CSV, NDJSON or Parquet.")(export)
+app.command("audit", rich_help_panel=CHECK, short_help="Is every accepted amount where it should be?")(audit)
+app.command("doctor", rich_help_panel=CHECK, short_help="Check the stores and this machine; say how to fix it.")(doctor)
+app.command("parity-check", rich_help_panel=CHECK, short_help="Does MySQL say what MongoDB says?")(parity_check)
+app.add_typer(
+    report, name="report", rich_help_panel=CHECK, short_help="Parity and days as files, and their verification."
+)
+app.command("import", rich_help_panel=MOVE, short_help="Access logs and NDJSON events into the system.")(import_files)
+app.command("backfill", rich_help_panel=MOVE, short_help="Take over what was counted before tallyd.")(backfill)
+app.command("shadow-compare", rich_help_panel=MOVE, short_help="The application's own column against tallyd's.")(
+    shadow_compare
+)
+app.add_typer(
+    drill, name="drill", rich_help_panel=MOVE, short_help="Rehearse going over and back, on servers of its own."
+)
+app.add_typer(
+    dead, name="dead", rich_help_panel=KEEP, short_help="Look at, retry or drop amounts no document could take."
+)
+app.command("replay", rich_help_panel=KEEP, short_help="Send what waits in the spool to Redis.")(replay)
+app.command("expire", rich_help_panel=KEEP, short_help="Give up old days and weeks, but for their sums.")(expire)
 
 
 @app.callback(invoke_without_command=True)

@@ -28,8 +28,8 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
-from daemon.config import Config, ReplicaTable, replica_tables, require
-from daemon.errors import CheckFailed, ConfigError
+from daemon.config import chosen_tables, require
+from daemon.errors import CheckFailed
 
 if TYPE_CHECKING:
     from daemon.backfill.changes import Change
@@ -82,7 +82,7 @@ def backfill(
 
     loaded = load(config, data)
     require(loaded, "redis", "mongo", "mysql")
-    tables = _chosen(loaded, types)
+    tables = chosen_tables(loaded, types)
     stopping, received = threading.Event(), list[signal.Signals]()
 
     async def work() -> Outcome:
@@ -110,21 +110,6 @@ def backfill(
 def _stop(number: signal.Signals, received: list[signal.Signals], stopping: threading.Event) -> None:
     received.append(number)
     stopping.set()
-
-
-def _chosen(config: Config, types: list[str] | None) -> dict[tuple[str, str], ReplicaTable]:
-    """Raises ConfigError if nothing is mapped, or a type named is not."""
-    mapped = {f"{domain}.{kind}": (domain, kind) for domain, kind in replica_tables(config)}
-    if not mapped:
-        raise ConfigError(
-            "No entity type is mapped to a table: name the table, its key and its columns in [replica.DOMAIN.TYPE] of"
-            " the configuration (see ops/tallyd.example.toml)."
-        )
-    unknown = [name for name in types or [] if name not in mapped]
-    if unknown:
-        raise ConfigError(f"--type: {', '.join(unknown)} is mapped to no table; mapped: {', '.join(mapped)}.")
-    tables = replica_tables(config)
-    return {mapped[name]: tables[mapped[name]] for name in types or mapped}
 
 
 class RateColumn(ProgressColumn):

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import msgspec
 import typer
 from rich.console import Console
 
 from daemon.cli.options import JsonOption, print_json
+from daemon.cli.report import DIR_DEFAULT
 from daemon.config import ENV_PREFIX, ENV_STACK_PREFIX
 from daemon.errors import CheckFailed
 
 if TYPE_CHECKING:
-    from daemon.drill.rollback import Drilled, Step
-
-SCHEMA_VERSION = "analytics-artifact.v1"
+    from daemon.report.artifact import Step
 
 app = typer.Typer(help="Drills on servers of their own: each step is done and checked.", no_args_is_help=True)
 
@@ -37,16 +34,20 @@ def rollback(
             metavar="DIR", help="New folder for its servers, to be looked at later. Default: a temporary one."
         ),
     ] = None,
-    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where artifacts are kept.")] = Path("artifacts"),
+    folder: Annotated[
+        Path, typer.Option("--dir", metavar="DIR", help="Where reports and this are kept.")
+    ] = DIR_DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
     """Go over to tallyd, back to the application's own counting, and to tallyd again, and check that no count is lost.
 
     Starts private servers and an ingest daemon, with a configuration of its own whatever the environment says, and
-    stops them. Writes DIR/rollback/rollback-YYYY-MM-DD.json. Exit 1 if a step fails.
+    stops them. Writes DIR/rollback/drill-YYYY-MM-DD.json, which `tallyd report verify --dir DIR` knows. Exit 1 if a
+    step fails.
 
-    Example: `tallyd drill rollback --dir artifacts`
+    Example: `tallyd drill rollback --dir ./reports`
     """
+    from daemon.drill import artifact
     from daemon.drill import rollback as drill
 
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX) and not name.startswith(ENV_STACK_PREFIX)]:
@@ -61,27 +62,9 @@ def rollback(
         )
 
     drilled = asyncio.run(drill.run(data, show))
-    artifact = _artifact(drilled)
-    path = folder / "rollback" / f"rollback-{artifact['artifact_date']}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(artifact), indent=2) + b"\n")
+    name, written = artifact.write(folder, drilled)
     if as_json:
-        print_json(artifact)
-    console.print(f"Written: {path}")
+        print_json(written)
+    console.print(f"Written: {folder / name}")
     if not drilled.ok:
         raise CheckFailed("The drill failed; the last step above says where.")
-
-
-def _artifact(drilled: Drilled) -> dict[str, object]:
-    now = dt.datetime.now(dt.UTC)
-    outcome = "Every step held." if drilled.ok else "A step failed: see steps."
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "artifact_type": "rollback",
-        "artifact_date": now.date().isoformat(),
-        "generated_at": now.isoformat(timespec="seconds"),
-        "ingest_route_present": drilled.ingest_route_present,
-        "legacy_movie_view_route_present": drilled.legacy_movie_view_route_present,
-        "notes": f"A drill on servers of its own, with the demo table. {outcome}",
-        "steps": msgspec.to_builtins(drilled.steps),
-    }

@@ -16,7 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from daemon.cli.options import ConfigOption, DataOption, load, run
-from daemon.config import Config, require
+from daemon.config import Config, chosen_tables, require
 from daemon.errors import CheckFailed, ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def parity_check(
         raise ConfigError(f"--output: there is no folder {output.parent}.")
     loaded = load(config, data)
     require(loaded, "redis", "mongo", "mysql")
-    tables = check.mapped_tables(loaded, entity_type)
+    tables = chosen_tables(loaded, None if entity_type is None else [entity_type])
     rows_max = None if all_ else limit or LIMIT_DEFAULT
     shown: list[Row] = []
 

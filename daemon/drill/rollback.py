@@ -33,6 +33,7 @@ from daemon.config import Config, replica_tables
 from daemon.errors import ConfigError, StackError, TallydError
 from daemon.flush.flusher import Flusher
 from daemon.read.status import read_status
+from daemon.report.artifact import Step
 from daemon.stack import demo, process, stack
 from daemon.stack.child import Child
 from daemon.stack.demo import MOVIES, Counts
@@ -41,14 +42,6 @@ from daemon.stack.dev import INGEST_STOP_TIMEOUT_S, environment_of, healthy
 RELOAD_TIMEOUT_S = 20.0
 HTTP_TIMEOUT_S = 10.0
 BATCH_PATH = "/api/v1/analytics/events/batch"
-
-
-class Step(Struct, frozen=True):
-    """What was done, what was found, and whether that is what had to be."""
-
-    step: str
-    found: str
-    ok: bool
 
 
 class Drilled(Struct, frozen=True):

@@ -9,8 +9,7 @@ from msgspec import Struct
 
 from daemon.audit.replica import Tables
 from daemon.buffer.connection import opened
-from daemon.config import Config, ReplicaTable, replica_tables
-from daemon.errors import ConfigError
+from daemon.config import Config, ReplicaTable
 from daemon.parity.absent import find_absent
 from daemon.parity.compare import Parity
 from daemon.parity.rows import Row, row_of
@@ -33,18 +32,6 @@ class Tally(Struct):
     missing: int | None = None
     """Entities that have totals and no row; None: not looked for, because only the first rows were checked."""
     missing_some: list[str] = []
-
-
-def mapped_tables(config: Config, entity_type: str | None = None) -> Tables:
-    """The mapped tables, or the one of `entity_type` ("jav.movie"). Raises ConfigError if there is none."""
-    tables = replica_tables(config)
-    if entity_type is None and tables:
-        return tables
-    named = {key: table for key, table in tables.items() if ".".join(key) == entity_type}
-    if not named:
-        known = ", ".join(".".join(key) for key in tables) or "none (see [replica] in the configuration)"
-        raise ConfigError(f"--type: no table is mapped to {entity_type or 'any entity type'}; mapped: {known}.")
-    return named
 
 
 @asynccontextmanager

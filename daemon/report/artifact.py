@@ -1,5 +1,5 @@
 """The artifacts of `analytics-artifact.v1`. `ParityV1` and `RollbackV1` hold the fields every producer of the schema
-writes; `ParityArtifact` and `RollbackArtifact` are what tallyd writes.
+writes; `ParityArtifact`, `RollbackArtifact` and `DrillArtifact` are what tallyd writes.
 """
 
 from __future__ import annotations
@@ -119,6 +119,21 @@ class RollbackArtifact(RollbackV1, kw_only=True):
     mismatches: Count
     mysql_equals_mongo: bool
     safe: bool
+
+
+class Step(Struct, frozen=True):
+    """A step of a drill: what was done, what was found, and whether that is what had to be."""
+
+    step: str
+    found: str
+    ok: bool
+
+
+class DrillArtifact(RollbackV1, kw_only=True):
+    """A rollback that was rehearsed (`daemon.drill`), up to the first step that failed. Its routes are those of the
+    drill's own servers."""
+
+    steps: list[Step]
 
 
 class FileSum(Struct, frozen=True):

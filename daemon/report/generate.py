@@ -15,16 +15,16 @@ from msgspec import Struct
 
 from daemon.audit.hot import Hot, read_hot
 from daemon.buffer.connection import opened
-from daemon.config import Config, domain_counters
+from daemon.config import Config, chosen_tables, domain_counters
 from daemon.domain.rollup import DAILY
-from daemon.parity.check import check, mapped_tables, opened_parity
+from daemon.parity.check import check, opened_parity
 from daemon.parity.rows import Row
 from daemon.read.days import sums_by_day
 from daemon.read.status import read_status
 from daemon.report import archive, routes
 from daemon.report.artifact import SCHEMA_VERSION, Day, FileSum, ParityArtifact, RollbackArtifact, Waiting
 from daemon.report.day import Kept, agreement
-from daemon.report.waiting import entities_in_flight, in_flight_of_day, live_of_day, waiting
+from daemon.report.waiting import in_flight_of_day, live_of_day, waiting
 from daemon.sinks.mongo import MongoSink
 
 NO_LEGACY_URL = "legacy_movie_view_route_present: not asked; name the application's route with --legacy-url"
@@ -57,7 +57,7 @@ async def generate(config: Config, wanted: Wanted, progress: Callable[[dt.date],
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     rows: list[Row] = []
     async with opened_parity(config) as parity:
-        tallies = await check(parity, mapped_tables(config), wanted.limit, rows.append)
+        tallies = await check(parity, chosen_tables(config), wanted.limit, rows.append)
     checked, mismatches = sum(tally.checked for tally in tallies), sum(tally.mismatches for tally in tallies)
     hot = await _read_hot(config)
     pending = waiting(await read_status(config), hot)
@@ -93,7 +93,8 @@ async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) 
     window = [today - dt.timedelta(days=back) for back in reversed(range(wanted.days))]
     kept = Kept(today, config.retention.daily_days, config.retention.weekly_weeks)
     async with _opened_mongo(config) as mongo:
-        moving = entities_in_flight(hot) | await mongo.dead_letters.entities()
+        in_flight = [shard.in_flight_entities() for shard in hot]
+        moving = set[str]().union(*in_flight, await mongo.dead_letters.entities())
         sums = await sums_by_day(mongo, types, window[0].isoformat(), window[-1].isoformat(), counters)
         for day in window:
             date = day.isoformat()
@@ -114,7 +115,7 @@ async def _rollback(config: Config, wanted: Wanted, now: dt.datetime, pending: W
         legacy, legacy_note = await routes.legacy_route(wanted.legacy_url)
     ingest, ingest_note = await routes.ingest_route(config.http)
     async with opened_parity(config) as parity:
-        tallies = await check(parity, mapped_tables(config), None, lambda _: None)
+        tallies = await check(parity, chosen_tables(config), None, lambda _: None)
     mismatches = sum(tally.mismatches for tally in tallies)
     return RollbackArtifact(
         schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=now.date(), generated_at=now,

@@ -9,17 +9,25 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from daemon.report.artifact import Manifest, ParityArtifact, ParityV1, RollbackArtifact, RollbackV1, Row
+from daemon.report.artifact import (
+    DrillArtifact,
+    Manifest,
+    ParityArtifact,
+    ParityV1,
+    RollbackArtifact,
+    RollbackV1,
+    Row,
+)
 from daemon.report.contents import Problem
 
-_TYPES: dict[str, tuple[type[Struct], type[Struct]]] = {
-    "parity": (ParityV1, ParityArtifact),
-    "rollback": (RollbackV1, RollbackArtifact),
-    "manifest": (Manifest, Manifest),
-}
-"""`artifact_type` → what every producer writes, and what tallyd writes."""
+_TYPES: dict[str, type[Struct]] = {"parity": ParityV1, "rollback": RollbackV1, "manifest": Manifest}
+"""`artifact_type` → what every producer writes."""
+_WRITTEN: dict[str, type[Struct]] = {
+    "parity": ParityArtifact, "rollback": RollbackArtifact, "drill": DrillArtifact, "manifest": Manifest,
+}  # fmt: skip
+"""What tallyd writes; a drill's `artifact_type` is rollback."""
 
-_DATED = re.compile(r"(?:.*/)?(?:parity|rollback)-(\d{4}-\d\d-\d\d)\.json\Z")
+_DATED = re.compile(r"(?:.*/)?(?:parity|rollback|drill)-(\d{4}-\d\d-\d\d)\.json\Z")
 
 
 def judge(file: str, content: bytes, *, strict: bool) -> Iterator[Problem]:
@@ -36,8 +44,8 @@ def judge(file: str, content: bytes, *, strict: bool) -> Iterator[Problem]:
     if not isinstance(kind, str) or kind not in _TYPES:
         yield Problem(file, "artifact_type", f"must be one of {', '.join(_TYPES)}")
         return
-    minimal, full = _TYPES[kind]
-    problems = [*_fields(file, found, full if strict else minimal)]
+    written = _WRITTEN["drill" if kind == "rollback" and "steps" in found else kind]
+    problems = [*_fields(file, found, written if strict else _TYPES[kind])]
     yield from problems
     if not problems:
         yield from _date(file, found)
@@ -53,7 +61,7 @@ def _fields(file: str, found: Mapping[str, Any], kind: type[Struct]) -> Iterator
                 yield from _row(file, f"rows[{number}]", row)
         else:
             yield from _typed(file, field.name, found[field.name], field.type)
-    if kind in (full for _, full in _TYPES.values()):
+    if kind in _WRITTEN.values():
         for name in sorted(found.keys() - {field.name for field in msgspec.structs.fields(kind)}):
             yield Problem(file, name, "is no field of the schema")
 

@@ -11,6 +11,7 @@ import msgspec
 
 from daemon.report.artifact import (
     SCHEMA_VERSION,
+    DrillArtifact,
     Manifest,
     ParityArtifact,
     ParityV1,
@@ -24,7 +25,7 @@ FILE = Path(__file__).with_name(f"{SCHEMA_VERSION}.schema.json")
 def document() -> bytes:
     """An artifact is valid by what every producer writes; what tallyd adds is in `$defs`, under its own names."""
     minimal = (ParityV1, RollbackV1, Manifest)
-    _, components = msgspec.json.schema_components((*minimal, ParityArtifact, RollbackArtifact))
+    _, components = msgspec.json.schema_components((*minimal, ParityArtifact, RollbackArtifact, DrillArtifact))
     whole: dict[str, Any] = {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": SCHEMA_VERSION,

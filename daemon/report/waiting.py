@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from daemon.audit.hot import Hot
 from daemon.domain.counter import add_up
-from daemon.domain.rollup import DAILY, KINDS
+from daemon.domain.rollup import DAILY
 from daemon.errors import StoreError
 from daemon.read.status import Status
 from daemon.report.artifact import Amounts, Waiting
@@ -39,14 +39,3 @@ def in_flight_of_day(hot: Sequence[Hot], date: str) -> Amounts:
         for document in shard.in_flight.documents[DAILY]
         if document.bucket == date
     )
-
-
-def entities_in_flight(hot: Sequence[Hot]) -> set[str]:
-    """The entities of whose batch some rollups may be written and others not yet."""
-    return {
-        document.entity.key
-        for shard in hot
-        if shard.in_flight is not None
-        for kind in KINDS
-        for document in shard.in_flight.documents[kind]
-    }

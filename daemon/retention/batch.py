@@ -5,7 +5,9 @@ is one batch of a rollup at a time, with a number that only grows:
 
     {_id: "daily", n, state: "idle" | "sealing" | "deleting" | "folding", documents: [...]}
 
-    sealing    `documents`: ids. Each document that is still as it was found is marked `expiring: n`.
+    sealing    `documents`: ids. Each document that is still as it was found is marked `expiring: n`. Those of entities
+               whose history is half written are left out; the record is there before that is asked, so a backfill that
+               begins meanwhile finds it (`history.py`).
     deleting   `documents`: the marked ones, as they are. Each is deleted if it is still exactly that. One that was
                written to meanwhile stays, with its mark; one that comes back after it was deleted has no mark. So
                what was deleted can be told, at any later time, from what was not.
@@ -32,6 +34,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 from daemon.domain.counter import RESERVED, add_up
 from daemon.domain.rollup import Kind
 from daemon.sinks.errors import is_already_applied, store_error
+from daemon.sinks.history_marks import Marks
 from daemon.sinks.mongo import Json, MongoSink
 
 EXPIRY = "analytics_expiry"
@@ -61,6 +64,7 @@ class Batches:
         self._records = mongo.database[EXPIRY]
         self._documents = mongo.collection(kind)
         self._expired = mongo.database[kind.expired_collection]
+        self._marks = Marks(mongo)
 
     async def record(self) -> Record:
         with store_error(self._mongo.address):
@@ -100,7 +104,9 @@ class Batches:
         )
         with store_error(self._mongo.address):
             sealed = await self._documents.find({"_id": {"$in": ids}, "expiring": n}).to_list()
-        await self._advance(record, State.DELETING, [document for document in sealed if can_go(document)])
+        half_written = await self._marks.among(by_entity(sealed))
+        going = [each for each in sealed if can_go(each) and entity_of(each) not in half_written]
+        await self._advance(record, State.DELETING, going)
 
     async def delete(self, record: Record) -> None:
         await self._write(

@@ -14,7 +14,8 @@ from harness import System, event
 from proxy import Fault, Proxy, update_of
 from takeover import add_rows, audited, backfill, bases, everything
 
-from daemon.backfill import marks, progress
+from daemon.backfill import progress
+from daemon.sinks.history_marks import COLLECTION as MARKS
 
 MOVIES = [f"m{n:02}" for n in range(30)]
 LEGACY = {id_: (100 + n, n) for n, id_ in enumerate(MOVIES)}
@@ -40,7 +41,7 @@ SYNC_STEPS = [
     ("mysql", b"UPDATE `jav`", Fault.LOSE_REPLY, "after the columns"),
 ]
 DAILY_STEPS = [
-    (update_of(marks.COLLECTION), Fault.LOSE_REPLY, "after the marks"),
+    (update_of(MARKS), Fault.LOSE_REPLY, "after the marks"),
     (update_of("analytics_entity_daily"), Fault.HOLD_REQUEST, "before the days"),
     (update_of("analytics_entity_daily"), Fault.LOSE_REPLY, "after the days"),
     (update_of("analytics_entity_weekly"), Fault.LOSE_REPLY, "after the weeks"),

@@ -6,15 +6,19 @@ import asyncio
 import datetime as dt
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
 from harness import System, event
 from proxy import Fault, Proxy
+from takeover import Recorder, add_rows, backfill, bases
 
 from daemon.audit.audit import auditor
 from daemon.domain.rollup import DAILY, Kind
 from daemon.retention.batch import Batches, Record
+from daemon.retention.history import UndecidedError
+from daemon.sinks.history_marks import COLLECTION as MARKS
 from daemon.sinks.mongo import Json, MongoSink
 
 TODAY = dt.datetime.now(dt.UTC).date()
@@ -22,15 +26,28 @@ KEEP = {"RETENTION__DAILY_DAYS": "30", "RETENTION__WEEKLY_WEEKS": "8"}
 OLD, RECENT = TODAY - dt.timedelta(days=100), TODAY - dt.timedelta(days=10)
 
 
+HISTORY = [(f"jav:movie:m{n}", day, 100 + n) for n in range(3) for day in (OLD, OLD + dt.timedelta(days=1), RECENT)]
+"""What was taken over of three of the entities, of days on which they are counted, too."""
+TAKEN_OVER = sum(amount for _, _, amount in HISTORY)
+
+
 @pytest.fixture
 def aged(system: System) -> System:
-    """Twelve entities with three old days and one recent one, all flushed long ago; one of them with a base."""
+    """Twelve entities with three old days and one recent one, all flushed long ago; three of them with a history."""
     system.env |= {f"TALLYD_{key}": value for key, value in KEEP.items()}
+    add_rows(system, {f"m{n}": (1_000, 0) for n in range(3)})
     for day in (OLD, OLD + dt.timedelta(days=1), OLD + dt.timedelta(days=30), RECENT):
         system.count(*(event(entity_id=f"m{n}", value=n + 1, occurred_at=f"{day}T00:00:00Z") for n in range(12)))
     system.flush()
+    backfill(system, daily=days(system, HISTORY))
     age(system)
     return system
+
+
+def days(system: System, lines: list[tuple[str, dt.date, int]]) -> Path:
+    path = system.scratch / "days.csv"
+    path.write_text("entity,date,counter,amount\n" + "".join(f"{key},{day},view,{n}\n" for key, day, n in lines))
+    return path
 
 
 def age(system: System) -> None:
@@ -57,16 +74,19 @@ def audited(system: System) -> None:
 
 
 def kept_and_expired(system: System, name: str) -> dict[str, int]:
-    """Entity → views, of a rollup's documents and of what expired together."""
+    """Entity → views, of a rollup's documents and of what expired together; `… base` → those taken over."""
     sums: Counter[str] = Counter()
     for collection in (f"analytics_entity_{name}", f"analytics_entity_{name}_expired"):
         for document in system.mongo[collection].find():
             sums[document["entity_id"]] += document["view"]
+            for amount in document.get("base", {}).values():
+                sums[f"{document['entity_id']} base"] += amount
     return dict(sums)
 
 
 def nothing_is_lost(system: System) -> None:
     totals = {document["entity_id"]: document["view"] for document in system.mongo["analytics_entity_totals"].find()}
+    totals |= {f"m{n} base": 3 * (100 + n) for n in range(3)}
     assert kept_and_expired(system, "daily") == kept_and_expired(system, "weekly") == totals
     audited(system)
 
@@ -87,7 +107,8 @@ def test_a_second_run_changes_nothing(aged: System) -> None:
 
 def test_a_dry_run_says_what_would_go_and_changes_nothing(aged: System) -> None:
     found = expire(aged, "--dry-run")
-    assert (found["daily"]["documents"], found["daily"]["amounts"]) == (36, {"view": 3 * 78, "download": 0})
+    assert found["daily"]["documents"] == 36
+    assert found["daily"]["amounts"] == {"view": 3 * 78, "download": 0, "base.view": 2 * (100 + 101 + 102)}
     assert found["daily"]["kept_from"] == (TODAY - dt.timedelta(days=29)).isoformat()
     assert aged.mongo["analytics_entity_daily"].count_documents({}) == 48
     assert "analytics_expiry" not in aged.mongo.list_collection_names()
@@ -114,12 +135,66 @@ def test_a_late_event_is_added_when_it_is_a_week_old(aged: System) -> None:
 
 
 def test_a_base_expires_with_its_day(aged: System) -> None:
-    of_m1 = {"_id": f"jav:movie:m1:{OLD}"}
-    aged.mongo["analytics_entity_daily"].update_one(of_m1, {"$set": {"base": {"view": 1000}, "source": "migration"}})
     expire(aged)
     found = aged.mongo["analytics_entity_daily_expired"].find_one({"_id": "jav:movie:m1"})
     assert found is not None
-    assert (found["view"], found["base"]) == (6, {"view": 1000})
+    assert (found["view"], found["base"]) == (6, {"view": 202})
+
+
+# A history beside it ----------------------------------------------------------------------------------------------
+
+
+def test_a_history_that_has_begun_to_expire_is_left_as_it_is_and_the_others_are_set(aged: System) -> None:
+    add_rows(aged, {"other": (1_000, 0)})
+    expire(aged)
+    again = backfill(aged, daily=days(aged, [*HISTORY, ("jav:movie:other", OLD, 7)])).history
+    assert again is not None
+    assert (again.days, again.unchanged, again.problems, again.entities) == (1, 3, 6, 1)
+    assert again.problems_listed[0].startswith(f"jav:movie:m0:{OLD}: jav:movie:m0 has begun to expire")
+    assert aged.mongo[MARKS].count_documents({}) == 0
+    assert bases(aged, "yearly")[f"jav:movie:other:{OLD.year}"] == {"view": 7}
+    assert sum(kept_and_expired(aged, "daily").values()) == 4 * 78 + TAKEN_OVER + 7
+    audited(aged)
+
+
+def test_a_history_that_is_half_written_does_not_expire(aged: System) -> None:
+    corrected = days(aged, [("jav:movie:m1", OLD, 500), ("jav:movie:m1", OLD + dt.timedelta(days=30), 1)])
+    backfill(aged, daily=corrected, recorder=Recorder(stop_after=4))  # the rows, and the first lines
+    assert aged.mongo[MARKS].count_documents({}) == 1
+    expire(aged)
+    left = aged.mongo["analytics_entity_daily"].find({"date": {"$lt": RECENT.isoformat()}})
+    assert {document["entity_id"] for document in left} == {"m1"}
+    assert kept_and_expired(aged, "daily")["m1 base"] == 500 + 1 + 101 + 101
+    done = backfill(aged, daily=corrected).history
+    assert done is not None
+    assert (done.problems, done.entities) == (0, 1)
+    audited(aged)
+    age(aged)
+    assert expire(aged)["daily"]["documents"] == 3
+    audited(aged)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_beside_an_expiry_that_was_cut_off_a_history_waits_for_its_end(aged: System, steps: int) -> None:
+    async def begin() -> None:
+        batch = Steps(aged)
+        await batch.begin()
+        for _ in range(steps):
+            await batch.next()
+        await batch.mongo.close()
+
+    asyncio.run(begin())
+    corrected = days(aged, [("jav:movie:m1", RECENT, 500)])
+    with pytest.raises(UndecidedError, match="tallyd expire"):
+        backfill(aged, daily=corrected)
+    expire(aged)
+    # Whoever came first: the seal leaves out what is marked by then.
+    done = backfill(aged, daily=corrected).history
+    assert done is not None
+    assert (done.problems, done.entities) == ((0, 1) if steps == 0 else (1, 0))
+    assert kept_and_expired(aged, "daily")["m1 base"] == 101 + 101 + (500 if steps == 0 else 101)
+    assert aged.mongo[MARKS].count_documents({}) == 0
+    audited(aged)
 
 
 def test_what_a_batch_in_flight_may_write_again_stays(aged: System) -> None:
@@ -214,7 +289,7 @@ def test_a_late_event_between_any_two_steps_is_counted_once(aged: System, before
         await steps.mongo.close()
 
     asyncio.run(work())
-    assert sum(kept_and_expired(aged, "daily").values()) == 4 * 78 + 50
+    assert sum(kept_and_expired(aged, "daily").values()) == 4 * 78 + TAKEN_OVER + 50
     age(aged)
     expire(aged)
     nothing_is_lost(aged)
@@ -242,7 +317,7 @@ def test_steps_repeated_too_late_change_nothing(aged: System) -> None:
         await steps.mongo.close()
 
     asyncio.run(work())
-    assert sum(kept_and_expired(aged, "daily").values()) == 4 * 78 + 50
+    assert sum(kept_and_expired(aged, "daily").values()) == 4 * 78 + TAKEN_OVER + 50
     assert aged.mongo["analytics_entity_daily"].count_documents({"date": {"$lt": RECENT.isoformat()}}) == 0
 
 
@@ -255,5 +330,5 @@ def test_two_at_once_delete_and_add_once(aged: System) -> None:
         await second.mongo.close()
 
     asyncio.run(work())
-    assert sum(kept_and_expired(aged, "daily").values()) == 4 * 78
+    assert sum(kept_and_expired(aged, "daily").values()) == 4 * 78 + TAKEN_OVER
     audited(aged)

@@ -14,7 +14,7 @@ import pytest
 from harness import System, event, expected_rollups
 from takeover import Recorder, add_rows, audited, backfill, bases, everything
 
-from daemon.backfill.marks import COLLECTION as MARKS
+from daemon.sinks.history_marks import COLLECTION as MARKS
 
 Days = list[tuple[str, str, dt.date, int]]
 """(entity key, counter, day, amount)."""

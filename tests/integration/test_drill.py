@@ -10,10 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import TALLYD
+from harness import TALLYD, System
 
 from daemon.drill import rollback
-from daemon.drill.rollback import Drill, Step
+from daemon.drill.rollback import Drill
+from daemon.report.artifact import Step
 
 
 def drill(cwd: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -23,18 +24,27 @@ def drill(cwd: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess
     )  # fmt: skip
 
 
-def test_no_count_is_lost_on_the_way_there_and_back_and_there_again(tmp_path: Path) -> None:
+def test_no_count_is_lost_on_the_way_there_and_back_and_there_again(tmp_path: Path, system: System) -> None:
     done = drill(tmp_path, "--json", "--data", str(tmp_path / "kept"), TALLYD_MYSQL__URL="mysql://not.asked/x")
     assert done.returncode == 0, done.stderr
     artifact = json.loads(done.stdout)
     day = dt.date.fromisoformat(artifact["artifact_date"])
-    assert json.loads((tmp_path / f"artifacts/rollback/rollback-{day}.json").read_text()) == artifact
+    assert json.loads((tmp_path / f"reports/rollback/drill-{day}.json").read_text()) == artifact
     assert (artifact["schema_version"], artifact["artifact_type"]) == ("analytics-artifact.v1", "rollback")
     assert artifact["ingest_route_present"] is artifact["legacy_movie_view_route_present"] is True
     assert [step["step"] for step in artifact["steps"]] == [step.name for step in Drill.STEPS]
     assert all(step["ok"] for step in artifact["steps"])
     assert (tmp_path / "kept/mysql").is_dir()
     assert not (tmp_path / "kept/stack.json").exists(), "its servers are stopped"
+
+    reports = ("--dir", str(tmp_path / "reports"))
+    system.tallyd("report", "verify", "--strict", *reports)
+    system.tallyd("report", "generate", "--days", "2", "--rollback", "--archive", *reports)
+    system.tallyd("report", "verify", "--strict", *reports)
+    assert json.loads((tmp_path / f"reports/rollback/drill-{day}.json").read_text()) == artifact, "as it was"
+    [archive] = (tmp_path / "reports/archive").iterdir()
+    system.tallyd("report", "verify", "--strict", "--archive", str(archive))
+
     again = drill(tmp_path, "--data", str(tmp_path / "kept"))
     assert again.returncode == 2
     assert "must be a new or an empty folder" in " ".join(again.stderr.split())

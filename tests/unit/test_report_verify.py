@@ -14,7 +14,16 @@ import pytest
 from daemon.domain.rollup import DAILY, MONTHLY, TOTALS, WEEKLY, YEARLY
 from daemon.parity.check import Tally
 from daemon.report import archive, contents
-from daemon.report.artifact import SCHEMA_VERSION, Agreement, Day, ParityArtifact, RollbackArtifact, Waiting
+from daemon.report.artifact import (
+    SCHEMA_VERSION,
+    Agreement,
+    Day,
+    DrillArtifact,
+    ParityArtifact,
+    RollbackArtifact,
+    Step,
+    Waiting,
+)
 from daemon.report.day import within
 from daemon.report.schema import FILE, document
 from daemon.report.verify import verify_archive, verify_folder
@@ -22,6 +31,7 @@ from daemon.report.verify import verify_archive, verify_folder
 NOW = dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC)
 PARITY = "parity/parity-2026-02-19.json"
 ROLLBACK = "rollback/rollback-2026-02-19.json"
+DRILL = "rollback/drill-2026-02-19.json"
 NOTHING = Waiting({}, {}, 0, 0, 0, 0, 0)
 ROW: dict[str, str | int | None] = {
     "code": "M1", "key": "m1", "entity_type": "jav.movie",
@@ -52,8 +62,14 @@ def folder(tmp_path: Path) -> Path:
         ingest_route_present=None, legacy_movie_view_route_present=False, notes=["nobody answers"], enabled=True,
         pending=NOTHING, checked=10, mismatches=1, mysql_equals_mongo=False, safe=False,
     )  # fmt: skip
+    drill = DrillArtifact(
+        schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=NOW.date(), generated_at=NOW,
+        ingest_route_present=True, legacy_movie_view_route_present=None, notes="it broke off",
+        steps=[Step("Events over HTTP", "0 events accepted", ok=False)],
+    )  # fmt: skip
     report = tmp_path / "report"
-    written = {PARITY: archive.write(report, PARITY, parity), ROLLBACK: archive.write(report, ROLLBACK, rollback)}
+    artifacts = {PARITY: parity, ROLLBACK: rollback, DRILL: drill}
+    written = {name: archive.write(report, name, artifact) for name, artifact in artifacts.items()}
     archive.update_manifest(report, written, NOW)
     archive.pack(report, written, NOW)
     return report
@@ -82,7 +98,7 @@ def without_manifest(folder: Path) -> Path:
 
 def test_what_tallyd_writes_is_in_order(folder: Path) -> None:
     verdict = verify_folder(folder, strict=True)
-    assert (verdict.files, verdict.problems) == (6, [])
+    assert (verdict.files, verdict.problems) == (8, [])
 
 
 def test_the_schema_file_is_what_the_structs_say() -> None:
@@ -141,6 +157,16 @@ def test_all_wrong_fields_are_named_at_once(folder: Path) -> None:
 def test_a_rollback_artifact_that_contradicts_itself_is_named(folder: Path, fields: dict[str, Any], field: str) -> None:
     edit(without_manifest(folder) / ROLLBACK, **fields)
     assert field in {field for file, field, _ in problems(folder) if file == ROLLBACK}
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [({"steps": [{"step": "flush --once"}]}, "steps[0]"), ({"enabled": True}, "enabled"),
+     ({"artifact_date": "2026-02-18"}, "artifact_date")],
+)  # fmt: skip
+def test_what_is_wrong_with_a_drill_is_named(folder: Path, fields: dict[str, Any], field: str) -> None:
+    edit(without_manifest(folder) / DRILL, **fields)
+    assert {field for file, field, _ in problems(folder) if file == DRILL} == {field}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\xff", "[" * 100_000, '{"artifact_type": ["parity"]}'])

@@ -1,7 +1,7 @@
 """The entities whose history is half written: their days have new bases, their weeks, months and years not yet.
 
 An entity is marked before the first of its days is written, and the mark goes after its years: so whoever dies in
-between leaves it to the next `backfill --daily`, and `audit` knows why the sums differ.
+between leaves it to the next `backfill --daily`, `audit` knows why the sums differ, and `expire` waits.
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ class Marks:
         with store_error(self._address):
             cursor = self._marks.find({}, {"_id": 1}).sort("_id").limit(most)
             return [mark["_id"] async for mark in cursor]
+
+    async def among(self, keys: Collection[str]) -> set[str]:
+        """Those of the entities that are marked."""
+        with store_error(self._address):
+            return {mark["_id"] async for mark in self._marks.find({"_id": {"$in": list(keys)}})}
 
     async def remove(self, keys: Collection[str]) -> None:
         with store_error(self._address):
