@@ -26,12 +26,14 @@ COLUMNS = 110
 VOLATILE = re.compile(r"\d{4}-\d\d-\d\d(?:T[\d:.]+Z)?|\d{8}_\d{6}|\d+\.\d\d seconds|\d+\.\d s ago|[ ─━]{2,}")
 """Times, and with them the width of a table's columns."""
 
-APPLICATION = (
-    "CREATE TABLE articles (slug VARCHAR(64) NOT NULL PRIMARY KEY, title VARCHAR(255) NOT NULL,"
-    " views INT UNSIGNED NOT NULL DEFAULT 0)",
-    "INSERT INTO articles VALUES ('blue-lamp', 'Blue lamp', 1200), ('oak-table', 'Oak table', 870),"
-    " ('old-clock', 'Old clock', 0), ('red-chair', 'Red chair', 433), ('wool-rug', 'Wool rug', 58)",
-)
+CREATE_TABLE = """
+CREATE TABLE articles (
+    slug VARCHAR(64) NOT NULL PRIMARY KEY, title VARCHAR(255) NOT NULL, views INT UNSIGNED NOT NULL DEFAULT 0)
+"""
+ROWS = """
+INSERT INTO articles VALUES ('blue-lamp', 'Blue lamp', 1200), ('oak-table', 'Oak table', 870),
+    ('old-clock', 'Old clock', 0), ('red-chair', 'Red chair', 433), ('wool-rug', 'Wool rug', 58)
+"""
 TALLYD = f"""#!/bin/sh
 exec {sys.executable} -m daemon.cli "$@"
 """
@@ -90,8 +92,8 @@ class Walk:
         self._system = system
         self._folder = folder
         self._port = process.free_port()
-        for statement in APPLICATION:
-            system.sql(statement)
+        system.sql(CREATE_TABLE)
+        system.sql(ROWS)
         program = folder / "bin/tallyd"
         program.parent.mkdir()
         program.write_text(TALLYD)
