@@ -125,8 +125,12 @@ class Walk:
         """Returns what they print."""
         if commands.startswith(A_WEEK_LATER):
             self._a_week_passes()
-        commands = commands.replace("127.0.0.1:8080", f"127.0.0.1:{self._port}")
-        (self._folder / "step.sh").write_text(commands.replace("mysql shop", f"mysql {self._system.database}"))
+        for said, here in (
+            ("127.0.0.1:8080", f"127.0.0.1:{self._port}"),
+            ("mysql shop", f"mariadb {self._system.database}"),
+        ):
+            commands = commands.replace(said, here)
+        (self._folder / "step.sh").write_text(commands)
         assert self._shell.stdin
         assert self._shell.stdout
         self._shell.stdin.write(f". ./step.sh </dev/null 2>&1\necho '{STEP_ENDS}'\n")
