@@ -70,7 +70,7 @@ def _print(report: object, repaired: int, console: Console, *, deep: bool) -> No
     from daemon.audit.audit import Report
 
     assert isinstance(report, Report)
-    table = Table("counter", "accepted", "live", "in flight", "applied", "dead", "difference", "taken over")
+    table = Table("counter", "accepted", "live", "in flight", "applied", "dead", "difference", "base")
     for line in report.lines:
         accepted = f"{line.accepted:,}" + (f" + {line.baseline:,} before" if line.baseline else "")
         amounts = (line.live, line.in_flight, line.applied, line.dead)

@@ -77,7 +77,7 @@ def flush(
     else:
         print(
             f"{done.entities} entities in {done.claims} claims: {done.documents} documents written, {done.already}"
-            f" skipped (held this claim already), {done.dead} to the dead letters. {_replica_words(loaded, done)}"
+            f" skipped (held this claim already), {done.dead} to the dead letters.\n{_replica_words(loaded, done)}"
             f" {done.seconds:.2f} seconds."
         )
     if done.replica_error:

@@ -173,10 +173,12 @@ def series(
         print_json(points)
         return
     assert field is not None
-    table = Table(field, *counters, title=f"{domain}:{entity_type}:{entity_id}")
+    table = Table(field, *counters)
     for point in points:
         table.add_row(str(point[field]), *(f"{point[counter]:,}" for counter in counters))
-    Console().print(table)
+    console = Console()
+    console.print(f"{domain}:{entity_type}:{entity_id}", markup=False, highlight=False, soft_wrap=True)
+    console.print(table)
 
 
 def _chosen(config: Config, domain: str | None, entity_type: str | None) -> tuple[str, str]:
