@@ -26,9 +26,9 @@ ROUNDS_OF_BASELINE = 10
 TIME_S = 120
 """No further round is begun after this, so all is over in three minutes; on a busy machine, with fewer rounds."""
 
-WORKER, FLUSHER, STORE, WALL, BYTES = 1.3, 1.4, 1.25, 1.8, 1.1
-"""How many times the baseline a figure may be: CPU time of a Python process, of Redis and mongod; time on the clock;
-bytes. See bench/README.md for the noise these were chosen by."""
+WORKER, FLUSHER, STORE, SHORT, WALL, BYTES = 1.4, 1.6, 1.35, 1.8, 2.0, 1.1
+"""How many times the baseline a figure may be: CPU time of a Python process; of Redis and mongod; of Redis where there
+is little of it; time on the clock; bytes. See bench/README.md for the noise these were chosen by."""
 
 
 class Watched(NamedTuple):
@@ -48,11 +48,11 @@ WATCHED: dict[str, Watched] = {
     "batch-redis": Watched("batch_redis", "redis_plain", STORE, "Redis' CPU time for an event in a batch"),
     "batch-wall": Watched("batch_wall", "bare_wall", WALL, "time for an event in a batch"),
     "flush-cpu": Watched("flush_cpu", "plain_cpu", FLUSHER, "the flusher's CPU time for an entity"),
-    "flush-redis": Watched("flush_redis", "redis_plain", STORE, "Redis' CPU time for flushing an entity"),
+    "flush-redis": Watched("flush_redis", "redis_plain", SHORT, "Redis' CPU time for flushing an entity"),
     "flush-mongo": Watched("flush_mongo", "plain_mongo", STORE, "MongoDB's CPU time for an entity"),
     "flush-wall": Watched("flush_wall", "plain_wall", WALL, "time for flushing an entity"),
     "growth-cpu": Watched("flush_many_cpu", "flush_few_cpu", FLUSHER, "the flusher's, of 20,000 against of 2,000"),
-    "growth-redis": Watched("flush_many_redis", "flush_few_redis", STORE, "Redis', of 20,000 against of 2,000"),
+    "growth-redis": Watched("flush_many_redis", "flush_few_redis", SHORT, "Redis', of 20,000 against of 2,000"),
     "dedupe-bytes": Watched("dedupe_bytes", "string_bytes", BYTES, "dedupe memory for an event"),
 }
 
