@@ -36,6 +36,13 @@ BARS = (
 """The rows that have a bar, in the order of the table that lists them all."""
 
 
+PLOTS = {
+    "single": "![Throughput by peer](results/throughput.svg)",
+    "scale": "![Flush time by entities](results/flush.svg)",
+}
+"""Group → its plot on the page, which `plots.py` draws."""
+
+
 def write() -> None:
     """Makes the page and the plots anew."""
     found = read_all()
@@ -54,6 +61,7 @@ def text(found: Results) -> str:
     return string.Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
         bars="\n".join(_bar_line(rows.get(name), name) for name in BARS),
         groups="\n\n".join(_group(group, found[group]) for group in GROUPS if group in found),
+        plots="\n\n".join(line for group, line in PLOTS.items() if group in found),
         machines="\n".join(_machines(found)),
     )
 
