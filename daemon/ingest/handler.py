@@ -118,10 +118,10 @@ class Handler:
 
     async def _count(self, address: str, events: Sequence[Event]) -> Outcome:
         """The sum over the shards the events belong to; if one fails, the whole is unknown and may be sent again."""
-        shards = len(self._batchers)
-        if shards == 1:
-            batcher = self._batchers[0]
+        batcher = self._only_batcher
+        if batcher is not None:
             return await batcher.ask(Request(address, events)) if batcher.has_room(len(events)) else _FULL
+        shards = len(self._batchers)
         if address:  # the limit lives in the address's own shard, which need not be the events'
             limiter = self._batchers[shard_of(address, shards)]
             outcome = await limiter.ask(Request(address, ()))
