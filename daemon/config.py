@@ -130,6 +130,10 @@ class Ingest(Section, frozen=True):
     """Further ahead of the server's clock than this, an event is counted under the server's time."""
     max_age_s: CountOrOff = 0
     """Older than this, an event is refused (422); 0: any age is accepted."""
+    slice_us: Annotated[int, Meta(ge=0, le=100_000)] = 100
+    """How long Linux (6.12 and later) lets a worker run before it looks at who waits for the core. With less than the
+    kernel's own 1,400 or more, worker and Redis answer each other at once where they share cores. 0: the kernel's own;
+    less than 100 is 100. Read at the start."""
 
 
 class Dedupe(Section, frozen=True):

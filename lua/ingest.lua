@@ -30,7 +30,7 @@ local type, format = type, string.format
 local dirty, ledger, seen = KEYS[1], KEYS[2], KEYS[3]
 local counters, rate, aside = KEYS[4] .. ':', KEYS[5] .. ':', KEYS[6] .. ':'
 
-local EVENTS_PER_BUCKET = 122 -- 9.9 bytes an event; a set of integers stays an intset up to 512 members
+local EVENTS_PER_BUCKET = 244 -- 9.3 bytes an event; a set of integers stays an intset up to 512 members
 local BITS_MAX = 28
 local RATE_WINDOW_MS = 60000
 

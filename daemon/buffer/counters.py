@@ -17,7 +17,7 @@ from daemon.domain.action import Effect
 from daemon.domain.counter import parse_amount
 from daemon.domain.event import Event
 
-EVENTS_PER_BUCKET = 122
+EVENTS_PER_BUCKET = 244
 """What a bucket of the dedupe memory is laid out for; `ingest.lua` has the same number and its reason."""
 
 _BITS_MIN, _BITS_MAX = 4, 28

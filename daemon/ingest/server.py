@@ -41,6 +41,7 @@ from daemon.ingest import rundir
 from daemon.ingest.listener import BACKLOG_CONNECTIONS, Listener
 from daemon.ingest.rundir import RunDir, Snapshot
 from daemon.ingest.supervisor import Supervisor
+from daemon.scheduling import shorten_slice
 
 BACKPRESSURE_CONNECTIONS = 65_536
 """Granian counts connections, idle ones too; the cap on requests is `http.requests_in_flight_max`."""
@@ -60,6 +61,8 @@ def serve(config: Config, load: Callable[[], Config]) -> None:
     """
     # It looks for its folder when it is imported, once, and the workers begin as copies of this process.
     assert "prometheus_client" not in sys.modules, "only workers may import daemon.metrics"
+    if config.ingest.slice_us:
+        shorten_slice(config.ingest.slice_us)  # the workers inherit it
     listener = Listener(config.http.host, config.http.port)
     # Under systemd a folder in memory, which nobody tidies up while it is in use.
     runtime = os.environ.get("RUNTIME_DIRECTORY")

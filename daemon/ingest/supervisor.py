@@ -43,6 +43,7 @@ AT_START_ONLY = (
     "http.interface",
     "redis",
     "dedupe",
+    "ingest.slice_us",
     "spool",
     "mongo",
     "mysql",

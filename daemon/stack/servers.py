@@ -28,6 +28,8 @@ PING_TIMEOUT_S = 2.0
 INITIALISE_TIMEOUT_S = 60.0
 HISTORY_NICENESS = 10
 """Of what ingest does not wait for (nice(1)): a flush then hardly delays an answer where all share two cores."""
+HOT_SLICE_US = 100
+"""Of what ingest waits for: see `daemon.scheduling`."""
 MONGO_CACHE_GB = 0.5  # mongod's own default is half of the machine's memory
 MONGO_JOURNAL_FILE_MB = 32  # of which there are three from the start; the default is 100
 MYSQL_BUFFER_POOL_MB = 64
@@ -53,6 +55,8 @@ class Server(msgspec.Struct, frozen=True):
     stop_timeout_s: float
     required: bool = True
     niceness: int = 0
+    slice_us: int = 0
+    """Slices shorter than the kernel's; 0: as the kernel has it."""
 
     @property
     def absence(self) -> str:
@@ -224,6 +228,7 @@ SERVERS = (
         initialise=_redis_initialise,
         ping=_redis_ping,
         stop_timeout_s=10.0,
+        slice_us=HOT_SLICE_US,
     ),
     Server(
         name="mongo",

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from daemon.errors import StackError
+from daemon.scheduling import shorten_slice
 from daemon.stack import folder, process
 from daemon.stack.servers import Server
 
@@ -48,6 +49,8 @@ class Start:
             command = self.server.command(self.program, self.data, self.port)
             self.process = psutil.Process(process.spawn([*self.prefix, *command], self.log))
             os.setpriority(os.PRIO_PROCESS, self.process.pid, self.server.niceness)
+            if self.server.slice_us:
+                shorten_slice(self.server.slice_us, self.process.pid)
             if await self._answers(self.process):
                 return
             exit_code = self.process.wait(process.KILL_WAIT_S)

@@ -174,7 +174,7 @@ def test_a_new_window_is_laid_out_for_what_the_one_before_saw(shard: Shard) -> N
     shard.age()
     assert shard.count(Ev("e0"), Ev("e1")) == 1
     state = shard.seen()
-    assert 2 ** int(state["bits"]) * 122 >= 100_000 > 2 ** (int(state["bits"]) - 1) * 122
+    assert 2 ** int(state["bits"]) * 244 >= 100_000 > 2 ** (int(state["bits"]) - 1) * 244
     assert state["events"] == "1"
     assert shard.count(Ev("e0"), Ev("e1")) == 0, "the window before is still read with its own number of buckets"
 

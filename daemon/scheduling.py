@@ -1,0 +1,44 @@
+"""How long the kernel lets a process run at a time before whoever waits for the core is looked at.
+
+A worker and Redis do little at a time and wait for each other. With short slices they get a core at once that they
+share with processes that compute for milliseconds (MongoDB, a flush, an application): DESIGN.md, "Speed".
+
+Linux 6.12 and later take a slice of one's own for an ordinary process, without privileges: `sched_setattr(2)`,
+`sched_runtime`. Earlier ones ignore it. Threads and children inherit it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import platform
+import struct
+
+_SYSCALLS = {"x86_64": (314, 315), "aarch64": (274, 275)}
+"""Machine → numbers of sched_setattr and sched_getattr, for which glibc (before 2.41) has no functions."""
+_ATTR = struct.Struct("=IIQiIQQQ")
+"""size, sched_policy, sched_flags, sched_nice, sched_priority, sched_runtime (ns), sched_deadline, sched_period."""
+
+_log = logging.getLogger(__name__)
+
+
+def shorten_slice(slice_us: int, pid: int = 0) -> bool:
+    """Gives the first thread of a process (0: the calling thread) slices of so many microseconds (the kernel makes
+    100 of less, and 100,000 of more), and leaves its niceness as it is. Call it before there are other threads.
+
+    Returns whether the kernel took it; it costs speed only if not, so nothing is raised.
+    """
+    if platform.system() != "Linux" or platform.machine() not in _SYSCALLS:
+        return False
+    set_number, get_number = _SYSCALLS[platform.machine()]
+    libc = ctypes.CDLL(None, use_errno=True)
+    attr = ctypes.create_string_buffer(_ATTR.size)
+    refused = libc.syscall(get_number, pid, attr, _ATTR.size, 0)
+    if not refused:
+        _, policy, _, nice, *_ = _ATTR.unpack(attr.raw)
+        wanted = _ATTR.pack(_ATTR.size, policy, 0, nice, 0, slice_us * 1000, 0, 0)
+        refused = policy != os.SCHED_OTHER or libc.syscall(set_number, pid, wanted, 0)
+    if refused:
+        _log.debug("No slices of %d us: %s", slice_us, os.strerror(ctypes.get_errno()))
+    return not refused
