@@ -92,16 +92,8 @@ local function mend(failure, key, command, ...)
   return call(command, ...)
 end
 
-local function expect(key, kind)
-  local found = call('TYPE', key).ok
-  if found ~= kind and found ~= 'none' then mend({err = 'WRONGTYPE'}, key, 'TYPE', key) end
-end
-expect(ledger, 'hash') -- first: what is moved away is booked there
-expect(dirty, 'set')
-expect(seen, 'hash')
-
 local function book(field, amount)
-  local text = string.format('%.0f', amount)
+  local text = format('%.0f', amount)
   local reply = pcall('HINCRBY', ledger, field, text)
   if type(reply) == 'table' then mend(reply, ledger, 'HINCRBY', ledger, field, text) end
 end
@@ -114,7 +106,8 @@ end
 
 -- The dedupe memory: this window's generation and the one before it.
 local function open_window()
-  local state = call('HMGET', seen, 'gen', 'bits', 'events', 'prev_bits')
+  local state = pcall('HMGET', seen, 'gen', 'bits', 'events', 'prev_bits')
+  if state.err then state = mend(state, seen, 'HMGET', seen, 'gen', 'bits', 'events', 'prev_bits') end
   local gen_now = math.floor(now_s / window_s)
   -- A clock that went back keeps its generation; one further ahead is none a clock of ours was ever near.
   local gen, bits = whole(state[1], gen_now + 1), whole(state[2], BITS_MAX)
@@ -127,12 +120,20 @@ local function open_window()
   return gen_now, bits, prev_bits
 end
 
+local asked, repeats = {}, {} -- of each address: its count so far; this call's requests beyond its first
+
 -- Milliseconds until the address may ask again, or nil if it is within its limit.
 local function over_limit(address)
-  local key = rate .. address
-  local count = pcall('INCR', key)
-  if type(count) == 'table' then count = mend(count, key, 'INCR', key) end
-  if count == 1 then call('PEXPIRE', key, RATE_WINDOW_MS) end
+  local key, count = rate .. address, asked[address]
+  if count then
+    count = count + 1
+    repeats[address] = (repeats[address] or 0) + 1
+  else
+    count = pcall('INCR', key)
+    if type(count) == 'table' then count = mend(count, key, 'INCR', key) end
+    if count == 1 then call('PEXPIRE', key, RATE_WINDOW_MS) end
+  end
+  asked[address] = count
   if count <= rate_max then return nil end
   local left_ms = call('PTTL', key)
   if left_ms < 0 then -- no expiry: not written by us; give it one rather than block the address for ever
@@ -174,7 +175,10 @@ local function increment(entity, effect)
     local total = pcall('HINCRBY', key, field, amount)
     if type(total) == 'table' then total = mend(total, key, 'HINCRBY', key, field, amount) end
     -- Only a field that was not there can be the hash's first, so only then may the entity not be dirty yet.
-    if total == numbers[amount] then call('SADD', dirty, entity) end
+    if total == numbers[amount] then
+      local reply = pcall('SADD', dirty, entity)
+      if type(reply) == 'table' then mend(reply, dirty, 'SADD', dirty, entity) end
+    end
   end
 end
 
@@ -212,6 +216,7 @@ while at <= last do
   end
   at = at + 2 + n * 4
 end
+for address, more in pairs(repeats) do pcall('INCRBY', rate .. address, more) end -- fails only far beyond any limit
 
 if call('DBSIZE') > keys_before then
   for i = 1, counted do
