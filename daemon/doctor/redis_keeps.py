@@ -96,7 +96,7 @@ def intset(facts: RedisFacts) -> Verdict:
         return ok(str(entries))
     return warning(
         f"set-max-intset-entries is {entries}, below {INTSET_ENTRIES_MIN}",
-        "The sets that remember which events were counted turn into hash tables: four times the memory.",
+        "The sets that remember which events were counted turn into hash tables: seven times the memory.",
         f"{facts.cli} CONFIG SET set-max-intset-entries {INTSET_ENTRIES_MIN} && {facts.cli} CONFIG REWRITE",
     )
 
