@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -35,6 +36,7 @@ help that row, and the other rows of the statement are innocent."""
 INTEGER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
 
 RANKING_TIMEOUT_S = 300.0
+READ_AHEAD_BYTES = 262_144
 """What sorting a whole table may take, besides the usual time-out."""
 
 _encode = msgspec.json.Encoder().encode
@@ -125,6 +127,10 @@ class MysqlSink:
         counters = tuple(table.columns)
         async with self._answered(timeout_s + RANKING_TIMEOUT_S):
             connection = await self._connected(timeout_s)
+            # asyncmy takes all that has arrived, however much; so little may arrive ahead.
+            connection._transport.get_extra_info("socket").setsockopt(  # noqa: SLF001
+                socket.SOL_SOCKET, socket.SO_RCVBUF, READ_AHEAD_BYTES
+            )
             cursor = connection.cursor(SSCursor)
             await cursor.execute(ranked_sql(table), (INT64_MAX if rows_max is None else rows_max,))
         try:
