@@ -39,6 +39,7 @@ class Handler:
         self._decoder = decoder
         self._batchers = batchers
         self._only_batcher = batchers[0] if len(batchers) == 1 else None
+        self._call_events_max = config.ingest.call_events_max
         self._tally = tally
         self._blocked = Blocked(config.rate_limit.blocked_addresses_max, monotonic)
         self._unavailable = response.unavailable(config.ingest.retry_after_s)
@@ -117,9 +118,9 @@ class Handler:
         return answer
 
     async def _count(self, address: str, events: Sequence[Event]) -> Outcome:
-        """The sum over the shards the events belong to; if one fails, the whole is unknown and may be sent again."""
+        """The sum over the calls the events need; if one fails, the whole is unknown and may be sent again."""
         batcher = self._only_batcher
-        if batcher is not None:
+        if batcher is not None and len(events) <= self._call_events_max:
             return await batcher.ask(Request(address, events)) if batcher.has_room(len(events)) else _FULL
         shards = len(self._batchers)
         if address:  # the limit lives in the address's own shard, which need not be the events'
@@ -127,13 +128,18 @@ class Handler:
             outcome = await limiter.ask(Request(address, ()))
             if isinstance(outcome, StoreError) or outcome < 0:
                 return outcome
-        parts: dict[int, list[Event]] = {}
+        by_shard: dict[int, list[Event]] = {}
         for event in events:
-            parts.setdefault(shard_of(event.entity, shards), []).append(event)
-        if not all(self._batchers[shard].has_room(len(part)) for shard, part in parts.items()):
+            by_shard.setdefault(shard_of(event.entity, shards), []).append(event)
+        if not all(self._batchers[shard].has_room(len(mine)) for shard, mine in by_shard.items()):
             return _FULL
+        most = self._call_events_max
         outcomes = await asyncio.gather(
-            *(self._batchers[shard].ask(Request("", part)) for shard, part in parts.items())
+            *(
+                self._batchers[shard].ask(Request("", mine[at : at + most]))
+                for shard, mine in by_shard.items()
+                for at in range(0, len(mine), most)
+            )
         )
         total = 0
         for outcome in outcomes:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import httpx
 import pytest
 from harness import BATCH, Ingest, System, event
 from wire import Wire, chunked, head, request
+
+from daemon.config import Config
 
 BYTES_MAX = 1_048_576
 EVENTS_MAX = 2_000
@@ -40,6 +43,12 @@ def post_lines(ingest: Ingest, body: bytes, kind: str = NDJSON[0]) -> httpx.Resp
 
 def counted(system: System) -> int:
     return system.ledger().get("accepted:view", 0)
+
+
+def calls(system: System) -> int:
+    """Scripts run so far."""
+    found: dict[str, Any] = system.redis.info("commandstats")
+    return int(found.get("cmdstat_evalsha", {"calls": 0})["calls"])
 
 
 # Shapes -----------------------------------------------------------------------------------------------------------
@@ -184,6 +193,14 @@ def test_the_largest_batch_is_counted(ingest: Ingest, shared_system: System) -> 
     assert outcome(ingest.post(items, BATCH)) == accepted(EVENTS_MAX)
     assert outcome(post_lines(ingest, lines(*items))) == accepted(0, EVENTS_MAX)
     assert counted(shared_system) == EVENTS_MAX
+
+
+def test_a_batch_is_counted_in_calls_that_hold_redis_up_shortly(ingest: Ingest, shared_system: System) -> None:
+    items = [event(event_id=f"e{n}") for n in range(EVENTS_MAX - 1)]
+    before = calls(shared_system)
+    assert outcome(ingest.post([*items, items[0]], BATCH)) == accepted(EVENTS_MAX - 1, 1)
+    assert calls(shared_system) - before == math.ceil(EVENTS_MAX / Config().ingest.call_events_max)
+    assert counted(shared_system) == EVENTS_MAX - 1
 
 
 @pytest.mark.parametrize("bad", [0, 1, EVENTS_MAX + 1])

@@ -16,7 +16,10 @@ import httpx
 import pytest
 from harness import BATCH, EVENTS, Ingest, System, event, wait_until
 
+from daemon.config import Config
+
 KEY = "a-shop-s-key-0123"
+CALL_EVENTS_MAX = Config().ingest.call_events_max
 CONFIG = {
     "HTTP__WORKERS": "2",
     "RATE_LIMIT__PER_MINUTE": "60",
@@ -100,6 +103,17 @@ def test_a_batch_is_one_request(visitor: httpx.Client, shared_system: System) ->
     assert visitor.post(BATCH, json=[event()]).status_code == 429
     assert visitor.post(EVENTS, json=event()).status_code == 429, "the two paths share the limit"
     assert shared_system.ledger() == {"accepted:view": 1_200}
+
+
+def test_a_batch_of_several_calls_is_one_request_and_refused_as_a_whole(
+    visitor: httpx.Client, shared_system: System
+) -> None:
+    large = CALL_EVENTS_MAX + 1
+    for _ in range(59):
+        assert visitor.post(EVENTS, json=event()).status_code == 202
+    assert visitor.post(BATCH, json=[event() for _ in range(large)]).json()["accepted"] == large
+    assert visitor.post(BATCH, json=[event() for _ in range(large)]).status_code == 429
+    assert shared_system.ledger() == {"accepted:view": 59 + large}
 
 
 def test_a_batch_without_a_good_event_counts(visitor: httpx.Client) -> None:
