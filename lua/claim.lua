@@ -29,7 +29,8 @@
 --         {'more', seq, entities left dirty}: the time was up; ask again
 --         {'again' | 'new', seq, {part, payload, ...}, entities left dirty}, the parts in any order
 --   payload as msgpack: flat; per entity its key, its number of pairs n, then n times field, amount (decimal text)
--- Cost  about 2 us an entity; the clock is looked at every 16 entities and counter-days, or after 250 of one entity.
+-- Cost  about 2 us an entity; the clock is looked at after the first, then every 16 entities and counter-days, or after
+--       250 of one entity.
 
 local call, pcall = redis.call, redis.pcall
 local dirty, claim, counters, ledger, aside = KEYS[1], KEYS[2], KEYS[3] .. ':', KEYS[4], KEYS[5] .. ':'
@@ -95,7 +96,7 @@ end
 
 local payload, size = {}, 0
 local taken, fields = is_open and tonumber(held[6]) or 0, is_open and tonumber(held[7]) or 0
-local work, look_at, time_is_up = 0, WORK_PER_LOOK, false
+local work, look_at, time_is_up = 0, 1, false
 
 local function is_full()
   return taken >= entities_max or fields >= fields_max

@@ -124,7 +124,7 @@ class Shard:
         self, owner: str = "a", *, lease_ms: int = 60_000, floor: int = 0, entities: int = 1_000, fields: int = 10_000,
         us: int = 1_000_000,
     ) -> Claimed:  # fmt: skip
-        """One call: "more" if there is to be another. `us=1` freezes 16 entities and counter-days a call."""
+        """One call: "more" if another is to follow. With `us=0`, each freezes one entity."""
         reply = self.claim_raw(owner, lease_ms, floor, entities, fields, us)
         match reply:
             case [b"empty", left]:
