@@ -2,7 +2,7 @@
 --
 -- Called for reads that must be exact (daemon/buffer/pending.py). Writes nothing. A part of a batch never changes, so
 -- each is handed out once to each caller, who looks entities up in it: to find one here would take Redis 0.5 ms each
--- time (1,300 entities; 2 ms for 5,000).
+-- time (1,300 entities; 4 ms for 5,000).
 --
 -- KEYS  1 claim     hash: see claim.lua
 --       2 counters  prefix of an entity's hash      <counters>:<entity>
