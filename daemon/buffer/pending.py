@@ -6,6 +6,7 @@ entities) and then answers every question until the next batch.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -45,22 +46,30 @@ class Pending:
         self._claim_key = keys.claim
         self._batch = _Batch(b"", {})
         """The last one seen in flight."""
+        self._decoding = asyncio.Lock()
 
     async def of(self, entity: str) -> Snapshot:
         """What there is of this entity key."""
         batch = self._batch
         last, seq, flat, fields = await self._connection.run(scripts.PENDING, self._keys, (entity, batch.seq))
         if flat:
-            fetched = zip(flat[::2], flat[1::2], strict=True)
-            parts = {
-                part: await self._amounts(part, payload) if payload else batch.parts[part] for part, payload in fetched
-            }
-            batch = self._batch = _Batch(seq, parts)
+            batch = self._batch = await self._fetched(batch, seq, flat)
         parts_in_flight = batch.parts.values() if seq and seq == batch.seq else ()
         claimed = [pair for part in parts_in_flight for pair in part.get(entity, ())]
         texts = [part.decode(errors="backslashreplace") for part in fields]
         live = zip(texts[::2], texts[1::2], strict=True)
         return Snapshot(_number(last), _number(seq), _sums(live), _sums(claimed))
+
+    async def _fetched(self, known: _Batch, seq: bytes, flat: list[bytes]) -> _Batch:
+        """The batch of {part, payload, ...}. What is `known`, or was brought by another question meanwhile, is not
+        decoded again; between two parts others get their turn."""
+        async with self._decoding:
+            parts = known.parts | self._batch.parts
+            for part, payload in zip(flat[::2], flat[1::2], strict=True):
+                if part not in parts:
+                    parts[part] = await self._amounts(part, payload)
+                    await asyncio.sleep(0)
+        return _Batch(seq, {part: parts[part] for part in flat[::2]})
 
     async def _amounts(self, part: bytes, payload: bytes) -> dict[str, list[tuple[str, str]]]:
         try:

@@ -56,6 +56,7 @@ QUICK = {
     "FLUSH__POLL_MS": "50",
     "FLUSH__THRESHOLD": "100",
     "FLUSH__CLAIM_ENTITIES_MAX": "200",
+    "FLUSH__CLAIM_US_MAX": "100",
     "FLUSH__RETRY_MS": "100",
     "FLUSH__RETRY_MAX_MS": "500",
 }

@@ -122,6 +122,29 @@ def test_a_batch_that_grows_between_the_two_looks_is_seen_once(system: System) -
     asyncio.run(work())
 
 
+def test_who_asks_at_the_same_time_shares_what_is_decoded(system: System) -> None:
+    decoded: list[bytes] = []
+
+    class Listening(Pending):
+        async def _amounts(self, part: bytes, payload: bytes) -> Any:
+            decoded.append(part)
+            return await super()._amounts(part, payload)
+
+    system.env["TALLYD_FLUSH__CLAIM_US_MAX"] = "1"
+    system.count(*(event(entity_id=str(n), value=n + 1) for n in range(20)))
+    flusher_claims(system)
+
+    async def work() -> None:
+        connection = Connection(system.config().redis, Layout(system.config()))
+        pending = Listening(connection, 0)
+        found = await asyncio.gather(*(pending.of(f"jav:movie:{n}") for n in range(20)))
+        assert [snapshot.claimed for snapshot in found] == [{"view": n + 1} for n in range(20)]
+        await connection.close()
+
+    asyncio.run(work())
+    assert len(decoded) == len(set(decoded)) > 1
+
+
 def test_a_flush_between_the_two_looks_is_seen_once(system: System) -> None:
     """Without a second look at Redis its amounts would count twice: live in the snapshot, and in the document."""
     system.count(*views("1", "2"))
