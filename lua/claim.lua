@@ -98,12 +98,8 @@ local payload, size = {}, 0
 local taken, fields = is_open and tonumber(held[6]) or 0, is_open and tonumber(held[7]) or 0
 local work, look_at, time_is_up = 0, 1, false
 
-local function is_full()
-  return taken >= entities_max or fields >= fields_max
-end
-
 local function has_room()
-  if time_is_up or is_full() then return false end
+  if taken >= entities_max or fields >= fields_max then return false end
   if work >= look_at then
     look_at = work + WORK_PER_LOOK
     time_is_up = elapsed_us() - started_us >= us_max
@@ -165,7 +161,7 @@ if at < #popped then call('SADD', dirty, unpack(popped, at + 1)) end
 local left = call('SCARD', dirty)
 if size == 0 and not is_open then return {'empty', left} end
 
-local more = time_is_up and left > 0 and not is_full()
+local more = time_is_up and left > 0
 if size > 0 then
   seq = string.format('%.0f', math.max((tonumber(held[5] or nil) or 0) + 1, floor + 1, now_us))
   if not is_open then call('HSET', claim, 'since', string.format('%.0f', now_ms)) end
