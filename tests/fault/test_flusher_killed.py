@@ -5,6 +5,7 @@ The step is chosen by a proxy that holds the request back, or loses its reply; t
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 import signal
@@ -15,6 +16,7 @@ from proxy import Fault, Proxy, update_of
 
 from daemon.buffer import scripts
 from daemon.buffer.counters import DUE_PER_CALL
+from daemon.read.status import read_status
 
 LEASE_MS = "1000"
 DAYS = [dt.date(2024, 12, 29), dt.date(2024, 12, 30), dt.date(2026, 2, 19)]
@@ -91,6 +93,7 @@ def test_a_batch_left_between_two_parts_is_finished_by_the_next(
         assert proxy.tripped.wait(20), "the flusher never came to that part"
         wait_until(lambda: parts(system) >= 3, "some parts are frozen")
         assert system.redis.hget("anl:{0}:claim", "open") == b"1"
+        assert asyncio.run(read_status(system.config())).shards[0].in_flight >= 3
         counted += count_some(system)
         if not taken_over:
             flusher.kill()
