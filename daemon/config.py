@@ -167,9 +167,10 @@ class Flush(Section, frozen=True):
     """How often the flusher looks at the number of dirty entities."""
     claim_entities_max: Annotated[int, Meta(ge=1, le=20_000)] = 5_000
     claim_fields_max: Annotated[int, Meta(ge=1, le=100_000)] = 20_000
-    """Counter-days in one claim; an entity that holds more is claimed in parts."""
-    claim_us_max: Count = 4_000
-    """Microseconds after which a claim stops taking more: how long it may keep Redis from everyone else."""
+    """Counter-days in one claim; an entity that holds more is in several."""
+    claim_us_max: Count = 1_000
+    """Microseconds after which one script of a claim stops taking more: how long it may keep Redis from everyone else.
+    A claim is made by as many scripts as it takes, and others get in between."""
     lease_ms: Count = 10_000
     """A claim that is not acknowledged by then may be taken over by another flusher."""
     retry_ms: Count = 500

@@ -3,6 +3,10 @@
 -- Called by the flusher (daemon/buffer/counters.py) once MongoDB holds every document of the batch. Conditional: only
 -- the batch named by seq is forgotten, so a late or repeated ack, by anyone, changes nothing.
 --
+-- Many due entities go in several calls, to keep each short: all but the last only list theirs. MongoDB holds the batch
+-- by then, so one that is listed may be synced at once. If the last call never comes, the batch is still in flight,
+-- and whoever takes it over lists all of them again: at worst a row is set twice to the same total.
+--
 -- KEYS  1 claim    hash: what `claim` wrote; last stays, acked_at is set
 --       2 replica  sorted set: entities whose MySQL row is behind, scored by the seq that made them so
 --       3 ledger   hash: flushed:<counter>, dead:<counter>, aside
@@ -10,7 +14,8 @@
 -- ARGV  1 seq
 --       2 what to book, msgpack: {field, amount, ...}, amounts as decimal text
 --       3 the entities that became due, msgpack: {entity, ...}
--- Returns 1 if the batch was forgotten, 0 if it was not in flight (any more)
+--       4 "more": only list these; another call follows. Else ""
+-- Returns 1 if it did so, 0 if the batch is not in flight (any more)
 -- Cost  under 1 us an entity that became due.
 
 local call, pcall = redis.call, redis.pcall
@@ -38,8 +43,10 @@ local function guarded(command, key, ...)
   pcall(command, key, ...)
 end
 
-call('HDEL', claim, 'seq', 'owner', 'since', 'until', 'entities', 'payload')
-call('HSET', claim, 'acked_at', time[1])
-for i = 1, #booked, 2 do guarded('HINCRBY', ledger, booked[i], booked[i + 1]) end
+call('HDEL', claim, '') -- changes nothing; but a write Redis allows out of memory, and after the first one it allows all
 for i = 1, #due do guarded('ZADD', replica, seq, due[i]) end
+if ARGV[4] == 'more' then return 1 end
+call('DEL', claim)
+call('HSET', claim, 'last', seq, 'acked_at', time[1])
+for i = 1, #booked, 2 do guarded('HINCRBY', ledger, booked[i], booked[i + 1]) end
 return 1

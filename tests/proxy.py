@@ -2,7 +2,7 @@
 there.
 
 It forwards bytes and knows nothing of the protocol but what the test's marker says: the first request chunk that
-contains `marker` trips it. What it then does is the `Fault`.
+contains `marker`, or the `nth`, trips it. What it then does is the `Fault`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Fault(Enum):
 class Proxy:
     """Between a client and the server of `url`. `tripped` is set once the marked request was met."""
 
-    def __init__(self, url: str, marker: bytes, fault: Fault) -> None:
+    def __init__(self, url: str, marker: bytes, fault: Fault, *, nth: int = 1) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
@@ -38,6 +38,7 @@ class Proxy:
         self._parts = parts
         self._marker = marker
         self._fault = fault
+        self._to_come = nth
         self._port = 0
         self._loop = asyncio.new_event_loop()
         self._open = threading.Event()
@@ -83,7 +84,8 @@ class Proxy:
         holding = False
         try:
             while data := await reader.read(65_536):
-                if self._marker in data and not self.tripped.is_set():
+                self._to_come -= self._marker in data
+                if self._to_come == 0 and not self.tripped.is_set():
                     self.tripped.set()
                     holding = self._fault is Fault.HOLD_REQUEST
                     mute.set()

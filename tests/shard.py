@@ -22,6 +22,8 @@ BITS = 4
 
 Increment = tuple[str, str, str]
 """Counter, field, amount."""
+Amounts = list[tuple[str, dict[str, int]]]
+"""Entity, and per field its amount."""
 
 
 def step(counter: str = "view", amount: int | str = 1, day: str = DAY) -> Increment:
@@ -37,12 +39,17 @@ class Ev(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """A reply of `claim.lua`. `amounts`: per entity its fields; an entity that was claimed twice would show twice."""
+    """A reply of `claim.lua`. `parts`: per part, its entities' fields."""
 
     status: str
     seq: int
-    amounts: list[tuple[str, dict[str, int]]]
+    parts: dict[int, Amounts]
     left: int
+
+    @property
+    def amounts(self) -> Amounts:
+        """Of all parts; an entity that was frozen twice shows twice."""
+        return [pair for part in sorted(self.parts) for pair in self.parts[part]]
 
     @property
     def by_entity(self) -> dict[str, dict[str, int]]:
@@ -52,12 +59,18 @@ class Claimed(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """A reply of `pending.lua`. `batch`: entity → field → amount, None if it was not handed out."""
+    """A reply of `pending.lua`. `parts`: per part, its entities' fields; None for one that was not handed out."""
 
     last: int
     seq: int
-    batch: dict[str, dict[str, int]] | None
+    parts: dict[int, Amounts | None]
     live: dict[str, int]
+
+    @property
+    def batch(self) -> dict[str, dict[str, int]] | None:
+        """Of a batch of one part: entity → field → amount, None if it was not handed out."""
+        (part,) = self.parts.values() or (None,)
+        return None if part is None else dict(part)
 
 
 def digest(event_id: str) -> tuple[int, str]:
@@ -111,37 +124,57 @@ class Shard:
         self, owner: str = "a", *, lease_ms: int = 60_000, floor: int = 0, entities: int = 1_000, fields: int = 10_000,
         us: int = 1_000_000,
     ) -> Claimed:  # fmt: skip
+        """One call: "more" if another is to follow. With `us=0`, each freezes one entity."""
         reply = self.claim_raw(owner, lease_ms, floor, entities, fields, us)
         match reply:
             case [b"empty", left]:
-                return Claimed("empty", 0, [], left)
+                return Claimed("empty", 0, {}, left)
             case [b"busy", left_ms]:
-                return Claimed("busy", 0, [], left_ms)
-            case [status, seq, payload, left]:
-                return Claimed(status.decode(), int(seq), unpack(payload), left)
+                return Claimed("busy", 0, {}, left_ms)
+            case [b"more", seq, left]:
+                return Claimed("more", int(seq), {}, left)
+            case [status, seq, flat, left]:
+                return Claimed(status.decode(), int(seq), unpack_parts(flat), left)
         raise AssertionError(reply)
+
+    def claim_whole(self, owner: str = "a", **limits: int) -> Claimed:
+        """As many calls as it takes."""
+        while (claimed := self.claim(owner, **limits)).status == "more":
+            pass
+        return claimed
+
+    def frozen(self) -> dict[int, Amounts]:
+        """The parts of the batch in flight, as they lie there."""
+        fields = self.redis.hgetall(self.claim_key)
+        return {
+            int(field.removeprefix(b"payload:")): unpack(payload)
+            for field, payload in fields.items()
+            if field.startswith(b"payload:")
+        }
 
     def claim_raw(self, *args: Any) -> Any:
         keys = [self.dirty_key, self.claim_key, f"{self.tag}:counters", self.ledger_key, f"{self.tag}:aside"]
         return self._run("claim", keys, args)
 
-    def ack(self, seq: int | str, booked: Mapping[str, int] | None = None, due: Sequence[str] = ()) -> int:
+    def ack(
+        self, seq: int | str, booked: Mapping[str, int] | None = None, due: Sequence[str] = (), *, more: bool = False
+    ) -> int:
         flat = [text for field, amount in (booked or {}).items() for text in (field, str(amount))]
         keys = [self.claim_key, self.replica_key, self.ledger_key, f"{self.tag}:aside"]
-        return int(self._run("ack", keys, (seq, pack(flat), pack(list(due)))))
+        return int(self._run("ack", keys, (seq, pack(flat), pack(list(due)), "more" if more else "")))
 
     def settle(self, *pairs: tuple[str, str]) -> int:
         flat = [text for pair in pairs for text in pair]
         return int(self._run("settle", [self.replica_key], (pack(flat),)))
 
-    def unfold(self, seq: int | str) -> list[Any]:
-        return list(self._run("unfold", [self.claim_key], (seq,)))
+    def unfold(self, part: int | str) -> list[Any]:
+        return list(self._run("unfold", [self.claim_key], (part,)))
 
     def pending(self, entity: str, known: int | str = "") -> Pending:
-        """`known`: the seq of the batch whose payload is not wanted."""
-        last, seq, payload, flat = self.pending_raw(entity, known)
+        """`known`: the seq of the batch whose parts are not wanted."""
+        last, seq, parts, flat = self.pending_raw(entity, known)
         fields = {field.decode(): int(amount) for field, amount in zip(flat[::2], flat[1::2], strict=True)}
-        return Pending(int(last or 0), int(seq or 0), dict(unpack(payload)) if payload else None, fields)
+        return Pending(int(last or 0), int(seq or 0), unpack_parts(parts), fields)
 
     def pending_raw(self, *args: Any) -> Any:
         return self._run("pending", [self.claim_key, f"{self.tag}:counters"], args)
@@ -198,7 +231,14 @@ def pack(value: object) -> bytes:
     return msgspec.msgpack.encode(value)
 
 
-def unpack(payload: bytes) -> list[tuple[str, dict[str, int]]]:
+def unpack_parts(flat: Sequence[bytes]) -> dict[int, Any]:
+    """{part, payload, ...} of a reply; None for a part whose payload is left out."""
+    return {
+        int(part): unpack(payload) if payload else None for part, payload in zip(flat[::2], flat[1::2], strict=True)
+    }
+
+
+def unpack(payload: bytes) -> Amounts:
     """A payload of `claim.lua`: entity, number of pairs, the pairs, and so on."""
     flat, at, amounts = msgspec.msgpack.decode(payload), 0, []
     while at < len(flat):

@@ -73,16 +73,16 @@ async def read_hot(redis: Redis, shard: int) -> Hot:
     keys = shard_keys(shard)
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hgetall(keys.ledger)
-        pipe.hmget(keys.claim, "last", "seq", "payload")
-        raw_ledger, (last, seq, payload) = await pipe.execute()
+        pipe.hgetall(keys.claim)
+        raw_ledger, claim = await pipe.execute()
     ledger = parse_ledger(raw_ledger)
     live, malformed = await _live(redis, keys.dirty, keys.counters_prefix)
-    rollup = None
+    seq, rollup = int(claim.get(b"seq", 0)), None
     if seq:
-        rollup = build(await amounts_in_flight(redis, shard, seq, payload))
+        rollup = build(await amounts_in_flight(redis, shard, claim))
         malformed += len(rollup.malformed)
-    marks = Marks(booked(ledger, "accepted"), int(last or 0), int(seq or 0))
-    return Hot(shard, ledger, live, int(seq or 0), rollup, marks, malformed)
+    marks = Marks(booked(ledger, "accepted"), int(claim.get(b"last", 0)), seq)
+    return Hot(shard, ledger, live, seq, rollup, marks, malformed)
 
 
 async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[dict[str, Sums], int]:

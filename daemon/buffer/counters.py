@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 
 from daemon.buffer import scripts
-from daemon.buffer.connection import Connection
+from daemon.buffer.connection import Arg, Connection
 from daemon.buffer.keys import shard_keys, shard_of
 from daemon.domain.action import Effect
 from daemon.domain.counter import parse_amount
@@ -26,8 +26,11 @@ _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[str | int]).decode
 
 
+DUE_PER_CALL = 1_000
+"""Entities that one call of `ack.lua` lists: about 1 ms of Redis' time."""
+
 Amounts = list[tuple[str, list[tuple[str, str]]]]
-"""Entity key → (field, amount) pairs, as text."""
+"""Entity key → (field, amount) pairs, as text. An entity may come twice: once for each part it was frozen into."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -46,7 +49,7 @@ class Limits(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """A frozen batch. `amounts`: entity key → (field, amount) pairs, as text. `again`: it was handed out before."""
+    """A sealed batch. `again`: it was handed out before."""
 
     seq: int
     amounts: Amounts
@@ -114,26 +117,36 @@ class Counters:
     async def claim(
         self, *, owner: str, floor: int, lease_ms: int, entities_max: int, fields_max: int, us_max: int
     ) -> Claim | Busy | Empty:
-        """The batch in flight, or a new one. Repeatable: the same batch comes back until it is acknowledged."""
-        reply: list[Any] = await self._connection.run(
-            scripts.CLAIM, self._claim_keys, (owner, lease_ms, floor, entities_max, fields_max, us_max)
-        )
-        match reply:
-            case [b"empty", left]:
-                return Empty(left)
-            case [b"busy", left_ms]:
-                return Busy(left_ms)
-            case [status, seq, payload, left]:
-                return Claim(int(seq), await self._unfold(seq, payload), status == b"again", left)
-        raise AssertionError(f"claim.lua returned {reply!r:.100}")
+        """The batch in flight, or a new one. Repeatable: the same batch comes back until it is acknowledged.
+
+        It is frozen by as many calls as it takes at `us_max` each; left after any of them, it is finished by the next
+        claim, whoever makes it.
+        """
+        while True:
+            match await self._freeze(owner, lease_ms, floor, entities_max, fields_max, us_max):
+                case [b"more", _, _]:
+                    continue
+                case [b"empty", left]:
+                    return Empty(left)
+                case [b"busy", left_ms]:
+                    return Busy(left_ms)
+                case [status, seq, parts, left]:
+                    return Claim(int(seq), await self._amounts(parts), status == b"again", left)
+                case reply:
+                    raise AssertionError(f"claim.lua returned {reply!r:.100}")
 
     async def ack(self, seq: int, booked: Sequence[tuple[str, int]], due: Sequence[str]) -> bool:
         """Forgets the batch `seq`, booking ledger amounts and listing entities due for MySQL in the same step.
 
-        Returns False, and changes nothing, if that batch is not in flight (any more).
+        Many entities are listed by calls of their own before that step. Returns False, and changes nothing, if that
+        batch is not in flight (any more).
         """
         flat = [text for field, amount in booked for text in (field, str(amount))]
-        return bool(await self._connection.run(scripts.ACK, self._ack_keys, (seq, _pack(flat), _pack(due))))
+        last = max(0, len(due) - 1) // DUE_PER_CALL * DUE_PER_CALL
+        for at in range(0, last, DUE_PER_CALL):
+            if not await self._ack(seq, _pack([]), _pack(due[at : at + DUE_PER_CALL]), "more"):
+                return False
+        return await self._ack(seq, _pack(flat), _pack(due[last:]), "")
 
     async def dirty(self) -> int:
         """How many entities have live counts."""
@@ -173,11 +186,21 @@ class Counters:
         if entities and await self._connection.command("HLEN", self._keys.refused):
             await self._connection.command("HDEL", self._keys.refused, *entities)
 
-    async def _unfold(self, seq: bytes, payload: bytes) -> Amounts:
-        try:
-            return parse_payload(payload)
-        except UnicodeDecodeError:
-            return parse_unfolded(await self._connection.run(scripts.UNFOLD, (self._keys.claim,), (seq,)))
+    async def _freeze(self, *args: Arg) -> list[Any]:
+        reply: list[Any] = await self._connection.run(scripts.CLAIM, self._claim_keys, args)
+        return reply
+
+    async def _ack(self, *args: Arg) -> bool:
+        return bool(await self._connection.run(scripts.ACK, self._ack_keys, args))
+
+    async def _amounts(self, flat: list[bytes]) -> Amounts:
+        amounts: Amounts = []
+        for part, payload in in_order(zip(flat[::2], flat[1::2], strict=True)):
+            try:
+                amounts += parse_payload(payload)
+            except UnicodeDecodeError:
+                amounts += parse_unfolded(await self._connection.run(scripts.UNFOLD, (self._keys.claim,), (part,)))
+        return amounts
 
 
 async def ingest_events(counters: Sequence[Counters], events: Sequence[Event]) -> int:
@@ -197,9 +220,24 @@ def parse_ledger(ledger: Mapping[bytes, bytes]) -> dict[str, int]:
     return {field: amount for field, amount in parsed.items() if amount is not None}
 
 
+def in_order(parts: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """(part, payload) pairs as they were frozen. Whoever builds a batch's documents must take them in this order: which
+    of several amounts is one too many for a document depends on it."""
+    return sorted(parts, key=lambda part: int(part[0]))
+
+
+def parts_of(claim: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """The (part, payload) pairs of a claim hash, read whole; none if no batch is in flight. See `claim.lua`."""
+    seq = claim.get(b"seq")
+    if not seq:
+        return []
+    named = [(field.partition(b":"), payload) for field, payload in claim.items()]
+    return in_order((part or seq, payload) for (name, _, part), payload in named if name == b"payload")
+
+
 def parse_payload(payload: bytes) -> Amounts:
-    """The frozen batch of `claim.lua`. Raises UnicodeDecodeError if a foreign value in it is no text: run `unfold.lua`
-    then, and `parse_unfolded`."""
+    """A part of the batch of `claim.lua`. Raises UnicodeDecodeError if a foreign value in it is no text: run
+    `unfold.lua` then, and `parse_unfolded`."""
     return list(_entities(_unpack(payload)))
 
 

@@ -3,11 +3,11 @@ batch in flight, whose entities come on it next."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from redis.asyncio import Redis
 
-from daemon.buffer.counters import Amounts, parse_payload, parse_unfolded
+from daemon.buffer.counters import Amounts, parse_payload, parse_unfolded, parts_of
 from daemon.buffer.keys import shard_keys
 from daemon.buffer.scripts import UNFOLD
 
@@ -27,19 +27,22 @@ async def pending(redis: Redis, shard: int, entities: Collection[str], *, dirty_
     async with redis.pipeline(transaction=True) as pipe:
         pipe.zmscore(keys.replica, asked)
         pipe.smismember(keys.dirty, asked)
-        pipe.hmget(keys.claim, "seq", "payload")
-        scores, dirty, (seq, payload) = await pipe.execute()
+        pipe.hgetall(keys.claim)
+        scores, dirty, claim = await pipe.execute()
     found = {entity for entity, score in zip(asked, scores, strict=True) if score is not None}
     if dirty_too:
         found |= {entity for entity, is_dirty in zip(asked, dirty, strict=True) if is_dirty}
-    if seq and len(found) < len(asked):
-        found |= {entity for entity, _ in await amounts_in_flight(redis, shard, seq, payload)}.intersection(asked)
+    if len(found) < len(asked):
+        found |= {entity for entity, _ in await amounts_in_flight(redis, shard, claim)}.intersection(asked)
     return found
 
 
-async def amounts_in_flight(redis: Redis, shard: int, seq: bytes, payload: bytes) -> Amounts:
-    """The amounts of the shard's batch, of which `seq` and `payload` were read."""
-    try:
-        return parse_payload(payload)
-    except UnicodeDecodeError:
-        return parse_unfolded(await redis.eval(UNFOLD.source, 1, shard_keys(shard).claim, seq))
+async def amounts_in_flight(redis: Redis, shard: int, claim: Mapping[bytes, bytes]) -> Amounts:
+    """The amounts of the shard's batch, whose whole hash was read; none without one."""
+    amounts: Amounts = []
+    for part, payload in parts_of(claim):
+        try:
+            amounts += parse_payload(payload)
+        except UnicodeDecodeError:
+            amounts += parse_unfolded(await redis.eval(UNFOLD.source, 1, shard_keys(shard).claim, part))
+    return amounts

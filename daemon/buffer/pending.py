@@ -1,11 +1,12 @@
 """What Redis holds of one entity: its live amounts, and those of the batch in flight. Reads only.
 
-For reads that must be exact. A batch is frozen, so each is fetched and decoded once (3 ms for 1,300 entities) and then
-answers every question until the next one.
+For reads that must be exact. A part of a batch never changes, so each is fetched and decoded once (1 ms for 400
+entities) and then answers every question until the next batch.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -22,17 +23,17 @@ class Snapshot(NamedTuple):
     last: int
     """The seq last given to a batch of the shard; 0 if none ever was."""
     in_flight: int
-    """The seq of the batch in flight; 0 without one."""
+    """The seq of the batch in flight, which may be open; 0 without one."""
     live: dict[str, int]
     claimed: dict[str, int]
     """What the batch in flight holds of the entity."""
 
 
 class _Batch(NamedTuple):
-    """A frozen batch: its seq, and entity key → (field, amount) pairs."""
+    """A batch as it was under a seq: its parts, each as entity key → (field, amount) pairs."""
 
     seq: bytes
-    amounts: dict[str, list[tuple[str, str]]]
+    parts: dict[bytes, dict[str, list[tuple[str, str]]]]
 
 
 class Pending:
@@ -45,24 +46,37 @@ class Pending:
         self._claim_key = keys.claim
         self._batch = _Batch(b"", {})
         """The last one seen in flight."""
+        self._decoding = asyncio.Lock()
 
     async def of(self, entity: str) -> Snapshot:
         """What there is of this entity key."""
         batch = self._batch
-        last, seq, payload, fields = await self._connection.run(scripts.PENDING, self._keys, (entity, batch.seq))
-        if payload:
-            batch = self._batch = _Batch(seq, await self._amounts(seq, payload))
-        claimed = batch.amounts.get(entity, ()) if seq and seq == batch.seq else ()
+        last, seq, flat, fields = await self._connection.run(scripts.PENDING, self._keys, (entity, batch.seq))
+        if flat:
+            batch = self._batch = await self._fetched(batch, seq, flat)
+        parts_in_flight = batch.parts.values() if seq and seq == batch.seq else ()
+        claimed = [pair for part in parts_in_flight for pair in part.get(entity, ())]
         texts = [part.decode(errors="backslashreplace") for part in fields]
         live = zip(texts[::2], texts[1::2], strict=True)
         return Snapshot(_number(last), _number(seq), _sums(live), _sums(claimed))
 
-    async def _amounts(self, seq: bytes, payload: bytes) -> dict[str, list[tuple[str, str]]]:
+    async def _fetched(self, known: _Batch, seq: bytes, flat: list[bytes]) -> _Batch:
+        """The batch of {part, payload, ...}. What is `known`, or was brought by another question meanwhile, is not
+        decoded again; between two parts others get their turn."""
+        async with self._decoding:
+            parts = known.parts | self._batch.parts
+            for part, payload in zip(flat[::2], flat[1::2], strict=True):
+                if part not in parts:
+                    parts[part] = await self._amounts(part, payload)
+                    await asyncio.sleep(0)
+        return _Batch(seq, {part: parts[part] for part in flat[::2]})
+
+    async def _amounts(self, part: bytes, payload: bytes) -> dict[str, list[tuple[str, str]]]:
         try:
             return dict(parse_payload(payload))
         except UnicodeDecodeError:
             # Acknowledged meanwhile, it comes back empty: then every document it speaks of has its seq.
-            return dict(parse_unfolded(await self._connection.run(scripts.UNFOLD, (self._claim_key,), (seq,))))
+            return dict(parse_unfolded(await self._connection.run(scripts.UNFOLD, (self._claim_key,), (part,))))
 
 
 def _sums(pairs: Iterable[tuple[str, str]]) -> dict[str, int]:

@@ -2,13 +2,19 @@
 
 What holds if the process dies, or a reply is lost, after each step of `apply_next`:
 
-    floor, claim   the batch is in flight; whoever asks after the lease gets the same one under the same seq
-    open_epoch     the same; recorded once for a Redis, before anything it counted is written
-    build          the same
+    floor          nothing happened
+    claim          (a script for each part of the batch) after each but the last, an open batch is in flight, of which
+                   no document knows: whoever asks after the lease adds to it. After the last it is sealed: whoever
+                   asks after the lease gets the same one under the same seq
+    open_epoch     sealed; recorded once for a Redis, before anything it counted is written
+    build          sealed
     raise_floor    the floor names a seq that will be applied by whoever takes the batch
     write          some documents hold the seq; the next attempt leaves those alone (E11000) and writes the others
     bury           the same; dead letters have ids of their own, and the next attempt skips the documents they name
-    ack            done; after a lost reply the next claim finds nothing in flight, or a newer batch
+    ack            (a script for each 1,000 due entities) after each but the last, some are due for MySQL, and their
+                   documents hold the batch; the next attempt finds nothing to write, and lists them again: at worst a
+                   row is set twice to the same total. After the last: done; after a lost reply the next claim finds
+                   nothing in flight, or a newer batch
 
 A second flusher beside this one changes nothing of that: both apply the same payload under the same seq.
 """

@@ -34,7 +34,8 @@ LOCK_HELD_PAUSE_S = 1.0
 GC_THRESHOLD_OBJECTS = 200_000
 CANCEL_TIMEOUT_S = 2.0
 STEP_CALLS_MAX = 6
-"""Calls to each store in one step of a loop; each call has a time-out of its own, so a longer step hangs."""
+"""Calls to each store in one step of a loop; each call has a time-out of its own, so a longer step hangs. The scripts
+of a claim are more, but no call to MySQL is beside them."""
 
 _log = logging.getLogger(__name__)
 

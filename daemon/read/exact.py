@@ -4,7 +4,8 @@ Two stores can't be read in one moment, so the seqs decide what the document hol
 first: live amounts, the batch in flight (seq s), the seq last given. Then the document, which remembers the last seq
 applied to it, f:
 
-    f > last   a batch made after the snapshot is in the document: its amounts were still live then. Both again.
+    f > last   what was frozen after the snapshot is in the document: it was still live then. Both again. (A batch that
+               was in flight and open gets a new seq with every part that is added, so this holds for its parts, too.)
     f ≥ s      the batch in flight is in the document: it is not added
     f < s      it is not, or holds nothing of this entity: it is added
 

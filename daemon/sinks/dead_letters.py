@@ -4,7 +4,7 @@
     dropped_at}
 
 `first` is what the document starts with if it has to be made. A letter without a collection is a foreign value found in
-Redis: it can only be looked at and dropped.
+Redis (or several, if its place held another in the next part of the batch): it can only be looked at and dropped.
 
 A retry counts exactly once, whatever dies in between: the document remembers the letter's id (`dead_applied`) in the
 update that adds its deltas, so a second attempt finds it there; then the letter is deleted.
@@ -80,9 +80,12 @@ class DeadLetters:
             kind, document = by_id[target, id_]
             first = first_fields(kind, document, zeros)
             letters.append(_letter(shard, seq, now, target, id_, document.deltas, reason) | {"first": first})
+        foreign: dict[str, list[str]] = {}
+        for entity, field, amount in rollup.malformed:
+            foreign.setdefault(f"{entity} {field}", []).append(amount)
         letters += [
-            _letter(shard, seq, now, "", f"{entity} {field}", {"amount": amount}, MALFORMED)
-            for entity, field, amount in rollup.malformed
+            _letter(shard, seq, now, "", place, {"amount": ", ".join(amounts)}, MALFORMED)
+            for place, amounts in foreign.items()
         ]
         operations = [UpdateOne({"_id": letter["_id"]}, {"$setOnInsert": letter}, upsert=True) for letter in letters]
         with store_error(self._address):

@@ -64,8 +64,8 @@ def frozen_past_lease(daemon: str, store: str, marker: bytes, hold: bool, world:
     """Frozen there until another flusher has finished its claim; then its request arrives, and it wakes up."""
     trap = _caught(world, daemon, store, marker, hold=hold)
     world.daemons[daemon].freeze()
-    held = world.claim_seqs().items()
-    wait_until(lambda: not held & world.claim_seqs().items(), "another flusher finishes the claim")
+    held = world.claims().items()
+    wait_until(lambda: not held & world.claims().items(), "another flusher finishes the claim")
     time.sleep(LEASE_MS / 1000)
     trap.release(deliver=True)
     world.daemons[daemon].thaw()

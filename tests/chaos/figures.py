@@ -87,9 +87,9 @@ def flusher_killed(folder: Path) -> dict[str, Any]:
                 assert trap.tripped.wait(60)
             world.daemons["flush-a"].kill()
             killed_s = time.monotonic()
-            seqs = world.claim_seqs().items()
+            begun = world.claims().items()
             trap.release(deliver=False)
-            wait_until(lambda seqs=seqs: not seqs & world.claim_seqs().items(), "the other takes over")
+            wait_until(lambda begun=begun: not begun & world.claims().items(), "the other takes over")
             waits.append(time.monotonic() - killed_s)
             world.up()
     return {

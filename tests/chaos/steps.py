@@ -133,6 +133,22 @@ class SteppedMongo(MongoSink):
             return await super()._write_kind(*args)
 
 
+class SteppedCounters(Counters):
+    """Each script of a claim and of an ack is a step."""
+
+    def __init__(self, connection: Connection, limits: Limits, actor: Actor) -> None:
+        super().__init__(connection, 0, limits)
+        self._actor = actor
+
+    async def _freeze(self, *args: Any) -> Any:
+        async with self._actor.call("claim"):
+            return await super()._freeze(*args)
+
+    async def _ack(self, *args: Any) -> Any:
+        async with self._actor.call("ack"):
+            return await super()._ack(*args)
+
+
 class Flusher:
     """A `Drain` that can be stopped anywhere."""
 
@@ -147,7 +163,7 @@ class Flusher:
     def restart(self, connection: Connection) -> None:
         """Another process, as far as the others can tell."""
         limits = Limits(0, self.config.dedupe.window_s, self.config.dedupe.events_per_window)
-        counters: Any = Stepped(Counters(connection, 0, limits), self.actor)
+        counters: Any = Stepped(SteppedCounters(connection, limits, self.actor), self.actor, whole=("claim", "ack"))
         self.drain = Drain(
             counters,
             self.stepped_mongo,

@@ -46,7 +46,7 @@ EXAMPLES_FIXED = 20
 MOVIES = ("a", "b", "c")
 DAYS = ("2024-12-29", "2024-12-30", "2026-02-19")
 SPOILED = "not a number"
-FLUSHERS_CALLS = ("claim", "raise_floor", "bulk", "bury", "ack", "ack")
+FLUSHERS_CALLS = ("claim", "claim", "raise_floor", "bulk", "bury", "ack", "ack")
 CLAIM, REPLICA = "anl:{0}:claim", "anl:{0}:replica"
 
 
@@ -69,7 +69,8 @@ class Machine(RuleBasedStateMachine):
         for movie in MOVIES:
             views, downloads = before(movie).values()
             system.sql("UPDATE jav SET views = %s, downloads = %s WHERE uuid = %s", views, downloads, movie)
-        self.config = system.config(FLUSH__LEASE_MS="600000", FLUSH__CLAIM_ENTITIES_MAX="2")
+        # At 1 us a script, each freezes one entity.
+        self.config = system.config(FLUSH__LEASE_MS="600000", FLUSH__CLAIM_ENTITIES_MAX="4", FLUSH__CLAIM_US_MAX="1")
         self.model = Model()
         self.events: list[Event] = []
         self.amounts: list[tuple[tuple[str, str, str], str, dt.date, int]] = []

@@ -56,6 +56,7 @@ QUICK = {
     "FLUSH__POLL_MS": "50",
     "FLUSH__THRESHOLD": "100",
     "FLUSH__CLAIM_ENTITIES_MAX": "200",
+    "FLUSH__CLAIM_US_MAX": "100",
     "FLUSH__RETRY_MS": "100",
     "FLUSH__RETRY_MAX_MS": "500",
 }
@@ -302,11 +303,12 @@ class World:
         with redis.Redis.from_url(self.stores["redis"].url, socket_timeout=10) as client:
             yield client
 
-    def claim_seqs(self) -> dict[int, bytes]:
-        """Shard → seq of the batch in flight."""
+    def claims(self) -> dict[int, bytes]:
+        """Shard → the first part of the batch in flight; its seq changes while it grows, and that does not."""
         with self.redis() as client:
-            found = {shard: client.hget(f"anl:{{{shard}}}:claim", "seq") for shard in range(self.shards)}
-        return {shard: seq for shard, seq in found.items() if seq}
+            fields = {shard: client.hkeys(f"anl:{{{shard}}}:claim") for shard in range(self.shards)}
+        parts = {shard: [each for each in found if each.startswith(b"payload")] for shard, found in fields.items()}
+        return {shard: min(found) for shard, found in parts.items() if found}
 
     def ledger(self) -> dict[str, int]:
         """The sums over all shards."""

@@ -15,11 +15,13 @@ TOTALS = "analytics_entity_totals"
 
 
 def test_the_audit_holds_at_every_step_of_a_claim(system: System) -> None:
-    """One that ends in a dead letter: between the letter and the ack its amounts are in both."""
+    """One that is frozen in several parts, and ends in a dead letter: between the letter and the ack its amounts are in
+    both."""
+    system.env["TALLYD_FLUSH__CLAIM_US_MAX"] = "1"
     system.count(event(entity_id="a"), event(entity_id="b"))
     system.flush()
-    system.count(event(entity_id="a"), event(entity_id="b"))
-    assert asyncio.run(audited_steps(system)) > 10
+    system.count(event(entity_id="a"), event(entity_id="b"), event(entity_id="c"))
+    assert asyncio.run(audited_steps(system)) > 20
     assert system.mongo["analytics_dead_letters"].count_documents({}) == 1
 
 

@@ -5,7 +5,9 @@ The step is chosen by a proxy that holds the request back, or loses its reply; t
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+import json
 import signal
 
 import pytest
@@ -13,6 +15,8 @@ from harness import System, event, expected_rollups, wait_until
 from proxy import Fault, Proxy, update_of
 
 from daemon.buffer import scripts
+from daemon.buffer.counters import DUE_PER_CALL
+from daemon.read.status import read_status
 
 LEASE_MS = "1000"
 DAYS = [dt.date(2024, 12, 29), dt.date(2024, 12, 30), dt.date(2026, 2, 19)]
@@ -68,6 +72,64 @@ def test_a_killed_flusher_loses_and_doubles_nothing(system: System, store: str, 
         total = sum(amount for _, name, _, amount in counted if name == counter)
         assert ledger[f"accepted:{counter}"] == ledger[f"flushed:{counter}"] == total
     assert system.redis.hkeys("anl:{0}:claim") in ([b"last", b"acked_at"], [b"acked_at", b"last"])
+
+
+@pytest.mark.parametrize("taken_over", [False, True], ids=["killed first", "taken over first"])
+@pytest.mark.parametrize("fault", Fault, ids=[fault.value for fault in Fault])
+def test_a_batch_left_between_two_parts_is_finished_by_the_next(
+    system: System, fault: Fault, *, taken_over: bool
+) -> None:
+    """Events come in meanwhile, of the entities that are frozen already, too."""
+    system.env |= {
+        "TALLYD_FLUSH__LEASE_MS": LEASE_MS,
+        "TALLYD_FLUSH__INTERVAL_S": "0.1",
+        "TALLYD_FLUSH__CLAIM_US_MAX": "1",
+    }
+    counted = count_some(system)
+    with (
+        Proxy(system.env["TALLYD_REDIS__URL"], CLAIM, fault, nth=5).running() as proxy,
+        system.flusher(REDIS__URL=proxy.url()) as flusher,
+    ):
+        assert proxy.tripped.wait(20), "the flusher never came to that part"
+        wait_until(lambda: parts(system) >= 3, "some parts are frozen")
+        assert system.redis.hget("anl:{0}:claim", "open") == b"1"
+        assert asyncio.run(read_status(system.config())).shards[0].in_flight >= 3
+        counted += count_some(system)
+        if not taken_over:
+            flusher.kill()
+        system.flush()
+    assert system.rollups() == expected_rollups(counted)
+    assert json.loads(system.tallyd("audit", "--json").stdout)["exact"]
+    assert parts(system) == 0
+
+
+def parts(system: System) -> int:
+    return sum(field.startswith(b"payload") for field in system.redis.hkeys("anl:{0}:claim"))
+
+
+@pytest.mark.parametrize("fault", Fault, ids=[fault.value for fault in Fault])
+def test_a_flusher_killed_between_two_calls_of_an_ack_leaves_no_row_behind(system: System, fault: Fault) -> None:
+    """Some entities are due, synced and settled before the batch is acknowledged, and due once more after."""
+    ids = [f"m{n}" for n in range(DUE_PER_CALL + 50)]
+    system.add_movies(*ids)
+    system.env |= {"TALLYD_FLUSH__LEASE_MS": LEASE_MS, "TALLYD_FLUSH__INTERVAL_S": "0.1"}
+    system.count(*(event(entity_id=id_) for id_ in ids))
+    with (
+        Proxy(system.env["TALLYD_REDIS__URL"], ACK, fault, nth=2).running() as proxy,
+        system.flusher(REDIS__URL=proxy.url()) as flusher,
+    ):
+        assert proxy.tripped.wait(20), "the flusher never came to that call"
+        flusher.kill()
+    if fault is Fault.HOLD_REQUEST:
+        assert "flushed:view" not in system.ledger()
+    else:
+        wait_until(lambda: "flushed:view" in system.ledger(), "Redis carries the last call out")
+    synced = list(system.replica().values()).count((1, 0))
+    assert synced + system.redis.zcard("anl:{0}:replica") >= DUE_PER_CALL, "listed before the batch is acknowledged"
+    system.flush()
+    assert system.replica() == dict.fromkeys(ids, (1, 0))
+    assert system.ledger()["flushed:view"] == len(ids)
+    assert json.loads(system.tallyd("audit", "--json").stdout)["exact"]
 
 
 def test_a_frozen_flusher_that_wakes_up_late_changes_nothing(system: System) -> None:

@@ -258,7 +258,7 @@ def test_flush_finishes_the_claim_under_way_before_it_ends(system: System) -> No
             gate.release()
             assert daemon.process.wait(20) == 0
     assert system.rollups() == expected_rollups([("jav:movie:m", "view", DAY, 1)])
-    assert not system.redis.hexists("anl:{0}:claim", "payload"), "and is acknowledged"
+    assert not system.redis.hexists("anl:{0}:claim", "seq"), "and is acknowledged"
 
 
 def test_flush_leaves_a_claim_that_takes_too_long_to_the_next(system: System) -> None:

@@ -154,5 +154,13 @@ def test_foreign_values_in_redis_go_to_the_dead_letters_and_can_be_dropped(syste
     assert json.loads(system.tallyd("audit", "--json").stdout)["holds"]
 
 
+def test_a_foreign_value_that_was_frozen_twice_is_one_letter_of_both(system: System) -> None:
+    parts = {f"payload:{n}": msgpack.encode(["jav:movie:a", 1, "view:yesterday", str(n)]) for n in (7, 9)}
+    system.redis.hset("anl:{0}:claim", mapping={"seq": 9, "owner": "gone", "until": 0, "since": 0, **parts})
+    system.flush()
+    (letter,) = letters(system)
+    assert letter["deltas"] == {"amount": "7, 9"}
+
+
 def payload(views: int) -> bytes:
     return msgpack.encode(["jav:movie:a", 1, "view:2026-02-19", str(views)])

@@ -72,10 +72,11 @@ def test_an_entity_nobody_counted_has_zeros(system: System) -> None:
 
 
 def test_it_is_exact_at_every_step_of_a_claim(system: System) -> None:
-    """Whoever dies at such a step leaves just that behind."""
+    """Whoever dies at such a step leaves just that behind. The batch is frozen in several parts."""
+    system.env["TALLYD_FLUSH__CLAIM_US_MAX"] = "1"
     system.count(*views("1", "2"), event(entity_id="m", action="download"))
     system.flush()
-    system.count(*views("3", value=5))
+    system.count(*views("3", value=5), *(event(entity_id=str(n)) for n in range(5)))
 
     async def work() -> int:
         config, flusher, steps = system.config(), Flusher(system, 0), 0
@@ -96,7 +97,52 @@ def test_it_is_exact_at_every_step_of_a_claim(system: System) -> None:
         await flusher.mongo.close()
         return steps
 
-    assert asyncio.run(work()) > 10
+    assert asyncio.run(work()) > 20
+
+
+def test_a_batch_that_grows_between_the_two_looks_is_seen_once(system: System) -> None:
+    """What is added to it was live in the snapshot, and is in the document together with the rest."""
+    system.env["TALLYD_FLUSH__CLAIM_US_MAX"] = "1"
+    system.count(*views("1", value=5), *(event(entity_id=str(n)) for n in range(5)))
+    flusher_claims(system, whole=False)
+    system.count(*views("2", value=7))
+
+    def finish() -> None:
+        assert system.redis.hget("anl:{0}:claim", "open") == b"1"
+        system.redis.hset("anl:{0}:claim", "until", 0)
+        system.flush()
+
+    async def work() -> None:
+        async with reading(system) as (exact, totals):
+            assert (await exact.read(M, COUNTERS))["view"] == 12
+            totals.times, totals.happens = 1, finish
+            assert (await exact.read(M, COUNTERS))["view"] == 12
+            assert (await exact.read(M, COUNTERS))["view"] == 12
+
+    asyncio.run(work())
+
+
+def test_who_asks_at_the_same_time_shares_what_is_decoded(system: System) -> None:
+    decoded: list[bytes] = []
+
+    class Listening(Pending):
+        async def _amounts(self, part: bytes, payload: bytes) -> Any:
+            decoded.append(part)
+            return await super()._amounts(part, payload)
+
+    system.env["TALLYD_FLUSH__CLAIM_US_MAX"] = "1"
+    system.count(*(event(entity_id=str(n), value=n + 1) for n in range(20)))
+    flusher_claims(system)
+
+    async def work() -> None:
+        connection = Connection(system.config().redis, Layout(system.config()))
+        pending = Listening(connection, 0)
+        found = await asyncio.gather(*(pending.of(f"jav:movie:{n}") for n in range(20)))
+        assert [snapshot.claimed for snapshot in found] == [{"view": n + 1} for n in range(20)]
+        await connection.close()
+
+    asyncio.run(work())
+    assert len(decoded) == len(set(decoded)) > 1
 
 
 def test_a_flush_between_the_two_looks_is_seen_once(system: System) -> None:
@@ -150,15 +196,19 @@ def test_foreign_values_change_no_total(system: System) -> None:
     assert read(system)["view"] == 1
 
 
-def flusher_claims(system: System) -> None:
-    """A batch in flight whose flusher is gone."""
+def flusher_claims(system: System, *, whole: bool = True) -> None:
+    """A batch in flight whose flusher is gone, after its last or its first part."""
 
     async def work() -> None:
         config, flusher = system.config(), Flusher(system, 0)
         connection = Connection(config.redis, Layout(config))
         flusher.restart(connection)
         await flusher.actor.begin(flusher.drain.apply_next())
-        await flusher.actor.step_until("raise_floor")
+        if whole:
+            await flusher.actor.step_until("raise_floor")
+        else:
+            await flusher.actor.step_until("claim")
+            await flusher.actor.step(0)
         assert flusher.actor.running
         await flusher.actor.crash()
         await connection.close()

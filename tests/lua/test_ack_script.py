@@ -85,16 +85,56 @@ def test_an_entity_that_becomes_due_again_gets_the_later_seq(shard: Shard, seq: 
     }  # fmt: skip
 
 
-def test_five_thousand_entities_become_due_at_once(shard: Shard, seq: int) -> None:
-    assert shard.ack(seq, {}, [f"jav:movie:{n}" for n in range(5_000)]) == 1
-    assert shard.redis.zcard(shard.replica_key) == 5_000
+def test_a_thousand_entities_become_due_at_once(shard: Shard, seq: int) -> None:
+    assert shard.ack(seq, {}, [f"jav:movie:{n}" for n in range(1_000)]) == 1
+    assert shard.redis.zcard(shard.replica_key) == 1_000
+
+
+def test_an_ack_forgets_all_parts(shard: Shard) -> None:
+    shard.count(*(Ev(f"e{n}", f"jav:movie:{n}") for n in range(100)))
+    claimed = shard.claim_whole(us=0)
+    assert len(claimed.parts) > 2
+    assert shard.ack(claimed.seq) == 1
+    assert set(shard.redis.hgetall(shard.claim_key)) == {b"last", b"acked_at"}
+
+
+def test_before_the_last_call_due_entities_are_listed_and_nothing_else_happens(shard: Shard, seq: int) -> None:
+    before = shard.everything()
+    assert shard.ack(seq, {"flushed:view": 1}, ["jav:movie:a", "jav:movie:b"], more=True) == 1
+    assert dict(shard.redis.zrange(shard.replica_key, 0, -1, withscores=True)) == {
+        b"jav:movie:a": float(seq), b"jav:movie:b": float(seq)
+    }  # fmt: skip
+    shard.redis.delete(shard.replica_key)
+    assert shard.everything() == before
+
+
+def test_an_ack_that_died_halfway_is_repeated_by_another(shard: Shard, seq: int) -> None:
+    """What was listed, synced and settled meanwhile is listed once more: one UPDATE with the same total."""
+    shard.ack(seq, {}, ["jav:movie:a"], more=True)
+    assert shard.settle(("jav:movie:a", str(seq))) == 1
+    assert shard.ack(seq, {}, ["jav:movie:a"], more=True) == 1
+    assert shard.ack(seq, {"flushed:view": 1}, ["jav:movie:b"]) == 1
+    assert shard.redis.zrange(shard.replica_key, 0, -1) == [b"jav:movie:a", b"jav:movie:b"]
+    assert shard.ledger() == {"accepted:view": 1, "flushed:view": 1}
+
+
+@pytest.mark.parametrize("when", ["acknowledged", "another in flight"])
+def test_a_late_call_lists_nothing(shard: Shard, seq: int, when: str) -> None:
+    shard.ack(seq)
+    if when == "another in flight":
+        shard.count(Ev("e2"))
+        shard.claim()
+    before = shard.everything()
+    assert shard.ack(seq, {}, ["jav:movie:m"], more=True) == 0
+    assert shard.everything() == before
 
 
 def test_out_of_memory_an_ack_is_carried_out(shard: Shard, seq: int) -> None:
     shard.redis.config_set("maxmemory", 1)
+    assert shard.ack(seq, {}, ["jav:movie:n"], more=True) == 1
     assert shard.ack(seq, {"flushed:view": 1}, ["jav:movie:m"]) == 1
     assert shard.ledger()["flushed:view"] == 1
-    assert shard.redis.zcard(shard.replica_key) == 1
+    assert shard.redis.zcard(shard.replica_key) == 2
 
 
 def test_a_malformed_ack_writes_nothing(shard: Shard, seq: int) -> None:
@@ -129,10 +169,12 @@ def test_settle_takes_off_what_was_synced(shard: Shard) -> None:
     assert shard.redis.zrange(shard.replica_key, 0, -1) == [b"c"]
 
 
-def test_an_entity_that_became_due_again_stays(shard: Shard) -> None:
-    make_due(shard, a=11, b=20)
+@pytest.mark.parametrize("score", [9, 11])
+def test_an_entity_that_became_due_again_stays(shard: Shard, score: int) -> None:
+    """Also by a batch with a lower seq than the time at which a repair had listed it."""
+    make_due(shard, a=score, b=20)
     assert shard.settle(("a", "10"), ("b", "20")) == 1
-    assert shard.redis.zrange(shard.replica_key, 0, -1, withscores=True) == [(b"a", 11.0)]
+    assert shard.redis.zrange(shard.replica_key, 0, -1, withscores=True) == [(b"a", float(score))]
 
 
 def test_an_entity_synced_by_someone_else_is_no_matter(shard: Shard) -> None:

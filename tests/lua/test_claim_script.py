@@ -1,9 +1,14 @@
-"""`claim.lua` and `unfold.lua` alone: one batch in flight, the same to all who may have it, nothing lost on the way."""
+"""`claim.lua` and `unfold.lua` alone: one batch in flight, the same to all who may have it, nothing lost on the way.
+
+A batch is frozen a part a call. Between two of them it is open, and belongs to nobody.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
+import msgspec
 import pytest
 import redis
 from shard import DAY, Claimed, Ev, Shard, step
@@ -21,10 +26,13 @@ def expire_lease(shard: Shard) -> None:
 
 
 def drain(shard: Shard, **limits: int) -> list[Claimed]:
-    """Claims and acks until nothing is left. Nothing is lost between two claims, either."""
+    """Claims and acks until nothing is left. Nothing is lost between two calls, either."""
     batches = []
-    whole = _sums([]) + _live(shard)
+    whole = _live(shard)
     while (claimed := shard.claim(**limits)).status != "empty":
+        if claimed.status == "more":
+            assert _sums(batches) + _frozen(shard) + _live(shard) == whole
+            continue
         batches.append(claimed)
         assert shard.dirty() == set(shard.live()), "dirty, exactly when a hash exists"
         assert claimed.left == len(shard.dirty())
@@ -35,10 +43,17 @@ def drain(shard: Shard, **limits: int) -> list[Claimed]:
 
 
 def _sums(batches: list[Claimed]) -> Counter[tuple[str, str]]:
+    return _added(pair for batch in batches for pair in batch.amounts)
+
+
+def _frozen(shard: Shard) -> Counter[tuple[str, str]]:
+    return _added(pair for part in shard.frozen().values() for pair in part)
+
+
+def _added(amounts: Iterable[tuple[str, dict[str, int]]]) -> Counter[tuple[str, str]]:
     sums: Counter[tuple[str, str]] = Counter()
-    for batch in batches:
-        for entity, fields in batch.amounts:
-            sums.update({(entity, field): amount for field, amount in fields.items()})
+    for entity, fields in amounts:
+        sums.update({(entity, field): amount for field, amount in fields.items()})
     return sums
 
 
@@ -50,7 +65,7 @@ def _live(shard: Shard) -> Counter[tuple[str, str]]:
 
 
 def test_nothing_dirty_is_nothing_to_claim(shard: Shard) -> None:
-    assert shard.claim() == Claimed("empty", 0, [], 0)
+    assert shard.claim() == Claimed("empty", 0, {}, 0)
     assert shard.everything() == {}
 
 
@@ -113,7 +128,7 @@ def test_while_a_batch_is_in_flight_no_other_is_begun(shard: Shard) -> None:
 
 def test_entities_without_counts_are_dropped_and_not_claimed(shard: Shard) -> None:
     shard.redis.sadd(shard.dirty_key, *(f"jav:movie:ghost{n}" for n in range(200)))
-    assert shard.claim() == Claimed("empty", 0, [], 0)
+    assert shard.claim() == Claimed("empty", 0, {}, 0)
     shard.redis.sadd(shard.dirty_key, *(f"jav:movie:ghost{n}" for n in range(200)))
     shard.count(Ev("e1"))
     assert shard.claim().by_entity == {"jav:movie:m": {VIEW: 1}}
@@ -165,16 +180,170 @@ def test_an_entity_of_thousands_of_counter_days_is_claimed_whole_or_in_parts(sha
     assert sum(_sums(batches).values()) == sum(range(1, 4_322)) + 10
 
 
-def test_a_claim_that_may_take_no_time_still_takes_something(shard: Shard) -> None:
+def test_a_call_that_may_take_no_time_still_takes_something(shard: Shard) -> None:
     count_entities(shard, 400)
-    batches = drain(shard, us=1)
-    assert len(batches) > 1
-    assert _sums(batches) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(400)})
+    (batch,) = drain(shard, us=0)
+    assert len(batch.parts) == 400
+    assert _sums([batch]) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(400)})
 
 
 def test_entities_without_counts_use_up_the_time_too(shard: Shard) -> None:
     shard.redis.sadd(shard.dirty_key, *(f"jav:movie:ghost{n}" for n in range(10_000)))
     assert 0 < shard.claim(us=1).left < 10_000
+
+
+@pytest.mark.parametrize("entities", [1, 20, 100])
+def test_the_bound_of_entities_is_the_whole_batchs(shard: Shard, entities: int) -> None:
+    count_entities(shard, 130)
+    batches = drain(shard, entities=entities, us=0)
+    assert [len(batch.amounts) for batch in batches[:-1]] == [entities] * (len(batches) - 1)
+    assert sum(len(batch.amounts) for batch in batches) == 130
+
+
+@pytest.mark.parametrize("fields", [1, 30, 700])
+def test_the_bound_of_counter_days_is_the_whole_batchs(shard: Shard, fields: int) -> None:
+    shard.count(*(Ev(f"e{n}", f"jav:movie:{n % 3}", (step(day=DAYS[n // 3]),)) for n in range(3 * len(DAYS))))
+    batches = drain(shard, fields=fields, us=0)
+    sizes = [sum(len(fields) for _, fields in batch.amounts) for batch in batches]
+    assert sizes[:-1] == [fields] * (len(batches) - 1)
+    assert sum(sizes) == 3 * len(DAYS)
+
+
+# Parts ------------------------------------------------------------------------------------------------------------
+
+
+def open_batch(shard: Shard, owner: str = "a", *, entities: int = 60) -> Claimed:
+    """A batch whose flusher has come as far as its second part."""
+    count_entities(shard, entities)
+    shard.claim(owner, us=0)
+    claimed = shard.claim(owner, us=0)
+    assert claimed.status == "more"
+    assert len(shard.frozen()) == 2
+    return claimed
+
+
+def test_an_open_batch_is_handed_to_nobody(shard: Shard) -> None:
+    """Whoever applied it would leave its seq in documents that refuse what is added later."""
+    first = open_batch(shard)
+    expire_lease(shard)
+    assert shard.claim("b", us=0).status == "more"
+    assert shard.claim("a").status == "busy"
+    assert shard.claim("b").parts.keys() > {first.seq}
+
+
+def test_every_part_gives_the_batch_a_seq_of_its_own(shard: Shard) -> None:
+    """So a seq names one content, for ever."""
+    count_entities(shard, 100)
+    seqs = []
+    while (claimed := shard.claim(us=0)).status == "more":
+        seqs.append(claimed.seq)
+        assert max(shard.frozen()) == claimed.seq == int(shard.redis.hget(shard.claim_key, "last"))
+    assert claimed.status == "new"
+    assert set(claimed.parts) == {*seqs, claimed.seq}
+    assert [*seqs, claimed.seq] == sorted(set(claimed.parts))
+
+
+def test_a_sealed_batch_never_grows(shard: Shard) -> None:
+    open_batch(shard)
+    sealed = shard.claim_whole("a")
+    shard.count(Ev("later", "jav:movie:0"), Ev("later too", "jav:movie:later"))
+    assert shard.claim("a") == sealed._replace(status="again", left=2)
+    expire_lease(shard)
+    assert shard.claim("b", us=0) == sealed._replace(status="again", left=2)
+    assert shard.live() == {"jav:movie:0": {VIEW: 1}, "jav:movie:later": {VIEW: 1}}
+
+
+def test_an_open_batch_whose_lease_holds_is_its_owners(shard: Shard) -> None:
+    open_batch(shard)
+    before = shard.everything()
+    assert shard.claim("b").status == "busy"
+    assert shard.everything() == before
+
+
+def test_an_open_batch_whose_lease_ran_out_is_finished_by_whoever_asks(shard: Shard) -> None:
+    opened = open_batch(shard)
+    expire_lease(shard)
+    finished = shard.claim_whole("b", us=0)
+    assert finished.status == "new", "nobody had it before"
+    assert finished.seq > opened.seq
+    assert _sums([finished]) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(60)})
+    assert shard.claim("a").status == "busy"
+    assert shard.ack(finished.seq) == 1
+    assert (shard.frozen(), shard.claim("a").status) == ({}, "empty")
+
+
+def test_each_part_renews_the_lease_but_not_the_age(shard: Shard) -> None:
+    open_batch(shard)
+    since = shard.redis.hget(shard.claim_key, "since")
+    expire_lease(shard)
+    shard.claim("a", us=0, lease_ms=80_000)
+    assert 60_000 < shard.claim("b").left <= 80_000
+    assert shard.redis.hget(shard.claim_key, "since") == since
+
+
+def test_an_open_batch_to_which_nothing_is_left_to_add_is_sealed_as_it_is(shard: Shard) -> None:
+    opened = open_batch(shard)
+    shard.redis.delete(shard.dirty_key)
+    sealed = shard.claim("a")
+    assert (sealed.status, sealed.seq, len(sealed.parts)) == ("new", opened.seq, 2)
+    assert shard.claim("a") == sealed._replace(status="again")
+
+
+def test_who_takes_an_open_batch_over_and_may_take_less_seals_it(shard: Shard) -> None:
+    opened = open_batch(shard)
+    expire_lease(shard)
+    sealed = shard.claim("b", entities=1)
+    assert (sealed.status, sealed.seq, len(sealed.parts)) == ("new", opened.seq, 2)
+
+
+def test_an_entity_counted_between_two_parts_may_be_in_both(shard: Shard) -> None:
+    open_batch(shard)
+    (frozen, _), *_ = next(iter(shard.frozen().values()))
+    shard.count(Ev("later", frozen, (step(amount=5),)))
+    whole = shard.claim_whole("a", us=0)
+    assert [fields for entity, fields in whole.amounts if entity == frozen] == [{VIEW: 1}, {VIEW: 5}]
+    assert shard.live() == {}
+
+
+def test_an_entity_is_in_a_part_once(shard: Shard) -> None:
+    """Of one that holds more than fits into a call, the rest is for the next call."""
+    key = f"{shard.tag}:counters:jav:movie:m"
+    shard.redis.hset(key, mapping={f"c{n}:{DAY}": n + 1 for n in range(2_000)})
+    shard.redis.sadd(shard.dirty_key, "jav:movie:m")
+    batch = shard.claim_whole(us=0)
+    assert len(batch.parts) > 2
+    assert [len(part) for part in batch.parts.values()] == [1] * len(batch.parts)
+    assert sum(_sums([batch]).values()) == sum(range(1, 2_001))
+
+
+def test_an_open_batch_of_a_redis_that_came_back_older_gets_a_seq_no_document_holds(shard: Shard) -> None:
+    opened = open_batch(shard)
+    saved = shard.redis.dump(shard.claim_key)
+    applied = shard.claim_whole("a")
+    shard.redis.restore(shard.claim_key, 0, saved, replace=True)
+    shard.count(Ev("later"))
+    assert shard.claim_whole("a", floor=applied.seq).seq > applied.seq > opened.seq
+
+
+def test_a_batch_frozen_by_an_earlier_release_is_a_sealed_one_of_one_part(shard: Shard) -> None:
+    payload = msgspec.msgpack.encode(["jav:movie:m", 1, VIEW, "7"])
+    shard.redis.hset(
+        shard.claim_key,
+        mapping={"seq": 5, "last": 5, "owner": "old", "since": 0, "until": 0, "entities": 1, "payload": payload},
+    )
+    shard.count(Ev("later"))
+    again = shard.claim("new")
+    assert again == Claimed("again", 5, {5: [("jav:movie:m", {VIEW: 7})]}, 1)
+    assert shard.unfold(5) == [b"jav:movie:m", 1, VIEW.encode(), b"7"]
+    assert shard.ack(5) == 1
+    assert shard.claim("new").by_entity == {"jav:movie:m": {VIEW: 1}}
+
+
+def test_an_earlier_release_finds_no_payload_it_could_apply_a_part_of(shard: Shard) -> None:
+    open_batch(shard)
+    assert not shard.redis.hexists(shard.claim_key, "payload")
+    shard.claim_whole("a")
+    assert not shard.redis.hexists(shard.claim_key, "payload")
 
 
 # Seqs -------------------------------------------------------------------------------------------------------------
@@ -236,7 +405,13 @@ def test_unfold_shows_the_payload_as_plain_strings(shard: Shard) -> None:
     assert shard.unfold(seq) == [b"jav:movie:\xff", 1, VIEW.encode(), b"1"]
 
 
-def test_unfold_shows_nothing_of_another_batch(shard: Shard) -> None:
+def test_unfold_shows_one_part(shard: Shard) -> None:
+    open_batch(shard)
+    for part, amounts in shard.frozen().items():
+        assert shard.unfold(part)[::4] == [entity.encode() for entity, _ in amounts]
+
+
+def test_unfold_shows_nothing_of_a_part_that_is_gone(shard: Shard) -> None:
     assert shard.unfold(1) == []
     shard.count(Ev("e1"))
     seq = shard.claim().seq
@@ -259,7 +434,7 @@ def test_out_of_memory_nothing_is_lost_and_the_batch_can_be_claimed_again(shard:
         pass
     assert taken_over == first._replace(status="again")
     assert shard.ack(first.seq, {"flushed:view": 100}, ["jav:movie:1"]) == 1
-    batches = [first, *drain(shard, entities=70)]
+    batches = [first, *drain(shard, entities=70, us=0)]
     assert _sums(batches) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(300)})
 
 

@@ -4,41 +4,74 @@ from __future__ import annotations
 
 import pytest
 import redis
-from shard import DAY, Ev, Pending, Shard, step
+from shard import DAY, Ev, Pending, Shard, pack, step
 
 VIEW = f"view:{DAY}"
 M = "jav:movie:m"
 
 
 def test_of_an_empty_redis_there_is_nothing(shard: Shard) -> None:
-    assert shard.pending(M) == Pending(0, 0, None, {})
+    assert shard.pending(M) == Pending(0, 0, {}, {})
 
 
 def test_live_amounts_are_the_entitys_own(shard: Shard) -> None:
     other_day = (step(amount=3, day="2026-02-20"),)
     shard.count(Ev("e1"), Ev("e2"), Ev("e3", effect=other_day), Ev("e4", "jav:movie:other"))
-    assert shard.pending(M) == Pending(0, 0, None, {VIEW: 2, "view:2026-02-20": 3})
+    assert shard.pending(M) == Pending(0, 0, {}, {VIEW: 2, "view:2026-02-20": 3})
 
 
 def test_a_claimed_amount_is_in_the_batch_and_a_later_one_is_live(shard: Shard) -> None:
     shard.count(Ev("e1"), Ev("e2", "jav:movie:other"))
     seq = shard.claim().seq
     shard.count(Ev("e3"))
-    assert shard.pending(M) == Pending(seq, seq, {M: {VIEW: 1}, "jav:movie:other": {VIEW: 1}}, {VIEW: 1})
+    found = shard.pending(M)
+    assert (found.last, found.seq, found.live) == (seq, seq, {VIEW: 1})
+    assert found.batch == {M: {VIEW: 1}, "jav:movie:other": {VIEW: 1}}
 
 
 def test_a_batch_that_is_known_is_not_handed_out_again(shard: Shard) -> None:
     shard.count(Ev("e1"))
     seq = shard.claim().seq
-    assert shard.pending(M, seq) == Pending(seq, seq, None, {})
+    assert shard.pending(M, seq) == Pending(seq, seq, {}, {})
     assert shard.pending(M, seq - 1).batch == {M: {VIEW: 1}}
+
+
+def test_of_a_batch_that_grew_only_what_was_added_is_handed_out(shard: Shard) -> None:
+    shard.count(*(Ev(f"e{n}", f"jav:movie:{n}") for n in range(100)))
+    known = shard.claim(us=0).seq
+    first = shard.pending(M)
+    assert first.parts == shard.frozen()
+    shard.claim(us=0)
+    grown = shard.pending(M, known)
+    assert grown.parts == {**shard.frozen(), known: None}
+    assert grown.last == grown.seq > known
+    sealed = shard.claim_whole()
+    assert shard.pending(M, grown.seq).parts == {**sealed.parts, **dict.fromkeys(grown.parts)}
+    assert shard.pending(M, sealed.seq).parts == {}
+    assert shard.pending(M, known - 1).parts == sealed.parts, "of another batch nothing is known"
+
+
+def test_an_entity_that_was_frozen_twice_is_in_both_parts(shard: Shard) -> None:
+    shard.count(*(Ev(f"e{n}", f"jav:movie:{n}") for n in range(100)))
+    shard.claim(us=0)
+    ([(entity, _)],) = shard.frozen().values()
+    shard.count(Ev("later", entity, (step(amount=5),)))
+    shard.claim_whole()
+    parts = [dict(part or ()) for part in shard.pending(entity).parts.values()]
+    assert sorted(part[entity][VIEW] for part in parts if entity in part) == [1, 5]
+
+
+def test_a_batch_frozen_by_an_earlier_release_is_one_part(shard: Shard) -> None:
+    shard.redis.hset(shard.claim_key, mapping={"seq": 5, "last": 5, "payload": pack([M, 1, VIEW, "7"])})
+    assert shard.pending(M) == Pending(5, 5, {5: [(M, {VIEW: 7})]}, {})
+    assert shard.pending(M, 5) == Pending(5, 5, {}, {})
 
 
 def test_after_the_ack_only_the_last_seq_is_left(shard: Shard) -> None:
     shard.count(Ev("e1"))
     seq = shard.claim().seq
     shard.ack(seq)
-    assert shard.pending(M) == Pending(seq, 0, None, {})
+    assert shard.pending(M) == Pending(seq, 0, {}, {})
 
 
 def test_an_entity_claimed_in_part_is_in_both(shard: Shard) -> None:
@@ -70,7 +103,7 @@ def test_foreign_values_count_as_nothing_and_stay(shard: Shard) -> None:
     shard.redis.set(shard.claim_key, "not a hash")
     shard.redis.rpush(f"{shard.tag}:counters:{M}", "not a hash either")
     before = shard.everything()
-    assert shard.pending(M) == Pending(0, 0, None, {})
+    assert shard.pending(M) == Pending(0, 0, {}, {})
     assert shard.everything() == before
 
 

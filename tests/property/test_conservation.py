@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from servers import RedisServer, redis_program
-from shard import Claimed, Ev, Increment, Shard, step, unpack
+from shard import Claimed, Ev, Increment, Shard, step
 
 WINDOW_S = 30 * 86_400
 """Long enough that no real window ends in the middle of a test; `age` ends them."""
@@ -40,7 +40,9 @@ events = st.builds(
 requests = st.lists(
     st.tuples(st.sampled_from(["", "", "1.1.1.1", "2.2.2.2"]), st.lists(events, max_size=6)), min_size=1, max_size=4
 )
-limits = st.fixed_dictionaries({"entities": st.integers(1, 5), "fields": st.integers(1, 8)})
+limits = st.fixed_dictionaries(
+    {"entities": st.integers(1, 5), "fields": st.integers(1, 8), "us": st.sampled_from([0, 0, 1_000_000])}
+)
 
 
 class Flow(RuleBasedStateMachine):
@@ -57,7 +59,12 @@ class Flow(RuleBasedStateMachine):
         self.asked: Counter[str] = Counter()
         self.accepted: Amounts = Counter()
         self.duplicate: Counter[str] = Counter()
+        self.most = {"entities": 0, "fields": 0}
+        """The widest limits of the calls that froze the batch in flight."""
+        self.contents: dict[int, Amounts] = {}
+        """Seq → what was in flight under it, whoever saw it."""
         self.payloads: dict[int, Amounts] = {}
+        """Seq → the batch that was handed out under it."""
         self.applied: Amounts = Counter()
         self.applied_seq = 0
         self.flushed: Counter[str] = Counter()
@@ -112,12 +119,16 @@ class Flow(RuleBasedStateMachine):
         self._claim(owner, **limits)
 
     def _claim(self, owner: str, **limits: int) -> Claimed:
+        before = self._seq_in_flight()
         claimed = self.shard.claim(owner, floor=self.applied_seq, **limits)
-        if claimed.status == "new":
+        self.most = {name: max(limits[name], self.most[name] if before else 0) for name in self.most}
+        if claimed.status == "more":
+            assert claimed.seq > max(before, *self.payloads, 0)
+        elif claimed.status == "new":
             assert claimed.seq > max(self.payloads, default=0)
-            assert len(claimed.by_entity) <= limits["entities"]
+            assert len(claimed.amounts) <= self.most["entities"]
+            assert sum(len(fields) for _, fields in claimed.amounts) <= self.most["fields"]
             self.payloads[claimed.seq] = _amounts(claimed)
-            assert sum(len(fields) for _, fields in claimed.amounts) <= limits["fields"]
         elif claimed.status == "again":
             assert self.payloads[claimed.seq] == _amounts(claimed), "the same seq is the same batch"
         return claimed
@@ -162,8 +173,8 @@ class Flow(RuleBasedStateMachine):
         live = Counter({(e, field): n for e, fields in self.shard.live().items() for field, n in fields.items()})
         seq, in_flight = self._seq_in_flight(), Counter[tuple[str, str]]()
         if seq > self.applied_seq:
-            payload = self.client.hget(self.shard.claim_key, "payload")
-            in_flight = _amounts(Claimed("", seq, unpack(payload), 0))
+            in_flight = _amounts(Claimed("", seq, self.shard.frozen(), 0))
+            assert self.contents.setdefault(seq, in_flight) == in_flight, "the same seq is the same content"
         assert live + in_flight + self.applied == self.accepted
 
     @invariant()
@@ -194,7 +205,10 @@ class Flow(RuleBasedStateMachine):
 
 
 def _amounts(claimed: Claimed) -> Amounts:
-    return Counter({(e, field): n for e, fields in claimed.by_entity.items() for field, n in fields.items()})
+    amounts: Amounts = Counter()
+    for entity, fields in claimed.amounts:
+        amounts.update({(entity, field): amount for field, amount in fields.items()})
+    return amounts
 
 
 @pytest.fixture(scope="module", params=[6, 7], ids=["redis6", "redis7"])

@@ -97,3 +97,22 @@ def test_every_script_says_what_it_is_for(script: scripts.Script) -> None:
 
 def test_every_script_file_is_loaded() -> None:
     assert {path.stem for path in scripts.LUA_DIR.glob("*.lua")} == {script.name for script in scripts.ALL}
+
+
+@pytest.mark.parametrize(
+    ("claim", "parts"),
+    [
+        ({}, []),
+        ({b"last": b"5", b"acked_at": b"1"}, []),
+        ({b"seq": b"5", b"payload": b"old"}, [(b"5", b"old")]),
+        (
+            {b"seq": b"10", b"open": b"1", b"payload:10": b"b", b"payload:9": b"a", b"owner": b"x"},
+            [(b"9", b"a"), (b"10", b"b")],
+        ),
+    ],
+    ids=["none", "acknowledged", "of an earlier release", "two parts"],
+)
+def test_the_parts_of_a_batch_come_as_they_were_frozen(
+    claim: dict[bytes, bytes], parts: list[tuple[bytes, bytes]]
+) -> None:
+    assert counters.parts_of(claim) == parts
