@@ -48,8 +48,11 @@ def lacking(document: Mapping[str, Any] | None, counters: Iterable[str]) -> list
 
 
 def holds_numbers(document: Mapping[str, Any], counters: Iterable[str]) -> bool:
-    """Whether what was counted is a number: somebody may have edited the document."""
-    return all(isinstance(document.get(counter, 0), int) for counter in counters)
+    """Whether what was counted and what was taken over are numbers: somebody may have edited the document."""
+    base = document.get("base") or {}
+    return isinstance(base, Mapping) and all(
+        isinstance(amounts.get(counter, 0), int) for amounts in (document, base) for counter in counters
+    )
 
 
 def fits(row: Row) -> bool:
