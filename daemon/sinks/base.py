@@ -114,7 +114,11 @@ async def adopt_due(
 
 
 def _operation(entity: Entity, base: Row, zeros: Zeros | None) -> Json:
-    changes: Json = {"$set": {f"base.{counter}": amount for counter, amount in base.items()}}
+    # A column that becomes a base was never written, so it holds nothing of what was counted.
+    changes: Json = {
+        "$set": {f"base.{counter}": amount for counter, amount in base.items()}
+        | {f"synced.{counter}": 0 for counter in base}
+    }
     if zeros is not None:
         changes["$set"] |= {"source": SOURCE, "updated_at": dt.datetime.now(dt.UTC)}
         changes["$setOnInsert"] = first_fields(TOTALS, Document(entity.key, entity, None, {}), zeros)
