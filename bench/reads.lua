@@ -1,17 +1,24 @@
 -- Reads for wrk: totals by id. Used by bench/reads.py.
 --
--- wrk ... -s reads.lua URL -- ENTITIES PAUSE
---   ENTITIES  how many are asked for, at random
---   PAUSE     milliseconds a connection waits before it asks again; 0: none
+-- wrk ... -s reads.lua URL -- ENTITIES CONNECTIONS PAUSE
+--   ENTITIES     how many are asked for, at random
+--   CONNECTIONS  wrk's own number of them
+--   PAUSE        milliseconds a connection waits before it asks again; 0: none
+-- wrk calls delay() before each request of a connection, the first one too. The first pauses differ, so that the
+-- connections follow one another at equal distances.
 
-local entities, pause = 1, 0
+local entities, connections, pause, begun = 1, 1, 0, 0
+
+local function paced()
+  if begun == connections then return pause end
+  begun = begun + 1
+  return pause * begun / connections
+end
 
 function init(args)
-  entities, pause = tonumber(args[1]), tonumber(args[2])
+  entities, connections, pause = tonumber(args[1]), tonumber(args[2]), tonumber(args[3])
   math.randomseed(os.time())
-  if pause > 0 then
-    function delay() return pause end
-  end
+  if pause > 0 then delay = paced end
 end
 
 function request()

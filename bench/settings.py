@@ -23,6 +23,8 @@ class Settings(NamedTuple):
     memory_events_per_window: int
     scale_entities: int
     """The largest flush."""
+    read_entities: int
+    """Thousands; each has ten daily documents."""
 
 
 FULL = Settings(
@@ -36,6 +38,7 @@ FULL = Settings(
     memory_events=10_000_000,
     memory_events_per_window=10_000_000,
     scale_entities=1_000_000,
+    read_entities=1_000_000,
 )
 QUICK = Settings(
     rounds=3,
@@ -48,4 +51,5 @@ QUICK = Settings(
     memory_events=500_000,
     memory_events_per_window=500_000,
     scale_entities=10_000,
+    read_entities=20_000,
 )

@@ -324,7 +324,8 @@ class Config(Section, frozen=True):
     """Everything tallyd can be told. See `ops/tallyd.example.toml` for a file with every key."""
 
     enabled: bool = True
-    """The rollback switch: false answers every event 202 and stores nothing."""
+    """The rollback switch: false answers every event 202 and stores nothing, and writes no column of MySQL: they are
+    the application's then."""
     http: Http = field(default_factory=Http)
     redis: RedisSection = field(default_factory=RedisSection)
     mongo: MongoSection = field(default_factory=MongoSection)

@@ -15,7 +15,7 @@ import msgspec
 import redis
 
 LUA = Path(__file__).resolve().parent.parent / "lua"
-SCRIPTS = ("ingest", "claim", "ack", "settle", "layout", "unfold", "pending")
+SCRIPTS = ("ingest", "claim", "ack", "begin_sync", "settle", "layout", "unfold", "pending")
 DAY = "2026-02-19"
 WINDOW_S = 172_800
 BITS = 4
@@ -166,6 +166,9 @@ class Shard:
     def settle(self, *pairs: tuple[str, str]) -> int:
         flat = [text for pair in pairs for text in pair]
         return int(self._run("settle", [self.replica_key], (pack(flat),)))
+
+    def begin_sync(self, *entities: str) -> int:
+        return int(self._run("begin_sync", [f"{self.tag}:syncing"], (pack(list(entities)),)))
 
     def unfold(self, part: int | str) -> list[Any]:
         return list(self._run("unfold", [self.claim_key], (part,)))

@@ -1,8 +1,8 @@
 """What a row of MySQL changes in its entity's totals document. Pure.
 
 the document has no base for a counter   the base becomes what the column says: tallyd never wrote that column
-it has one                               unchanged; `reconciled`: the base becomes column - counted, which takes in
-                                         what the application added to the column itself
+it has one                               unchanged; `reconciled`: the base becomes what the column says without what
+                                         tallyd wrote to it, which takes in what the application added itself
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def adopted(entity: Entity, row: Row, document: Mapping[str, Any] | None) -> lis
     return [Change(entity.key, counter, None, row[counter]) for counter in lacking(document, row)]
 
 
-def reconciled(entity: Entity, row: Row, document: Mapping[str, Any]) -> list[Change]:
-    """The bases that no longer make up the difference between column and counted amount. A negative `after` means that
-    the column lost counts."""
+def reconciled(entity: Entity, row: Row, document: Mapping[str, Any], held: Row) -> list[Change]:
+    """The bases that no longer make up the difference between the column and what it holds of the counted amount
+    (`held`). A negative `after` means that the column lost counts."""
     base = document.get("base") or {}
     changes = []
-    for counter, amount in row.items():
-        after = amount - int(document.get(counter, 0))
-        if counter in base and after != base[counter]:
+    for counter, amount in held.items():
+        after = row[counter] - amount
+        if after != base[counter]:
             changes.append(Change(entity.key, counter, int(base[counter]), after))
     return changes
 

@@ -10,9 +10,11 @@ sets its column to base + counted. What holds if the process dies after each ste
 
 A second backfill or a sync beside this one changes nothing of that: a base is set once.
 
-`reconcile` also changes bases that are there. It holds the advisory locks of the chunk's shards, so no sync writes a
-row in between; leaves alone whose row may be behind (what the application added can't be told from what the sync has
-not written yet); and its update asks for the very `flush_seq` and base it computed from.
+`reconcile` also changes bases that are there: a base becomes what the column says without what tallyd wrote to it
+(`sinks/synced.py`). It holds the advisory locks of the chunk's shards, so no sync writes a row in between; leaves alone
+the rows that a sync was setting when it died (nobody knows what it wrote); and its update asks for the very amounts and
+base it computed from. Where a document does not say what was written, or that was another column, it is taken to be all
+that was counted, and rows that may be behind are left alone.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from redis.asyncio import Redis
 from daemon.backfill.changes import Change, adopted, has_counted, reconciled
 from daemon.backfill.legacy import KEYLESS_LISTED_MAX, LegacyRow, LegacyTable, entity_id_of
 from daemon.backfill.progress import Progress
-from daemon.buffer.due import make_due, pending
+from daemon.buffer.due import being_set, make_due, pending
 from daemon.buffer.keys import shard_of
 from daemon.config import Config, ReplicaTable, domain_counters
 from daemon.domain.entity import Entity
@@ -39,10 +41,12 @@ from daemon.sinks.base import NO_NUMBER, TOO_LARGE, Row, adopt, fits, holds_numb
 from daemon.sinks.columns import moved_columns, record_columns
 from daemon.sinks.mongo import COMMAND_DOCUMENTS_MAX, Json, MongoSink
 from daemon.sinks.mysql import MysqlSink
+from daemon.sinks.synced import synced
 
 PROBLEMS_LISTED_MAX = 1_000
 """Entities that could not be taken over and are named; the others are counted."""
 PENDING = "its row is behind MongoDB, so what the application added to it can't be told apart"
+UNKNOWN = "a flusher died while it set the row, so what the application added to it can't be told apart"
 LOST_COUNTS = "its column says less than was counted"
 
 
@@ -108,6 +112,8 @@ class Backfill:
         self._zeros = {self._domain: domain_counters(config, self._domain)}
         self._reconcile = reconcile
         self._dry_run = dry_run
+        self._is_moved = False
+        """The bases there are were read from another column."""
         self.tally = Tally(f"{self._domain}.{self._type}")
 
     async def run(self, chunk: int, watcher: Watcher, stopping: Callable[[], bool]) -> bool:
@@ -118,6 +124,7 @@ class Backfill:
         moved = await moved_columns(self._mongo, tally.name, self._table, record=not self._dry_run)
         if moved and not self._reconcile:
             raise ConfigError(moved)
+        self._is_moved = bool(moved)
         progress, after = Progress(self._mongo, tally.name, self._table), None
         # Rows that were reconciled may have grown since, so that starts anew each time; and a dry run writes nothing.
         resumable = not (self._reconcile or self._dry_run)
@@ -138,7 +145,7 @@ class Backfill:
         tally.skipped_listed += [f"{self._table.table} {row}: {self._table.key} is NULL" for row in listed]
         if resumable:
             await progress.finish()
-        if moved and not self._dry_run and not tally.problems:
+        if self._is_moved and not self._dry_run and not tally.problems:
             await record_columns(self._mongo, tally.name, self._table)
         return True
 
@@ -196,40 +203,54 @@ class Backfill:
             done = await self._adopt(rows, documents, watcher)
             sound = {key: each for key, each in documents.items() if holds_numbers(each, self._table.columns)}
             done.problems.update(dict.fromkeys(documents.keys() - sound.keys(), NO_NUMBER))
+            held = {key: self._held(each) for key, each in sound.items()}
             wanted = {
                 entity.key: changes
                 for entity, row in rows.items()
-                if entity.key in sound and (changes := reconciled(entity, row, sound[entity.key]))
+                if entity.key in sound
+                and (changes := reconciled(entity, row, sound[entity.key], held[entity.key].amounts))
             }
-            done.problems.update(await self._irreconcilable(wanted))
+            done.problems.update(await self._irreconcilable(wanted, held))
             wanted = {key: changes for key, changes in wanted.items() if key not in done.problems}
             if self._dry_run:
                 for change in chain.from_iterable(wanted.values()):
                     watcher.change(change)
             else:
-                done.problems.update(dict.fromkeys(await self._rebase(wanted, documents), PENDING))
+                done.problems.update(dict.fromkeys(await self._rebase(wanted, held), PENDING))
             return done._replace(changed=(done.changed | wanted.keys()) - done.problems.keys())
 
-    async def _irreconcilable(self, wanted: Mapping[str, list[Change]]) -> dict[str, str]:
+    def _held(self, document: Json) -> _Held:
+        counters = [counter for counter in self._table.columns if counter in (document.get("base") or {})]
+        noted = None if self._is_moved else synced(document, counters)
+        if noted is not None:
+            return _Held(noted, {f"synced.{counter}": amount for counter, amount in noted.items()}, is_noted=True)
+        counted = {counter: document.get(counter, 0) for counter in counters}
+        return _Held(counted, {counter: document.get(counter) for counter in counters}, is_noted=False)
+
+    async def _irreconcilable(self, wanted: Mapping[str, list[Change]], held: Mapping[str, _Held]) -> dict[str, str]:
         """Why the base of some of these can't be told from their column, by entity key."""
-        behind = await self._mongo.dead_letters.waiting_for(TOTALS.collection, wanted)
-        for shard, keys in self._by_shard(wanted).items():
+        supposed = [key for key in wanted if not held[key].is_noted]
+        behind = await self._mongo.dead_letters.waiting_for(TOTALS.collection, supposed)
+        for shard, keys in self._by_shard(supposed).items():
             behind |= await pending(self._redis, shard, keys)
+        unknown: set[str] = set()
+        for shard, keys in self._by_shard(wanted.keys() - set(supposed)).items():
+            unknown |= await being_set(self._redis, shard, keys)
         negative = {
             key: f"{LOST_COUNTS} ({change.counter}: {change.after})"
             for key, changes in wanted.items()
             for change in changes
             if change.after < 0
         }
-        return negative | dict.fromkeys(behind, PENDING)
+        return negative | dict.fromkeys(behind, PENDING) | dict.fromkeys(unknown, UNKNOWN)
 
-    async def _rebase(self, wanted: Mapping[str, list[Change]], documents: Mapping[str, Json]) -> set[str]:
+    async def _rebase(self, wanted: Mapping[str, list[Change]], held: Mapping[str, _Held]) -> set[str]:
         """Sets these bases where nothing changed since the documents were read. Returns the keys of the others."""
         now = dt.datetime.now(dt.UTC)
         operations = [
             {
                 "q": {"_id": key}
-                | {change.counter: documents[key].get(change.counter) for change in changes}
+                | held[key].unchanged
                 | {f"base.{change.counter}": change.before for change in changes},
                 "u": {"$set": {"updated_at": now} | {f"base.{change.counter}": change.after for change in changes}},
             }
@@ -251,6 +272,15 @@ class Backfill:
         for key in keys:
             parts.setdefault(shard_of(key, self._shards), []).append(key)
         return parts
+
+
+class _Held(NamedTuple):
+    """How much of each counter's amount the column holds. `unchanged`: asks that the document still says so.
+    `is_noted`: the sync noted it; else it is supposed to be what was counted."""
+
+    amounts: dict[str, int]
+    unchanged: Json
+    is_noted: bool
 
 
 class _Done(NamedTuple):

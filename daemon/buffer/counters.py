@@ -158,6 +158,19 @@ class Counters:
         texts = [part.decode(errors="backslashreplace") for part in flat]
         return list(zip(texts[::2], texts[1::2], strict=True))
 
+    async def behind(self) -> int:
+        """How many entities are behind in MySQL."""
+        return int(await self._connection.command("ZCARD", self._keys.replica))
+
+    async def begin_sync(self, entities: Sequence[str]) -> None:
+        """Marks entities whose rows are about to be set, until `end_sync`."""
+        await self._connection.run(scripts.BEGIN_SYNC, (self._keys.syncing,), (_pack(entities),))
+
+    async def end_sync(self, entities: Sequence[str]) -> None:
+        """Takes the marks off: it is known, and recorded, which totals the rows hold."""
+        if entities:
+            await self._connection.command("SREM", self._keys.syncing, *entities)
+
     async def settle(self, entities: Sequence[tuple[str, str]]) -> int:
         """Takes (entity, score) pairs off the replica list unless they became due again. Returns how many."""
         flat = [text for pair in entities for text in pair]

@@ -37,6 +37,21 @@ async def pending(redis: Redis, shard: int, entities: Collection[str], *, dirty_
     return found
 
 
+async def being_set(redis: Redis, shard: int, entities: Collection[str]) -> set[str]:
+    """Those of the shard's entities of which nobody knows which totals their rows hold: a flusher was setting them when
+    it died, or is. Whoever has set them since has taken them off the list."""
+    keys, asked = shard_keys(shard), list(entities)
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.zmscore(keys.replica, asked)
+        pipe.smismember(keys.syncing, asked)
+        scores, marked = await pipe.execute()
+    return {
+        entity
+        for entity, score, is_marked in zip(asked, scores, marked, strict=True)
+        if is_marked and score is not None
+    }
+
+
 async def amounts_in_flight(redis: Redis, shard: int, claim: Mapping[bytes, bytes]) -> Amounts:
     """The amounts of the shard's batch, whose whole hash was read; none without one."""
     amounts: Amounts = []

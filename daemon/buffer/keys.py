@@ -23,6 +23,9 @@ class ShardKeys:
     dirty: str
     claim: str
     replica: str
+    syncing: str
+    """Set: entities whose UPDATE is under way, or was when its flusher died. Of those that are on the replica list
+    nobody knows which totals their rows hold."""
     refused: str
     """Hash: entity → why MySQL would not take its row. Those entities are on the replica list, too."""
     ledger: str
@@ -39,6 +42,7 @@ def shard_keys(shard: int) -> ShardKeys:
         dirty=f"{tag}:dirty",
         claim=f"{tag}:claim",
         replica=f"{tag}:replica",
+        syncing=f"{tag}:syncing",
         refused=f"{tag}:refused",
         ledger=f"{tag}:ledger",
         seen=f"{tag}:seen",

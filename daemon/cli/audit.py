@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
+from daemon.cli.switch import require_on
 from daemon.config import Config, require
 from daemon.errors import CheckFailed
 
@@ -37,6 +38,8 @@ def audit(
 
     loaded = load(config, data)
     require(loaded, "redis", "mongo")
+    if repair_replica:
+        require_on(loaded, "--repair-replica")
 
     async def work() -> tuple[Report, int]:
         async with auditor(loaded) as by:

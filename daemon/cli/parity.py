@@ -16,6 +16,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from daemon.cli.options import ConfigOption, DataOption, load, run
+from daemon.cli.switch import left_due
 from daemon.config import Config, chosen_tables, require
 from daemon.errors import CheckFailed, ConfigError, StoreError
 
@@ -95,7 +96,8 @@ def parity_check(
 
 
 async def flush_first(config: Config) -> None:
-    """Everything counted so far into MongoDB and MySQL. Raises StoreError if either does not take it."""
+    """Everything counted so far into MongoDB and MySQL; if tallyd is switched off, into MongoDB, and says so. Raises
+    StoreError if either does not take it."""
     from daemon.flush.flusher import Flusher
 
     flusher = Flusher(config)
@@ -105,6 +107,8 @@ async def flush_first(config: Config) -> None:
         await flusher.close()
     if done.replica_error:
         raise StoreError(done.replica_error)
+    if not config.enabled:
+        print(left_due(done.due), file=sys.stderr)
 
 
 class _Document:

@@ -13,6 +13,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from daemon import config as configuration
 from daemon import log
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
+from daemon.cli.switch import left_due
 from daemon.config import Config, require
 from daemon.errors import StoreError
 
@@ -89,6 +90,8 @@ def flush(
 def _replica_words(config: Config, done: Flushed) -> str:
     if not config.mysql.url:
         return "No replica (mysql.url is not set)."
+    if not config.enabled:
+        return left_due(done.due)
     return f"{done.rows} replica rows set, {done.missing} entities without a row, {done.refused} refused."
 
 

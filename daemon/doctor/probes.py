@@ -61,6 +61,7 @@ PROBES = (
     Probe(
         scripts.ACK, lambda k: (k.claim, k.replica, k.ledger, k.aside_prefix), lambda _: (0, _nothing, _nothing, "")
     ),
+    Probe(scripts.BEGIN_SYNC, lambda k: (k.syncing,), lambda _: (_nothing,)),
     Probe(scripts.SETTLE, lambda k: (k.replica,), lambda _: (_nothing,)),
     Probe(scripts.LAYOUT, lambda k: (f"{k.ledger}:layout",), lambda config: Layout(config).script_args, writes=True),
 )  # fmt: skip

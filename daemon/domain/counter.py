@@ -16,7 +16,7 @@ INT64_MAX = 2**63 - 1
 
 RESERVED = frozenset(
     {"domain", "entity_type", "entity_id", "date", "week", "month", "year", "updated_at", "flush_seq", "base", "source"}
-    | {"expiring", "expired_batch"}
+    | {"expiring", "expired_batch", "synced"}
 )
 """Field names a rollup document uses itself; no counter may have one."""
 

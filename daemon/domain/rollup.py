@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from math import isfinite
 from typing import Any, NamedTuple
 
 from daemon.domain.entity import Entity
@@ -68,8 +69,21 @@ class Rollup(NamedTuple):
         return sums
 
 
+def amount_of(value: object) -> int:
+    """A stored amount. What is no number is 0, as in MongoDB's own sums: somebody may have edited the document, and the
+    others are to be read all the same. `audit` names it."""
+    if isinstance(value, float):
+        return int(value) if isfinite(value) else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+
+
 def total(document: Mapping[str, Any], counter: str) -> int:
     """What a stored document says of a counter: what was counted, plus its `base` (what was taken over from before
     tallyd counted; see `backfill`). Every reader, and the replica, goes through here."""
-    base = document.get("base") or {}
-    return int(document.get(counter, 0)) + int(base.get(counter, 0))
+    return amount_of(document.get(counter)) + base_of(document, counter)
+
+
+def base_of(document: Mapping[str, Any], counter: str) -> int:
+    """The part of `total` that was taken over."""
+    base = document.get("base")
+    return amount_of(base.get(counter)) if isinstance(base, Mapping) else 0

@@ -22,6 +22,7 @@ from typing import ClassVar, NamedTuple
 from uuid import uuid4
 
 import asyncmy
+import msgspec
 from msgspec import Struct
 
 from daemon import config as configuration
@@ -31,7 +32,7 @@ from daemon.backfill.changes import Change
 from daemon.backfill.run import Tally
 from daemon.config import Config, replica_tables
 from daemon.errors import ConfigError, StackError, TallydError
-from daemon.flush.flusher import Flusher
+from daemon.flush.flusher import Flushed, Flusher
 from daemon.read.status import read_status
 from daemon.report.artifact import Step
 from daemon.stack import demo, process, stack
@@ -119,11 +120,7 @@ class Drill:
         return f"{accepted} events accepted", accepted == sum(1 + (n % 3 > 0) for n in range(1, len(MOVIES)))
 
     async def flush(self) -> tuple[str, bool]:
-        flusher = Flusher(self._config)
-        try:
-            done = await flusher.once()
-        finally:
-            await flusher.close()
+        done = await self._flush_once()
         said = f"{done.documents} documents written, {done.rows} rows set"
         return (said, True) if done.replica_error is None else (done.replica_error, False)
 
@@ -145,10 +142,17 @@ class Drill:
         after = await self._ledger()
         return f"events are answered 202, {accepted} of them accepted", accepted == 0 and before == after
 
-    async def nothing_waits(self) -> tuple[str, bool]:
-        status = await read_status(self._config)
-        waiting = sum(shard.dirty + shard.in_flight + shard.replica_due for shard in status.shards)
-        return f"{waiting} entities are dirty, in flight or due", waiting == 0 and status.redis_error is None
+    async def count_unflushed(self) -> tuple[str, bool]:
+        accepted = await self._post({uuid: Counts(2, 0) for uuid in list(self.rows)[::3]})
+        return f"{accepted} events accepted; they wait in Redis", accepted == len(MOVIES) // 3
+
+    async def flush_switched_off(self) -> tuple[str, bool]:
+        """The columns are the application's now."""
+        before = await demo.counts(self._config.mysql.url)
+        done = await self._flush_once()
+        untouched = await demo.counts(self._config.mysql.url) == before
+        said = f"{done.documents} documents written, {done.rows} rows set, {done.due} are due"
+        return said, untouched and (done.rows, done.due) == (0, len(MOVIES) // 3)
 
     async def count_directly(self) -> tuple[str, bool]:
         return await self._count_directly({uuid: Counts(7 + n, 1) for n, uuid in enumerate(list(self.rows)[::2])})
@@ -185,22 +189,30 @@ class Drill:
             self._add(counts)
         return int(json.loads(answer)["accepted"])
 
+    async def _flush_once(self) -> Flushed:
+        flusher = Flusher(self._config)
+        try:
+            return await flusher.once()
+        finally:
+            await flusher.close()
+
     async def _count_directly(self, counts: Mapping[str, Counts]) -> tuple[str, bool]:
+        before = await demo.counts(self._config.mysql.url)
         await demo.count_directly(self._config.mysql.url, counts)
         self._add(counts)
-        wrong = await self._wrong()
-        self.counted_directly = not wrong
+        after = await demo.counts(self._config.mysql.url)
+        self.counted_directly = after == {uuid: _plus(found, counts.get(uuid)) for uuid, found in before.items()}
         views, downloads = (sum(amounts) for amounts in zip(*counts.values(), strict=True))
-        return f"{views} views and {downloads} downloads added to the columns of {len(counts)} rows", not wrong
+        said = f"{views} views and {downloads} downloads added to the columns of {len(counts)} rows"
+        return said, self.counted_directly
 
     async def _wrong(self) -> list[str]:
         found = await demo.counts(self._config.mysql.url)
         return [uuid for uuid, counts in self.rows.items() if found.get(uuid) != counts]
 
     def _add(self, counts: Mapping[str, Counts]) -> None:
-        for uuid, (views, downloads) in counts.items():
-            before = self.rows[uuid]
-            self.rows[uuid] = Counts(before.views + views, before.downloads + downloads)
+        for uuid, more in counts.items():
+            self.rows[uuid] = _plus(self.rows[uuid], more)
 
     async def _backfill(self, *, reconcile: bool) -> Tally:
         outcome = await session.run(
@@ -214,6 +226,7 @@ class Drill:
 
     async def _set_enabled(self, *, enabled: bool) -> None:
         _write_switch(self._switch, enabled=enabled)
+        self._config = msgspec.structs.replace(self._config, enabled=enabled)
         self._reloaded.clear()
         self._ingest.reload()
         async with asyncio.timeout(RELOAD_TIMEOUT_S):
@@ -227,10 +240,10 @@ Drill.STEPS = (
     _Step("Events over HTTP", Drill.count),
     _Step("flush --once", Drill.flush),
     _Step("MySQL = MongoDB = what was counted", Drill.agree),
+    _Step("New events, not flushed", Drill.count_unflushed),
     _Step("Switch off: enabled = false, SIGHUP", Drill.switch_off),
-    _Step("flush --once", Drill.flush),
-    _Step("Nothing waits", Drill.nothing_waits),
     _Step("The application counts by itself", Drill.count_directly),
+    _Step("flush --once, switched off", Drill.flush_switched_off),
     _Step("Switch on: enabled = true, SIGHUP; new events", Drill.switch_on),
     _Step("backfill --reconcile", Drill.reconcile),
     _Step("flush --once", Drill.flush),
@@ -289,6 +302,10 @@ async def _system(folder: Path) -> AsyncIterator[Drill]:
             yield Drill(config, switch, ingest, reloaded)
     finally:
         await stack.take_down(folder, raised.started)
+
+
+def _plus(counts: Counts, more: Counts | None) -> Counts:
+    return counts if more is None else Counts(counts.views + more.views, counts.downloads + more.downloads)
 
 
 def _write_switch(path: Path, *, enabled: bool) -> None:

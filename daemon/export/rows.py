@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from msgspec import Struct
 
 from daemon.domain.bucket import buckets_of
-from daemon.domain.rollup import Kind, total
+from daemon.domain.rollup import Kind, base_of, total
 from daemon.sinks.errors import store_error
 from daemon.sinks.mongo import Json, MongoSink
 
@@ -75,9 +75,8 @@ async def rows(mongo: MongoSink, selection: Selection) -> AsyncIterator[list[Row
 
 
 def _row(document: Json, texts: Sequence[str], counters: Sequence[str]) -> Row:
-    base = document.get("base") or {}
     return (
         *(document[name] for name in texts),
         *(total(document, counter) for counter in counters),
-        *(int(base.get(counter, 0)) for counter in counters),
+        *(base_of(document, counter) for counter in counters),
     )

@@ -1,5 +1,7 @@
 """The flush daemon's loops: when each shard is drained and synced, and what happens when a store is away.
 
+While `enabled` is false, the columns of MySQL are the application's: MongoDB is written as ever, no row is.
+
 A shard is flushed when `threshold` entities are dirty or `interval_s` has passed, then until it is empty. A failure is
 logged, counted and waited out; it never ends the loop. MongoDB and MySQL have a loop each, so neither delays the other.
 """
@@ -43,7 +45,7 @@ _log = logging.getLogger(__name__)
 @dataclass
 class Flushed:
     """What a run of `flush --once` did. `missing`: entities without a row in MySQL. `refused`: rows MySQL did not
-    take."""
+    take. `due`: entities whose rows were left as they are, because tallyd is switched off."""
 
     claims: int = 0
     entities: int = 0
@@ -53,6 +55,7 @@ class Flushed:
     rows: int = 0
     missing: int = 0
     refused: int = 0
+    due: int = 0
     seconds: float = 0.0
     replica_error: str | None = None
     """Why MySQL was not brought up to date; MongoDB was."""
@@ -118,7 +121,7 @@ class Flusher:
             mapped=tables.keys(),
         )
         replica = None
-        if self._mysql:
+        if self._mysql and config.enabled:
             replica = Replica(counters, self._mongo, self._mysql[number], tables, config.mysql.rows_max)
         return Shard(counters, drain, replica)
 
@@ -160,6 +163,8 @@ class Flusher:
                 await self._sync_all(shard, done, progress)
         except StoreError as error:
             done.replica_error = str(error)
+        if self._mysql and not self._config.enabled:
+            done.due = sum([await shard.counters.behind() for shard in self.shards])
         done.seconds = time.perf_counter() - started
         await self.rank()
         return done

@@ -2,7 +2,8 @@
 
 Driven by the shard's replica list in Redis, so MySQL being away delays nothing but itself. The totals are read under
 the advisory lock the UPDATE runs in; an entity leaves the list only if it did not become due again meanwhile. Dying
-anywhere in between leaves it on the list, and setting a column to a total twice is harmless.
+anywhere in between leaves it on the list, and setting a column to a total twice is harmless. What the columns were set
+to is noted (`sinks/synced.py`).
 
 A row that tallyd never wrote may hold counts of before: they become the document's base first (`sinks/base.py`), so
 nothing is overwritten, even where nobody ran a backfill.
@@ -25,9 +26,10 @@ from daemon.domain.rollup import TOTALS
 from daemon.errors import StoreError
 from daemon.sinks.base import adopt_due
 from daemon.sinks.columns import moved_columns
-from daemon.sinks.mongo import MongoSink
+from daemon.sinks.mongo import Json, MongoSink
 from daemon.sinks.mysql import MysqlSink
 from daemon.sinks.outcome import Failure, SinkResult
+from daemon.sinks.synced import note_synced
 
 REFUSED_PAUSE_S = 60.0
 """After MySQL refused a row's values, the row is not tried again for so long, however often it becomes due."""
@@ -93,15 +95,25 @@ class Replica:
                 await self._check_columns(f"{domain}.{kind}", table)
                 totals = await self._mongo.totals(keys_of_type)
                 ready, unfit = await adopt_due(self._mongo, self._mysql, table, totals)
-                result = await self._mysql.write(
-                    table, {document["entity_id"]: document for document in ready.values()}
-                )
+                result = await self._set(table, ready)
                 applied += result.applied
                 missing += result.missing + len(totals) - len(ready) - len(unfit)
                 failures += [Failure(TOTALS.collection, key, reason) for key, reason in unfit.items()]
                 failures += result.failures
                 refused |= unfit | {f"{domain}:{kind}:{failure.id}": failure.reason for failure in result.failures}
         return SinkResult(applied, missing=missing, failures=tuple(failures)), refused
+
+    async def _set(self, table: ReplicaTable, documents: Mapping[str, Json]) -> SinkResult:
+        """Sets the rows of these totals documents (by entity key), and notes what they hold then."""
+        if not documents:
+            return SinkResult(0)
+        await self._counters.begin_sync(list(documents))
+        result = await self._mysql.write(table, {document["entity_id"]: document for document in documents.values()})
+        refused = {failure.id for failure in result.failures}
+        written = [document for document in documents.values() if document["entity_id"] not in refused]
+        await note_synced(self._mongo, written, table.columns)
+        await self._counters.end_sync(list(documents))
+        return result
 
     async def _check_columns(self, name: str, table: ReplicaTable) -> None:
         """Raises StoreError if the bases are of other columns than those to be written."""

@@ -85,6 +85,8 @@ class Service:
     def _ready(self) -> None:
         flush, mysql = self._config.flush, self._config.mysql
         replica = "on" if mysql.url else "off (mysql.url is not set)"
+        if mysql.url and not self._config.enabled:
+            replica = "off (enabled = false): the columns are the application's"
         self._status = (
             f"Flushing every {flush.interval_s:g} s or at {flush.threshold} dirty entities; MySQL replica {replica}"
         )

@@ -20,7 +20,7 @@ async def sums_by_day(
 ) -> dict[str, dict[str, int]]:
     """UTC day → counter → what all daily documents of it say (base included), for the days that have any."""
     amounts = {
-        str(n): {"$sum": {"$add": [{"$ifNull": [f"${counter}", 0]}, {"$ifNull": [f"$base.{counter}", 0]}]}}
+        str(n): {"$sum": {"$sum": [f"${counter}", f"$base.{counter}"]}}  # what is missing or no number is 0
         for n, counter in enumerate(counters)  # by number: a result's field can't have any name
     }
     pipeline: list[Json] = [

@@ -152,7 +152,8 @@ class _Question:
         self.base = f"base.{counter}"
         self.kind: Kind = span.kind
         self.buckets: tuple[str | None, ...] = span.buckets or (None,)
-        self.amount: Json = {"amount": {"$add": [{"$ifNull": [f"${field}", 0]} for field in (self.counter, self.base)]}}
+        # What is missing or no number is 0.
+        self.amount: Json = {"amount": {"$sum": [f"${field}" for field in (self.counter, self.base)]}}
 
     def list_pipeline(self, bucket: int, field: str, depth: int) -> list[Json]:
         """The head of one list; served by the index `top_` or `base_`, whose order it is."""

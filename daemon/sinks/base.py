@@ -48,8 +48,11 @@ def lacking(document: Mapping[str, Any] | None, counters: Iterable[str]) -> list
 
 
 def holds_numbers(document: Mapping[str, Any], counters: Iterable[str]) -> bool:
-    """Whether what was counted is a number: somebody may have edited the document."""
-    return all(isinstance(document.get(counter, 0), int) for counter in counters)
+    """Whether what was counted and what was taken over are numbers: somebody may have edited the document."""
+    base = document.get("base") or {}
+    return isinstance(base, Mapping) and all(
+        isinstance(amounts.get(counter, 0), int) for amounts in (document, base) for counter in counters
+    )
 
 
 def fits(row: Row) -> bool:
@@ -111,7 +114,11 @@ async def adopt_due(
 
 
 def _operation(entity: Entity, base: Row, zeros: Zeros | None) -> Json:
-    changes: Json = {"$set": {f"base.{counter}": amount for counter, amount in base.items()}}
+    # A column that becomes a base was never written, so it holds nothing of what was counted.
+    changes: Json = {
+        "$set": {f"base.{counter}": amount for counter, amount in base.items()}
+        | {f"synced.{counter}": 0 for counter in base}
+    }
     if zeros is not None:
         changes["$set"] |= {"source": SOURCE, "updated_at": dt.datetime.now(dt.UTC)}
         changes["$setOnInsert"] = first_fields(TOTALS, Document(entity.key, entity, None, {}), zeros)

@@ -281,6 +281,7 @@ class Machine(RuleBasedStateMachine):
         for movie in MOVIES:
             document = found["totals"][f"jav:movie:{movie}"]
             assert document.pop("base") == before(movie)
+            assert document.pop("synced") == {"view": document["view"], "download": document["download"]}
             if document["_id"] not in expected["totals"]:  # the backfill made it
                 assert (document["view"], document["download"]) == (0, 0)
                 del found["totals"][document["_id"]]

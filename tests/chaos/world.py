@@ -342,8 +342,8 @@ class World:
         assert not counters, f"live counts of entities that are not dirty: {counters[:5]}"
 
     def rollups(self) -> Rollups:
-        """Every document of the five collections, whole but for `updated_at`, `flush_seq` and the base, which has to be
-        what the row said before: nobody ran a backfill."""
+        """Every document of the five collections, whole but for `updated_at`, `flush_seq`, the base, which has to be
+        what the row said before (nobody ran a backfill), and what the row holds, at most what was counted."""
         found: Rollups = {}
         with pymongo.MongoClient[dict[str, Any]](self.stores["mongo"].url) as client:
             for name, _, _ in BUCKETS:
@@ -355,6 +355,8 @@ class World:
                     kind, id_ = document["entity_type"], document["entity_id"]
                     mapped = name == "totals" and kind == "movie" and id_ in self.movies
                     assert document.pop("base", None) == (before(id_) if mapped else None)
+                    held = document.pop("synced", {})
+                    assert all(amount <= document[counter] for counter, amount in held.items())
                     documents[document["_id"]] = document
         return found
 

@@ -35,7 +35,7 @@ def test_columns_become_bases_and_totals_are_base_plus_counted(legacy: System) -
     del document["updated_at"]
     assert document == {
         "_id": "jav:movie:a", "domain": "jav", "entity_type": "movie", "entity_id": "a", "view": 0, "download": 0,
-        "base": {"view": 100, "download": 5}, "source": "migration",
+        "base": {"view": 100, "download": 5}, "synced": {"view": 0, "download": 0}, "source": "migration",
     }  # fmt: skip
     drain_until(legacy, LEGACY)
     legacy.count(event(entity_id="a", value=3), event(entity_id="b", action="download"))

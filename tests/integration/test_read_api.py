@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import secrets
 import signal
 import threading
 import time
@@ -204,6 +205,38 @@ def test_a_summary_has_the_domains_sums_and_lists(api: httpx.Client) -> None:
     assert found["top"]["movie"]["view"] == [{"entity_id": "a", "amount": 7}, {"entity_id": "b", "amount": 4}]
     assert found["top"]["tag"] == {"download": [], "view": []}
     assert sum(get(api, "/summary/jav?days=90")["counters"]["view"]) == 12
+
+
+@pytest.mark.parametrize(
+    ("stored", "total"),
+    [
+        ({"view": "seven", "base": {"view": 3}}, 3),
+        ({"view": 4, "base": {"view": "many"}}, 4),
+        ({"view": 4, "base": "many"}, 4),
+    ],
+)
+def test_a_stored_counter_that_is_no_number_is_0(
+    api: httpx.Client, shared_system: System, stored: dict[str, Any], total: int
+) -> None:
+    """Somebody edited a document: it and all others are still to be read."""
+    edited = {"domain": "jav", "entity_type": "actor", "entity_id": secrets.token_hex(4), **stored}
+    key, today = f"jav:actor:{edited['entity_id']}", TODAY.isoformat()
+    totals, daily = shared_system.mongo.analytics_entity_totals, shared_system.mongo.analytics_entity_daily
+    totals.insert_one({"_id": key, **edited})
+    daily.insert_one({"_id": f"{key}:{today}", "date": today, **edited})
+    try:
+        for fresh in "01":
+            found = get(api, f"/totals/jav/actor/{edited['entity_id']}?fresh={fresh}")
+            assert found["counters"] == {"download": 0, "view": total}
+        points = get(api, f"/series/jav/actor/{edited['entity_id']}?from={today}&to={today}")["points"]
+        assert points == [{"date": today, "download": 0, "view": total}]
+        for window in ("total", "day", "7d"):
+            rows = get(api, f"/top/jav/actor?window={window}&limit={10 + total}")["rows"]
+            assert rows == [{"entity_id": edited["entity_id"], "amount": total}]
+        assert get(api, "/summary/jav?days=7")["top"]["actor"]["view"] == rows
+    finally:
+        totals.delete_one({"_id": key})
+        daily.delete_one({"_id": f"{key}:{today}"})
 
 
 # Wrong questions -----------------------------------------------------------------------------------------------------

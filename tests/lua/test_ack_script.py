@@ -1,4 +1,5 @@
-"""`ack.lua`, `settle.lua` and `layout.lua` alone: what ends a batch, a due entity and a wrong configuration."""
+"""`ack.lua`, `begin_sync.lua`, `settle.lua` and `layout.lua` alone: what ends a batch, a due entity and its sync, and a
+wrong configuration."""
 
 from __future__ import annotations
 
@@ -204,6 +205,24 @@ def test_settle_works_out_of_memory(shard: Shard) -> None:
     make_due(shard, a=1)
     shard.redis.config_set("maxmemory", 1)
     assert shard.settle(("a", "1")) == 1
+
+
+# begin_sync -------------------------------------------------------------------------------------------------------
+
+
+def test_begin_sync_marks_each_entity_once_and_touches_nothing_else(shard: Shard) -> None:
+    make_due(shard, a=1)
+    before = shard.everything()
+    assert shard.begin_sync("a", "b") == 2
+    assert shard.begin_sync("b", "c") == 1
+    assert shard.redis.smembers(f"{shard.tag}:syncing") == {b"a", b"b", b"c"}
+    shard.redis.delete(f"{shard.tag}:syncing")
+    assert shard.everything() == before
+
+
+def test_begin_sync_works_out_of_memory(shard: Shard) -> None:
+    shard.redis.config_set("maxmemory", 1)
+    assert shard.begin_sync("a") == 1
 
 
 # layout -----------------------------------------------------------------------------------------------------------
