@@ -179,7 +179,8 @@ class Flush(Section, frozen=True):
     stop_timeout_s: Count = 10
     """How long a stopping flusher may take to finish the claim under way; after that it is left, whole, to the next."""
     niceness: Annotated[int, Meta(ge=0, le=19)] = 10
-    """By how much the flusher gives way to the ingest daemon where they share cores (nice(2)); read at the start."""
+    """By how much the flusher gives way to the ingest daemon where they share cores (nice(2)); read at the start. Where
+    systemd gives each service a share of its own, the unit's CPUWeight= decides."""
     metrics_port: PortOrOff = 0
     """Where the flusher serves /metrics on loopback; 0: nowhere."""
 

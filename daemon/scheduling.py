@@ -1,10 +1,14 @@
-"""How long the kernel lets a process run at a time before whoever waits for the core is looked at.
+"""Who gets a core when there are more processes than cores: what answers requests before what writes history.
 
-A worker and Redis do little at a time and wait for each other. With short slices they get a core at once that they
-share with processes that compute for milliseconds (MongoDB, a flush, an application): DESIGN.md, "Speed".
+`give_way` is for the latter. Niceness alone does nothing for a process in a session of its own, as servers are: where
+Linux groups processes by session (autogroup, sched(7)) it only counts within the group, so the group gets it, too.
 
-Linux 6.12 and later take a slice of one's own for an ordinary process, without privileges: `sched_setattr(2)`,
-`sched_runtime`. Earlier ones ignore it. Threads and children inherit it.
+`shorten_slice` is for the former. A worker and Redis do little at a time and wait for each other. With short slices
+they get a core at once that they share with processes that compute for milliseconds. Linux 6.12 and later take a slice
+of one's own for an ordinary process, without privileges: `sched_setattr(2)`, `sched_runtime`. Earlier ones ignore it.
+Threads and children inherit it.
+
+What both give is in DESIGN.md, "Speed".
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import logging
 import os
 import platform
 import struct
+from pathlib import Path
 
 _SYSCALLS = {"x86_64": (314, 315), "aarch64": (274, 275)}
 """Machine → numbers of sched_setattr and sched_getattr, for which glibc (before 2.41) has no functions."""
@@ -21,6 +26,17 @@ _ATTR = struct.Struct("=IIQiIQQQ")
 """size, sched_policy, sched_flags, sched_nice, sched_priority, sched_runtime (ns), sched_deadline, sched_period."""
 
 _log = logging.getLogger(__name__)
+
+
+def give_way(niceness: int, pid: int = 0) -> None:
+    """Makes a process (0: the calling one) at least as nice (nice(2), 0 to 19), and its session if that is its own."""
+    os.setpriority(os.PRIO_PROCESS, pid, max(niceness, os.getpriority(os.PRIO_PROCESS, pid)))
+    if os.getsid(pid) != (pid or os.getpid()):
+        return  # of a shell, say: not only ours
+    try:
+        Path(f"/proc/{pid or 'self'}/autogroup").write_text(str(niceness))
+    except OSError as error:
+        _log.debug("The session's niceness stays as it is: %s", error)  # a kernel without, or not ours to change
 
 
 def shorten_slice(slice_us: int, pid: int = 0) -> bool:

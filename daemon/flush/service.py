@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 
 from prometheus_client import start_http_server
@@ -13,6 +12,7 @@ from daemon import lifecycle, log, notify
 from daemon.config import Config
 from daemon.errors import unforeseen
 from daemon.flush.flusher import Flusher
+from daemon.scheduling import give_way
 
 CLOSE_TIMEOUT_S = 2.0
 STATUS_INTERVAL_S = 5.0
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 async def serve(config: Config, load: Callable[[], Config]) -> None:
     """Flushes until SIGTERM or SIGINT. `load` reads the configuration anew on SIGHUP. Raises LayoutError."""
-    os.nice(config.flush.niceness)
+    give_way(config.flush.niceness)
     service = Service(config, load)
     lifecycle.on_signals(stop=service.stop, reload=service.reload)
     if config.flush.metrics_port:

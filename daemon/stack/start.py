@@ -7,7 +7,6 @@ answer.
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import time
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import psutil
 
 from daemon.errors import StackError
-from daemon.scheduling import shorten_slice
+from daemon.scheduling import give_way, shorten_slice
 from daemon.stack import folder, process
 from daemon.stack.servers import Server
 
@@ -48,7 +47,8 @@ class Start:
             log_start_byte = self.log.stat().st_size if self.log.exists() else 0
             command = self.server.command(self.program, self.data, self.port)
             self.process = psutil.Process(process.spawn([*self.prefix, *command], self.log))
-            os.setpriority(os.PRIO_PROCESS, self.process.pid, self.server.niceness)
+            if self.server.niceness:
+                give_way(self.server.niceness, self.process.pid)
             if self.server.slice_us:
                 shorten_slice(self.server.slice_us, self.process.pid)
             if await self._answers(self.process):

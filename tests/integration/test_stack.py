@@ -103,6 +103,18 @@ def test_up_starts_three_servers_set_up_as_tallyd_needs_them(data: Path) -> None
     assert "STRICT_TRANS_TABLES" in str(mode)
 
 
+def test_what_writes_history_gives_way_to_redis(data: Path) -> None:
+    info = stack.up(data)
+
+    def niceness(name: str) -> tuple[int, str]:
+        pid = info.pids[name]
+        return os.getpriority(os.PRIO_PROCESS, pid), Path(f"/proc/{pid}/autogroup").read_text().split()[-1]
+
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert niceness("redis") == (own, "0")
+    assert niceness("mongo") == niceness("mysql") == (max(own, 10), "10")
+
+
 def test_all_listen_on_loopback_only(data: Path) -> None:
     info = stack.up(data)
     for pid in info.pids.values():

@@ -1,4 +1,4 @@
-"""Short slices: taken by the kernels that know them, inherited, and nothing else of a process changed."""
+"""Short slices and niceness: what the kernel then says of a process, its children and its session."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from daemon.scheduling import shorten_slice
 
@@ -51,3 +52,24 @@ def test_a_process_that_is_gone_is_no_error() -> None:
     gone = subprocess.Popen(["true"])
     gone.wait()
     assert not shorten_slice(SHORT_US, gone.pid)
+
+
+AUTOGROUP = Path("/proc/self/autogroup")
+TELL_GROUP = "import os; print(os.nice(0), *open('/proc/self/autogroup').read().split()[-1:])"
+
+
+def test_a_session_of_its_own_gives_way_as_a_whole() -> None:
+    program = f"import os; os.setsid(); from daemon.scheduling import give_way; give_way(19); {TELL_GROUP}"
+    assert told_by(program) == [19, 19]
+
+
+def test_a_process_in_somebody_elses_session_gives_way_alone() -> None:
+    before = AUTOGROUP.read_text()
+    program = f"from daemon.scheduling import give_way; give_way(19); {TELL_GROUP}"
+    assert told_by(program) == [19, int(before.split()[-1])]
+    assert AUTOGROUP.read_text() == before
+
+
+def test_who_is_nicer_already_stays_so() -> None:
+    program = "import os; os.nice(19); from daemon.scheduling import give_way; give_way(5); print(os.nice(0))"
+    assert told_by(program) == [19]
