@@ -121,7 +121,7 @@ def _flush(ground: Ground, size: int, of: int) -> Flush:
     """Makes `size` of `of` entities dirty, evenly over all of them, and lets a flusher work until none is."""
     config = ground.config()
     with ground.pipeline() as pipeline:
-        prepared = events.calls(config, events.spread(config, size, of), 1000)
+        prepared = events.calls(config, events.spread(config, size, of), config.ingest.call_events_max)
         ground.rest()
         pipeline.run(prepared)
     if ground.dirty() != size:

@@ -168,7 +168,7 @@ class Flush(Section, frozen=True):
     claim_entities_max: Annotated[int, Meta(ge=1, le=20_000)] = 5_000
     claim_fields_max: Annotated[int, Meta(ge=1, le=100_000)] = 20_000
     """Counter-days in one claim; an entity that holds more is in several."""
-    claim_us_max: Count = 1_000
+    claim_us_max: Count = 500
     """Microseconds after which one script of a claim stops taking more: how long it may keep Redis from everyone else.
     A claim is made by as many scripts as it takes, and others get in between."""
     lease_ms: Count = 10_000
