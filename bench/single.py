@@ -14,7 +14,7 @@ from bench import wrk
 from bench.ground import BARE, INGEST, ROOT, Ground, GroundError, Served
 from bench.measure import Bar, Row, in_turn
 from bench.peers import start
-from bench.peers.bare import EAGER_PATH
+from bench.peers.bare import EAGER_PATH, SHORT_SLICES
 from bench.peers.start import PeerStore
 from bench.settings import Settings
 
@@ -32,6 +32,8 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
         peers: dict[str, Callable[[int], float]] = {"single": lambda _: _answered(bare, PATH, settings)}
         if settings.peers:
             peers["single-eager"] = lambda _: _answered(bare, EAGER_PATH, settings)
+            sliced = stack.enter_context(ground.served((*BARE, SHORT_SLICES)))
+            peers["single-slices"] = lambda _: _answered(sliced, PATH, settings)
             store = stack.enter_context(start.store(ground))
             nginx = stack.enter_context(start.nginx(ground, store))
             fastapi = stack.enter_context(start.fastapi(ground, store))
@@ -68,6 +70,7 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
 PEERS: dict[str, tuple[str, tuple[Bar, ...]]] = {
     "single": (BARE_NAME, (Bar("ratio", "at least", 0.70),)),
     "single-eager": ("one that stops at Content-Length, the least there is", ()),
+    "single-slices": ("the bare app in the short slices that tallyd's worker runs in", ()),
     "single-nginx": (
         "nginx, LuaJIT, cjson, one EVALSHA: dedupe, 1 increment, hardly any validation",
         (Bar("ratio", "at least", 0.75),),

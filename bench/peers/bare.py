@@ -4,7 +4,9 @@ Same server settings as `tallyd ingest`, same answer, byte for byte. It reads th
 is false. Under the path /eager it stops as soon as it has Content-Length bytes, which saves a turn of the event loop:
 the least that anything on this server can do.
 
-    python -m bench.peers.bare PORT
+    python -m bench.peers.bare [--short-slices] PORT
+
+With `--short-slices` it runs in the same short slices as tallyd's workers do by default (`ingest.slice_us`).
 """
 
 from __future__ import annotations
@@ -18,6 +20,10 @@ from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.http import HTTP1Settings
 
+from daemon.config import Config
+from daemon.scheduling import shorten_slice
+
+SHORT_SLICES = "--short-slices"
 EAGER_PATH = "/eager"
 START = {
     "type": "http.response.start",
@@ -70,4 +76,6 @@ def main(port: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    if SHORT_SLICES in sys.argv:
+        shorten_slice(Config().ingest.slice_us)
+    main(int(sys.argv[-1]))
