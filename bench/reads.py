@@ -25,7 +25,7 @@ import pymongo
 from pymongo.database import Database
 
 from bench import single, wrk
-from bench.ground import INGEST, Ground, Served
+from bench.ground import BARE, INGEST, Ground, Served
 from bench.measure import Bar, Row, in_turn
 from bench.settings import Settings
 from daemon.config import domain_counters
@@ -59,12 +59,12 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
     fill(ground, entities)
     mongo = urlsplit(ground.stack.mongo)._replace(path=f"/{DATABASE}").geturl()
     at_most_10_ms = (Bar("value", "at most", 10),)
-    with ground.served(INGEST, MONGO__URL=mongo) as served:
+    with ground.served(INGEST, MONGO__URL=mongo) as served, ground.served(BARE) as bare:
         rows = [
             _warm(served, settings),
             _cold(served, settings),
-            _beside_ingest(ground, served, settings, WARM_ENTITIES // 10),
-            _beside_ingest(ground, served, settings, entities),
+            *_beside_ingest(ground, served, bare, settings, WARM_ENTITIES // 10),
+            *_beside_ingest(ground, served, bare, settings, entities),
         ]
     top = f"{PREFIX}top/jav/movie?limit=10&window="
     with ground.served(INGEST, MONGO__URL=mongo, **UNCACHED) as served:
@@ -164,8 +164,9 @@ def _cold(served: Served, settings: Settings) -> Row:
     )
 
 
-def _beside_ingest(ground: Ground, served: Served, settings: Settings, entities: int) -> Row:
-    """Ingest at its limit with the readers and, in turn, without."""
+def _beside_ingest(ground: Ground, served: Served, bare: Served, settings: Settings, entities: int) -> list[Row]:
+    """Ingest at its limit beside the readers and, in turn, beside readers who ask the bare app, and alone: what the
+    readers themselves take from the two cores is none of tallyd's."""
     ground.empty()
     ground.warm_dedupe()
 
@@ -176,23 +177,33 @@ def _beside_ingest(ground: Ground, served: Served, settings: Settings, entities:
         return run.per_second
 
     readers: list[wrk.Result] = []
-    rates: list[float] = []
 
-    def with_readers(_: int) -> float:
-        readers.append(_read_while(lambda: rates.append(ingest()), served, entities))
-        return rates[-1]
+    def beside(asked: Served) -> Callable[[int], float]:
+        def run(_: int) -> float:
+            rates: list[float] = []
+            readers.append(_read_while(lambda: rates.append(ingest()), asked, entities))
+            return rates[-1]
 
-    found = in_turn(settings.rounds, with_readers, lambda _: ingest(), again_max=settings.again_max)
-    return Row(
-        name=f"ingest-beside-reads-{entities}",
-        what=f"single events beside {_pace(readers)} reads a second of {entities:,} entities",
-        unit="events/s",
-        ours=found.values[0],
-        peer=found.values[1],
-        peer_name="the same without readers",
-        bars=(Bar("ratio", "at least", 0.95),),
-        others=found.others,
-    )
+        return run
+
+    found = in_turn(settings.rounds, beside(served), beside(bare), lambda _: ingest(), again_max=settings.again_max)
+    name, (ours, beside_bare, alone) = f"ingest-beside-reads-{entities}", found.values
+    return [
+        Row(
+            name=name + suffix,
+            what=f"single events beside {_pace(readers)} reads a second of {entities:,} entities",
+            unit="events/s",
+            ours=ours,
+            peer=peer,
+            peer_name=peer_name,
+            bars=(Bar("ratio", "at least", 0.95),),
+            others=found.others,
+        )
+        for suffix, peer, peer_name in (
+            ("", beside_bare, "the same readers asking a bare Granian app instead"),
+            ("-alone", alone, "the same without readers"),
+        )
+    ]
 
 
 def _asked(served: Served, name: str, path: str, bars: tuple[Bar, ...] = (), times: int = SAMPLES) -> Row:
