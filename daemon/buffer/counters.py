@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -209,11 +209,12 @@ class Counters:
     async def _amounts(self, flat: list[bytes]) -> Amounts:
         amounts: Amounts = []
         for part, payload in in_order(zip(flat[::2], flat[1::2], strict=True)):
-            try:
-                amounts += parse_payload(payload)
-            except UnicodeDecodeError:
-                amounts += parse_unfolded(await self._connection.run(scripts.UNFOLD, (self._keys.claim,), (part,)))
+            amounts += await part_amounts(part, payload, self._unfold)
         return amounts
+
+    async def _unfold(self, part: bytes) -> list[Any]:
+        parts: list[Any] = await self._connection.run(scripts.UNFOLD, (self._keys.claim,), (part,))
+        return parts
 
 
 async def ingest_events(counters: Sequence[Counters], events: Sequence[Event]) -> int:
@@ -248,17 +249,16 @@ def parts_of(claim: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
     return in_order((part or seq, payload) for (name, _, part), payload in named if name == b"payload")
 
 
-def parse_payload(payload: bytes) -> Amounts:
-    """A part of the batch of `claim.lua`. Raises UnicodeDecodeError if a foreign value in it is no text: run
-    `unfold.lua` then, and `parse_unfolded`."""
-    return list(_entities(_unpack(payload)))
-
-
-def parse_unfolded(parts: Sequence[bytes | int]) -> Amounts:
-    """The same from what `unfold.lua` returned; bytes that are no text are shown as escapes."""
-    return list(
-        _entities([part.decode(errors="backslashreplace") if isinstance(part, bytes) else part for part in parts])
-    )
+async def part_amounts(part: bytes, payload: bytes, unfold: Callable[[bytes], Awaitable[list[Any]]]) -> Amounts:
+    """A part of the batch of `claim.lua`. `unfold` runs `unfold.lua` for the part: it is asked if a foreign value in
+    the payload is no text; bytes that are none are then shown as escapes."""
+    try:
+        flat = _unpack(payload)
+    except UnicodeDecodeError:
+        flat = [
+            each.decode(errors="backslashreplace") if isinstance(each, bytes) else each for each in await unfold(part)
+        ]
+    return list(_entities(flat))
 
 
 def _entities(flat: list[Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:

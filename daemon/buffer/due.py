@@ -4,10 +4,11 @@ batch in flight, whose entities come on it next."""
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from redis.asyncio import Redis
 
-from daemon.buffer.counters import Amounts, parse_payload, parse_unfolded, parts_of
+from daemon.buffer.counters import Amounts, part_amounts, parts_of
 from daemon.buffer.keys import shard_keys
 from daemon.buffer.scripts import UNFOLD
 
@@ -54,10 +55,12 @@ async def being_set(redis: Redis, shard: int, entities: Collection[str]) -> set[
 
 async def amounts_in_flight(redis: Redis, shard: int, claim: Mapping[bytes, bytes]) -> Amounts:
     """The amounts of the shard's batch, whose whole hash was read; none without one."""
+
+    async def unfold(part: bytes) -> list[Any]:
+        parts: list[Any] = await redis.eval(UNFOLD.source, 1, shard_keys(shard).claim, part)
+        return parts
+
     amounts: Amounts = []
     for part, payload in parts_of(claim):
-        try:
-            amounts += parse_payload(payload)
-        except UnicodeDecodeError:
-            amounts += parse_unfolded(await redis.eval(UNFOLD.source, 1, shard_keys(shard).claim, part))
+        amounts += await part_amounts(part, payload, unfold)
     return amounts

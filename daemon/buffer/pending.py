@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from daemon.buffer import scripts
 from daemon.buffer.connection import Connection
-from daemon.buffer.counters import parse_payload, parse_unfolded
+from daemon.buffer.counters import part_amounts
 from daemon.buffer.keys import shard_keys
 from daemon.domain.counter import parse_amount, parse_field
 
@@ -72,11 +72,12 @@ class Pending:
         return _Batch(seq, {part: parts[part] for part in flat[::2]})
 
     async def _amounts(self, part: bytes, payload: bytes) -> dict[str, list[tuple[str, str]]]:
-        try:
-            return dict(parse_payload(payload))
-        except UnicodeDecodeError:
-            # Acknowledged meanwhile, it comes back empty: then every document it speaks of has its seq.
-            return dict(parse_unfolded(await self._connection.run(scripts.UNFOLD, (self._claim_key,), (part,))))
+        return dict(await part_amounts(part, payload, self._unfold))
+
+    async def _unfold(self, part: bytes) -> list[Any]:
+        # Acknowledged meanwhile, it comes back empty: then every document it speaks of has its seq.
+        parts: list[Any] = await self._connection.run(scripts.UNFOLD, (self._claim_key,), (part,))
+        return parts
 
 
 def _sums(pairs: Iterable[tuple[str, str]]) -> dict[str, int]:

@@ -71,7 +71,7 @@ class Rollup(NamedTuple):
 
 def amount_of(value: object) -> int:
     """A stored amount. What is no number is 0, as in MongoDB's own sums: somebody may have edited the document, and the
-    others are to be read all the same. `audit` names it."""
+    others are to be read all the same."""
     if isinstance(value, float):
         return int(value) if isfinite(value) else 0
     return value if isinstance(value, int) and not isinstance(value, bool) else 0
