@@ -25,10 +25,4 @@ function request()
   return wrk.format('GET', string.format('%s0f8fad5b-d9cb-469f-a165-%.0f', wrk.path, 1e11 + math.random(0, entities - 1)))
 end
 
-function done(summary, latency)
-  local errors = summary.errors
-  io.write(string.format(
-    'RESULT {"requests":%d,"us":%d,"not_2xx":%d,"socket_errors":%d,"timeouts":%d,"p50_us":%d,"p99_us":%d}\n',
-    summary.requests, summary.duration, errors.status, errors.connect + errors.read + errors.write, errors.timeout,
-    latency:percentile(50), latency:percentile(99)))
-end
+dofile(debug.getinfo(1, 'S').source:match('^@(.*/)') .. 'result.lua')
