@@ -197,6 +197,7 @@ def _mysql_initialise(program: Path, data: Path) -> None:
         text=True,
         errors="replace",
         check=False,
+        start_new_session=True,  # Ctrl-C is for whoever waits here, or it would say that the set-up failed
         timeout=INITIALISE_TIMEOUT_S,
     )
     if answer.returncode != 0:
