@@ -1,8 +1,8 @@
 -- Requests for wrk: every event id new, over 5,000 entities. Used by bench/wrk.py.
 --
--- wrk ... -s requests.lua URL -- TAG DAY EVENTS
+-- wrk ... -s requests.lua URL -- TAG MINUTE EVENTS
 --   TAG     8 hex digits, different for every run, so that no id comes twice
---   DAY     YYYY-MM-DD, the day the events happened
+--   MINUTE  YYYY-MM-DDTHH:MM, when the events happened
 --   EVENTS  events of a request: 1 makes single events, more a JSON array
 -- The bodies lie ready, cut at the place of each id; the request's number, the same in all its ids, is what they are
 -- joined with, so that making a request costs wrk one concatenation. The number in the batch makes the ids differ within
@@ -11,15 +11,15 @@
 local ENTITIES = 5000
 local bodies, count, sent = {}, 0, 0
 
-local function pieces_of(first, events, tag, day)
+local function pieces_of(first, events, tag, minute)
   local pieces, length = {''}, 0
   for slot = 0, events - 1 do
     local i = first + slot
     local front = string.format('{"event_id":"%s-0000-4000-%04x-', tag, slot)
     local back = string.format(
       '","domain":"jav","entity_type":"movie","entity_id":"0f8fad5b-d9cb-469f-a000-%012x","action":"%s","value":1,'
-        .. '"occurred_at":"%sT%02d:%02d:%02d.%03dZ"}',
-      i, i % 5 == 0 and 'download' or 'view', day, i % 24, i % 60, i * 7 % 60, i * 13 % 1000)
+        .. '"occurred_at":"%s:%02d.%03dZ"}',
+      i, i % 5 == 0 and 'download' or 'view', minute, i * 7 % 60, i * 13 % 1000)
     if events > 1 then
       front = (slot == 0 and '[' or ',') .. front
       back = back .. (slot == events - 1 and ']' or '')
@@ -35,9 +35,9 @@ local function pieces_of(first, events, tag, day)
 end
 
 function init(args)
-  local tag, day, events = args[1], args[2], tonumber(args[3])
+  local tag, minute, events = args[1], args[2], tonumber(args[3])
   count = ENTITIES / events
-  for body = 0, count - 1 do bodies[body] = pieces_of(body * events, events, tag, day) end
+  for body = 0, count - 1 do bodies[body] = pieces_of(body * events, events, tag, minute) end
 end
 
 function request()

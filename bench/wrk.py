@@ -10,7 +10,7 @@ from statistics import median
 
 import msgspec
 
-from bench.events import DAY
+from bench.events import MINUTE
 
 SCRIPT = Path(__file__).with_name("requests.lua")
 MARK = "RESULT "
@@ -62,7 +62,7 @@ def run(url: str, *, events: int, connections: int, seconds: int) -> Result:
     """Sends requests of so many events for so long, from one thread. Raises WrkError unless every answer was good."""
     command = [
         *(program(), "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", f"{ANSWER_TIMEOUT_S}s"),
-        *("-s", str(SCRIPT), url, "--", secrets.token_hex(4), DAY, str(events)),
+        *("-s", str(SCRIPT), url, "--", secrets.token_hex(4), MINUTE, str(events)),
     ]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + GRACE_S)

@@ -10,15 +10,15 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
-from daemon.domain.action import Action
+from daemon.domain.action import Action, Effect
 from daemon.domain.entity import CONTROL_CHARACTER, ENTITY_ID_CHARS_MAX
 from daemon.domain.event import EVENT_ID_CHARS_MAX, Event, EventIn, Rejection
 from daemon.domain.instant import is_utc, parse_instant
 
 SECONDS_MAX = 253_402_300_799
 """The last second a datetime can be."""
-DAYS_CACHED = 4_096
-"""Days known to exist."""
+USUAL_CACHED = 8_192
+"""Kinds of events (what, value, day) that are known to be good."""
 
 FIELDS_TEXT = {
     "event_id": EVENT_ID_CHARS_MAX,
@@ -45,8 +45,8 @@ class Catalogue:
         self._domains = dict(domains)
         self._future_max_s = future_max_s
         self._max_age_s = max_age_s
-        self._days: set[str] = set()
-        self._bounds_of_s = -1
+        self._usual: dict[tuple[str, str, str, int | None, str], tuple[str, Effect]] = {}
+        self._bounds_since_s = self._bounds_until_s = 0
         self._earliest = self._latest = ""
         self._actions = {
             (domain, kind, name): action
@@ -57,28 +57,36 @@ class Catalogue:
 
     def admit(self, event: EventIn, now_s: float) -> Event | None:
         """The event as it will be counted, or None if something in it is wrong (`explain` then says what)."""
+        # The usual event is of a kind and a day that came before, at an instant in UTC, safely within the bounds: one
+        # lookup and no parsing, 0.8 us against 3.
+        text, id_ = event.occurred_at, event.entity_id
+        usual = self._usual.get((event.domain, event.entity_type, event.action, event.value, text[:10]))
+        if usual is None or not id_.isprintable():
+            return self._admit(event, now_s)
+        if not self._bounds_since_s <= now_s < self._bounds_until_s:
+            self._set_bounds(int(now_s))
+        if not (self._earliest < text < self._latest and is_utc(text)):
+            return self._admit(event, now_s)
+        prefix, effect = usual
+        return Event(event.event_id, prefix + id_, effect)
+
+    def _admit(self, event: EventIn, now_s: float) -> Event | None:
+        """The same for any event."""
         action = self._actions.get((event.domain, event.entity_type, event.action))
         value = 1 if event.value is None else event.value
         if action is None or not action.value_min <= value <= action.value_max:
             return None
-        if not event.entity_id.isprintable() and CONTROL_CHARACTER.search(event.entity_id):
+        if CONTROL_CHARACTER.search(event.entity_id):
             return None
-        text = event.occurred_at
-        date = text[:10]
-        if int(now_s) != self._bounds_of_s:
-            self._set_bounds(int(now_s))
-        # The usual instant needs no parsing: in UTC, of a day seen before, and safely within the bounds. It is 0.6 us
-        # against 2.
-        if not (date in self._days and self._earliest < text < self._latest and is_utc(text)):
-            known = self._date(text, now_s)
-            if known is None:
-                return None
-            if known == date:
-                self._remember(date)
-            date = known
-        return Event(
-            event.event_id, f"{event.domain}:{event.entity_type}:{event.entity_id}", action.effect(value, date)
-        )
+        date = self._date(event.occurred_at, now_s)
+        if date is None:
+            return None
+        prefix, effect = f"{event.domain}:{event.entity_type}:", action.effect(value, date)
+        if event.occurred_at.startswith(date):
+            if len(self._usual) >= USUAL_CACHED:
+                self._usual.clear()
+            self._usual[event.domain, event.entity_type, event.action, event.value, date] = prefix, effect
+        return Event(event.event_id, prefix + event.entity_id, effect)
 
     def explain(self, raw: object, now_s: float) -> Rejection:
         """Every wrong field of a refused event, given as decoded JSON of any shape."""
@@ -98,14 +106,9 @@ class Catalogue:
 
     def _set_bounds(self, now_s: int) -> None:
         """A text `is_utc` between these two is neither too old nor in the future; a bound is up to 1 s too strict."""
-        self._bounds_of_s = now_s
+        self._bounds_since_s, self._bounds_until_s = now_s, now_s + 1
         self._latest = _text(now_s + self._future_max_s)
         self._earliest = _text(now_s + 1 - self._max_age_s) if self._max_age_s else ""
-
-    def _remember(self, day: str) -> None:
-        if len(self._days) >= DAYS_CACHED:
-            self._days.clear()
-        self._days.add(day)
 
     def _date(self, occurred_at: str, now_s: float) -> str | None:
         """The UTC date the event is counted under, or None if the instant is not one or too old."""
