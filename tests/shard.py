@@ -79,8 +79,8 @@ def digest(event_id: str) -> tuple[int, str]:
     return int.from_bytes(hashed[:4], "big"), str(int.from_bytes(hashed[4:12], "big", signed=True))
 
 
-def blob(requests: Iterable[tuple[str, Sequence[Ev]]]) -> bytes:
-    """ARGV 1 of `ingest.lua`."""
+def blob(requests: Iterable[tuple[str, Sequence[Ev]]], counters: str) -> bytes:
+    """ARGV 1 of `ingest.lua`. `counters`: prefix of an entity's hash."""
     effects: list[tuple[Increment, ...]] = []
     items: list[str | int] = []
     for address, events in requests:
@@ -88,7 +88,7 @@ def blob(requests: Iterable[tuple[str, Sequence[Ev]]]) -> bytes:
         for event in events:
             if event.effect not in effects:
                 effects.append(event.effect)
-            items += [*digest(event.id), event.entity, effects.index(event.effect) + 1]
+            items += [*digest(event.id), f"{counters}:{event.entity}", effects.index(event.effect) + 1]
     flat = [[text for increment in effect for text in increment] for effect in effects]
     return pack([flat, items])
 
@@ -109,7 +109,7 @@ class Shard:
     def ingest(
         self, *requests: tuple[str, Sequence[Ev]], rate: int = 0, window_s: int = WINDOW_S, bits: int = BITS
     ) -> list[int]:
-        return self.ingest_raw(blob(requests), rate, window_s, bits)
+        return self.ingest_raw(blob(requests, f"{self.tag}:counters"), rate, window_s, bits)
 
     def count(self, *events: Ev, **options: int) -> int:
         """One unlimited request; returns how many of its events were new."""

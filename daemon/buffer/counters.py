@@ -88,6 +88,7 @@ class Counters:
         self._claim_keys = (keys.dirty, keys.claim, keys.counters_prefix, keys.ledger, keys.aside_prefix)
         self._ack_keys = (keys.claim, keys.replica, keys.ledger, keys.aside_prefix)
         self._keys = keys
+        self._entity_prefix = f"{keys.counters_prefix}:"
         self._limits = limits
 
     @property
@@ -110,7 +111,7 @@ class Counters:
         address is over its limit. After a StoreError that is no RefusedError the outcome is unknown; repeating is safe.
         """
         reply: list[int] = await self._connection.run(
-            scripts.INGEST, self._ingest_keys, (_encode(requests), *self._ingest_args)
+            scripts.INGEST, self._ingest_keys, (_encode(requests, self._entity_prefix), *self._ingest_args)
         )
         return reply
 
@@ -270,8 +271,9 @@ def _entities(flat: list[Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
         at += 2 + 2 * n
 
 
-def _encode(requests: Sequence[Request]) -> bytes:
-    """The call as `ingest.lua` reads it: each distinct effect once, then the requests and events, flat."""
+def _encode(requests: Sequence[Request], prefix: str) -> bytes:
+    """The call as `ingest.lua` reads it: each distinct effect once, then the requests and events, flat. `prefix`: of
+    the key of an entity's hash."""
     numbers: dict[Effect, int] = {}
     items: list[str | int] = []
     for request in requests:
@@ -282,6 +284,6 @@ def _encode(requests: Sequence[Request]) -> bytes:
                 number = numbers[event.effect] = len(numbers) + 1
             # 128 bits of the event id: 64 are the member, 32 choose its bucket.
             member, bucket = _digest_parts(hashlib.blake2b(event.event_id.encode(), digest_size=16).digest())
-            items += (bucket, str(member), event.entity, number)
+            items += (bucket, str(member), prefix + event.entity, number)
     effects = [[text for increment in effect.increments for text in increment] for effect in numbers]
     return _pack((effects, items))

@@ -16,8 +16,8 @@ _SHAPE = re.compile(
 
 
 is_utc = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)?Z\Z", re.ASCII).match
-"""Truthy if the text has the shape most clients send: `YYYY-MM-DDTHH:MM:SS[.fraction]Z`, with a time of day that exists.
-Its date may still be no day. Such texts sort like their instants, as far as whole seconds go."""
+"""Truthy if the text has the shape most clients send: `YYYY-MM-DDTHH:MM:SS[.fraction]Z`, with a time of day that
+exists. Its date may still be no day. Such texts sort like their instants, as far as whole seconds go."""
 
 
 def parse_instant(text: str) -> dt.datetime | None:

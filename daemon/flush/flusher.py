@@ -4,6 +4,7 @@ While `enabled` is false, the columns of MySQL are the application's: MongoDB is
 
 A shard is flushed when `threshold` entities are dirty or `interval_s` has passed, then until it is empty. A failure is
 logged, counted and waited out; it never ends the loop. MongoDB and MySQL have a loop each, so neither delays the other.
+A third one deletes what the dedupe memory need not know any more.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass, field
 from daemon import metrics
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Busy, Counters, Empty, Limits
+from daemon.buffer.forgetting import Forgetting
 from daemon.buffer.layout import Layout
 from daemon.config import Config, domain_counters, effective_actions, ranked_kinds, replica_tables, require
 from daemon.errors import LayoutError, StoreError
@@ -81,6 +83,7 @@ class Shard:
     counters: Counters
     drain: Drain
     replica: Replica | None
+    forgetting: Forgetting
     synced: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -123,7 +126,7 @@ class Flusher:
         replica = None
         if self._mysql and config.enabled:
             replica = Replica(counters, self._mongo, self._mysql[number], tables, config.mysql.rows_max)
-        return Shard(counters, drain, replica)
+        return Shard(counters, drain, replica, Forgetting(connection, number, config.dedupe.window_s))
 
     async def close(self) -> None:
         for connection in self._connections:
@@ -165,6 +168,8 @@ class Flusher:
             done.replica_error = str(error)
         if self._mysql and not self._config.enabled:
             done.due = sum([await shard.counters.behind() for shard in self.shards])
+        for shard in self.shards:
+            await shard.forgetting.run()
         done.seconds = time.perf_counter() - started
         await self.rank()
         return done
@@ -238,6 +243,7 @@ class Flusher:
             async with asyncio.TaskGroup() as tasks:
                 for shard in self.shards:
                     tasks.create_task(self._drain_loop(shard))
+                    tasks.create_task(self._forget_loop(shard))
                     if shard.replica is not None:
                         tasks.create_task(self._replica_loop(shard))
         except BaseExceptionGroup as group:
@@ -313,6 +319,18 @@ class Flusher:
             metrics.REPLICA_ROWS.labels("missing").inc(synced.rows.missing)
             metrics.REPLICA_ROWS.labels("refused").inc(len(synced.rows.failures))
             more = synced.more
+
+    async def _forget_loop(self, shard: Shard) -> None:
+        while not self._stopping.is_set():
+            await self._until_done(f"Forgetting of shard {shard.counters.shard}", lambda: self._forget(shard))
+            await self._pause(self._flush.interval_s)
+
+    async def _forget(self, shard: Shard) -> None:
+        deleted = await shard.forgetting.run()
+        if deleted:
+            _log.info(
+                "Shard %d: %d sets of the dedupe memory were over and are deleted.", shard.counters.shard, deleted
+            )
 
     async def _until_done(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         """Repeats work until it succeeds or the daemon stops, with a pause that doubles."""

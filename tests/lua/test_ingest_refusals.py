@@ -9,7 +9,8 @@ import redis
 from shard import BITS, DAY, WINDOW_S, Ev, Shard, blob, pack
 
 EFFECT = ["view", f"view:{DAY}", "1"]
-GOOD = [7, "77", "jav:movie:good", 1]
+COUNTERS = "anl:{3}:counters"
+GOOD = [7, "77", f"{COUNTERS}:jav:movie:good", 1]
 """An event, flat; every malformed call below begins with one that could be counted."""
 
 MALFORMED_ITEMS: dict[str, list[Any]] = {
@@ -21,12 +22,12 @@ MALFORMED_ITEMS: dict[str, list[Any]] = {
     "number of events is too large": ["", 2, *GOOD],
     "number of events is too small": ["", 0, *GOOD],
     "number of events is beyond reason": ["", 10**15],
-    "bucket hash is text": ["", 1, "7", "77", "jav:movie:m", 1],
-    "member is a number": ["", 1, 7, 77, "jav:movie:m", 1],
+    "bucket hash is text": ["", 1, "7", "77", f"{COUNTERS}:jav:movie:m", 1],
+    "member is a number": ["", 1, 7, 77, f"{COUNTERS}:jav:movie:m", 1],
     "entity is a number": ["", 1, 7, "77", 5, 1],
-    "effect is unknown": ["", 1, 7, "77", "jav:movie:m", 2],
-    "effect is zero": ["", 1, 7, "77", "jav:movie:m", 0],
-    "effect is text": ["", 1, 7, "77", "jav:movie:m", "1"],
+    "effect is unknown": ["", 1, 7, "77", f"{COUNTERS}:jav:movie:m", 2],
+    "effect is zero": ["", 1, 7, "77", f"{COUNTERS}:jav:movie:m", 0],
+    "effect is text": ["", 1, 7, "77", f"{COUNTERS}:jav:movie:m", "1"],
 }
 MALFORMED_EFFECTS: dict[str, Any] = {
     "effect is no list": "view",
@@ -49,7 +50,7 @@ MALFORMED_EFFECTS: dict[str, Any] = {
 MALFORMED_BLOBS: dict[str, bytes] = {
     "empty": b"",
     "no msgpack": b"\xc1\xc1",
-    "cut off": blob([("", [Ev("e1"), Ev("e2")])])[:-3],
+    "cut off": blob([("", [Ev("e1"), Ev("e2")])], COUNTERS)[:-3],
     "a number": pack(5),
     "no items": pack([[EFFECT]]),
     "items are no list": pack([[EFFECT], "x"]),
@@ -84,7 +85,7 @@ def test_a_malformed_request_writes_nothing(shard: Shard, items: list[Any]) -> N
 
 @pytest.mark.parametrize("effect", MALFORMED_EFFECTS.values(), ids=MALFORMED_EFFECTS)
 def test_a_malformed_effect_writes_nothing(shard: Shard, effect: Any) -> None:
-    items = ["", 1, *GOOD, "", 1, 8, "88", "jav:movie:m", 2]
+    items = ["", 1, *GOOD, "", 1, 8, "88", f"{COUNTERS}:jav:movie:m", 2]
     assert "BADCALL" in refused(shard, pack([[EFFECT, effect], items]), 0, WINDOW_S, BITS)
 
 
@@ -95,7 +96,7 @@ def test_a_malformed_blob_writes_nothing(shard: Shard, malformed: bytes) -> None
 
 @pytest.mark.parametrize("limits", MALFORMED_LIMITS.values(), ids=MALFORMED_LIMITS)
 def test_malformed_limits_write_nothing(shard: Shard, limits: list[Any]) -> None:
-    assert "BADCALL" in refused(shard, blob([("1.2.3.4", [Ev("e1")])]), *limits)
+    assert "BADCALL" in refused(shard, blob([("1.2.3.4", [Ev("e1")])], COUNTERS), *limits)
 
 
 def test_no_refusal_repeats_what_the_client_sent(shard: Shard) -> None:

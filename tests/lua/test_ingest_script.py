@@ -199,22 +199,6 @@ def test_the_memory_of_an_event_is_one_small_integer(shard: Shard) -> None:
     assert members == {int(digest(f"e{n}")[1]) for n in range(1_900)}
 
 
-def test_every_dedupe_key_expires_within_two_windows(shard: Shard) -> None:
-    for _ in range(2):
-        shard.count(*(Ev(f"e{n}") for n in range(100)))
-        for key in shard.keys("seen:"):
-            assert 0 < shard.redis.ttl(key) <= 2 * 172_800
-        shard.age()
-
-
-def test_a_dedupe_key_lives_until_no_one_looks_at_it(shard: Shard) -> None:
-    shard.count(Ev("e1"))
-    (key,) = shard.keys("seen:")
-    end_of_next_window = (int(shard.seen()["gen"]) + 2) * 172_800
-    now = shard.redis.time()[0]
-    assert abs(now + shard.redis.ttl(key) - end_of_next_window) <= 60
-
-
 # Order and foreign keys -------------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ requests = st.builds(Request, st.sampled_from(["", "198.51.100.7", "2001:db8::1"
 
 @given(st.lists(requests, max_size=6))
 def test_a_call_is_encoded_as_the_script_reads_it(sent: list[Request]) -> None:
-    effects, items = msgspec.msgpack.decode(counters._encode(sent))
+    effects, items = msgspec.msgpack.decode(counters._encode(sent, "anl:{0}:counters:"))
     assert len({tuple(effect) for effect in effects}) == len(effects), "each effect once"
     at = 0
     for request in sent:
@@ -42,7 +42,7 @@ def test_a_call_is_encoded_as_the_script_reads_it(sent: list[Request]) -> None:
             assert 0 <= bucket < 2**32
             assert re.fullmatch(r"-?\d+", member)
             assert -(2**63) <= int(member) < 2**63
-            assert entity == event.entity
+            assert entity == f"anl:{{0}}:counters:{event.entity}"
             assert effects[effect - 1] == [text for increment in event.effect.increments for text in increment]
             at += 4
     assert at == len(items)
@@ -54,7 +54,7 @@ def test_an_id_has_always_the_same_digest_and_none_another_has(ids: list[str]) -
 
     def digests(names: list[str], entity: str) -> list[tuple[int, str]]:
         _, items = msgspec.msgpack.decode(
-            counters._encode([Request("", [Event(id_, entity, effect) for id_ in names])])
+            counters._encode([Request("", [Event(id_, entity, effect) for id_ in names])], "")
         )
         return list(zip(items[2::4], items[3::4], strict=True))
 
@@ -66,7 +66,7 @@ def test_an_id_has_always_the_same_digest_and_none_another_has(ids: list[str]) -
 def test_digests_are_spread_evenly() -> None:
     effect = VIEW.effect(1, "2026-02-19")
     _, items = msgspec.msgpack.decode(
-        counters._encode([Request("", [Event(f"e{n}", "m", effect) for n in range(16_000)])])
+        counters._encode([Request("", [Event(f"e{n}", "m", effect) for n in range(16_000)])], "")
     )
     buckets = [bucket % 16 for bucket in items[2::4]]
     assert all(800 < buckets.count(number) < 1_200 for number in range(16))
