@@ -26,9 +26,12 @@
 --       4 entities, 5 counter-days of the whole batch, 6 microseconds of this call to stop at
 -- Returns {'empty', entities left dirty}
 --         {'busy', ms left of another owner's lease}
---         {'more', seq, entities left dirty}: the time was up; ask again
---         {'again' | 'new', seq, {part, payload, ...}, entities left dirty}, the parts in any order
---   payload as msgpack: flat; per entity its key, its number of pairs n, then n times field, amount (decimal text)
+--         {'more', part, payload, entities left dirty}: the time was up; ask again
+--         {'new', part, payload, entities left dirty, {part, ...}}: sealed, and which parts it has, in any order. Who was
+--           not handed all of them, one by one, asks again
+--         {'again', seq, {part, payload, ...}, entities left dirty}: sealed before, the parts in any order
+--   payload as msgpack: flat; per entity its key, its number of pairs n, then n times field, amount (decimal text); "" if
+--           this call found nothing to freeze
 -- Cost  about 2 us an entity; the clock is looked at after the first, then every 16 entities and counter-days, or after
 --       250 of one entity.
 
@@ -74,16 +77,20 @@ local held = call('HMGET', claim, 'seq', 'owner', 'until', 'open', 'last', 'enti
 local seq, is_open = held[1], held[1] and held[4] == '1'
 local until_ms = string.format('%.0f', now_ms + lease_ms)
 
+local function names()
+  local found = {}
+  for _, field in ipairs(call('HKEYS', claim)) do found[#found + 1] = field:match('^payload:(.+)') end
+  return found
+end
+
 local function parts()
   local found = {}
-  for _, field in ipairs(call('HKEYS', claim)) do
-    local part = field:match('^payload:(.+)') or field == 'payload' and seq
-    if part then
-      found[#found + 1] = part
-      found[#found + 1] = call('HGET', claim, field)
-    end
+  for _, part in ipairs(names()) do
+    found[#found + 1] = part
+    found[#found + 1] = call('HGET', claim, 'payload:' .. part)
   end
-  return found
+  local only = call('HGET', claim, 'payload')
+  return only and {seq, only} or found
 end
 
 if seq then
@@ -161,13 +168,13 @@ if at < #popped then call('SADD', dirty, unpack(popped, at + 1)) end
 local left = call('SCARD', dirty)
 if size == 0 and not is_open then return {'empty', left} end
 
-local more = time_is_up and left > 0
+local more, packed = time_is_up and left > 0, size > 0 and cmsgpack.pack(payload) or ''
 if size > 0 then
   seq = string.format('%.0f', math.max((tonumber(held[5] or nil) or 0) + 1, floor + 1, now_us))
   if not is_open then call('HSET', claim, 'since', string.format('%.0f', now_ms)) end
   call('HSET', claim, 'seq', seq, 'last', seq, 'owner', owner, 'until', until_ms, 'entities', taken, 'fields', fields,
-    'payload:' .. seq, cmsgpack.pack(payload))
+    'payload:' .. seq, packed)
 end
 call('HSET', claim, 'open', more and 1 or 0)
-if more then return {'more', seq, left} end
-return {'new', seq, parts(), left}
+if more then return {'more', seq, packed, left} end
+return {'new', seq, packed, left, names()}

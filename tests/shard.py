@@ -131,10 +131,16 @@ class Shard:
                 return Claimed("empty", 0, {}, left)
             case [b"busy", left_ms]:
                 return Claimed("busy", 0, {}, left_ms)
-            case [b"more", seq, left]:
-                return Claimed("more", int(seq), {}, left)
-            case [status, seq, flat, left]:
-                return Claimed(status.decode(), int(seq), unpack_parts(flat), left)
+            case [b"more", part, payload, left]:
+                return Claimed("more", int(part), {int(part): unpack(payload)} if payload else {}, left)
+            case [b"new", seq, payload, left, names]:
+                frozen = self.frozen()
+                assert set(frozen) == {int(name) for name in names}
+                if payload:
+                    assert frozen[int(seq)] == unpack(payload)
+                return Claimed("new", int(seq), frozen, left)
+            case [b"again", seq, flat, left]:
+                return Claimed("again", int(seq), unpack_parts(flat), left)
         raise AssertionError(reply)
 
     def claim_whole(self, owner: str = "a", **limits: int) -> Claimed:

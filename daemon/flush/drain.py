@@ -28,7 +28,7 @@ from typing import NamedTuple
 from daemon.buffer.counters import Busy, Claim, Counters, Empty
 from daemon.config import Flush
 from daemon.domain.rollup import TOTALS, Rollup
-from daemon.flush.rollup import build
+from daemon.flush.rollup import Builder
 from daemon.sinks.mongo import MongoSink
 from daemon.sinks.outcome import SinkResult
 
@@ -73,6 +73,7 @@ class Drain:
         shard, mongo = self._counters.shard, self._mongo
         floor = await mongo.floor(shard)
         claim = await self._counters.claim(
+            Builder,
             owner=self._owner,
             floor=floor,
             lease_ms=self._flush.lease_ms,
@@ -85,7 +86,7 @@ class Drain:
         if self._counters.epoch != self._epoch:
             await mongo.open_epoch(self._counters.epoch, {name for names in self._zeros.values() for name in names})
             self._epoch = self._counters.epoch
-        rollup = build(claim.amounts)
+        rollup = claim.content.rollup()
         buried = await mongo.dead_letters.of_claim(shard, claim.seq) if claim.again else set()
         await mongo.raise_floor(shard, claim.seq)
         result = await mongo.write(rollup, claim.seq, self._zeros, buried)
@@ -99,7 +100,9 @@ class Drain:
         dead_ids = {failure.id for failure in result.failures if failure.target == TOTALS.collection}
         dead_ids |= {id_ for collection, id_ in buried if collection == TOTALS.collection}
         await self._counters.ack(claim.seq, _booked(rollup, dead_ids), self._due(rollup, dead_ids))
-        return Applied(len(claim.amounts), result, len(result.failures) + len(rollup.malformed), claim.dirty_left)
+        return Applied(
+            len(rollup.documents[TOTALS]), result, len(result.failures) + len(rollup.malformed), claim.dirty_left
+        )
 
     def _due(self, rollup: Rollup, dead_ids: Collection[str]) -> list[str]:
         return [

@@ -14,7 +14,7 @@ from daemon.buffer.counters import Claim, Counters, Limits
 from daemon.buffer.layout import Layout
 from daemon.cli.options import run
 from daemon.domain.rollup import KINDS, TOTALS
-from daemon.flush.rollup import build
+from daemon.flush.rollup import Builder
 from daemon.sinks.mongo import MongoSink
 
 
@@ -159,10 +159,10 @@ def claim_and_write_totals_only(system: System) -> None:
         connection, mongo = Connection(config.redis, Layout(config)), MongoSink(config.mongo)
         counters = Counters(connection, 0, Limits(0, config.dedupe.window_s, config.dedupe.events_per_window))
         claim = await counters.claim(
-            owner="test", floor=0, lease_ms=60_000, entities_max=100, fields_max=1000, us_max=10_000
+            Builder, owner="test", floor=0, lease_ms=60_000, entities_max=100, fields_max=1000, us_max=10_000
         )
         assert isinstance(claim, Claim)
-        rollup = build(claim.amounts)
+        rollup = claim.content.rollup()
         only = {kind: rollup.documents[kind] if kind is TOTALS else [] for kind in KINDS}
         await mongo.write(rollup._replace(documents=only), claim.seq, {})
         await mongo.close()

@@ -25,7 +25,6 @@ MALFORMED_ITEMS: dict[str, list[Any]] = {
     "bucket hash is text": ["", 1, "7", "77", f"{COUNTERS}:jav:movie:m", 1],
     "member is a number": ["", 1, 7, 77, f"{COUNTERS}:jav:movie:m", 1],
     "bucket hash is missing": ["", 1, None, "77", f"{COUNTERS}:jav:movie:m", 1],
-    "bucket hash is negative": ["", 1, -1, "77", f"{COUNTERS}:jav:movie:m", 1],
     "member is missing": ["", 1, 7, None, f"{COUNTERS}:jav:movie:m", 1],
     "member is a list": ["", 1, 7, ["77"], f"{COUNTERS}:jav:movie:m", 1],
     "entity is a number": ["", 1, 7, "77", 5, 1],
