@@ -153,7 +153,7 @@ class Counters:
                 case [b"busy", left_ms]:
                     return Busy(left_ms)
                 case [b"more", part, payload, _]:
-                    # Redis freezes the next part while this one is taken in: 0.93 of a flush's time.
+                    # Redis freezes the next part while this one is taken in: 0.96 of a flush's time.
                     following = asyncio.create_task(freeze())
                     await asyncio.sleep(0)  # it is sent
                     await self._take(taken, parts, part, payload)
