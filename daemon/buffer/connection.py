@@ -149,6 +149,8 @@ class Connection:
         self._failure = StoreError("")
         self.epoch = 0
         """When the Redis of the current connection began to count (µs); another one after it lost its memory."""
+        self.opened = 0
+        """How many times it was opened: what was read before may come from a Redis that has lost some of it since."""
 
     async def command(self, *command: Arg) -> Any:
         """Runs one command and returns its reply (bulk strings as bytes). Raises StoreError."""
@@ -207,6 +209,7 @@ class Connection:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     self._protocol = await self._open()
+                    self.opened += 1
             except LayoutError as error:
                 self._failed_at, self._failure = now, error
                 raise

@@ -146,6 +146,7 @@ class Counters:
         freeze = partial(self._freeze, owner, lease_ms, floor, entities_max, fields_max, us_max)
         taken, parts = content(), set[bytes]()
         reply = await freeze()
+        opened = self._connection.opened
         while True:
             match reply:
                 case [b"empty", left]:
@@ -160,9 +161,9 @@ class Counters:
                     reply = await following
                 case [b"new", seq, payload, left, names]:
                     await self._take(taken, parts, seq, payload)
-                    if parts == set(names):
+                    if parts == set(names) and opened == self._connection.opened:
                         return Claim(int(seq), taken, again=False, dirty_left=left)
-                    reply = await freeze()  # somebody else froze some, or a reply was lost
+                    reply = await freeze()  # others froze some of it, or Redis came back with an older state
                 case [b"again", seq, flat, left]:
                     taken = content()
                     for part, payload in in_order(zip(flat[::2], flat[1::2], strict=True)):
