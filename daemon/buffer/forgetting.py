@@ -7,55 +7,50 @@ runs; and what one didn't get to, the next one finds, for the sets are looked fo
 
 from __future__ import annotations
 
-import contextlib
+import re
 
-from daemon.buffer.connection import Connection, RefusedError
+from daemon.buffer.connection import Connection
 from daemon.buffer.keys import shard_keys
 
 SCAN_KEYS = 500
 """Keys looked at, and sets deleted, by one command: at most about 0.5 ms of Redis' time."""
 
+_SET = re.compile(re.escape(shard_keys(0).seen).replace("0", r"(\d+)").encode() + rb":(\d+):\d+")
+"""A set of any shard: its shard and its generation. See `ingest.lua`."""
+
 
 class Forgetting:
-    """Of one shard. Any number of them may be at it."""
+    """Of one Redis. Any number of them may be at it."""
 
-    def __init__(self, connection: Connection, shard: int, window_s: int) -> None:
+    def __init__(self, connection: Connection, shards: int, window_s: int) -> None:
         self._connection = connection
-        self._seen = shard_keys(shard).seen
+        self._shards = shards
         self._window_s = window_s
-        self._done_for: int | None = None
-        """The oldest generation that is needed, as it was when all before it were deleted."""
+        self._done_in: int | None = None
+        """The window in which all keys were last looked at."""
 
     async def run(self) -> int:
         """Deletes the sets nobody will look at any more, and returns how many that were. Raises StoreError.
 
-        Looks through all keys of the Redis once a window; otherwise it costs two commands.
+        Looks through all keys of the Redis once a window; otherwise it costs one command.
         """
-        oldest = await self._oldest_needed()
-        if oldest == self._done_for:
+        now = int((await self._connection.command("TIME"))[0]) // self._window_s
+        if now == self._done_in:
             return 0
         deleted, cursor = 0, b"0"
         while True:
             cursor, found = await self._connection.command(
-                "SCAN", cursor, "MATCH", f"{self._seen}:*:*", "COUNT", SCAN_KEYS
+                "SCAN", cursor, "MATCH", shard_keys(0).seen.replace("0", "*") + ":*", "COUNT", SCAN_KEYS
             )
-            over = [key for key in found if (generation := self._generation(key)) is not None and generation < oldest]
+            over = [key for key in found if self._is_over(key, now)]
             if over:
                 deleted += int(await self._connection.command("UNLINK", *over))
             if cursor == b"0":
-                self._done_for = oldest
+                self._done_in = now
                 return deleted
 
-    async def _oldest_needed(self) -> int:
-        """The generation before the current one, as `ingest.lua` would have it if it were called now: it never goes
-        back to one further behind."""
-        now_s = int((await self._connection.command("TIME"))[0])
-        now, current = now_s // self._window_s, None
-        with contextlib.suppress(RefusedError):  # no hash: foreign, and the next event moves it away
-            current = await self._connection.command("HGET", self._seen, "gen")
-        # One further ahead than the next is none a clock of ours was ever near.
-        return (now + 1 if current == b"%d" % (now + 1) else now) - 1
-
-    def _generation(self, key: bytes) -> int | None:
-        generation, _, bucket = key.removeprefix(f"{self._seen}:".encode()).partition(b":")
-        return int(generation) if generation.isdigit() and bucket.isdigit() else None
+    def _is_over(self, key: bytes, now: int) -> bool:
+        """Whether it belongs to no window that is looked at: this one, the one before, and, of a clock that went back,
+        the next. Those of another layout are over, too."""
+        match = _SET.fullmatch(key)
+        return match is not None and (int(match[1]) >= self._shards or abs(int(match[2]) - now) > 1)

@@ -83,7 +83,6 @@ class Shard:
     counters: Counters
     drain: Drain
     replica: Replica | None
-    forgetting: Forgetting
     synced: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -109,6 +108,7 @@ class Flusher:
         self.trouble = ""
         """What failed last, until it succeeds."""
         self.shards = [self._shard(number) for number in range(config.redis.shards)]
+        self._forgetting = Forgetting(self._connections[0], config.redis.shards, config.dedupe.window_s)
 
     def _shard(self, number: int) -> Shard:
         config, tables = self._config, replica_tables(self._config)
@@ -126,7 +126,7 @@ class Flusher:
         replica = None
         if self._mysql and config.enabled:
             replica = Replica(counters, self._mongo, self._mysql[number], tables, config.mysql.rows_max)
-        return Shard(counters, drain, replica, Forgetting(connection, number, config.dedupe.window_s))
+        return Shard(counters, drain, replica)
 
     async def close(self) -> None:
         for connection in self._connections:
@@ -168,8 +168,7 @@ class Flusher:
             done.replica_error = str(error)
         if self._mysql and not self._config.enabled:
             done.due = sum([await shard.counters.behind() for shard in self.shards])
-        for shard in self.shards:
-            await shard.forgetting.run()
+        await self._forget()
         done.seconds = time.perf_counter() - started
         await self.rank()
         return done
@@ -241,9 +240,9 @@ class Flusher:
         ranking = asyncio.create_task(self._until_done("Ranking", self.rank))
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._forget_loop())
                 for shard in self.shards:
                     tasks.create_task(self._drain_loop(shard))
-                    tasks.create_task(self._forget_loop(shard))
                     if shard.replica is not None:
                         tasks.create_task(self._replica_loop(shard))
         except BaseExceptionGroup as group:
@@ -320,17 +319,15 @@ class Flusher:
             metrics.REPLICA_ROWS.labels("refused").inc(len(synced.rows.failures))
             more = synced.more
 
-    async def _forget_loop(self, shard: Shard) -> None:
+    async def _forget_loop(self) -> None:
         while not self._stopping.is_set():
-            await self._until_done(f"Forgetting of shard {shard.counters.shard}", lambda: self._forget(shard))
+            await self._until_done("Forgetting", self._forget)
             await self._pause(self._flush.interval_s)
 
-    async def _forget(self, shard: Shard) -> None:
-        deleted = await shard.forgetting.run()
+    async def _forget(self) -> None:
+        deleted = await self._forgetting.run()
         if deleted:
-            _log.info(
-                "Shard %d: %d sets of the dedupe memory were over and are deleted.", shard.counters.shard, deleted
-            )
+            _log.info("%d sets of the dedupe memory belonged to windows that are over, and are deleted.", deleted)
 
     async def _until_done(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
         """Repeats work until it succeeds or the daemon stops, with a pause that doubles."""
