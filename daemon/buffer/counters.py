@@ -156,9 +156,12 @@ class Counters:
                 case [b"more", part, payload, _]:
                     # Redis freezes the next part while this one is taken in: 0.96 of a flush's time.
                     following = asyncio.create_task(freeze())
-                    await asyncio.sleep(0)  # it is sent
-                    await self._take(taken, parts, part, payload)
-                    reply = await following
+                    try:
+                        await asyncio.sleep(0)  # it is sent
+                        await self._take(taken, parts, part, payload)
+                        reply = await following
+                    finally:
+                        following.cancel()  # it has ended, unless this failed
                 case [b"new", seq, payload, left, names]:
                     await self._take(taken, parts, seq, payload)
                     if parts == set(names) and opened == self._connection.opened:

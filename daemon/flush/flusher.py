@@ -168,8 +168,8 @@ class Flusher:
             done.replica_error = str(error)
         if self._mysql and not self._config.enabled:
             done.due = sum([await shard.counters.behind() for shard in self.shards])
-        await self._forget()
         done.seconds = time.perf_counter() - started
+        await self._forget()
         await self.rank()
         return done
 
