@@ -57,7 +57,7 @@ Decoder.good, Decoder.batch = _slow_good, _slow_batch
     SlowDown(
         "ingest.lua runs five commands more for each event",
         "lua/ingest.lua",
-        "for i = 1, #table.concat(ARGV) / 15 do redis.call('HEXISTS', KEYS[2], 'x') end\n",
+        "for i = 1, #table.concat(ARGV) / 19 do redis.call('HEXISTS', KEYS[2], 'x') end\n",
         at_end=False,
     ),
     SlowDown(
