@@ -25,7 +25,8 @@
 --       4 least bits of a bucket's number: what the first window is laid out for
 -- Returns one integer per request: the events counted (0 .. n, the others were duplicates), or -ms if its address is
 -- over the limit and nothing of it was counted; ms is the time until the address's window ends.
--- Cost  per new event SADD, HINCRBY, and SADD for a field's first; per duplicate one command. About 2 us each.
+-- Cost  per new event SADD, HINCRBY, and SADD for a field's first; from the second window on SISMEMBER; per duplicate one or
+--       two commands. About 1.5 us each.
 
 local call, pcall = redis.call, redis.pcall
 local type, format = type, string.format
