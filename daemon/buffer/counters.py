@@ -162,6 +162,7 @@ class Counters:
                         reply = await following
                     finally:
                         following.cancel()  # it has ended, unless this failed
+                        await asyncio.wait({following})
                 case [b"new", seq, payload, left, names]:
                     await self._take(taken, parts, seq, payload)
                     if parts == set(names) and opened == self._connection.opened:

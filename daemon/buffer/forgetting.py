@@ -8,6 +8,8 @@ runs; and what one didn't get to, the next one finds, for the sets are looked fo
 from __future__ import annotations
 
 import re
+from collections import defaultdict
+from collections.abc import Callable
 
 from daemon.buffer.connection import Connection
 from daemon.buffer.keys import shard_keys
@@ -22,35 +24,39 @@ _SET = re.compile(re.escape(shard_keys(0).seen).replace("0", r"(\d+)").encode() 
 class Forgetting:
     """Of one Redis. Any number of them may be at it."""
 
-    def __init__(self, connection: Connection, shards: int, window_s: int) -> None:
+    def __init__(self, connection: Connection, window_s: int) -> None:
         self._connection = connection
-        self._shards = shards
         self._window_s = window_s
         self._done_in: int | None = None
         """The window in which all keys were last looked at."""
 
-    async def run(self) -> int:
+    async def run(self, stopping: Callable[[], bool] = lambda: False) -> int:
         """Deletes the sets nobody will look at any more, and returns how many that were. Raises StoreError.
 
-        Looks through all keys of the Redis once a window; otherwise it costs one command.
+        Looks through all keys of the Redis the first time and once a window; otherwise it costs one command.
         """
         now = int((await self._connection.command("TIME"))[0]) // self._window_s
         if now == self._done_in:
             return 0
         deleted, cursor = 0, b"0"
-        while True:
+        while not stopping():
             cursor, found = await self._connection.command(
                 "SCAN", cursor, "MATCH", shard_keys(0).seen.replace("0", "*") + ":*", "COUNT", SCAN_KEYS
             )
-            over = [key for key in found if self._is_over(key, now)]
-            if over:
-                deleted += int(await self._connection.command("UNLINK", *over))
+            for sets in _over(found, now).values():  # of one shard at a time: a command may touch one slot of a cluster
+                deleted += int(await self._connection.command("UNLINK", *sets))
             if cursor == b"0":
                 self._done_in = now
-                return deleted
+                break
+        return deleted
 
-    def _is_over(self, key: bytes, now: int) -> bool:
-        """Whether it belongs to no window that is looked at: this one, the one before, and, of a clock that went back,
-        the next. Those of another layout are over, too."""
+
+def _over(keys: list[bytes], now: int) -> dict[bytes, list[bytes]]:
+    """By shard, the sets of windows before the last one. Never one ahead of the clock: it may have gone back, or time
+    have passed since it was asked."""
+    over: dict[bytes, list[bytes]] = defaultdict(list)
+    for key in keys:
         match = _SET.fullmatch(key)
-        return match is not None and (int(match[1]) >= self._shards or abs(int(match[2]) - now) > 1)
+        if match is not None and int(match[2]) < now - 1:
+            over[match[1]].append(key)
+    return over

@@ -46,6 +46,7 @@ class Layout:
                 f"Redis is laid out differently ({keys.LAYOUT}):\n" + "\n".join(differing) + "\n"
                 "Either put redis.shards and dedupe.window_s back to what Redis has; or change the layout: stop every"
                 " daemon, run `tallyd flush --once` with the old configuration until it counts 0 entities,"
-                f" `redis-cli DEL {keys.LAYOUT}`, and start with the new one (it forgets the event ids seen before)."
+                f" `redis-cli DEL {keys.LAYOUT}`, `redis-cli --scan --pattern 'anl:*:seen*' | xargs redis-cli UNLINK`"
+                " (the event ids seen before are forgotten), and start with the new one."
             )
         return int(found.get("epoch", 0))

@@ -99,7 +99,8 @@ def layout(facts: RedisFacts) -> Verdict:
         "; ".join(f"{name} is {found.get(name, 'not there')}, configured is {wanted[name]}" for name in differing),
         "Keys would be looked for where they are not, and events counted a second time.",
         f"{_environment(found)}; or, to change the layout: stop every daemon, `tallyd flush --once` with the old one"
-        f" until it counts 0 entities, {facts.cli} DEL {keys.LAYOUT}, start with the new one",
+        f" until it counts 0 entities, {facts.cli} DEL {keys.LAYOUT}, {facts.cli} --scan --pattern 'anl:*:seen*' |"
+        f" xargs {facts.cli} UNLINK (the event ids seen before are forgotten), start with the new one",
     )
 
 

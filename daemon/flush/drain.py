@@ -5,9 +5,8 @@ What holds if the process dies, or a reply is lost, after each step of `apply_ne
     floor          nothing happened
     claim          (a script for each part of the batch) after each but the last, an open batch is in flight, of which
                    no document knows: whoever asks after the lease adds to it. After the last it is sealed: whoever
-                   asks after the lease gets the same one under the same seq
+                   asks after the lease gets the same one under the same seq. What is rolled up meanwhile is forgotten
     open_epoch     sealed; recorded once for a Redis, before anything it counted is written
-    build          sealed
     raise_floor    the floor names a seq that will be applied by whoever takes the batch
     write          some documents hold the seq; the next attempt leaves those alone (E11000) and writes the others
     bury           the same; dead letters have ids of their own, and the next attempt skips the documents they name

@@ -108,7 +108,7 @@ class Flusher:
         self.trouble = ""
         """What failed last, until it succeeds."""
         self.shards = [self._shard(number) for number in range(config.redis.shards)]
-        self._forgetting = Forgetting(self._connections[0], config.redis.shards, config.dedupe.window_s)
+        self._forgetting = Forgetting(self._connections[0], config.dedupe.window_s)
 
     def _shard(self, number: int) -> Shard:
         config, tables = self._config, replica_tables(self._config)
@@ -325,7 +325,8 @@ class Flusher:
             await self._pause(self._flush.interval_s)
 
     async def _forget(self) -> None:
-        deleted = await self._forgetting.run()
+        with self._step("forgetting"):
+            deleted = await self._forgetting.run(self._stopping.is_set)
         if deleted:
             _log.info("%d sets of the dedupe memory belonged to windows that are over, and are deleted.", deleted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import redis
 from harness import wait_until
 from servers import RedisServer, redis_program
 from shard import DAY, Ev, Shard
+
+from daemon.buffer.connection import Connection
+from daemon.buffer.forgetting import Forgetting
+from daemon.buffer.layout import Layout
+from daemon.config import load
 
 SLOTS = 16_384
 
@@ -61,3 +67,20 @@ def test_two_shards_lie_in_two_slots(shard: Shard) -> None:
     other.count(Ev("e1"))
     assert len(slots_in_use(shard.redis)) == 2
     assert shard.live() == other.live() == {"jav:movie:m": {f"view:{DAY}": 1}}
+
+
+def test_the_dedupe_memory_of_several_shards_is_forgotten(shard: Shard) -> None:
+    over = [f"anl:{{{number}}}:seen:7:{bucket}" for number in range(3) for bucket in range(20)]
+    for name in over:
+        shard.redis.sadd(name, 1)
+    port = shard.redis.connection_pool.connection_kwargs["port"]
+    config = load(environ={"TALLYD_REDIS__URL": f"redis://127.0.0.1:{port}/0"})
+
+    async def work() -> int:
+        connection = Connection(config.redis, Layout(config))
+        deleted = await Forgetting(connection, config.dedupe.window_s).run()
+        await connection.close()
+        return deleted
+
+    assert asyncio.run(work()) == len(over)
+    assert not shard.redis.exists(over[0])

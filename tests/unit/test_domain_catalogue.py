@@ -149,6 +149,41 @@ fields = st.fixed_dictionaries(
 )
 
 
+near = st.integers(-3 * 86_400, 3 * 86_400).map(lambda s: dt.datetime.fromtimestamp(NOW_S + s, dt.UTC))
+stamps = st.one_of(
+    near.map(lambda at: at.strftime("%Y-%m-%dT%H:%M:%SZ")),
+    near.map(lambda at: at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")),
+    near.map(lambda at: at.strftime("%Y-%m-%dt%H:%M:%Sz")),
+    near.map(lambda at: at.astimezone(dt.timezone(dt.timedelta(hours=7))).isoformat()),
+    st.sampled_from(["2026-02-18T23:59:60Z", "2026-02-30T10:00:00Z", "2026-02-19T24:00:00Z", "2026-02-19"]),
+)
+usual_fields = st.fixed_dictionaries(
+    {
+        "domain": st.sampled_from(["jav", "shop"]),
+        "entity_type": st.sampled_from(["movie", "item"]),
+        "action": st.sampled_from(["view", "rating"]),
+        "entity_id": st.sampled_from(["m", "\u200b", "\x85", "a:b"]),
+        "value": st.sampled_from([None, 0, 1, 5, 6, 100, 101]),
+        "occurred_at": stamps,
+    }
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(usual_fields, st.integers(0, 3)), min_size=1, max_size=30), st.sampled_from([0, MAX_AGE_S]))
+def test_what_came_before_changes_nothing(chosen: list[tuple[dict[str, Any], int]], max_age_s: int) -> None:
+    """A catalogue that has met the like admits an event exactly as a new one does, whatever the clock does."""
+    warm = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=max_age_s)
+    for some, later_s in chosen:
+        event, now_s = msgspec.convert(raw(**some), EventIn), NOW_S + later_s
+        fresh = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=max_age_s)
+        assert told(warm.admit(event, now_s)) == told(fresh.admit(event, now_s))
+
+
+def told(event: Event | None) -> tuple[str, tuple[tuple[str, str, str], ...]] | None:
+    return event and (event.entity, event.effect.increments)
+
+
 @settings(max_examples=400)
 @given(fields, st.lists(st.sampled_from([*REQUIRED, "value"]), max_size=3), st.sampled_from([CATALOGUE, STRICT]))
 def test_admit_and_explain_always_agree(chosen: dict[str, Any], missing: list[str], catalogue: Catalogue) -> None:
