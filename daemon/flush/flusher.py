@@ -325,8 +325,7 @@ class Flusher:
             await self._pause(self._flush.interval_s)
 
     async def _forget(self) -> None:
-        with self._step("forgetting"):
-            deleted = await self._forgetting.run(self._stopping.is_set)
+        deleted = await self._forgetting.run(self._stopping.is_set)
         if deleted:
             _log.info("%d sets of the dedupe memory belonged to windows that are over, and are deleted.", deleted)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from daemon.buffer.counters import Amounts, Busy, Claim, Counters, Limits
 from daemon.buffer.layout import Layout
 
 ENTITIES = 12
+LEASE_OVER_S = 0.01
 Meddle = Callable[[], Awaitable[None]]
 
 
@@ -29,7 +31,7 @@ class Meddled(Counters):
     """Something happens before a call of `claim.lua`, the first being number 1."""
 
     calls = 0
-    before: dict[int, Meddle]
+    before: Mapping[int, Meddle]
 
     async def _freeze(self, *args: Any) -> list[Any]:
         self.calls += 1
@@ -38,16 +40,18 @@ class Meddled(Counters):
         return await super()._freeze(*args)
 
 
-def counters(system: System, connection: Connection, before: dict[int, Meddle]) -> Meddled:
+def counters(system: System, connection: Connection, before: Mapping[int, Meddle] = {}) -> Meddled:
     config = system.config()
     made = Meddled(connection, 0, Limits(0, config.dedupe.window_s, config.dedupe.events_per_window))
     made.before = before
     return made
 
 
-async def claim(of: Counters, owner: str, us_max: int = 1) -> Any:
-    """With a lease that is over at once, and an entity a call."""
-    return await of.claim(Content, owner=owner, floor=0, lease_ms=1, entities_max=100, fields_max=1_000, us_max=us_max)
+async def claim(of: Counters, owner: str, lease_ms: int = 1) -> Any:
+    """An entity a call."""
+    return await of.claim(
+        Content, owner=owner, floor=0, lease_ms=lease_ms, entities_max=100, fields_max=1_000, us_max=1
+    )
 
 
 def count(system: System, value: int = 1) -> None:
@@ -58,139 +62,124 @@ def expected(value: int = 1) -> dict[str, int]:
     return {f"jav:movie:{n}": value for n in range(ENTITIES)}
 
 
-@pytest.fixture
-def connections(system: System) -> tuple[Connection, Connection]:
+@asynccontextmanager
+async def two(system: System) -> AsyncIterator[tuple[Connection, Connection]]:
+    """The connections of two flushers."""
     config = system.config()
-    return Connection(config.redis, Layout(config)), Connection(config.redis, Layout(config))
+    made = Connection(config.redis, Layout(config)), Connection(config.redis, Layout(config))
+    yield made
+    for connection in made:
+        await connection.close()
 
 
-def test_each_part_is_handed_over_once(system: System, connections: tuple[Connection, Connection]) -> None:
+async def dies() -> None:
+    raise asyncio.CancelledError
+
+
+def test_each_part_is_handed_over_once(system: System) -> None:
     count(system)
 
     async def work() -> None:
-        first = counters(system, connections[0], {})
-        claimed = await claim(first, "a")
-        assert isinstance(claimed, Claim)
-        assert (claimed.content, claimed.again, first.calls) == (expected(), False, ENTITIES)
-        repeated = await claim(first, "a")
-        assert (repeated.content, repeated.again, repeated.seq) == (expected(), True, claimed.seq)
-        await connections[0].close()
+        async with two(system) as (own, _):
+            first = counters(system, own)
+            claimed = await claim(first, "a")
+            assert isinstance(claimed, Claim)
+            assert (claimed.content, claimed.again, first.calls) == (expected(), False, ENTITIES)
+            repeated = await claim(first, "a")
+            assert (repeated.content, repeated.again, repeated.seq) == (expected(), True, claimed.seq)
 
     asyncio.run(work())
 
 
-def test_who_finishes_another_s_batch_gets_all_of_it(
-    system: System, connections: tuple[Connection, Connection]
-) -> None:
+def test_who_finishes_another_s_batch_gets_all_of_it(system: System) -> None:
     count(system)
 
-    async def dies() -> None:
-        raise asyncio.CancelledError
-
     async def work() -> None:
-        with pytest.raises(asyncio.CancelledError):
-            await claim(counters(system, connections[0], {5: dies}), "a")
-        await asyncio.sleep(0.01)
-        second = counters(system, connections[1], {})
-        claimed = await claim(second, "b")
-        assert (claimed.content, claimed.again) == (expected(), True)
-        assert second.calls == ENTITIES - 4 + 1
-        for connection in connections:
-            await connection.close()
+        async with two(system) as (one, other):
+            with pytest.raises(asyncio.CancelledError):
+                await claim(counters(system, one, {5: dies}), "a")
+            await asyncio.sleep(LEASE_OVER_S)
+            second = counters(system, other)
+            claimed = await claim(second, "b")
+            assert (claimed.content, claimed.again) == (expected(), True)
+            assert second.calls == ENTITIES - 4 + 1
 
     asyncio.run(work())
 
 
-def test_who_was_overtaken_in_between_gets_all_of_it(
-    system: System, connections: tuple[Connection, Connection]
-) -> None:
+def overtaken(system: System, by: Callable[[Connection], Awaitable[None]]) -> Any:
+    """What a flusher gets that was frozen past its lease after two parts, while another was at work."""
+
+    async def work() -> Any:
+        async with two(system) as (own, other):
+
+            async def meanwhile() -> None:
+                await asyncio.sleep(LEASE_OVER_S)
+                await by(other)
+
+            return await claim(counters(system, own, {3: meanwhile}), "a")
+
+    return asyncio.run(work())
+
+
+def test_who_was_overtaken_in_between_gets_all_of_it(system: System) -> None:
     """Another one froze some parts and died."""
     count(system)
 
-    async def dies() -> None:
-        raise asyncio.CancelledError
-
-    async def another() -> None:
-        await asyncio.sleep(0.01)
+    async def another(connection: Connection) -> None:
         with pytest.raises(asyncio.CancelledError):
-            await claim(counters(system, connections[1], {4: dies}), "b")
-        await asyncio.sleep(0.01)
+            await claim(counters(system, connection, {4: dies}), "b")
+        await asyncio.sleep(LEASE_OVER_S)
 
-    async def work() -> None:
-        claimed = await claim(counters(system, connections[0], {3: another}), "a")
-        assert (claimed.content, claimed.again) == (expected(), True)
-        for connection in connections:
-            await connection.close()
-
-    asyncio.run(work())
+    claimed = overtaken(system, another)
+    assert (claimed.content, claimed.again) == (expected(), True)
 
 
 @pytest.mark.parametrize("is_sealed", [True, False])
-def test_parts_of_a_batch_that_is_gone_are_forgotten(
-    system: System, connections: tuple[Connection, Connection], *, is_sealed: bool
-) -> None:
+def test_parts_of_a_batch_that_is_gone_are_forgotten(system: System, *, is_sealed: bool) -> None:
     """Another one took the batch over and acknowledged it, and more was counted since."""
     count(system)
 
-    async def another() -> None:
-        await asyncio.sleep(0.01)
-        second = counters(system, connections[1], {})
+    async def another(connection: Connection) -> None:
+        second = counters(system, connection)
         claimed = await claim(second, "b")
         assert claimed.content == expected()
         assert await second.ack(claimed.seq, [], [])
         await asyncio.to_thread(count, system, 7)
         if is_sealed:
             assert (await claim(second, "b")).content == expected(7)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(LEASE_OVER_S)
 
-    async def work() -> None:
-        claimed = await claim(counters(system, connections[0], {3: another}), "a")
-        assert claimed.content == expected(7)
-        for connection in connections:
-            await connection.close()
-
-    asyncio.run(work())
+    assert overtaken(system, another).content == expected(7)
 
 
-def test_who_was_overtaken_and_finds_a_batch_leased_is_told(
-    system: System, connections: tuple[Connection, Connection]
-) -> None:
+def test_who_was_overtaken_and_finds_a_batch_leased_is_told(system: System) -> None:
     count(system)
 
-    async def another() -> None:
-        await asyncio.sleep(0.01)
-        second = counters(system, connections[1], {})
-        await second.claim(
-            Content, owner="b", floor=0, lease_ms=60_000, entities_max=100, fields_max=1_000, us_max=1_000_000
-        )
+    async def another(connection: Connection) -> None:
+        await claim(counters(system, connection), "b", lease_ms=60_000)
 
-    async def work() -> None:
-        assert isinstance(await claim(counters(system, connections[0], {3: another}), "a"), Busy)
-        for connection in connections:
-            await connection.close()
-
-    asyncio.run(work())
+    assert isinstance(overtaken(system, another), Busy)
 
 
-def test_a_redis_that_came_back_without_its_last_second_is_asked_again(
-    system: System, connections: tuple[Connection, Connection]
-) -> None:
+def test_a_redis_that_came_back_without_its_last_second_is_asked_again(system: System) -> None:
     """What it then freezes may bear the names of parts that were taken in before, and hold something else."""
     count(system)
     key = "anl:{0}:claim"
 
-    async def comes_back() -> None:
-        """As if the second part had never been frozen, and then another under its name."""
-        names = sorted(field for field in system.redis.hkeys(key) if field.startswith(b"payload:"))
-        first, second = (system.redis.hget(key, name) for name in names)
-        assert first != second
-        system.redis.hset(key, names[1], first or b"")
-        await connections[0].close()
-
     async def work() -> None:
-        claimed = await claim(counters(system, connections[0], {3: comes_back}), "a")
-        assert claimed.again
-        assert sorted(claimed.content.values()) == [1] * (ENTITIES - 2) + [2]
-        await connections[0].close()
+        async with two(system) as (own, _):
+
+            async def comes_back() -> None:
+                """As if the second part had never been frozen, and then another under its name."""
+                names = sorted(field for field in system.redis.hkeys(key) if field.startswith(b"payload:"))
+                first, second = (system.redis.hget(key, name) for name in names)
+                assert first != second
+                system.redis.hset(key, names[1], first or b"")
+                await own.close()
+
+            claimed = await claim(counters(system, own, {3: comes_back}), "a")
+            assert claimed.again
+            assert sorted(claimed.content.values()) == [1] * (ENTITIES - 2) + [2]
 
     asyncio.run(work())
