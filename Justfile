@@ -27,12 +27,12 @@ test *ARGS: setup
 # Kill and freeze everything at random, under load, for minutes; every count is compared (ARGS: --seconds 60, --seed 7)
 chaos *ARGS: setup
     @ops/install-servers test
-    @PYTHONPATH=tests exec .venv/bin/python -m chaos "$@"
+    @exec .venv/bin/python -m tests.chaos "$@"
 
 # Ten minutes of load with faults now and then: nothing lost, nothing doubled, memory flat (ARGS: --seconds 3600)
 soak *ARGS: setup
     @ops/install-servers test
-    @PYTHONPATH=tests exec .venv/bin/python -m chaos --soak --seconds 600 "$@"
+    @exec .venv/bin/python -m tests.chaos --soak --seconds 600 "$@"
 
 # Put a fresh system under load and settle every account; without a SCENARIO, list them (ARGS: steady --seconds 30)
 load *ARGS: setup

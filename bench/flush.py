@@ -27,8 +27,8 @@ from daemon.config import Config, domain_counters
 from daemon.domain.rollup import Document, Kind, Rollup
 from daemon.flush.drain import Applied
 from daemon.flush.flusher import Flusher
-from daemon.flush.rollup import build
-from daemon.sinks.mongo import MongoSink
+from daemon.rollups.build import build
+from daemon.rollups.mongo import MongoSink
 
 BARS = (Bar("ratio", "at least", 0.6),)
 WHAT = "flush of 5,000 dirty entities, five rollups"

@@ -26,8 +26,8 @@ from bench import events, pipeline, processes
 from daemon import config as configuration
 from daemon.buffer.keys import ShardKeys, shard_keys
 from daemon.config import Config
-from daemon.stack import process, stack
-from daemon.stack.stack import StackInfo
+from daemon.devstack import process, stack
+from daemon.devstack.stack import StackInfo
 
 ROOT = Path(__file__).resolve().parent.parent
 START_TIMEOUT_S = 60.0

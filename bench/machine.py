@@ -17,7 +17,7 @@ import pymongo
 import redis
 
 from bench import wrk
-from daemon.stack.stack import StackInfo
+from daemon.devstack.stack import StackInfo
 
 CORES = 2
 DIRTY = "-dirty"

@@ -30,7 +30,7 @@ from bench.measure import Bar, Row, in_turn
 from bench.settings import Settings
 from daemon.config import domain_counters
 from daemon.domain.window import days_between
-from daemon.sinks.mongo import MongoSink
+from daemon.rollups.mongo import MongoSink
 
 SCRIPT = Path(__file__).with_name("reads.lua")
 PREFIX = "/api/v1/analytics/"

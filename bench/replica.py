@@ -19,8 +19,8 @@ from bench.ground import Ground, GroundError
 from bench.measure import Bar, Row, in_turn
 from bench.settings import Settings
 from daemon.config import replica_tables
-from daemon.sinks.mysql import MysqlSink
-from daemon.stack.demo import CREATE_TABLE
+from daemon.devstack.demo import CREATE_TABLE
+from daemon.replica.mysql import MysqlSink
 
 ROWS = 5_000
 ROUND_STEP = 3

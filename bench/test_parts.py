@@ -31,13 +31,13 @@ from daemon.config import Config, MongoSection, replica_tables
 from daemon.domain.event import Event, Rejection
 from daemon.domain.rollup import Rollup
 from daemon.flush.flusher import GC_THRESHOLD_OBJECTS
-from daemon.flush.rollup import build
 from daemon.ingest import response
 from daemon.ingest.batcher import Batcher
 from daemon.ingest.decode import Batch
 from daemon.metrics import IngestTally
-from daemon.sinks.mongo import MongoSink
-from daemon.sinks.mysql import MysqlSink
+from daemon.replica.mysql import MysqlSink
+from daemon.rollups.build import build
+from daemon.rollups.mongo import MongoSink
 
 BATCH = 200
 CLAIMED = 1_000

@@ -11,7 +11,7 @@ import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
-from daemon.stack import stack
+from daemon.devstack import stack
 from loadtest.system import System
 
 FAULT_S_MAX = 10.0

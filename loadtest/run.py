@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from daemon.stack import process
+from daemon.devstack import process
 from loadtest import judge, report
 from loadtest.faults import FAULT_S_MAX, FAULTS
 from loadtest.report import Mark, Report

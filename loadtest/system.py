@@ -24,10 +24,10 @@ import asyncmy
 
 from daemon import config as configuration
 from daemon.config import Config
+from daemon.devstack import demo, process, stack
+from daemon.devstack.stack import StackInfo
 from daemon.errors import ConfigError, TallydError
 from daemon.spool.segment import usage
-from daemon.stack import demo, process, stack
-from daemon.stack.stack import StackInfo
 from loadtest.tally import UUID_PREFIX
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,7 +10,7 @@
 --       2 ledger    hash: accepted:<counter>, duplicate:<counter>, aside
 --       3 seen      hash describing the dedupe memory: gen, bits and events of the current window, prev_bits of the one
 --                   before. The memory itself lies in the sets <seen>:<generation>:<bucket>, which have no expiry: the
---                   flusher deletes those of windows that are over (daemon/buffer/forgetting.py)
+--                   flusher deletes those of windows that are over (daemon/buffer/dedupe.py)
 --       4 counters  prefix of an entity's hash      <counters>:<entity>
 --       5 rate      prefix of an address's window   <rate>:<address>
 --       6 aside     prefix of what was moved away   <aside>:<microseconds>:<key>

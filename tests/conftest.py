@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness import System
 from hypothesis import HealthCheck, settings
 
-from daemon.stack import stack as embedded
-from daemon.stack.stack import StackInfo
+from daemon.devstack import stack as embedded
+from daemon.devstack.stack import StackInfo
+from tests.kit.system import System
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("tallyd", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 import redis
 
 from bench.ground import ROOT, Ground, GroundError, Served, stop
-from daemon.stack import process, programs
-from daemon.stack.servers import SERVERS
+from daemon.devstack import process, programs
+from daemon.devstack.servers import SERVERS
 
 (REDIS,) = (server for server in SERVERS if server.name == "redis")
 HERE = Path(__file__).resolve().parent

@@ -1,4 +1,4 @@
-"""The command line: one file a group of commands; this one puts them together and turns errors into exit codes."""
+"""The command line: one file a command, named after it; here they are put together. Errors become exit codes."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ import typer
 from daemon import __version__
 from daemon.cli.audit import audit
 from daemon.cli.backfill import backfill
+from daemon.cli.config import show_config
 from daemon.cli.dead import app as dead
 from daemon.cli.dev import dev
 from daemon.cli.doctor import doctor
 from daemon.cli.drill import app as drill
 from daemon.cli.expire import expire
 from daemon.cli.export import export
-from daemon.cli.importing import import_files
-from daemon.cli.parity import parity_check
+from daemon.cli.flush import flush
+from daemon.cli.import_ import import_files
+from daemon.cli.ingest import ingest
+from daemon.cli.parity_check import parity_check
 from daemon.cli.replay import replay
 from daemon.cli.report import app as report
-from daemon.cli.serve import flush, ingest
-from daemon.cli.settings import show_config
-from daemon.cli.shadow import shadow_compare
-from daemon.cli.show import series, status, top
+from daemon.cli.series import series
+from daemon.cli.shadow_compare import shadow_compare
 from daemon.cli.stack import app as stack
+from daemon.cli.status import status
+from daemon.cli.top import top
 from daemon.errors import TallydError
 
 app = typer.Typer(

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from daemon.cli.enabled import require_on
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
-from daemon.cli.switch import require_on
 from daemon.config import Config, require
 from daemon.errors import CheckFailed
 
@@ -34,7 +34,7 @@ def audit(
 
     Example: `tallyd audit --deep --data .tallyd`
     """
-    from daemon.audit.audit import Report, auditor
+    from daemon.verify.audit.audit import Report, auditor
 
     loaded = load(config, data)
     require(loaded, "redis", "mongo")
@@ -70,7 +70,7 @@ async def _sync_replica(config: Config) -> None:
 
 
 def _print(report: object, repaired: int, console: Console, *, deep: bool) -> None:
-    from daemon.audit.audit import Report
+    from daemon.verify.audit.audit import Report
 
     assert isinstance(report, Report)
     table = Table("counter", "accepted", "live", "in flight", "applied", "dead", "difference", "base")

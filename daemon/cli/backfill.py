@@ -1,4 +1,4 @@
-"""`tallyd backfill`: what was counted before tallyd, taken over. The work is in `daemon.backfill`."""
+"""`tallyd backfill`: what was counted before tallyd, taken over. The work is in `daemon.move.backfill`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from daemon.config import chosen_tables, require
 from daemon.errors import CheckFailed
 
 if TYPE_CHECKING:
-    from daemon.backfill.changes import Change
-    from daemon.backfill.session import Outcome
+    from daemon.move.backfill.changes import Change
+    from daemon.move.backfill.session import Outcome
 
 LISTED_ON_TERMINAL = 20
 WIDTH_NO_TERMINAL = 140
@@ -78,7 +78,7 @@ def backfill(
 
     Example: `tallyd backfill --type jav.movie --dry-run`
     """
-    from daemon.backfill import session
+    from daemon.move.backfill import session
 
     loaded = load(config, data)
     require(loaded, "redis", "mongo", "mysql")

@@ -14,7 +14,7 @@ from rich.table import Table
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
 from daemon.config import Config, replica_tables, require
 from daemon.errors import CheckFailed, ConfigError
-from daemon.sinks.dead_letters import DeadLetters, Letter, Retried
+from daemon.rollups.dead_letters import DeadLetters, Letter, Retried
 
 app = typer.Typer(help="Look at, retry or drop the amounts no document could take.", no_args_is_help=True)
 
@@ -139,7 +139,7 @@ async def _retry(config: Config, letters: DeadLetters, letter: Letter) -> Retrie
 
 @asynccontextmanager
 async def _letters(config: Config) -> AsyncIterator[DeadLetters]:
-    from daemon.sinks.mongo import MongoSink
+    from daemon.rollups.mongo import MongoSink
 
     require(config, "redis", "mongo")
     mongo = MongoSink(config.mongo)

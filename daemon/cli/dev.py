@@ -1,4 +1,4 @@
-"""`tallyd dev` as a command. The work is in `daemon.stack.dev`."""
+"""`tallyd dev` as a command. The work is in `daemon.devstack.dev`."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ def dev(
 
     Example: `tallyd dev --data ./.tallyd --port 8080`
     """
-    from daemon.stack import dev as development
+    from daemon.devstack import dev as development
 
     development.run(data, port, config)

@@ -16,7 +16,7 @@ from daemon.config import ENV_PREFIX, ENV_STACK_PREFIX
 from daemon.errors import CheckFailed
 
 if TYPE_CHECKING:
-    from daemon.report.artifact import Step
+    from daemon.verify.report.artifact import Step
 
 app = typer.Typer(help="Drills on servers of their own: each step is done and checked.", no_args_is_help=True)
 
@@ -47,8 +47,8 @@ def rollback(
 
     Example: `tallyd drill rollback --dir ./reports`
     """
-    from daemon.drill import artifact
-    from daemon.drill import rollback as drill
+    from daemon.move.drill import artifact
+    from daemon.move.drill import rollback as drill
 
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX) and not name.startswith(ENV_STACK_PREFIX)]:
         del os.environ[name]

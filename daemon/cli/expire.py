@@ -47,7 +47,7 @@ def expire(
 async def _expire(config: Config, *, dry_run: bool) -> list[Expired]:
     from daemon.buffer.connection import opened
     from daemon.retention.expire import expire
-    from daemon.sinks.mongo import MongoSink
+    from daemon.rollups.mongo import MongoSink
 
     mongo, console = MongoSink(config.mongo), Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

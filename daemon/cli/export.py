@@ -83,7 +83,7 @@ def export(
 async def _export(config: Config, selection: Selection, format_: Format, file: IO[bytes]) -> int:
     from daemon.export.formats import writer
     from daemon.export.rows import count, rows
-    from daemon.sinks.mongo import MongoSink
+    from daemon.rollups.mongo import MongoSink
 
     mongo, console = MongoSink(config.mongo), Console(stderr=True)
     shown = console.is_terminal and not file.isatty()  # a bar between rows on a terminal helps nobody

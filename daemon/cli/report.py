@@ -14,7 +14,7 @@ from daemon.config import Config, require
 from daemon.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
-    from daemon.report.generate import Report, Wanted
+    from daemon.verify.report.generate import Report, Wanted
 
 DIR_DEFAULT = Path("reports")
 LIMIT_DEFAULT = 1_000
@@ -44,8 +44,8 @@ def generate(
 
     Example: `tallyd report generate --days 30 --rollback --archive --dir ./reports`
     """
-    from daemon.report.generate import Wanted
-    from daemon.report.routes import checked_url
+    from daemon.verify.report.generate import Wanted
+    from daemon.verify.report.routes import checked_url
 
     loaded = load(config, data)
     require(loaded, "redis", "mongo", "mysql")
@@ -66,7 +66,7 @@ def generate(
 
 
 async def _generate(config: Config, wanted: Wanted) -> Report:
-    from daemon.report import generate
+    from daemon.verify.report import generate
 
     console = Console(stderr=True)
     columns = (TextColumn("Reporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -89,7 +89,7 @@ def verify(
 
     Example: `tallyd report verify --archive reports/archive/evidence-20260219_101500.zip --strict`
     """
-    from daemon.report import verify
+    from daemon.verify.report import verify
 
     if folder is not None and archive is not None:
         raise ConfigError("--dir and --archive: choose one.")
@@ -118,6 +118,6 @@ def schema() -> None:
 
     Example: `tallyd report schema > analytics-artifact.v1.schema.json`
     """
-    from daemon.report.schema import FILE
+    from daemon.verify.report.schema import FILE
 
     print(FILE.read_text(), end="")

@@ -1,4 +1,4 @@
-"""`tallyd stack up|down|status`: the embedded servers as a command. The work is in `daemon.stack.stack`."""
+"""`tallyd stack up|down|status`: the embedded servers as a command. The work is in `daemon.devstack.stack`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def up(data: Data = DEFAULT_DATA_DIR) -> None:
 
     Example: `tallyd stack up --data ./.tallyd`
     """
-    from daemon.stack import stack
+    from daemon.devstack import stack
 
     raised = asyncio.run(stack.bring_up(data))
     typer.echo(f"started {', '.join(raised.started)}" if raised.started else "already up")
@@ -44,7 +44,7 @@ def down(data: Data = DEFAULT_DATA_DIR) -> None:
 
     Example: `tallyd stack down --data ./.tallyd`
     """
-    from daemon.stack import stack
+    from daemon.devstack import stack
 
     stopped = stack.down(data)
     typer.echo(f"stopped {', '.join(stopped)}" if stopped else "was not up")
@@ -61,7 +61,7 @@ def status(
 
     Example: `tallyd stack status --data ./.tallyd --json`
     """
-    from daemon.stack import stack
+    from daemon.devstack import stack
 
     servers = stack.status(data)
     complete = stack.is_complete(servers)

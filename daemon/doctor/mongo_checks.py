@@ -10,7 +10,7 @@ from daemon.doctor.clock import NO_LIMIT_S, judge_clock
 from daemon.doctor.finding import Verdict, fatal, known, ok, warning
 from daemon.doctor.mongo_facts import MongoFacts, is_writable
 from daemon.domain.rollup import KINDS, Kind
-from daemon.sinks import dead_letters
+from daemon.rollups import dead_letters
 
 VERSION_MIN = (4, 4, 0)
 """The driver talks to no older one."""

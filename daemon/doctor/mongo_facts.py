@@ -22,8 +22,8 @@ from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Refusal
 from daemon.domain.rollup import KINDS
 from daemon.errors import StoreError
-from daemon.sinks import dead_letters
-from daemon.sinks.mongo import close_client, open_client
+from daemon.rollups import dead_letters
+from daemon.rollups.mongo import close_client, open_client
 
 SCRATCH = "analytics_doctor"
 """The collection of the one document that is written, and gone afterwards with it."""

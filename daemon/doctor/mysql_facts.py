@@ -20,7 +20,7 @@ from daemon.config import Config, ReplicaTable, replica_tables
 from daemon.doctor import clock
 from daemon.doctor.clock import Clock
 from daemon.errors import ConfigError, StoreError
-from daemon.sinks.mysql import INTEGER_TYPES, PORT_DEFAULT, update_sql
+from daemon.replica.mysql import INTEGER_TYPES, PORT_DEFAULT, update_sql
 
 _VARIABLES = """SELECT VERSION() release_, CURRENT_USER() user_, @@max_allowed_packet packet, @@SESSION.sql_mode mode_,
  @@GLOBAL.read_only read_only_"""

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from daemon.config import ReplicaTable
 from daemon.doctor.finding import Finding, Verdict, fatal, judge, ok, unknown, warning
 from daemon.doctor.mysql_facts import Column, MysqlFacts, Table
-from daemon.sinks.mysql import INTEGER_TYPES
+from daemon.replica.mysql import INTEGER_TYPES
 
 SCAN_ROWS_MIN = 1_000
 """A server may rightly prefer to read a table of fewer rows whole."""

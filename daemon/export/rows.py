@@ -13,8 +13,8 @@ from msgspec import Struct
 
 from daemon.domain.bucket import buckets_of
 from daemon.domain.rollup import Kind, base_of, total
-from daemon.sinks.errors import store_error
-from daemon.sinks.mongo import Json, MongoSink
+from daemon.rollups.errors import store_error
+from daemon.rollups.mongo import Json, MongoSink
 
 CHUNK_ROWS = 5_000
 

@@ -26,10 +26,10 @@ from typing import NamedTuple
 
 from daemon.buffer.counters import Busy, Claim, Counters, Empty
 from daemon.config import Flush
+from daemon.domain.outcome import SinkResult
 from daemon.domain.rollup import TOTALS, Rollup
-from daemon.flush.rollup import Builder
-from daemon.sinks.mongo import MongoSink
-from daemon.sinks.outcome import SinkResult
+from daemon.rollups.build import Builder
+from daemon.rollups.mongo import MongoSink
 
 _log = logging.getLogger(__name__)
 

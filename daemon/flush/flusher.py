@@ -23,15 +23,15 @@ from dataclasses import dataclass, field
 from daemon import metrics
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Busy, Counters, Empty, Limits
-from daemon.buffer.forgetting import Forgetting
+from daemon.buffer.dedupe import Forgetting
 from daemon.buffer.layout import Layout
 from daemon.config import Config, domain_counters, effective_actions, ranked_kinds, replica_tables, require
+from daemon.domain.outcome import Failure
 from daemon.errors import LayoutError, StoreError
 from daemon.flush.drain import Applied, Drain
-from daemon.flush.replica import Replica
-from daemon.sinks.mongo import MongoSink
-from daemon.sinks.mysql import LockHeldError, MysqlSink
-from daemon.sinks.outcome import Failure
+from daemon.replica.mysql import LockHeldError, MysqlSink
+from daemon.replica.sync import Replica
+from daemon.rollups.mongo import MongoSink
 
 BUSY_POLL_MS_MAX = 1_000
 LOCK_HELD_PAUSE_S = 1.0

@@ -7,8 +7,8 @@ from contextlib import aclosing
 
 from daemon.config import Import
 from daemon.domain.event import Event
+from daemon.importer.classify import Format, Judge
 from daemon.importer.gunzip import UnreadableError
-from daemon.importer.judge import Format, Judge
 from daemon.importer.lines import Lines, Position
 from daemon.importer.outcome import FileTally, LeftOut, Reason, Refusal
 from daemon.importer.readahead import read_ahead

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from daemon.config import Import
+from daemon.importer.classify import Format, Judge, recognise
 from daemon.importer.gunzip import UnreadableError
-from daemon.importer.judge import Format, Judge, recognise
 from daemon.importer.outcome import FileTally
 from daemon.importer.reading import Reading
 from daemon.importer.rejects import Rejects

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from daemon.config import Config
 from daemon.errors import ConfigError, TallydError
-from daemon.importer.judge import Format, Judge, combined_judge, ndjson_judge
+from daemon.importer.classify import Format, Judge, combined_judge, ndjson_judge
 from daemon.importer.mapping import Mapping
 from daemon.importer.outcome import FileTally
 from daemon.importer.rejects import Rejects

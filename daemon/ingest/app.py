@@ -26,9 +26,9 @@ from daemon.ingest.batcher import Batcher, Store
 from daemon.ingest.decode import Decoder, build_catalogue
 from daemon.ingest.durable import Durable
 from daemon.ingest.handler import Handler
+from daemon.ingest.process.rundir import Snapshot, of_this_process
+from daemon.ingest.process.worker import Worker
 from daemon.ingest.response import Response
-from daemon.ingest.rundir import Snapshot, of_this_process
-from daemon.ingest.worker import Worker
 from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
 from daemon.read.api import PREFIXES as READ_PREFIXES
 from daemon.read.api import Api

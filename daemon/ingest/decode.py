@@ -14,7 +14,7 @@ import msgspec
 
 from daemon.config import Config, domain_actions, effective_actions
 from daemon.domain.action import Action
-from daemon.domain.catalogue import Catalogue
+from daemon.domain.admission import Catalogue
 from daemon.domain.event import Event, EventIn, Rejection
 
 _UNDECODABLE = (ValueError, RecursionError)

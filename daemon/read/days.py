@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Sequence
 
 from daemon.domain.rollup import DAILY, Kind
-from daemon.sinks.errors import store_error
-from daemon.sinks.mongo import Json, MongoSink
+from daemon.rollups.errors import store_error
+from daemon.rollups.mongo import Json, MongoSink
 
 Types = Sequence[tuple[str, str]]
 """(domain, entity type)."""

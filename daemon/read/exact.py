@@ -28,7 +28,7 @@ from daemon.buffer.pending import Pending, Snapshot
 from daemon.domain.entity import Entity
 from daemon.errors import StoreError
 from daemon.read.totals import Totals, counted
-from daemon.sinks.mongo import Json
+from daemon.rollups.mongo import Json
 
 TRIES_MAX = 10
 """Each takes a flush of this very entity between two reads that are milliseconds apart."""

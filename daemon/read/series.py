@@ -13,7 +13,7 @@ from daemon.domain.entity import Entity
 from daemon.domain.rollup import DAILY, MONTHLY, WEEKLY, YEARLY, Kind
 from daemon.errors import StoreError
 from daemon.read.totals import counted
-from daemon.sinks.mongo import Json, MongoSink
+from daemon.rollups.mongo import Json, MongoSink
 
 Bucket = Literal["daily", "weekly", "monthly", "yearly"]
 POINTS_MAX = 10_000

@@ -13,7 +13,7 @@ from daemon.buffer.counters import parse_ledger
 from daemon.buffer.keys import shard_keys
 from daemon.config import Config
 from daemon.errors import StoreError
-from daemon.sinks.mongo import MongoSink
+from daemon.rollups.mongo import MongoSink
 from daemon.spool.segment import usage
 
 

@@ -16,8 +16,8 @@ from daemon.errors import StoreError
 from daemon.metrics import ReadTally
 from daemon.read.exact import Exact
 from daemon.read.totals import Totals
-from daemon.sinks.mongo import MongoSink
-from daemon.sinks.mysql import MysqlSink
+from daemon.replica.mysql import MysqlSink
+from daemon.rollups.mongo import MongoSink
 
 
 class Stores:

@@ -17,7 +17,7 @@ from pymongo.errors import PyMongoError
 
 from daemon.domain.rollup import DAILY
 from daemon.errors import StoreError
-from daemon.sinks.mongo import Json, MongoSink
+from daemon.rollups.mongo import Json, MongoSink
 
 OPEN_DAYS = 2
 """Today, and yesterday, of which events still arrive."""

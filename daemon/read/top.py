@@ -26,7 +26,7 @@ from pymongo.errors import PyMongoError
 from daemon.domain.rollup import Kind
 from daemon.domain.window import Span, Window, span_of
 from daemon.errors import StoreError
-from daemon.sinks.mongo import Json, MongoSink
+from daemon.rollups.mongo import Json, MongoSink
 
 DEPTH_FIRST = 20
 """Lines read of each list at first, or as many as are wanted."""

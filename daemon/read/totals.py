@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from daemon.domain.rollup import total
-from daemon.sinks.mongo import Json, MongoSink
+from daemon.rollups.mongo import Json, MongoSink
 
 QUERY_IDS_MAX = 1_000
 """Entities of one query, beyond the first request of it."""

@@ -33,9 +33,9 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from daemon.domain.counter import RESERVED, add_up
 from daemon.domain.rollup import Kind
-from daemon.sinks.errors import is_already_applied, store_error
-from daemon.sinks.history_marks import Marks
-from daemon.sinks.mongo import Json, MongoSink
+from daemon.rollups.errors import is_already_applied, store_error
+from daemon.rollups.history_marks import Marks
+from daemon.rollups.mongo import Json, MongoSink
 
 EXPIRY = "analytics_expiry"
 

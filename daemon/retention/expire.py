@@ -1,6 +1,6 @@
 """Which documents are given up: of buckets older than the configured age, and out of reach of any claim.
 
-A deleted document no longer refuses a claim it has seen (see `sinks/mongo.py`), so it may go only if none that it has
+A deleted document no longer refuses a claim it has seen (see `rollups/mongo.py`), so it may go only if none that it has
 seen can be written again: not the batch in flight, hence only seqs below that; and not an acknowledged one by a flusher
 that was frozen in the middle of a write, hence only documents nobody has written to for QUIET_DAYS. A seq is a time in
 microseconds, of the same clock that is asked here, Redis'.
@@ -22,8 +22,8 @@ from daemon.domain.counter import add_up
 from daemon.domain.retention import kept_from
 from daemon.domain.rollup import EXPIRING, Kind
 from daemon.retention.batch import Batches, amounts_of, can_go
-from daemon.sinks.errors import store_error
-from daemon.sinks.mongo import Json, MongoSink
+from daemon.rollups.errors import store_error
+from daemon.rollups.mongo import Json, MongoSink
 
 QUIET_DAYS = 7
 BATCH_DOCUMENTS_MAX = 1_000

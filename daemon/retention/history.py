@@ -9,8 +9,8 @@ from collections.abc import Collection
 from daemon.domain.rollup import EXPIRING
 from daemon.errors import TallydError
 from daemon.retention.batch import Batches
-from daemon.sinks.errors import store_error
-from daemon.sinks.mongo import MongoSink
+from daemon.rollups.errors import store_error
+from daemon.rollups.mongo import MongoSink
 
 
 class UndecidedError(TallydError):
@@ -21,7 +21,7 @@ async def with_expired_history(mongo: MongoSink, keys: Collection[str]) -> set[s
     """Those of the entities that have bases among what expired. Raises UndecidedError if documents of some are in a
     batch that is under way.
 
-    Of entities that are marked (`sinks/history_marks.py`), no other can come to have any while they are.
+    Of entities that are marked (`rollups/history_marks.py`), no other can come to have any while they are.
     """
     found: set[str] = set()
     for kind in EXPIRING:

@@ -18,9 +18,9 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
-from chaos.faults import ENDS_NO_PROCESS, FAULTS
-from chaos.memory import Sampler, growing
-from chaos.run import Trial, begun
+from tests.chaos.faults import ENDS_NO_PROCESS, FAULTS
+from tests.chaos.memory import Sampler, growing
+from tests.chaos.run import Trial, begun
 
 
 class Plan(NamedTuple):

@@ -14,11 +14,11 @@ from functools import partial
 from typing import NamedTuple
 
 import pymongo
-from proxy import update_of
 
-from chaos.gate import Trap
-from chaos.world import FROZEN_S, LEASE_MS, STORES, TIMEOUT_MS, World, wait_until
 from daemon.buffer import scripts
+from tests.chaos.gate import Trap
+from tests.chaos.world import FROZEN_S, LEASE_MS, STORES, TIMEOUT_MS, World, wait_until
+from tests.kit.proxy import update_of
 
 STEP_TIMEOUT_S = 30.0
 LATE_S = 2 * LEASE_MS / 1000

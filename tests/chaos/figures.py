@@ -19,12 +19,12 @@ from statistics import median
 from typing import Annotated, Any
 
 import typer
-from proxy import update_of
 
 from bench import wrk
-from chaos.load import BATCH, EVENTS
-from chaos.world import World, raised, wait_until
 from daemon import config as configuration
+from tests.chaos.load import BATCH, EVENTS
+from tests.chaos.world import World, raised, wait_until
+from tests.kit.proxy import update_of
 
 DEFAULTS = configuration.load(environ={"TALLYD_REDIS__URL": "redis://x"})
 ROUNDS = 5

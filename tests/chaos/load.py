@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from typing import Any, NamedTuple
 
-from chaos.model import Model
+from tests.chaos.model import Model
 
 EVENTS = "/api/v1/analytics/events"
 BATCH = "/api/v1/analytics/events/batch"

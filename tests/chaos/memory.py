@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import psutil
 
-from chaos.world import World
+from tests.chaos.world import World
 
 INTERVAL_S = 2.0
 WARM_UP_SHARE = 0.25

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-from chaos.faults import Fault
-from chaos.load import MOVIES, Load
-from chaos.model import COUNTERS, Document, Model, differences, replica
-from chaos.world import World, raised
+from tests.chaos.faults import Fault
+from tests.chaos.load import MOVIES, Load
+from tests.chaos.model import COUNTERS, Document, Model, differences, replica
+from tests.chaos.world import World, raised
 
 DIFFERENCES_SHOWN = 10
 

@@ -13,13 +13,12 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
-from harness import System
-
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Counters, Limits
 from daemon.config import domain_counters, replica_tables
 from daemon.flush.drain import Drain
-from daemon.sinks.mongo import MongoSink
+from daemon.rollups.mongo import MongoSink
+from tests.kit.system import System
 
 QUIET_POLL_S = 0.0005
 

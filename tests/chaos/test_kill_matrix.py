@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from chaos.faults import FAULTS, Fault
-from chaos.run import Trial, begun
+from tests.chaos.faults import FAULTS, Fault
+from tests.chaos.run import Trial, begun
 
 ELSEWHERE = tuple(f"flusher killed {when} {step}" for step in ("claim", "bulk", "ack") for when in ("before", "after"))
 """In test_flusher_killed.py."""

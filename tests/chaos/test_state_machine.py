@@ -19,26 +19,26 @@ import time
 from collections import Counter
 from typing import Any
 
-from harness import System, event
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from redis.asyncio import Redis
-from takeover import Recorder
 
-from chaos.model import BUCKETS, Model, before, differences, replica
-from chaos.steps import Flusher, Stepped
-from daemon.audit.audit import auditor
-from daemon.backfill.run import Backfill
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Busy, Counters, Empty, Limits, Request
 from daemon.buffer.layout import Layout
 from daemon.config import replica_tables
 from daemon.domain.event import Event
-from daemon.flush.replica import Replica
 from daemon.ingest.decode import Batch, Decoder, build_catalogue
-from daemon.sinks.dead_letters import Retried
-from daemon.sinks.mysql import MysqlSink
+from daemon.move.backfill.run import Backfill
+from daemon.replica.mysql import MysqlSink
+from daemon.replica.sync import Replica
+from daemon.rollups.dead_letters import Retried
+from daemon.verify.audit.audit import auditor
+from tests.chaos.model import BUCKETS, Model, before, differences, replica
+from tests.chaos.steps import Flusher, Stepped
+from tests.kit.system import System, event
+from tests.kit.takeover import Recorder
 
 EXAMPLES = os.environ.get("STATE_MACHINE_EXAMPLES", "")
 """So many, random each time, and a failure is shrunk; without it a fixed few."""

@@ -23,13 +23,13 @@ import msgspec
 import psutil
 import pymongo
 import redis
-from harness import run_sql
 
-from chaos.gate import Gate, Keeper
-from chaos.model import BUCKETS, COUNTERS, Rollups, before
-from daemon.stack import folder, process, programs
-from daemon.stack.servers import SERVERS, Server
-from daemon.stack.start import Start
+from daemon.devstack import folder, process, programs
+from daemon.devstack.servers import SERVERS, Server
+from daemon.devstack.start import Start
+from tests.chaos.gate import Gate, Keeper
+from tests.chaos.model import BUCKETS, COUNTERS, Rollups, before
+from tests.kit.system import run_sql
 
 DATABASE = "tallyd"
 READY_TIMEOUT_S = 60.0

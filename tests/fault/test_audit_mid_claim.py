@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from chaos.steps import Flusher
-from harness import System, event
-
-from daemon.audit.audit import auditor
 from daemon.buffer.connection import Connection
 from daemon.buffer.layout import Layout
+from daemon.verify.audit.audit import auditor
+from tests.chaos.steps import Flusher
+from tests.kit.system import System, event
 
 TOTALS = "analytics_entity_totals"
 

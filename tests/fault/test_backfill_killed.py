@@ -9,13 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from daemons import Daemon
-from harness import System, event
-from proxy import Fault, Proxy, update_of
-from takeover import add_rows, audited, backfill, bases, everything
 
-from daemon.backfill import progress
-from daemon.sinks.history_marks import COLLECTION as MARKS
+from daemon.move.backfill import progress
+from daemon.rollups.history_marks import COLLECTION as MARKS
+from tests.kit.daemons import Daemon
+from tests.kit.proxy import Fault, Proxy, update_of
+from tests.kit.system import System, event
+from tests.kit.takeover import add_rows, audited, backfill, bases, everything
 
 MOVIES = [f"m{n:02}" for n in range(30)]
 LEGACY = {id_: (100 + n, n) for n, id_ in enumerate(MOVIES)}

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import System, event
-from proxy import Fault, Proxy
-from takeover import Recorder, add_rows, backfill, bases
 
-from daemon.audit.audit import auditor
 from daemon.domain.rollup import DAILY, Kind
 from daemon.retention.batch import Batches, Record
 from daemon.retention.history import UndecidedError
-from daemon.sinks.history_marks import COLLECTION as MARKS
-from daemon.sinks.mongo import Json, MongoSink
+from daemon.rollups.history_marks import COLLECTION as MARKS
+from daemon.rollups.mongo import Json, MongoSink
+from daemon.verify.audit.audit import auditor
+from tests.kit.proxy import Fault, Proxy
+from tests.kit.system import System, event
+from tests.kit.takeover import Recorder, add_rows, backfill, bases
 
 TODAY = dt.datetime.now(dt.UTC).date()
 KEEP = {"RETENTION__DAILY_DAYS": "30", "RETENTION__WEEKLY_WEEKS": "8"}

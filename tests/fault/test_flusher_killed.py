@@ -11,12 +11,12 @@ import json
 import signal
 
 import pytest
-from harness import System, event, expected_rollups, wait_until
-from proxy import Fault, Proxy, update_of
 
 from daemon.buffer import scripts
 from daemon.buffer.counters import DUE_PER_CALL
 from daemon.read.status import read_status
+from tests.kit.proxy import Fault, Proxy, update_of
+from tests.kit.system import System, event, expected_rollups, wait_until
 
 LEASE_MS = "1000"
 DAYS = [dt.date(2024, 12, 29), dt.date(2024, 12, 30), dt.date(2026, 2, 19)]

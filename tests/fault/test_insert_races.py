@@ -13,17 +13,17 @@ import msgspec
 import pymongo
 import pytest
 
-from daemon.backfill.history import Bucket, History
 from daemon.config import MongoSection, load
+from daemon.devstack import process, programs
+from daemon.devstack.servers import SERVERS
+from daemon.devstack.start import Start
 from daemon.domain.entity import Entity
+from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import DAILY, KINDS, TOTALS, Document, Malformed, Rollup
-from daemon.sinks.base import adopt
-from daemon.sinks.dead_letters import Letter, Retried
-from daemon.sinks.mongo import MongoSink
-from daemon.sinks.outcome import Failure, SinkResult
-from daemon.stack import process, programs
-from daemon.stack.servers import SERVERS
-from daemon.stack.start import Start
+from daemon.move.backfill.history import Bucket, History
+from daemon.replica.adopt import adopt
+from daemon.rollups.dead_letters import Letter, Retried
+from daemon.rollups.mongo import MongoSink
 
 FAIL_POINT = "hangBeforeUpsertPerformsInsert"
 MOVIE = Entity("jav", "movie", "a")

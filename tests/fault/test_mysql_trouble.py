@@ -17,7 +17,8 @@ from urllib.parse import urlsplit
 
 import asyncmy
 import pytest
-from harness import System, event, wait_until
+
+from tests.kit.system import System, event, wait_until
 
 REPLICA, REFUSED = "anl:{0}:replica", "anl:{0}:refused"
 BAD = [event(entity_id="bad", value=100) for _ in range(3)]

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import httpx
 import pytest
-from daemons import Daemon
-from harness import BATCH, EVENTS, System, event, expected_rollups, wait_until
-from load import Load
-from proxy import Gate
-from wire import Wire, request
 
 from daemon.buffer import scripts
-from daemon.stack import process
+from daemon.devstack import process
+from tests.kit.daemons import Daemon
+from tests.kit.load import Load
+from tests.kit.proxy import Gate
+from tests.kit.system import BATCH, EVENTS, System, event, expected_rollups, wait_until
+from tests.kit.wire import Wire, request
 
 DAY = dt.date(2026, 2, 19)
 FAST = {"FLUSH__INTERVAL_S": "0.1", "FLUSH__LEASE_MS": "1000"}

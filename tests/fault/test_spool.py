@@ -11,11 +11,11 @@ from typing import Any
 
 import psutil
 import pytest
-from harness import BATCH, WAIT_TIMEOUT_S, Ingest, System, event, wait_until
-from proxy import Fault, Proxy
-from servers import RedisServer, redis_program
 
 from daemon.buffer import scripts
+from tests.kit.proxy import Fault, Proxy
+from tests.kit.servers import RedisServer, redis_program
+from tests.kit.system import BATCH, WAIT_TIMEOUT_S, Ingest, System, event, wait_until
 
 PERSISTENT = ("--appendonly", "yes", "--appendfsync", "always")
 FAST = {"TALLYD_REDIS__TIMEOUT_MS": "500", "TALLYD_SPOOL__PROBE_MS": "50", "TALLYD_REDIS__RECONNECT_MS": "50"}

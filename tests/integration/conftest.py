@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from harness import Ingest, System
 
-from daemon.stack.stack import StackInfo
+from daemon.devstack.stack import StackInfo
+from tests.kit.system import Ingest, System
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from harness import BATCH, System, event
 from msgspec import msgpack
 
 from daemon.buffer.connection import Connection
@@ -14,8 +13,9 @@ from daemon.buffer.counters import Claim, Counters, Limits
 from daemon.buffer.layout import Layout
 from daemon.cli.options import run
 from daemon.domain.rollup import KINDS, TOTALS
-from daemon.flush.rollup import Builder
-from daemon.sinks.mongo import MongoSink
+from daemon.rollups.build import Builder
+from daemon.rollups.mongo import MongoSink
+from tests.kit.system import BATCH, System, event
 
 
 @pytest.fixture

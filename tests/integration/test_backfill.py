@@ -8,11 +8,11 @@ import signal
 import subprocess
 
 import pytest
-from daemons import Daemon
-from harness import TALLYD, System, event, wait_until
-from takeover import Recorder, add_rows, audited, backfill, bases, drain_until, everything
 
 from daemon.errors import ConfigError
+from tests.kit.daemons import Daemon
+from tests.kit.system import TALLYD, System, event, wait_until
+from tests.kit.takeover import Recorder, add_rows, audited, backfill, bases, drain_until, everything
 
 LEGACY = {"a": (100, 5), "b": (0, 0), "c": (7, 1)}
 BASES = {f"jav:movie:{uuid}": {"view": views, "download": downloads} for uuid, (views, downloads) in LEGACY.items()}

@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from harness import System, event, expected_rollups
-from takeover import Recorder, add_rows, audited, backfill, bases, everything
 
-from daemon.sinks.history_marks import COLLECTION as MARKS
+from daemon.rollups.history_marks import COLLECTION as MARKS
+from tests.kit.system import System, event, expected_rollups
+from tests.kit.takeover import Recorder, add_rows, audited, backfill, bases, everything
 
 Days = list[tuple[str, str, dt.date, int]]
 """(entity key, counter, day, amount)."""

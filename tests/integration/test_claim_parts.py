@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from harness import System, event
 
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Amounts, Busy, Claim, Counters, Limits
 from daemon.buffer.layout import Layout
+from tests.kit.system import System, event
 
 ENTITIES = 12
 LEASE_OVER_S = 0.01

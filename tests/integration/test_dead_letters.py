@@ -7,8 +7,9 @@ import json
 from typing import Any
 
 import pytest
-from harness import System, event, expected_rollups
 from msgspec import msgpack
+
+from tests.kit.system import System, event, expected_rollups
 
 DAY = dt.date(2026, 2, 19)
 

@@ -21,7 +21,7 @@ import httpx
 import psutil
 import pytest
 
-from daemon.stack import stack
+from daemon.devstack import stack
 
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 60

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 import redis
-from harness import System, wait_until
-from servers import RedisServer, redis_program
 
 from daemon.config import Config, replica_tables
+from daemon.devstack import process
 from daemon.doctor import examine, machine, startup
 from daemon.doctor.finding import Finding
 from daemon.doctor.mongo_facts import SCRATCH
 from daemon.doctor.mysql_facts import declared_key, read_mysql
 from daemon.errors import ConfigError
-from daemon.sinks.mongo import MongoSink
-from daemon.sinks.mysql import MysqlSink
-from daemon.stack import process
+from daemon.replica.mysql import MysqlSink
+from daemon.rollups.mongo import MongoSink
+from tests.kit.servers import RedisServer, redis_program
+from tests.kit.system import System, wait_until
 
 CLOSED = "127.0.0.1:1"
 MAY_WARN = {"redis.vulnerabilities", "mongo.storage", *machine.CHECKS}

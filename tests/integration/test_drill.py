@@ -10,11 +10,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from harness import TALLYD, System
 
-from daemon.drill import rollback
-from daemon.drill.rollback import Drill
-from daemon.report.artifact import Step
+from daemon.move.drill import rollback
+from daemon.move.drill.rollback import Drill
+from daemon.verify.report.artifact import Step
+from tests.kit.system import TALLYD, System
 
 
 def drill(cwd: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:

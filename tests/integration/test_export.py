@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import TALLYD, System, event
-from proxy import Fault, Proxy
 from pyarrow import parquet
+
+from tests.kit.proxy import Fault, Proxy
+from tests.kit.system import TALLYD, System, event
 
 ODD = 'a "quoted", comma\'d; ünïcode 片'
 

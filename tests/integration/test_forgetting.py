@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from harness import System, event, wait_until
 
 from daemon.buffer.connection import Arg, Connection
-from daemon.buffer.forgetting import SCAN_KEYS, Forgetting
+from daemon.buffer.dedupe import SCAN_KEYS, Forgetting
 from daemon.buffer.keys import shard_keys
 from daemon.buffer.layout import Layout
 from daemon.errors import StoreError
+from tests.kit.system import System, event, wait_until
 
 SEEN = shard_keys(0).seen
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import httpx
 import pytest
-from harness import BATCH, Ingest, System, event
-from wire import Wire, chunked, head, request
 
 from daemon.config import Config
+from tests.kit.system import BATCH, Ingest, System, event
+from tests.kit.wire import Wire, chunked, head, request
 
 BYTES_MAX = 1_048_576
 EVENTS_MAX = 2_000

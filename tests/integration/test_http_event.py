@@ -11,8 +11,9 @@ from typing import Any
 
 import httpx
 import pytest
-from harness import BATCH, EVENTS, Ingest, System, event, wait_until
-from wire import Wire, chunked, head, request, talk
+
+from tests.kit.system import BATCH, EVENTS, Ingest, System, event, wait_until
+from tests.kit.wire import Wire, chunked, head, request, talk
 
 BYTES_MAX = 65_536
 KEY = "a-shop-s-key-0123"

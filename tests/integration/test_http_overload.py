@@ -11,9 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from harness import BATCH, EVENTS, Ingest, System, event, wait_until
-from servers import RedisServer, redis_program
-from wire import Answer, Wire, chunked, head, request
+
+from tests.kit.servers import RedisServer, redis_program
+from tests.kit.system import BATCH, EVENTS, Ingest, System, event, wait_until
+from tests.kit.wire import Answer, Wire, chunked, head, request
 
 IN_FLIGHT_MAX = 4
 CONFIG = {

@@ -14,9 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
-from harness import BATCH, EVENTS, Ingest, System, event, wait_until
 
 from daemon.config import Config
+from tests.kit.system import BATCH, EVENTS, Ingest, System, event, wait_until
 
 KEY = "a-shop-s-key-0123"
 CALL_EVENTS_MAX = Config().ingest.call_events_max

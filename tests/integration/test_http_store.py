@@ -14,10 +14,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from harness import BATCH, EVENTS, Ingest, System, event, wait_until
-from servers import RedisServer, redis_program
 
-from daemon.stack.stack import StackInfo
+from daemon.devstack.stack import StackInfo
+from tests.kit.servers import RedisServer, redis_program
+from tests.kit.system import BATCH, EVENTS, Ingest, System, event, wait_until
 
 UNAVAILABLE = {"message": "Events cannot be taken at the moment. Send them again, with the same ids."}
 PREFIX = "anl:{0}:counters:jav:movie:"

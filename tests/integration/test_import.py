@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from harness import ROOT, System, event, expected_rollups
-from importing import EXAMPLE, Counts, forget, ledger_views, line, live, pipe, run, views
+
+from tests.kit.importing import EXAMPLE, Counts, forget, ledger_views, line, live, pipe, run, views
+from tests.kit.system import ROOT, System, event, expected_rollups
 
 DATA = ROOT / "tests" / "data"
 LOG = DATA / "semicomplete-access.log.gz"

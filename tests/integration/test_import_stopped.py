@@ -11,12 +11,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from harness import System, wait_until
-from importing import forget, importing, ledger_views, line, live, pipe, run, views
-from proxy import Fault, Proxy
-from servers import RedisServer, redis_program
 
 from daemon.buffer import scripts
+from tests.kit.importing import forget, importing, ledger_views, line, live, pipe, run, views
+from tests.kit.proxy import Fault, Proxy
+from tests.kit.servers import RedisServer, redis_program
+from tests.kit.system import System, wait_until
 
 
 @pytest.fixture(scope="module")

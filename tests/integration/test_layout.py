@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from harness import System
 
-from daemon.stack import process
+from daemon.devstack import process
+from tests.kit.system import System
 
 OTHER = {"format": "1", "shards": "4", "dedupe_window_s": "172800", "epoch": "1"}
 

@@ -19,14 +19,14 @@ import msgspec
 import pymongo
 import pytest
 import redis
-from harness import ROOT, Ingest, System, event, wait_until
 
-from daemon.stack import stack
+from daemon.devstack import stack
 from loadtest.judge import judge
 from loadtest.parcels import BATCH, SPOILT, Parcel, Source
 from loadtest.scenarios import BY_NAME, SCENARIOS
 from loadtest.tally import Tally, key_of, uuid_of
 from loadtest.verdict import complaint
+from tests.kit.system import ROOT, Ingest, System, event, wait_until
 
 RUN_TIMEOUT_S = 300.0
 DAY = dt.date(2026, 2, 19)

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import pytest
-from harness import ROOT, WAIT_TIMEOUT_S, System
 
-from daemon.stack import process
+from daemon.devstack import process
+from tests.kit.system import ROOT, WAIT_TIMEOUT_S, System
 
 PAGE = (ROOT / "ops/moving-over.md").read_text()
 LEFT_OUT = "…"

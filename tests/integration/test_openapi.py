@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import schemathesis
-from harness import Ingest, System, event
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from schemathesis.checks import CHECKS
 from schemathesis.generation import GenerationMode
 from schemathesis.schemas import APIOperation
+
+from tests.kit.system import Ingest, System, event
 
 CONFIG = {
     "READ__CACHE_TTL_MS": "0",

@@ -15,12 +15,12 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from harness import System, event
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 import daemon
 from daemon.errors import TallydError
+from tests.kit.system import System, event
 
 CHECKOUT = Path(__file__).parents[2]
 COMMAND_TIMEOUT_S = 120

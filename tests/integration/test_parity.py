@@ -6,8 +6,9 @@ import json
 from typing import Any
 
 import pytest
-from harness import System, event
-from proxy import Gate, update_of
+
+from tests.kit.proxy import Gate, update_of
+from tests.kit.system import System, event
 
 KEYS = [f"m{n}" for n in range(1, 8)]
 

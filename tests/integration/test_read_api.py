@@ -15,10 +15,10 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from harness import BATCH, Ingest, System, event, wait_until
-from proxy import Gate
 
-from daemon.stack.stack import StackInfo
+from daemon.devstack.stack import StackInfo
+from tests.kit.proxy import Gate
+from tests.kit.system import BATCH, Ingest, System, event, wait_until
 
 ROOT = "/api/v1/analytics"
 TODAY = dt.datetime.now(dt.UTC).date()

@@ -12,8 +12,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from chaos.steps import Flusher
-from harness import BATCH, Ingest, System, event, wait_until
 
 from daemon.buffer.connection import Connection
 from daemon.buffer.layout import Layout
@@ -22,7 +20,9 @@ from daemon.domain.entity import Entity
 from daemon.errors import StoreError
 from daemon.read.exact import TRIES_MAX, Exact
 from daemon.read.totals import Totals
-from daemon.sinks.mongo import Json, MongoSink
+from daemon.rollups.mongo import Json, MongoSink
+from tests.chaos.steps import Flusher
+from tests.kit.system import BATCH, Ingest, System, event, wait_until
 
 M = Entity("jav", "movie", "m")
 COUNTERS = ("download", "view")

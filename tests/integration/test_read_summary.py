@@ -8,12 +8,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from harness import System, event
 
 from daemon.domain.window import days_between
 from daemon.errors import StoreError
 from daemon.read.summary import REST_FACTOR, DaySums
-from daemon.sinks.mongo import MongoSink
+from daemon.rollups.mongo import MongoSink
+from tests.kit.system import System, event
 
 TODAY = dt.datetime.now(dt.UTC).date()
 DAYS = days_between(TODAY - dt.timedelta(3), TODAY)

@@ -9,16 +9,16 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness import ROLLUPS, WAIT_TIMEOUT_S, System, event, wait_until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from proxy import Gate
 
 from daemon.domain.window import Window, span_of
 from daemon.errors import StoreError
 from daemon.read import top as top_module
 from daemon.read.top import Ranked, Top
-from daemon.sinks.mongo import MongoSink
+from daemon.rollups.mongo import MongoSink
+from tests.kit.proxy import Gate
+from tests.kit.system import ROLLUPS, WAIT_TIMEOUT_S, System, event, wait_until
 
 TODAY = dt.date(2026, 11, 20)
 DAYS = [(TODAY - dt.timedelta(n)).isoformat() for n in range(8)]

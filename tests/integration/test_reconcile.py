@@ -6,13 +6,13 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness import System, event
-from proxy import Fault, Gate, Proxy
-from takeover import Recorder, add_rows, audited, backfill, bases, drain_until, everything
 
-from daemon.backfill.run import LOST_COUNTS, PENDING
 from daemon.buffer import scripts
-from daemon.sinks.base import NO_NUMBER
+from daemon.move.backfill.run import LOST_COUNTS, PENDING
+from daemon.replica.adopt import NO_NUMBER
+from tests.kit.proxy import Fault, Gate, Proxy
+from tests.kit.system import System, event
+from tests.kit.takeover import Recorder, add_rows, audited, backfill, bases, drain_until, everything
 
 LEGACY = {"a": (100, 5), "b": (10, 0), "c": (7, 1)}
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness import System, event
+
+from tests.kit.system import System, event
 
 TODAY = dt.datetime.now(dt.UTC).date()
 

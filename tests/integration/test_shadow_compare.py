@@ -7,9 +7,9 @@ import json
 from typing import Any
 
 import pytest
-from harness import System, event
 
-from daemon.shadow.compare import percentiles
+from daemon.verify.shadow.compare import percentiles
+from tests.kit.system import System, event
 
 NOW = dt.datetime.now(dt.UTC)
 

@@ -20,8 +20,8 @@ import pytest
 import redis
 from pymongo import MongoClient
 
+from daemon.devstack import process, programs, stack
 from daemon.errors import StackError
-from daemon.stack import process, programs, stack
 
 COMMAND_TIMEOUT_S = 60
 

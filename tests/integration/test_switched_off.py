@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import pytest
-from daemons import Daemon
-from harness import WAIT_TIMEOUT_S, System, event, wait_until
-from proxy import Fault, Proxy
-from takeover import add_rows, audited, backfill, bases, drain_until
 
-from daemon.backfill.run import UNKNOWN
 from daemon.buffer import scripts
+from daemon.move.backfill.run import UNKNOWN
+from tests.kit.daemons import Daemon
+from tests.kit.proxy import Fault, Proxy
+from tests.kit.system import WAIT_TIMEOUT_S, System, event, wait_until
+from tests.kit.takeover import add_rows, audited, backfill, bases, drain_until
 
 LEGACY = {"a": (100, 5), "b": (10, 0), "c": (7, 1)}
 OFF = {"ENABLED": "false"}

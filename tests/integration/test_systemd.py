@@ -16,16 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from daemons import Daemon, Notifications, notifications, run_id_at
-from harness import ROOT, TALLYD, System, wait_until
-from load import Load
-from proxy import Gate
-from servers import RedisServer, redis_program
 
 from daemon.config import Config
-from daemon.ingest.listener import LINGER_S
-from daemon.ingest.server import SILENCE_S_MAX
-from daemon.stack import process
+from daemon.devstack import process
+from daemon.ingest.process.listener import LINGER_S
+from daemon.ingest.process.server import SILENCE_S_MAX
+from tests.kit.daemons import Daemon, Notifications, notifications, run_id_at
+from tests.kit.load import Load
+from tests.kit.proxy import Gate
+from tests.kit.servers import RedisServer, redis_program
+from tests.kit.system import ROOT, TALLYD, System, wait_until
 
 UNITS = ROOT / "ops" / "systemd"
 WATCHDOG_US = 400_000

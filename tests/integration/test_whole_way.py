@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from harness import BATCH, System, event, expected_rollups, wait_until
+
+from tests.kit.system import BATCH, System, event, expected_rollups, wait_until
 
 MOVIE = "0f8fad5b-d9cb-469f-a165-70867728950e"
 ANY_FUTURE = {"TALLYD_INGEST__FUTURE_MAX_S": "2000000000"}

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from servers import RedisServer, redis_program
-from shard import Shard
+
+from tests.kit.servers import RedisServer, redis_program
+from tests.kit.shard import Shard
 
 
 @pytest.fixture(scope="session", params=[6, 7], ids=["redis6", "redis7"])

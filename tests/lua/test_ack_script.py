@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import pytest
 import redis
-from shard import DAY, Ev, Shard
+
+from tests.kit.shard import DAY, Ev, Shard
 
 VIEW = f"view:{DAY}"
 

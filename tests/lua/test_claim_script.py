@@ -11,7 +11,8 @@ from collections.abc import Iterable
 import msgspec
 import pytest
 import redis
-from shard import DAY, Claimed, Ev, Shard, step
+
+from tests.kit.shard import DAY, Claimed, Ev, Shard, step
 
 VIEW = f"view:{DAY}"
 DAYS = [f"2025-{month:02d}-{day:02d}" for month in range(1, 13) for day in range(1, 29)]

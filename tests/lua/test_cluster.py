@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import redis
-from harness import wait_until
-from servers import RedisServer, redis_program
-from shard import DAY, Ev, Shard
 
 from daemon.buffer.connection import Connection
-from daemon.buffer.forgetting import Forgetting
+from daemon.buffer.dedupe import Forgetting
 from daemon.buffer.layout import Layout
 from daemon.config import load
+from tests.kit.servers import RedisServer, redis_program
+from tests.kit.shard import DAY, Ev, Shard
+from tests.kit.system import wait_until
 
 SLOTS = 16_384
 

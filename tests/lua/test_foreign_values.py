@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from shard import DAY, Ev, Shard
+
+from tests.kit.shard import DAY, Ev, Shard
 
 VIEW = f"view:{DAY}"
 ENTITY = "anl:{3}:counters:jav:movie:m"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shard import Ev, Shard
+from tests.kit.shard import Ev, Shard
 
 A, B = "198.51.100.7", "2001:db8::1"
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import redis
-from shard import BITS, DAY, WINDOW_S, Ev, Shard, blob, pack
+
+from tests.kit.shard import BITS, DAY, WINDOW_S, Ev, Shard, blob, pack
 
 EFFECT = ["view", f"view:{DAY}", "1"]
 COUNTERS = "anl:{3}:counters"

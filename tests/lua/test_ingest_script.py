@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from shard import DAY, Ev, Shard, digest, step
+
+from tests.kit.shard import DAY, Ev, Shard, digest, step
 
 VIEW = f"view:{DAY}"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import redis
-from shard import DAY, Ev, Pending, Shard, pack, step
+
+from tests.kit.shard import DAY, Ev, Pending, Shard, pack, step
 
 VIEW = f"view:{DAY}"
 M = "jav:movie:m"

@@ -14,8 +14,9 @@ import redis
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from servers import RedisServer, redis_program
-from shard import Claimed, Ev, Increment, Shard, step
+
+from tests.kit.servers import RedisServer, redis_program
+from tests.kit.shard import Claimed, Ev, Increment, Shard, step
 
 WINDOW_S = 30 * 86_400
 """Long enough that no real window ends in the middle of a test; `age` ends them."""

@@ -1,0 +1,126 @@
+"""`tallyd import`: files into the system. The work is in `daemon.importer`."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import threading
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
+from daemon.config import require
+from daemon.errors import ConfigError
+
+if TYPE_CHECKING:
+    from daemon.importer.session import Outcome
+    from daemon.importer.source import Source
+
+REJECTS_DEFAULT = Path("tallyd-import-rejected.ndjson")
+STANDARD_INPUT = 0
+WIDTH_NO_TERMINAL = 140
+
+
+class FormatOption(StrEnum):
+    """Choices of `--format`."""
+
+    AUTO = "auto"
+    COMBINED = "combined"
+    NDJSON = "ndjson"
+
+
+def import_files(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, gzipped or not; - for standard input.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    format_: Annotated[
+        FormatOption,
+        typer.Option("--format", help="combined (also common), ndjson, or auto: whichever the first line looks like."),
+    ] = FormatOption.AUTO,
+    rejects: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help=f"Where rejected lines are appended to. Default: {REJECTS_DEFAULT}."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only read and judge; no Redis, no file of rejects unless named.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Import access logs (combined, common) and NDJSON events. What was imported once is not counted again.
+
+    Which requests of an access log count, and as what, is configured in `import` (see ops/weblog.example.toml). How
+    far each file was read is recorded in Redis by its content: the same file again, renamed, gzipped or grown, is
+    recognised, and an import that was stopped or killed goes on where it was. Ctrl-C stops it in good order.
+
+    Exit codes: 0 every file was read to its end (whatever lines were rejected); 1 one was not; 2 wrong usage.
+
+    Example: `tallyd import --config ops/weblog.example.toml access.log access.log.1.gz`
+    """
+    from daemon.importer import session
+    from daemon.importer.classify import Format
+    from daemon.importer.progress import ProgressBar
+    from daemon.importer.rejects import Rejects
+
+    loaded = load(config, data)
+    if not dry_run:
+        require(loaded, "redis")
+        if not loaded.enabled:
+            raise ConfigError("enabled = false: nothing would be counted. Set it to true to import, or try --dry-run.")
+    stopping = threading.Event()
+    if rejects is not None and not rejects.parent.is_dir():
+        raise ConfigError(f"--rejects: there is no folder {rejects.parent}.")
+    sources = _sources(files, stopping)
+    rejected = Rejects(rejects or (None if dry_run else REJECTS_DEFAULT))
+    forced = None if format_ is FormatOption.AUTO else Format(format_.value)
+    with ProgressBar(shown=sys.stdout.isatty() and sys.stderr.isatty()) as watcher:
+        outcome = run(session.run(loaded, sources, rejected, watcher, stopping, forced=forced, dry_run=dry_run))
+    _print(outcome, rejected.written_to, dry_run=dry_run, as_json=as_json)
+    if outcome.stopped_by:
+        raise typer.Exit(128 + outcome.stopped_by)
+    if outcome.failure:
+        raise outcome.failure
+    raise typer.Exit(1 if any(each.error for each in outcome.files) else 0)
+
+
+def _sources(files: list[str], stopping: threading.Event) -> list[Source]:
+    """Opens everything before anything is counted. Raises ConfigError naming every file that can't be."""
+    from daemon.importer.source import FileSource, StreamSource
+
+    sources: list[Source] = []
+    problems = []
+    if files.count("-") > 1:
+        problems.append("-: standard input can be read once only")
+    if "-" in files and sys.stdin is None:  # then something else may have its number
+        problems.append("-: standard input is closed")
+    for name in files:
+        try:
+            if name == "-":
+                sources.append(StreamSource(STANDARD_INPUT, "standard input", stopping))
+            elif stat.S_ISREG(Path(name).stat().st_mode):
+                sources.append(FileSource(Path(name), stopping))
+            elif stat.S_ISDIR(Path(name).stat().st_mode):
+                problems.append(f"{name}: is a directory; name the files in it")
+            else:  # a pipe, such as the shell's <(...)
+                sources.append(StreamSource(os.open(name, os.O_RDONLY), name, stopping))
+        except OSError as error:
+            problems.append(f"{name}: {error.strerror}")
+    if problems:
+        raise ConfigError("Cannot import:\n" + "\n".join(f"  {problem}" for problem in problems))
+    return sources
+
+
+def _print(outcome: Outcome, rejects: Path | None, *, dry_run: bool, as_json: bool) -> None:
+    from rich.console import Console
+
+    from daemon.importer import summary
+
+    if as_json:
+        print_json(summary.plain(outcome, rejects, dry_run=dry_run))
+    elif outcome.files:
+        Console(width=None if sys.stdout.isatty() else WIDTH_NO_TERMINAL).print(summary.shown(outcome.files))
+    for note in summary.notes(outcome, rejects, dry_run=dry_run):
+        typer.echo(note, err=True)

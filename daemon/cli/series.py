@@ -1,0 +1,87 @@
+"""`tallyd series`: one entity's counters, bucket by bucket."""
+
+from __future__ import annotations
+
+import datetime as dt
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from daemon.cli.options import (
+    ConfigOption,
+    DataOption,
+    DomainOption,
+    JsonOption,
+    TypeOption,
+    chosen_type,
+    load,
+    print_json,
+    run,
+)
+from daemon.config import domain_counters, require
+from daemon.domain.entity import Entity
+from daemon.errors import ConfigError
+
+
+class Bucket(StrEnum):
+    """Choices of `--bucket`."""
+
+    DAILY = "daily"
+    WEEKLY = "weekly"
+    MONTHLY = "monthly"
+    YEARLY = "yearly"
+
+
+def series(
+    entity_id: Annotated[str, typer.Argument(help="The entity's id.")],
+    config: ConfigOption = None,
+    data: DataOption = None,
+    domain: DomainOption = None,
+    entity_type: TypeOption = None,
+    bucket: Annotated[Bucket, typer.Option(help="Size of a bucket.")] = Bucket.DAILY,
+    first: Annotated[dt.datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")] = None,
+    last: Annotated[dt.datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show one entity's counters bucket by bucket, out of MongoDB, zero where nothing was counted.
+
+    Example: `tallyd series 0f8fad5b-d9cb-469f-a165-70867728950e --bucket weekly --from 2026-01-01 --to 2026-03-31`
+    """
+    from daemon.read.series import POINTS_MAX, SIZES, default_first, is_too_long
+    from daemon.read.series import series as read_series
+    from daemon.rollups.mongo import MongoSink
+
+    loaded = load(config, data)
+    require(loaded, "mongo")
+    domain, entity_type = chosen_type(loaded, domain, entity_type)
+    to_day = last.date() if last else dt.datetime.now(dt.UTC).date()
+    from_day = first.date() if first else default_first(bucket.value, to_day)
+    if from_day > to_day:
+        raise ConfigError(f"--from {from_day} is after --to {to_day}.")
+    if is_too_long(bucket.value, from_day, to_day, POINTS_MAX):
+        raise ConfigError(f"--from, --to: a series has at most {POINTS_MAX} points; choose a larger --bucket.")
+    counters = domain_counters(loaded, domain)
+    field = SIZES[bucket.value].kind.bucket_field
+
+    async def read() -> list[dict[str, object]]:
+        mongo = MongoSink(loaded.mongo)
+        try:
+            entity = Entity(domain, entity_type, entity_id)
+            return await read_series(mongo, entity, bucket.value, counters, from_day, to_day)
+        finally:
+            await mongo.close()
+
+    points = run(read())
+    if as_json:
+        print_json(points)
+        return
+    assert field is not None
+    table = Table(field, *counters)
+    for point in points:
+        table.add_row(str(point[field]), *(f"{point[counter]:,}" for counter in counters))
+    console = Console()
+    console.print(f"{domain}:{entity_type}:{entity_id}", markup=False, highlight=False, soft_wrap=True)
+    console.print(table)

@@ -1,0 +1,141 @@
+"""`tallyd shadow-compare`: the application's own column against tallyd's, while both count."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from typing import TYPE_CHECKING, Annotated, NamedTuple
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
+from daemon.cli.parity_check import flush_first
+from daemon.config import Config, require
+from daemon.errors import CheckFailed, ConfigError
+
+if TYPE_CHECKING:
+    from daemon.verify.shadow.compare import Comparison, Percentiles
+    from daemon.verify.shadow.history import Trend
+
+_TOLERANCE = re.compile(r"(\d+(?:\.\d+)?)(%?)\Z", re.ASCII)
+
+
+class Tolerance(NamedTuple):
+    """How far apart the columns of a table may be, all rows together."""
+
+    amount: float
+    is_percent: bool
+
+    def allows(self, comparison: Comparison) -> bool:
+        if not self.is_percent:
+            return comparison.apart <= self.amount
+        return comparison.apart_percent is not None and comparison.apart_percent <= self.amount
+
+
+def shadow_compare(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    tolerance: Annotated[
+        str,
+        typer.Option(metavar="N or N%", help="How far apart all rows together may be; N% of the application's."),
+    ] = "0",
+    worst: Annotated[int, typer.Option(min=0, max=10_000, help="How many of the rows that differ most.")] = 10,
+    wait: Annotated[bool, typer.Option("--wait", help="Flush first, so that tallyd's column is not behind.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare the column the application counts in with the one tallyd writes: sums, percentiles of the rows'
+    differences, the worst rows, and how both grew over 1, 7, 14, 30 and 90 days.
+
+    Configure `shadow` in [replica.DOMAIN.TYPE]: counter = the application's column. Each run is kept as its day's, in
+    MongoDB; run it daily. Exit 1 if the differences of all rows, added up without their signs, exceed the tolerance.
+
+    Example: `tallyd shadow-compare --wait --tolerance 0.1%`
+    """
+    from daemon.config import replica_tables
+
+    limit = _tolerance(tolerance)
+    loaded = load(config, data)
+    require(loaded, "redis", "mongo", "mysql")
+    if not any(table.shadow for table in replica_tables(loaded).values()):
+        raise ConfigError('No table has a shadow column: set replica.DOMAIN.TYPE.shadow = { counter = "column" }.')
+    found = run(_compare(loaded, worst, wait=wait))
+    if as_json:
+        print_json(
+            [
+                {**msgspec.to_builtins(each), "trend": trend, "within_tolerance": limit.allows(each)}
+                for each, trend in found
+            ]
+        )
+    else:
+        console = Console()
+        for each, trend in found:
+            _print(each, trend, console)
+    beyond = [f"{each.entity_type} {each.counter}" for each, _ in found if not limit.allows(each)]
+    if beyond:
+        raise CheckFailed(f"Further apart than {tolerance}: {', '.join(beyond)}.")
+
+
+def _tolerance(text: str) -> Tolerance:
+    match = _TOLERANCE.match(text)
+    if match is None:
+        raise ConfigError(f"--tolerance: {text!r} must be a number of counts or a percentage, such as 50 or 0.1%.")
+    return Tolerance(float(match[1]), bool(match[2]))
+
+
+async def _compare(config: Config, worst: int, *, wait: bool) -> list[tuple[Comparison, list[Trend]]]:
+    from daemon.config import replica_tables
+    from daemon.replica.mysql import MysqlSink
+    from daemon.rollups.mongo import MongoSink
+    from daemon.verify.shadow import history
+    from daemon.verify.shadow.compare import compare
+
+    if wait:
+        await flush_first(config)
+    now = dt.datetime.now(dt.UTC)
+    mongo, mysql = MongoSink(config.mongo), MysqlSink(config.mysql)
+    found = []
+    try:
+        for (domain, kind), table in replica_tables(config).items():
+            for counter in table.shadow:
+                comparison = await compare(mysql, f"{domain}.{kind}", table, counter, worst)
+                past = await history.snapshots(mongo, comparison, now.date())
+                await history.record(mongo, comparison, now)
+                found.append((comparison, history.trends(past, comparison, now.date())))
+    finally:
+        await mysql.close()
+        await mongo.close()
+    return found
+
+
+def _print(found: Comparison, trend: list[Trend], console: Console) -> None:
+    columns = f"the application's {found.own_column}, tallyd's {found.tallyd_column}"
+    console.print(f"{found.entity_type} {found.counter}: {columns}")
+    console.print(
+        f"{found.rows:,} rows, {found.differing:,} differ; sums {found.own:,} and {found.tallyd:,}"
+        f" ({found.difference:+,}); apart {found.apart:,} ({_percent(found.apart_percent)})"
+    )
+    console.print(f"a row: {_percentiles(found.absolute)}; in percent: {_percentiles(found.percent)}", soft_wrap=True)
+    if found.worst:
+        table = Table("row", "application", "tallyd", "difference", "percent")
+        for row in found.worst:
+            amounts = (f"{row.own:,}", f"{row.tallyd:,}", f"{row.difference:+,}", _percent(row.percent))
+            table.add_row(Text(row.label or row.key), *amounts)
+        console.print(table)
+    if trend:
+        table = Table("days", "since", "application grew", "tallyd grew", "difference", "percent")
+        for each in trend:
+            amounts = (f"{each.own:,}", f"{each.tallyd:,}", f"{each.difference:+,}", _percent(each.percent))
+            table.add_row(str(each.days), str(each.since), *amounts)
+        console.print(table)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:g} %"
+
+
+def _percentiles(of: Percentiles) -> str:
+    return f"p50 {of.p50:g}, p90 {of.p90:g}, p99 {of.p99:g}, max {of.max:g}"

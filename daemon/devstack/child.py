@@ -1,0 +1,122 @@
+"""A tallyd daemon that `tallyd dev` runs beside itself: its lines passed on, its end noticed, nothing left behind.
+
+Called by `daemon.devstack.dev` and `daemon.move.drill`. Production starts its daemons through systemd.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, STDOUT
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Self
+
+import psutil
+
+from daemon.devstack import process
+
+LINE_BYTES_MAX = 1 << 20
+LAST_LINES_TIMEOUT_S = 1.0
+
+
+class Child:
+    """One running daemon: an async context manager that stops it on leaving.
+
+    It runs in a session of its own, so that Ctrl-C at the terminal reaches `tallyd dev` alone, which knows the order.
+    It gets SIGTERM when `tallyd dev` dies without stopping it. `show(name, line)` is called for each line it prints.
+    """
+
+    def __init__(
+        self, name: str, environment: Mapping[str, str], show: Callable[[str, str], None], *, stop_timeout_s: float
+    ) -> None:
+        self.name = name
+        self._environment = environment
+        self._show = show
+        self._stop_timeout_s = stop_timeout_s
+
+    async def __aenter__(self) -> Self:
+        lines, output = await _pipe()
+        try:
+            self._process = await self._start(output)
+        finally:
+            os.close(output)
+        self._reader = asyncio.create_task(self._pass_on(lines))
+        return self
+
+    async def _start(self, output: int) -> asyncio.subprocess.Process:
+        # -P: a folder named `daemon` where the user happens to be must not be imported instead of ours.
+        return await asyncio.create_subprocess_exec(
+            *process.dies_with_parent(),
+            *(sys.executable, "-P", "-m", "daemon.cli", self.name),
+            env={**os.environ, **self._environment, "PYTHONUNBUFFERED": "1"},
+            stdin=DEVNULL,
+            stdout=output,
+            stderr=STDOUT,
+            start_new_session=True,
+        )
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process.returncode is None:
+            self._process.terminate()
+        try:
+            async with asyncio.timeout(self._stop_timeout_s):
+                await self._process.wait()
+        except TimeoutError:
+            self._show(self.name, f"didn't stop within {self._stop_timeout_s:.0f} s and is killed")
+            self._process.kill()
+            await self._process.wait()
+        process.stop(dict.fromkeys(self._workers(), 0.0))
+        await asyncio.wait([self._reader], timeout=LAST_LINES_TIMEOUT_S)
+        self._reader.cancel()
+
+    def reload(self) -> None:
+        """Has the daemon read its configuration anew; it says `Reloaded` when it has."""
+        self._process.send_signal(signal.SIGHUP)
+
+    async def ended(self) -> str:
+        """Waits for the daemon to end, and says how it did."""
+        code = await self._process.wait()
+        return (
+            f"{self.name} ended by itself with exit code {code}"
+            if code >= 0
+            else f"{self.name} was killed by signal {-code}"
+        )
+
+    async def _pass_on(self, lines: asyncio.StreamReader) -> None:
+        while True:
+            try:
+                line = await lines.readline()
+            except ValueError:
+                line = b"(a line longer than 1 MiB was left out)\n"
+            if not line:
+                return
+            self._show(self.name, line.decode(errors="replace").rstrip("\n"))
+
+    def _workers(self) -> list[psutil.Process]:
+        """Those that outlived the daemon that started them."""
+        return [each for each in psutil.process_iter() if _session_of(each.pid) == self._process.pid]
+
+
+async def _pipe() -> tuple[asyncio.StreamReader, int]:
+    """A pipe: the reading end, and the descriptor a program may write to.
+
+    asyncio's own would make `Process.wait` wait for the pipe, too, which a worker that outlives its daemon keeps open.
+    """
+    reading, writing = os.pipe()
+    lines = asyncio.StreamReader(limit=LINE_BYTES_MAX)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(reading, "rb")
+    )
+    return lines, writing
+
+
+def _session_of(pid: int) -> int | None:
+    try:
+        return os.getsid(pid)
+    except OSError:
+        return None

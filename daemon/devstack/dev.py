@@ -1,0 +1,251 @@
+"""The whole system in the foreground: servers, a demo table, ingest and flush, and one end for all of them.
+
+Called by `tallyd dev` only. Whatever ends it, nothing it started stays behind: an ordinary end stops everything in
+order, and SIGKILL, which it can't see, reaches all it started through `process.dies_with_parent`. Never used in
+production.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import http.client
+import json
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+from rich.console import Console
+from rich.text import Text
+
+from daemon.devstack import demo, folder, process, stack
+from daemon.devstack.child import Child
+from daemon.errors import ConfigError, StackError
+
+DEFAULT_PORT = 8080
+HEALTH_TIMEOUT_S = 30.0
+HEALTH_POLL_S = 0.05
+SERVER_POLL_S = 0.5
+INGEST_STOP_TIMEOUT_S = 15.0  # above `http.drain_timeout_s`
+FLUSH_STOP_TIMEOUT_S = 15.0
+COLOURS = {"dev": "bold", "flush": "magenta", "ingest": "cyan"}
+
+console = Console(highlight=False, markup=False)
+
+
+def run(data: Path, port: int | None, config: Path | None) -> None:
+    """Runs until SIGINT, SIGTERM or SIGHUP. `port`: None takes 8080, or a free one if that is taken.
+
+    Raises ConfigError when `port` is taken, StackError when a part doesn't start or ends by itself.
+    """
+    asyncio.run(_until_asked_to_stop(data.resolve(), _choose_port(port), config))
+
+
+async def _until_asked_to_stop(data: Path, port: int, config: Path | None) -> None:
+    """Runs the system; a signal cancels the run once, and never the clean-up that follows."""
+    with _only_one(data):
+        async with AsyncExitStack() as running:
+            work = asyncio.create_task(_run(running, data, port, config))
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                asyncio.get_running_loop().add_signal_handler(number, _stop_once, work)
+            try:
+                await work
+            except asyncio.CancelledError:
+                _show("dev", "stopping")
+        _show("dev", f"stopped; the data stays in {data}")
+
+
+def _stop_once(work: asyncio.Task[None]) -> None:
+    # A second Ctrl-C would interrupt the clean-up of what was half started; every stop has its own deadline anyhow.
+    if not work.cancelling():
+        work.cancel()
+
+
+async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | None) -> None:
+    """Starts everything and watches over it; what it starts is stopped by `running`, the last one first."""
+    raised = await stack.bring_up(data, die_with_parent=True)
+    running.push_async_callback(_stop_servers, data, raised.started)
+    if raised.info.http is not None:  # of one that was killed
+        await stack.publish_http(data, None)
+    for server in raised.absent:
+        _show("dev", server.absence)
+    if len(raised.started) < len(raised.info.pids):
+        _show("dev", f"uses servers that were already up in {data}, and will leave those running")
+    if raised.info.mysql:
+        await demo.create(raised.info.mysql)
+
+    run_id = uuid4().hex
+    environment = environment_of(raised.info, port, config, run_id)
+    flush = await running.enter_async_context(Child("flush", environment, _show, stop_timeout_s=FLUSH_STOP_TIMEOUT_S))
+    ingest = await running.enter_async_context(
+        Child("ingest", environment, _show, stop_timeout_s=INGEST_STOP_TIMEOUT_S)
+    )
+    watch = asyncio.create_task(_watch(flush, ingest, _own_servers(raised)))
+    running.callback(watch.cancel)
+    await _unless_ended(watch, healthy(port, run_id))
+    await stack.publish_http(data, f"http://127.0.0.1:{port}")
+    running.push_async_callback(stack.publish_http, data, None)
+    _welcome(data, port)
+    await watch
+
+
+def environment_of(info: stack.StackInfo, port: int, config: Path | None, run_id: str) -> dict[str, str]:
+    environment = {
+        "TALLYD_REDIS__URL": info.redis,
+        "TALLYD_MONGO__URL": info.mongo,
+        "TALLYD_MYSQL__URL": info.mysql,
+        "TALLYD_HTTP__HOST": "127.0.0.1",
+        "TALLYD_HTTP__PORT": str(port),
+        "TALLYD_RUN_ID": run_id,
+    }
+    if config is not None:
+        environment["TALLYD_CONFIG"] = str(config.resolve())
+    return environment
+
+
+# Starting ---------------------------------------------------------------------------------------------------------
+
+
+def _choose_port(port: int | None) -> int:
+    # Asked beforehand: ingest would share the port with whoever has it (SO_REUSEPORT), and half the requests be theirs.
+    if port is None:
+        return DEFAULT_PORT if process.port_is_free(DEFAULT_PORT) else process.free_port()
+    if not process.port_is_free(port):
+        raise ConfigError(
+            f"--port {port}: something else listens there, or this user may not; leave it out for a free one"
+        )
+    return port
+
+
+@contextmanager
+def _only_one(data: Path) -> Iterator[None]:
+    """Refuses to run twice in one directory: the first to end would take the servers from the other."""
+    folder.prepare(data)
+    with (data / "dev.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StackError(f"tallyd dev already runs in {data}; choose another --data directory") from error
+        yield
+
+
+async def healthy(port: int, run_id: str) -> None:
+    """Returns once ingest answers, and it is the one started here."""
+    deadline_s = time.monotonic() + HEALTH_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        if await asyncio.to_thread(_run_id_at, port) == run_id:
+            return
+        await asyncio.sleep(HEALTH_POLL_S)
+    raise StackError(
+        f"ingest didn't answer with its run id at http://127.0.0.1:{port}/healthz in {HEALTH_TIMEOUT_S:.0f} s"
+    )
+
+
+def _run_id_at(port: int) -> str | None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=1.0)
+    try:
+        connection.request("GET", "/healthz")
+        answer = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError):
+        return None
+    finally:
+        connection.close()
+    return answer.get("run_id") if isinstance(answer, dict) else None
+
+
+def _welcome(data: Path, port: int) -> None:
+    """What to try first. Printed without wrapping, so that the curl line can be copied."""
+    movie = demo.MOVIES[0]
+    event = {
+        "event_id": str(uuid4()),
+        "domain": "jav",
+        "entity_type": "movie",
+        "entity_id": movie.uuid,
+        "action": "view",
+        "occurred_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    url = f"http://127.0.0.1:{port}/api/v1/analytics/events"
+    here = f"--data {_shell_path(data)}"
+    tallyd = _own_command()
+    lines = [
+        ("", ""),
+        (f"tallyd counts at http://127.0.0.1:{port}", "bold green"),
+        ("", ""),
+        (f"A first view of “{movie.title}”:", ""),
+        (f"  curl -s -H 'content-type: application/json' -d {shlex.quote(json.dumps(event))} {url}", "bold"),
+        ("", ""),
+        ("Then, in another terminal:", ""),
+        (f"  {tallyd} status {here}", ""),
+        (f"  {tallyd} top {here}", ""),
+        (f"  {tallyd} series {here} {movie.uuid}", ""),
+        ("", ""),
+        (f"Addresses of the servers: {data / 'stack.json'}   their logs: {data / 'log'}", ""),
+        ("Ctrl-C stops everything and keeps the data.", ""),
+        ("", ""),
+    ]
+    for line, style in lines:
+        console.print(Text(line, style=style), soft_wrap=True)
+
+
+def _own_command() -> str:
+    """How the user can type `tallyd`: plainly if it is on PATH, else as the path this process was started by."""
+    started_as = Path(sys.argv[0])
+    if shutil.which("tallyd") or started_as.name != "tallyd":
+        return "tallyd"
+    return _shell_path(started_as.absolute())
+
+
+def _shell_path(path: Path) -> str:
+    """As short as the user would type it: from the current directory if it lies below."""
+    here = Path.cwd()
+    return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
+
+
+# Watching and stopping --------------------------------------------------------------------------------------------
+
+
+async def _watch(flush: Child, ingest: Child, servers: dict[str, psutil.Process]) -> None:
+    """Never returns: raises StackError when one of them ends, which none does unless something is wrong."""
+    ends = [asyncio.ensure_future(child.ended()) for child in (flush, ingest)]
+    try:
+        while True:
+            await asyncio.wait(ends, timeout=SERVER_POLL_S, return_when=asyncio.FIRST_COMPLETED)
+            gone = [end.result() for end in ends if end.done()]
+            gone += [
+                f"the {name} server ended by itself" for name, each in servers.items() if not process.is_alive(each)
+            ]
+            if gone:
+                raise StackError(f"{'; '.join(gone)}. Everything else is stopped too")
+    finally:
+        for end in ends:
+            end.cancel()
+
+
+async def _unless_ended(watch: asyncio.Task[None], step: Coroutine[None, None, None]) -> None:
+    """Runs `step`, and gives it up as soon as `watch` has seen something end."""
+    stepping = asyncio.create_task(step)
+    try:
+        await asyncio.wait({watch, stepping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stepping.cancel()
+    await (watch if watch.done() else stepping)
+
+
+def _own_servers(raised: stack.Raised) -> dict[str, psutil.Process]:
+    return {name: psutil.Process(raised.info.pids[name]) for name in raised.started}
+
+
+async def _stop_servers(data: Path, names: tuple[str, ...]) -> None:
+    await stack.take_down(data, names)
+
+
+def _show(name: str, line: str) -> None:
+    console.print(Text.assemble((f"{name:<6} │ ", COLOURS[name]), line), soft_wrap=True)

@@ -1,0 +1,122 @@
+"""The directory of an embedded stack: its lock, its log files, and `stack.json`, which says where the servers are.
+
+Read and written by `daemon.devstack`; `load` is for whoever needs the addresses. Never looks at a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import msgspec
+
+from daemon.errors import StackError
+
+LOCK_TIMEOUT_S = 120.0  # longer than another `up` may take
+LOCK_POLL_S = 0.02
+
+
+class StackInfo(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The content of `stack.json`. `mysql` is empty without MariaDB; `http` is there while `tallyd dev` answers."""
+
+    redis: str
+    mongo: str
+    mysql: str
+    pids: dict[str, int]
+    http: str | None = None
+
+    def url(self, name: str) -> str:
+        """The address of one server, by the name it has in `pids`."""
+        return {"redis": self.redis, "mongo": self.mongo, "mysql": self.mysql}[name]
+
+
+def load(data_dir: Path) -> StackInfo | None:
+    """What `stack.json` says, or None without one. The servers may have died since; `status` looks."""
+    path = _stack_file(data_dir)
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=StackInfo)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise StackError(f"{path} can't be read ({error}); `tallyd stack down` and `up` make it anew") from error
+
+
+def load_or_none(data_dir: Path) -> StackInfo | None:
+    """Like `load`, but an unreadable file counts as none: the servers are found by their command lines all the same."""
+    try:
+        return load(data_dir)
+    except StackError:
+        return None
+
+
+def write(data_dir: Path, info: StackInfo) -> None:
+    """Writes `stack.json`, whole or not at all."""
+    text = msgspec.json.format(msgspec.json.encode(info), indent=2)
+    draft = data_dir / "stack.json.new"
+    draft.write_bytes(text + b"\n")
+    draft.replace(_stack_file(data_dir))
+
+
+def remove(data_dir: Path) -> None:
+    """Removes `stack.json`, if it is there."""
+    _stack_file(data_dir).unlink(missing_ok=True)
+
+
+def log_path(data_dir: Path, name: str) -> Path:
+    """Where a server of the stack writes what it has to say."""
+    return data_dir / "log" / f"{name}.log"
+
+
+def prepare(data_dir: Path) -> Path:
+    """The absolute directory, made if need be: only for this user, since the servers in it ask for no password.
+
+    Raises StackError when it can't be made or written to.
+    """
+    data_dir = data_dir.resolve()
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (data_dir / "log").mkdir(exist_ok=True)
+    except OSError as error:
+        raise StackError(f"the data directory {data_dir} can't be made: {error.strerror}") from error
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        raise StackError(f"the data directory {data_dir} can't be written to by this user; choose another with --data")
+    return data_dir
+
+
+def existing(data_dir: Path) -> Path | None:
+    """The absolute directory, or None: `down` in a place where nothing was ever up makes none."""
+    return data_dir.resolve() if data_dir.is_dir() else None
+
+
+@asynccontextmanager
+async def locked(data_dir: Path) -> AsyncIterator[None]:
+    """Holds the directory for one change at a time; waits for another process that is at it."""
+    deadline_s = time.monotonic() + LOCK_TIMEOUT_S
+    with _directory(data_dir) as descriptor:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if time.monotonic() > deadline_s:
+                    raise StackError(f"another tallyd command has been busy with {data_dir} for too long") from error
+            await asyncio.sleep(LOCK_POLL_S)
+        yield
+
+
+@contextmanager
+def _directory(data_dir: Path) -> Iterator[int]:
+    descriptor = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _stack_file(data_dir: Path) -> Path:
+    return data_dir / "stack.json"

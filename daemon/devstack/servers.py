@@ -1,0 +1,257 @@
+"""The servers of the embedded stack, one literal description each: program, command line, first-time set-up, ping.
+
+Read by `daemon.devstack.stack`, which starts and stops them all the same way: SIGTERM is a clean stop for each of them.
+Nothing here decides when a server runs. No server reads a configuration file of the machine, and none listens anywhere
+but on 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncmy
+import msgspec
+from pymongo import AsyncMongoClient
+from redis.asyncio import Redis
+
+from daemon.devstack import programs
+from daemon.devstack.programs import MARIADBD, MONGOD, REDIS_SERVER, Program
+from daemon.errors import StackError
+
+PING_TIMEOUT_S = 2.0
+INITIALISE_TIMEOUT_S = 60.0
+HISTORY_NICENESS = 10
+"""Of what ingest does not wait for (nice(1)): a flush then hardly delays an answer where all share two cores."""
+HOT_SLICE_US = 100
+"""Of what ingest waits for: see `daemon.scheduling`."""
+MONGO_CACHE_GB = 0.5  # mongod's own default is half of the machine's memory
+MONGO_JOURNAL_FILE_MB = 32  # of which there are three from the start; the default is 100
+MYSQL_BUFFER_POOL_MB = 64
+MYSQL_LOG_FILE_MB = 16  # the default of 96 would be written out in full for every new data directory
+
+
+class Server(msgspec.Struct, frozen=True):
+    """How to run one server.
+
+    `place(dir)` is the part of the command line that names the data directory: a process is known as ours by it, so
+    it must be among what `command(program, dir, port)` returns, in this order, and unlike any other program's.
+    `initialise(program, dir)` prepares a data directory and is called before every start, so it does nothing the second
+    time. `ping(url)` speaks the real protocol and raises while the server isn't ready.
+    """
+
+    name: str
+    program: Program
+    url: str
+    place: Callable[[Path], list[str]]
+    command: Callable[[Path, Path, int], list[str]]
+    initialise: Callable[[Path, Path], None]
+    ping: Callable[[str], Awaitable[None]]
+    stop_timeout_s: float
+    required: bool = True
+    niceness: int = 0
+    slice_us: int = 0
+    """Slices shorter than the kernel's; 0: as the kernel has it."""
+
+    @property
+    def absence(self) -> str:
+        """What it means that an optional server is missing, and how to get it."""
+        return (
+            f"no {self.program.name} on this machine: {self.name} is left out and the replica sync is off. "
+            f"To have it, as root: {self.program.install}"
+        )
+
+
+# Redis ------------------------------------------------------------------------------------------------------------
+
+
+def _redis_place(data: Path) -> list[str]:
+    return ["--dir", str(data)]
+
+
+def _redis_command(program: Path, data: Path, port: int) -> list[str]:
+    return [
+        str(program),
+        *_redis_place(data),
+        *("--port", str(port), "--bind", "127.0.0.1", "--protected-mode", "yes"),
+        *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
+        *("--maxmemory-policy", "noeviction"),
+        # Otherwise Redis overwrites its command line, and with it the data directory it is known by.
+        *("--set-proc-title", "no"),
+    ]
+
+
+def _redis_initialise(program: Path, data: Path) -> None:
+    data.mkdir(exist_ok=True)
+    if (data / "appendonlydir").exists() and _redis_major(program) < 7:
+        # Redis 6 doesn't know Redis 7's append-only directory and would start empty, without a word.
+        raise StackError(
+            f"{data} was written by Redis 7, and {program} is older and can't read it: install redis-server 7, or use "
+            "another --data directory"
+        )
+
+
+def _redis_major(program: Path) -> int:
+    answer = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False, timeout=10)
+    found = re.search(r"v=(\d+)\.", answer.stdout)
+    if found is None:
+        raise StackError(f"{program} --version doesn't answer as a Redis server does: {answer.stdout or answer.stderr}")
+    return int(found[1])
+
+
+async def _redis_ping(url: str) -> None:
+    client = Redis.from_url(url, socket_timeout=PING_TIMEOUT_S, socket_connect_timeout=PING_TIMEOUT_S)
+    async with client:
+        await client.ping()
+
+
+# MongoDB ----------------------------------------------------------------------------------------------------------
+
+
+def _mongo_place(data: Path) -> list[str]:
+    return ["--dbpath", str(data)]
+
+
+def _mongo_command(program: Path, data: Path, port: int) -> list[str]:
+    return [
+        str(program),
+        *_mongo_place(data),
+        *("--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"),
+        *("--wiredTigerCacheSizeGB", str(MONGO_CACHE_GB)),
+        *("--wiredTigerEngineConfigString", f"log=(file_max={MONGO_JOURNAL_FILE_MB}MB)"),
+        *("--quiet", "--setParameter", "diagnosticDataCollectionEnabled=false"),
+    ]
+
+
+def _mongo_initialise(_program: Path, data: Path) -> None:
+    data.mkdir(exist_ok=True)
+
+
+async def _mongo_ping(url: str) -> None:
+    timeout_ms = int(PING_TIMEOUT_S * 1000)
+    async with AsyncMongoClient[dict[str, object]](
+        url, serverSelectionTimeoutMS=timeout_ms, socketTimeoutMS=timeout_ms
+    ) as client:
+        await client.admin.command("ping")
+
+
+# MariaDB ----------------------------------------------------------------------------------------------------------
+
+
+def _mysql_place(data: Path) -> list[str]:
+    return [f"--datadir={data}"]
+
+
+def _mysql_options(data: Path) -> list[str]:
+    """What the set-up and the server must agree on. `--no-defaults` comes first: nothing of /etc/mysql is read."""
+    # It refuses to run as root unless told so. The prefix hides the option from mariadb-install-db, which would take it
+    # as an order to change the owners of files of the system's MariaDB, and passes on what it doesn't know.
+    user = ["--loose-user=root"] if os.geteuid() == 0 else []
+    return ["--no-defaults", *_mysql_place(data), *user, f"--innodb-log-file-size={MYSQL_LOG_FILE_MB}M"]
+
+
+def _mysql_temporary(data: Path) -> Path:
+    """A folder for temporary tables. A starting MariaDB deletes all it finds in there, a neighbour's, too."""
+    return data.parent / "mysql.tmp"
+
+
+def _mysql_command(program: Path, data: Path, port: int) -> list[str]:
+    return [
+        str(program),
+        *_mysql_options(data),
+        *(f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"),
+        f"--tmpdir={_mysql_temporary(data)}",
+        "--socket=",  # none: its path would have to be shorter than 108 characters
+        f"--pid-file={data / 'mariadbd.pid'}",
+        f"--init-file={data.parent / 'mysql-init.sql'}",
+        *("--character-set-server=utf8mb4", "--collation-server=utf8mb4_general_ci"),
+        *(f"--innodb-buffer-pool-size={MYSQL_BUFFER_POOL_MB}M", "--innodb-buffer-pool-dump-at-shutdown=OFF"),
+        *("--key-buffer-size=1M", "--aria-pagecache-buffer-size=8M", "--performance-schema=OFF"),
+    ]
+
+
+def _mysql_initialise(program: Path, data: Path) -> None:
+    _mysql_temporary(data).mkdir(exist_ok=True)
+    # Run by the server at every start, before it takes connections.
+    (data.parent / "mysql-init.sql").write_text("CREATE DATABASE IF NOT EXISTS tallyd CHARACTER SET utf8mb4;\n")
+    if data.exists():
+        return
+    # Prepared beside and renamed, so that an interrupted set-up is never taken for a finished one.
+    fresh = data.with_name(f"{data.name}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    installer = programs.on_path("mariadb-install-db")
+    if installer is None or programs.on_path("my_print_defaults") is None:
+        raise StackError(f"{program} is there, but not all of its set-up programs; as root type: {MARIADBD.install}")
+    answer = subprocess.run(
+        [str(installer), *_mysql_options(fresh), "--auth-root-authentication-method=normal", "--skip-test-db"],
+        # TMPDIR as --tmpdir would do, which the script doesn't quote.
+        env={**os.environ, "PATH": programs.search_path(), "TMPDIR": str(_mysql_temporary(data))},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        check=False,
+        start_new_session=True,  # Ctrl-C is for whoever waits here, or it would say that the set-up failed
+        timeout=INITIALISE_TIMEOUT_S,
+    )
+    if answer.returncode != 0:
+        said = answer.stdout.partition("\n\nInstallation of system tables failed")[0]  # what follows is general advice
+        raise StackError(f"{installer} failed and said:\n{said.strip()}")
+    fresh.rename(data)
+
+
+async def _mysql_ping(url: str) -> None:
+    address = urlsplit(url)
+    connection = await asyncmy.connect(
+        host=address.hostname,
+        port=address.port,
+        user=address.username,
+        db=address.path.removeprefix("/"),
+        connect_timeout=PING_TIMEOUT_S,
+        read_timeout=PING_TIMEOUT_S,
+    )
+    await connection.ensure_closed()
+
+
+SERVERS = (
+    Server(
+        name="redis",
+        program=REDIS_SERVER,
+        url="redis://127.0.0.1:{port}/0",
+        place=_redis_place,
+        command=_redis_command,
+        initialise=_redis_initialise,
+        ping=_redis_ping,
+        stop_timeout_s=10.0,
+        slice_us=HOT_SLICE_US,
+    ),
+    Server(
+        name="mongo",
+        program=MONGOD,
+        url="mongodb://127.0.0.1:{port}/tallyd",
+        place=_mongo_place,
+        command=_mongo_command,
+        initialise=_mongo_initialise,
+        ping=_mongo_ping,
+        stop_timeout_s=20.0,
+        niceness=HISTORY_NICENESS,
+    ),
+    Server(
+        name="mysql",
+        program=MARIADBD,
+        url="mysql://root@127.0.0.1:{port}/tallyd",
+        place=_mysql_place,
+        command=_mysql_command,
+        initialise=_mysql_initialise,
+        ping=_mysql_ping,
+        stop_timeout_s=20.0,
+        required=False,  # without it the replica sync is off
+        niceness=HISTORY_NICENESS,
+    ),
+)

@@ -1,0 +1,188 @@
+"""The embedded stack as a whole: `up`, `down`, `status`, and the file `stack.json` that says where the servers are.
+
+Called by `tallyd stack`, `tallyd dev`, the tests, and every command that is given `--data DIR` (through `load`).
+Everything lies under one directory, so two stacks never meet:
+
+    DIR/stack.json               the addresses and pids, written whole or not at all
+    DIR/redis  DIR/mongo  DIR/mysql      what the servers store; it outlives `down`
+    DIR/log/NAME.log             what each server says
+
+It never stops a process it doesn't know by its command line, and never deletes data.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import psutil
+
+from daemon.devstack import folder, process, programs
+from daemon.devstack.folder import StackInfo, load
+from daemon.devstack.servers import SERVERS, Server
+from daemon.devstack.start import Start, start_all
+from daemon.errors import StackError
+
+__all__ = [
+    "Raised",
+    "ServerStatus",
+    "StackInfo",
+    "bring_up",
+    "down",
+    "is_complete",
+    "load",
+    "publish_http",
+    "status",
+    "take_down",
+    "up",
+]
+
+
+class Raised(msgspec.Struct, frozen=True):
+    """What `bring_up` did: the stack as it is now, the servers this call started, the ones no program was found for."""
+
+    info: StackInfo
+    started: tuple[str, ...]
+    absent: tuple[Server, ...]
+
+
+class ServerStatus(msgspec.Struct, frozen=True):
+    """One server as `tallyd stack status` shows it. `state` is running, stopped, or absent (no program for it)."""
+
+    name: str
+    state: str
+    url: str
+    pid: int | None
+    log: str
+
+
+def up(data_dir: Path) -> StackInfo:
+    """Starts what isn't running and returns where everything is. Not for use inside a running event loop.
+
+    Raises StackError with the end of that server's log when one doesn't start; what this call had started is then
+    stopped again.
+    """
+    return asyncio.run(bring_up(data_dir)).info
+
+
+def down(data_dir: Path) -> tuple[str, ...]:
+    """Stops the servers of `data_dir`, removes `stack.json`, and returns the names of those that were running."""
+    return asyncio.run(take_down(data_dir))
+
+
+def status(data_dir: Path) -> list[ServerStatus]:
+    """Every server of the stack, as it is now."""
+    data_dir = data_dir.resolve()
+    info = load(data_dir)
+    return [_status(server, data_dir, info) for server in SERVERS]
+
+
+def is_complete(servers: list[ServerStatus]) -> bool:
+    """Whether all run that can: an optional server without a program doesn't count."""
+    required = {server.name for server in SERVERS if server.required}
+    return all(each.state == "running" or (each.state == "absent" and each.name not in required) for each in servers)
+
+
+async def bring_up(data_dir: Path, *, die_with_parent: bool = False) -> Raised:
+    """`up`, for callers with an event loop.
+
+    With `die_with_parent` the servers it starts get SIGTERM when the thread that called it ends, however it ends.
+    """
+    data_dir = folder.prepare(data_dir)
+    async with folder.locked(data_dir):
+        info = folder.load_or_none(data_dir)
+        running = _running(data_dir, info)
+        absent, jobs = [], []
+        prefix = process.dies_with_parent() if die_with_parent else []
+        for server in SERVERS:
+            if server.name in running:
+                continue
+            program = programs.find(server.program, data_dir)
+            if program is not None:
+                jobs.append(Start(server, program, data_dir, prefix, _port_of(info, server)))
+            elif server.required:
+                raise StackError(f"no {server.program.name} found; {server.program.install}")
+            else:
+                absent.append(server)
+        if jobs or info is None or set(info.pids) != set(running):
+            await start_all(jobs)
+            info = _assemble(info, running, jobs)
+            folder.write(data_dir, info)
+        return Raised(info, tuple(job.server.name for job in jobs), tuple(absent))
+
+
+async def take_down(data_dir: Path, names: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Stops the named servers (None: all), gracefully first; returns the names of those that were running.
+
+    The stack file is removed with the last of them.
+    """
+    found = folder.existing(data_dir)
+    if found is None:
+        return ()
+    data_dir = found
+    async with folder.locked(data_dir):
+        info = folder.load_or_none(data_dir)
+        running = _running(data_dir, info, search_machine=True)
+        chosen = running if names is None else {name: running[name] for name in names if name in running}
+        timeouts_s = {server.name: server.stop_timeout_s for server in SERVERS}
+        await asyncio.to_thread(process.stop, {each: timeouts_s[name] for name, each in chosen.items()})
+        left = {name: each.pid for name, each in running.items() if name not in chosen}
+        if info is not None and left:
+            folder.write(data_dir, msgspec.structs.replace(info, pids=left, http=None))
+        else:
+            folder.remove(data_dir)
+        return tuple(chosen)
+
+
+async def publish_http(data_dir: Path, http: str | None) -> None:
+    """Writes the address of the ingest daemon into `stack.json`, or takes it out (None)."""
+    async with folder.locked(data_dir):
+        info = load(data_dir)
+        if info is not None:
+            folder.write(data_dir, msgspec.structs.replace(info, http=http))
+
+
+def _running(data_dir: Path, info: StackInfo | None, *, search_machine: bool = False) -> dict[str, psutil.Process]:
+    """The live servers that the stack file names and that really are ours; with `search_machine` those it lost, too."""
+    found = {}
+    for server in SERVERS:
+        known = _recognise(server, data_dir, info)
+        if known is None and search_machine:
+            known = process.search(server.place(data_dir / server.name))
+        if known is not None:
+            found[server.name] = known
+    return found
+
+
+def _recognise(server: Server, data_dir: Path, info: StackInfo | None) -> psutil.Process | None:
+    pid = None if info is None else info.pids.get(server.name)
+    return None if pid is None else process.recognise(pid, server.place(data_dir / server.name))
+
+
+def _port_of(info: StackInfo | None, server: Server) -> int | None:
+    """The port it had: a server that died comes back where its clients look for it."""
+    found = re.search(r":(\d+)/", info.url(server.name)) if info is not None else None
+    return int(found[1]) if found else None
+
+
+def _assemble(before: StackInfo | None, running: dict[str, psutil.Process], jobs: list[Start]) -> StackInfo:
+    urls = {server.name: before.url(server.name) if before and server.name in running else "" for server in SERVERS}
+    pids = {name: each.pid for name, each in running.items()}
+    for job in jobs:
+        assert job.process is not None
+        urls[job.server.name] = job.server.url.format(port=job.port)
+        pids[job.server.name] = job.process.pid
+    # With no server left running, an address of the ingest daemon is a leftover of one that was killed.
+    return StackInfo(**urls, pids=pids, http=before.http if before and running else None)
+
+
+def _status(server: Server, data_dir: Path, info: StackInfo | None) -> ServerStatus:
+    log = str(folder.log_path(data_dir, server.name))
+    known = _recognise(server, data_dir, info)
+    if known is not None and info is not None:
+        return ServerStatus(server.name, "running", info.url(server.name), known.pid, log)
+    absent = programs.find(server.program, data_dir) is None
+    return ServerStatus(server.name, "absent" if absent else "stopped", "", None, log)

@@ -1,0 +1,179 @@
+"""The daemon's main process: Granian's, which starts the workers, with one socket for all of them, a supervisor, and an
+end that no client notices.
+
+How it ends, and what each step is for:
+
+    1  workers answer with `connection: close`   whoever keeps a connection open takes the next request elsewhere; a
+                                                 connection that is just closed under a client is a failed request
+    2  `Listener.leave`, and a silence           nobody is half connected, waits in the queue, or has connected and
+                                                 not sent yet: Granian closes such a connection unread
+    3  SIGINT to the workers                     Granian's own: accept no more, answer what has begun, close the rest,
+                                                 then our shutdown: the batcher is drained, the spool sealed
+    4  after `http.drain_timeout_s` SIGKILL      a client that never finishes what it sends holds nobody up
+
+What remains is a client that was idle through step 1 and sends in the moment of step 3: it gets a reset for a request
+that was never read. It sends the event again, under the same id.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing.connection
+import os
+import secrets
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from granian._granian import SocketHolder
+from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
+from granian.http import HTTP1Settings
+from granian.server.mp import MPServer, WorkerProcess
+
+from daemon import notify
+from daemon.config import Config
+from daemon.ingest.process import rundir
+from daemon.ingest.process.listener import BACKLOG_CONNECTIONS, Listener
+from daemon.ingest.process.rundir import RunDir, Snapshot
+from daemon.ingest.process.supervisor import Supervisor
+from daemon.scheduling import shorten_slice
+
+BACKPRESSURE_CONNECTIONS = 65_536
+"""Granian counts connections, idle ones too; the cap on requests is `http.requests_in_flight_max`."""
+QUIET_S = 0.05
+"""So long without a request, and step 1 is over before its time."""
+SILENCE_S, SILENCE_S_MAX = 0.25, 0.5
+"""The same for step 2: how long a client that has connected may take to begin its request."""
+POLL_S = 0.01
+
+_log = logging.getLogger(__name__)
+
+
+def serve(config: Config, load: Callable[[], Config]) -> None:
+    """Serves until SIGTERM or SIGINT. `load` reads the configuration anew on SIGHUP.
+
+    Raises ConfigError if it can't listen. Ends the process with code 1 if a worker ended by itself.
+    """
+    # It looks for its folder when it is imported, once, and the workers begin as copies of this process.
+    assert "prometheus_client" not in sys.modules, "only workers may import daemon.metrics"
+    if config.ingest.slice_us:
+        shorten_slice(config.ingest.slice_us)  # the workers inherit it
+    listener = Listener(config.http.host, config.http.port)
+    # Under systemd a folder in memory, which nobody tidies up while it is in use.
+    runtime = os.environ.get("RUNTIME_DIRECTORY")
+    path = Path(tempfile.mkdtemp(prefix="tallyd-ingest-", dir=runtime.split(":")[0] if runtime else None))
+    try:
+        (path / "metrics").mkdir()
+        # The workers find these in their environment; the first is prometheus_client's.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(path / "metrics")
+        os.environ[rundir.ENV] = str(path)
+        os.environ.setdefault("TALLYD_RUN_ID", secrets.token_hex(8))
+        Server(config, load, listener, RunDir(path)).serve()
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+class Server(MPServer):
+    """Overrides what Granian's main process does with its socket, with SIGHUP, and at the end."""
+
+    def __init__(self, config: Config, load: Callable[[], Config], listener: Listener, run_dir: RunDir) -> None:
+        super().__init__(
+            f"daemon.ingest.{config.http.interface}:create",
+            factory=True,
+            interface=Interfaces(config.http.interface),
+            runtime_mode=RuntimeModes.mt,  # with RSGI, Granian's own choice would be the slower one
+            address=listener.host,
+            port=listener.port,
+            workers=config.http.workers,
+            loop=Loops.uvloop,
+            http=HTTPModes.http1,
+            http1_settings=HTTP1Settings(max_buffer_size=config.http.header_bytes_max),
+            websockets=False,
+            backlog=BACKLOG_CONNECTIONS,
+            backpressure=BACKPRESSURE_CONNECTIONS,
+            log_access=False,
+        )
+        run_dir.publish(Snapshot(0, config))
+        self._run_dir = run_dir
+        self._listener = listener
+        self._supervisor = Supervisor(config, load, listener, run_dir, lambda: self.wrks)
+
+    def _init_shared_socket(self) -> None:
+        # As Granian does it for unix sockets: the workers inherit the descriptor; the first to be ready listens on it.
+        unix = False
+        self._ssp = None
+        self._shd = SocketHolder(self._listener.socket.fileno(), unix, BACKLOG_CONNECTIONS)  # type: ignore[call-arg,assignment]
+        self._sso = self._listener.socket
+
+    def startup(self, spawn_target: Any, target_loader: Any) -> None:
+        super().startup(spawn_target, target_loader)  # type: ignore[no-untyped-call]
+        self._supervisor.start()
+
+    def signal_handler_reload(self, *_: Any) -> None:
+        # Granian's would exchange the workers, and end the daemon if the new ones don't start.
+        self._supervisor.reload()
+
+    def _drop_shared_socket(self) -> None:
+        """Granian's first step of stopping; ours are 1 to 3."""
+        notify.notify("STOPPING=1", "STATUS=Answering what has been accepted")
+        self._supervisor.stop()
+        workers = [worker for worker in self.wrks if worker.inner.is_alive()]
+        self._signal(workers, signal.SIGTERM)
+        quiet = self._wait_until_quiet(workers, QUIET_S, self._supervisor.config.http.closing_ms / 1000)
+        if not quiet or self._listener.has_successor():
+            self._listener.leave()
+            self._wait_until_quiet(workers, SILENCE_S, SILENCE_S_MAX)
+        self._signal(workers, signal.SIGINT)
+        if not self._listener.inherited:
+            super()._drop_shared_socket()  # type: ignore[no-untyped-call]
+
+    def _stop_workers(self) -> None:
+        """Step 4. Granian's own takes a worker that has ended for one that refuses to (its watcher has reaped it)."""
+        until = time.monotonic() + self._supervisor.config.http.drain_timeout_s
+        running = {worker.inner.sentinel: worker for worker in self.wrks}
+        for worker in self.wrks:
+            if self._run_dir.pulse(worker.inner.pid) is None:
+                worker.inner.kill()  # it was still starting, and may not have heard the signals
+        while running and (left_s := until - time.monotonic()) > 0:
+            for sentinel in multiprocessing.connection.wait(list(running), left_s):
+                del running[sentinel]
+        for worker in running.values():
+            _log.warning("Worker process %d did not end in time and is killed.", worker.inner.pid)
+            worker.inner.kill()
+        for worker in self.wrks:
+            worker.inner.join()
+        self.wrks.clear()
+        if self._listener.inherited:
+            self._listener.open()  # from now on whoever connects waits in the queue for the next daemon
+
+    def _signal(self, workers: Sequence[WorkerProcess], number: signal.Signals) -> None:
+        for worker in workers:
+            worker.interrupt_by_parent = True  # its end is no accident
+            if worker.inner.is_alive():
+                os.kill(worker.inner.pid, number)
+
+    def _wait_until_quiet(self, workers: Sequence[WorkerProcess], quiet_s: float, quiet_s_max: float) -> bool:
+        """Waits until no request came for `quiet_s`, at most `quiet_s_max`. Whether it became quiet."""
+        now = time.monotonic()
+        until = now + quiet_s_max
+        quiet_since = now
+        while any(worker.inner.is_alive() for worker in workers) and quiet_since + quiet_s > now:
+            if now >= until:
+                return False
+            time.sleep(POLL_S)
+            now = time.monotonic()
+            pulses = [self._run_dir.pulse(worker.inner.pid) for worker in workers]
+            # One without a pulse is still starting and has accepted nothing; one that hasn't beaten has not looked.
+            quiet = all(
+                pulse.closing and pulse.busy_at < quiet_since and pulse.beaten_at > now - quiet_s
+                for pulse in pulses
+                if pulse
+            )
+            if not quiet or self._listener.waiting():
+                quiet_since = now
+        return True

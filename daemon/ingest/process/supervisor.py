@@ -1,0 +1,191 @@
+"""Looks after the workers from a thread of the daemon's main process: are they up, do they get on, do they know the
+configuration? Tells systemd, and nobody else; what to do about a worker that hangs is systemd's business.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from daemon import log, notify
+from daemon.config import Config
+from daemon.errors import unforeseen
+from daemon.ingest.decode import build_catalogue
+from daemon.ingest.process.listener import Listener
+from daemon.ingest.process.rundir import RunDir, Snapshot
+from daemon.ingest.process.worker import BEAT_S
+from daemon.lifecycle import changed
+
+if TYPE_CHECKING:
+    from granian.server.mp import WorkerProcess
+
+POLL_S = 0.02
+PROBE_TIMEOUT_S = 2.0
+PROBE_TRIES = 5
+"""Beside another daemon on the port, which may be the one that answers."""
+PULSE_AGE_MAX_S = 8 * BEAT_S
+"""A worker's event loop that hasn't turned for this long hangs; more where systemd allows more."""
+RELOAD_TIMEOUT_S = 10.0
+
+AT_START_ONLY = (
+    "http.host",
+    "http.port",
+    "http.workers",
+    "http.header_bytes_max",
+    "http.interface",
+    "redis",
+    "dedupe",
+    "ingest.slice_us",
+    "spool",
+    "mongo",
+    "mysql",
+    "read.timeout_ms",
+)
+"""Keys and sections that running workers keep as they were."""
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Owns the configuration in force. `start` and `stop` are called once each; `reload` from a signal handler."""
+
+    def __init__(
+        self,
+        config: Config,
+        load: Callable[[], Config],
+        listener: Listener,
+        run_dir: RunDir,
+        workers: Callable[[], Sequence[WorkerProcess]],
+    ) -> None:
+        """`load` reads the configuration anew, and raises TallydError."""
+        self._started_with = self.config = config
+        self._load = load
+        self._listener = listener
+        self._run_dir = run_dir
+        self._workers = workers
+        self._run_id = os.environ["TALLYD_RUN_ID"]
+        self._generation = 0
+        self._woken = threading.Event()
+        self._reload_wanted = False
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        self._woken.set()
+
+    def reload(self) -> None:
+        self._reload_wanted = True
+        self._woken.set()
+
+    def _run(self) -> None:
+        notify.notify("STATUS=Starting the workers")
+        while not self._all_up():
+            if self._stopping:
+                return
+            time.sleep(POLL_S)
+        _log.info("Ready: %s.", self._status())
+        notify.ready(self._status())
+        interval_s = notify.watchdog_interval_s()
+        while True:
+            self._woken.wait(interval_s)
+            self._woken.clear()
+            if self._stopping:
+                return
+            if self._reload_wanted:
+                self._reload_wanted = False
+                self._reload()
+            if interval_s is not None and self._alive(max(interval_s, PULSE_AGE_MAX_S)):
+                notify.notify("WATCHDOG=1")
+
+    def _status(self) -> str:
+        count = len(self._workers())
+        where = f"[{self._listener.host}]" if ":" in self._listener.host else self._listener.host
+        return f"{count} worker{'s' if count > 1 else ''} at http://{where}:{self._listener.port}"
+
+    # Are they up, do they get on? -------------------------------------------------------------------------------------
+
+    def _all_up(self) -> bool:
+        """Whether every worker has started, and one has really answered."""
+        started = all(self._run_dir.pulse(worker.inner.pid) for worker in self._workers())
+        return started and self._probe() == self._run_id
+
+    def _alive(self, pulse_age_max_s: float) -> bool:
+        """Whether every worker's event loop turns and the port answers."""
+        oldest = time.monotonic() - pulse_age_max_s
+        for worker in self._workers():
+            pulse = self._run_dir.pulse(worker.inner.pid)
+            if pulse is None or pulse.beaten_at < oldest:
+                _log.error("The event loop of worker process %d hangs.", worker.inner.pid)
+                return False
+        for _ in range(PROBE_TRIES):
+            answered = self._probe()
+            if answered in (self._run_id, ""):
+                return True
+            if answered is None:
+                _log.error("Port %d does not answer within %g s.", self._listener.port, PROBE_TIMEOUT_S)
+                return False
+        return True  # another daemon on the port was faster each time; ours turn
+
+    def _probe(self) -> str | None:
+        """The run id of whoever answers on our port; "" if it answers something else, None if it does not."""
+        connection = http.client.HTTPConnection(self._listener.near_host, self._listener.port, timeout=PROBE_TIMEOUT_S)
+        try:
+            connection.request("GET", "/healthz", headers={"connection": "close"})
+            return str(json.loads(connection.getresponse().read())["run_id"])
+        except (OSError, http.client.HTTPException):
+            return None
+        except (ValueError, KeyError, TypeError):
+            return ""  # overloaded: 503
+        finally:
+            connection.close()
+
+    # The configuration ------------------------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Checks the configuration and has the workers take it; one that is wrong changes nothing."""
+        notify.reloading()
+        try:
+            config = self._load()
+            build_catalogue(config)
+        except Exception as error:  # noqa: BLE001 # whatever is wrong with the new one, the old one works
+            _log.error("Not reloaded, the configuration stays as it was. %s", error, exc_info=unforeseen(error))
+            notify.ready(f"{self._status()}; the new configuration is wrong, the old one stays")
+            return
+        keys = [key for key in changed(self.config, config) if not key.startswith(AT_START_ONLY)]
+        late = [key for key in changed(self._started_with, config) if key.startswith(AT_START_ONLY)]
+        self.config = config
+        self._generation += 1
+        self._run_dir.publish(Snapshot(self._generation, config))
+        for worker in self._workers():
+            with contextlib.suppress(ProcessLookupError):  # it has just ended, and the daemon is about to
+                os.kill(worker.inner.pid, signal.SIGHUP)
+        log.configure(config.log.level, config.log.format)
+        self._wait_until_taken()
+        _log.info("Reloaded; changed: %s.", ", ".join(keys) or "nothing")
+        if late:
+            _log.warning("Changed since the start, and in force only after the next start: %s.", ", ".join(late))
+        notify.ready(self._status())
+
+    def _wait_until_taken(self) -> None:
+        until = time.monotonic() + RELOAD_TIMEOUT_S
+        for worker in self._workers():
+            while not self._stopping:
+                pulse = self._run_dir.pulse(worker.inner.pid)
+                if pulse is not None and pulse.generation == self._generation:
+                    break
+                if time.monotonic() > until:
+                    _log.error("Worker process %d has not taken the new configuration yet.", worker.inner.pid)
+                    break
+                time.sleep(POLL_S)

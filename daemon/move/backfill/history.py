@@ -1,0 +1,268 @@
+"""A file of days taken over: the bases of daily documents, and of the weeks, months and years they lie in.
+
+The file says what a day's base is; it is set, never added, so a line may come any number of times, and the last one
+holds. Weeks, months and years are summed from the days in MongoDB once these are set: whatever the order, and however
+often it was interrupted, the same days give the same sums. Dying after any step leaves the entity marked
+(`rollups/history_marks.py`), and the next run sums it again. One run at a time.
+
+A history is part of a total, so only what has a base in its totals can have one: entities with a row in MySQL, and the
+counters that are mapped. And it is set as a whole, so an entity whose history has begun to expire keeps what it has.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from msgspec import Struct, field
+
+from daemon.config import Config, ReplicaTable, domain_counters
+from daemon.domain.bucket import buckets_of
+from daemon.domain.entity import Entity, parse_entity
+from daemon.domain.rollup import DAILY, KINDS, TOTALS, Document, Kind
+from daemon.errors import StoreError
+from daemon.importer.gunzip import UnreadableError
+from daemon.importer.lines import Lines, Position, fresh_digest
+from daemon.importer.source import FileSource, StoppedError
+from daemon.move.backfill.changes import Change
+from daemon.move.backfill.dailyfile import Counters, Day, Wrong, parse, reader
+from daemon.move.backfill.run import PROBLEMS_LISTED_MAX, Watcher
+from daemon.replica.adopt import SOURCE, lacking
+from daemon.replica.mysql import MysqlSink
+from daemon.retention.history import with_expired_history
+from daemon.rollups.dead_letters import first_fields
+from daemon.rollups.errors import is_already_applied, store_error
+from daemon.rollups.history_marks import Marks
+from daemon.rollups.mongo import COMMAND_DOCUMENTS_MAX, Json, MongoSink
+
+LINE_BYTES_MAX = 65_536
+LINES_AT_ONCE = 1_000
+MARKS_AT_ONCE = 100
+"""Entities summed together: all of their days are read."""
+HAS_EXPIRED = "has begun to expire (retention.daily_days, retention.weekly_weeks): its history can't be set any more"
+NO_BASE = "has no base: MySQL has no such row, or no backfill has seen it"
+
+Tables = Mapping[tuple[str, str], ReplicaTable]
+Base = dict[str, int]
+"""Counter → amount."""
+
+
+class HistoryTally(Struct):
+    """What became of the lines of one file. `days`: bases of a day that were set."""
+
+    name: str
+    lines: int = 0
+    days: int = 0
+    unchanged: int = 0
+    entities: int = 0
+    """Whose weeks, months and years were summed anew."""
+    problems: int = 0
+    """Wrong lines, entities whose days say more than their totals, and a file that can't be read further."""
+    problems_listed: list[str] = field(default_factory=list)
+
+    def problem(self, what: object) -> None:
+        self.problems += 1
+        if len(self.problems_listed) < PROBLEMS_LISTED_MAX:
+            self.problems_listed.append(str(what))
+
+
+class Bucket(NamedTuple):
+    """One document of a rollup: an entity's day, week, month or year."""
+
+    entity: Entity
+    name: str
+
+    @property
+    def id(self) -> str:
+        return f"{self.entity.key}:{self.name}"
+
+
+class History:
+    """Takes one file over. `run` raises ConfigError, StoreError, and UndecidedError beside an expiry of the same
+    entities; run again, it ends the same."""
+
+    def __init__(self, config: Config, mongo: MongoSink, mysql: MysqlSink, tables: Tables, *, dry_run: bool) -> None:
+        """`dry_run`: changes are only shown to the watcher; entities count as taken over if they have a row."""
+        self._mongo, self._mysql, self._tables, self._dry_run = mongo, mysql, tables, dry_run
+        self._marks = Marks(mongo)
+        self._counters: Counters = {entity_type: tuple(table.columns) for entity_type, table in tables.items()}
+        self._zeros = {domain: domain_counters(config, domain) for domain in config.domains}
+
+    async def run(self, path: Path, watcher: Watcher, stopping: threading.Event) -> HistoryTally:
+        """Sets the days, then sums what they lie in."""
+        tally = HistoryTally(str(path))
+        source = FileSource(path, stopping)
+        watcher.begin(f"{path.name}, bytes", source.size_bytes or 0, 0)
+        done_bytes = 0
+        parsed = self._parsed(source, tally)
+        try:
+            while days := list(islice(parsed, LINES_AT_ONCE)):
+                await self._take_over(days, tally, watcher.change)
+                watcher.advance(source.done_bytes - done_bytes)
+                done_bytes = source.done_bytes
+            while not self._dry_run and not stopping.is_set() and (keys := await self._marks.some(MARKS_AT_ONCE)):
+                await self._sum(keys, tally)
+        except StoppedError:
+            pass  # the marks tell the next run what to sum
+        return tally
+
+    def _parsed(self, source: FileSource, tally: HistoryTally) -> Iterator[Day]:
+        """The good lines; the others are in the tally."""
+        fields = None
+        for number, line in _numbered(source, tally):
+            if fields is None:
+                fields, is_line = reader(line.decode("utf-8-sig", errors="replace"))
+                if not is_line:
+                    continue
+                line = line.removeprefix(b"\xef\xbb\xbf")  # noqa: PLW2901
+            tally.lines += 1
+            found = parse(number, line, fields, self._counters)
+            if isinstance(found, Day):
+                yield found
+            else:
+                tally.problem(found)
+
+    async def _take_over(self, days: Iterable[Day], tally: HistoryTally, show: Callable[[Change], None]) -> None:
+        wanted: dict[Bucket, Base] = {}
+        for day in await self._with_base(list(days), tally):
+            wanted.setdefault(Bucket(day.entity, day.date), {})[day.counter] = day.amount
+        there = await self._bases(DAILY, [bucket.id for bucket in wanted])
+        changed: dict[Bucket, Base] = {}
+        for bucket, base in wanted.items():
+            before = there.get(bucket.id, {})
+            new = {counter: amount for counter, amount in base.items() if before.get(counter) != amount}
+            tally.unchanged += len(base) - len(new)
+            if new:
+                changed[bucket] = new
+        await self._leave_expired(changed, tally)
+        for bucket, new in changed.items():
+            tally.days += len(new)
+            if self._dry_run:
+                for counter, amount in new.items():
+                    show(Change(bucket.id, counter, there.get(bucket.id, {}).get(counter), amount))
+        if not self._dry_run:
+            await self._set(DAILY, changed)
+
+    async def _leave_expired(self, changed: dict[Bucket, Base], tally: HistoryTally) -> None:
+        """Takes out what must not be set. Marks all others' entities first: from then on nothing of theirs expires."""
+        keys = {bucket.entity.key for bucket in changed}
+        if keys and not self._dry_run:
+            await self._marks.add(keys)
+        expired = await with_expired_history(self._mongo, keys)
+        for bucket in [bucket for bucket in changed if bucket.entity.key in expired]:
+            tally.problem(f"{bucket.id}: {bucket.entity.key} {HAS_EXPIRED}")
+            del changed[bucket]
+
+    async def _with_base(self, days: list[Day], tally: HistoryTally) -> list[Day]:
+        totals: Mapping[str, Json] = await self._mongo.totals({day.entity.key for day in days})
+        if self._dry_run:
+            totals = {**totals, **await self._rows(day.entity for day in days)}
+        good = []
+        for day in days:
+            if lacking(totals.get(day.entity.key), [day.counter]):
+                tally.problem(Wrong(day.line, "entity", f"{day.entity.key} {NO_BASE}"))
+            else:
+                good.append(day)
+        return good
+
+    async def _rows(self, entities: Iterable[Entity]) -> dict[str, Json]:
+        """The entities that have a row, as the documents a backfill would make of them."""
+        by_type: dict[tuple[str, str], set[str]] = {}
+        for entity in entities:
+            by_type.setdefault((entity.domain, entity.type), set()).add(entity.id)
+        return {
+            Entity(*entity_type, id_).key: {"base": row}
+            for entity_type, ids in by_type.items()
+            for id_, row in (await self._mysql.read(self._tables[entity_type], list(ids))).items()
+        }
+
+    async def _sum(self, keys: Collection[str], tally: HistoryTally) -> None:
+        """Sets the bases of all weeks, months and years of these entities to the sums of their days' bases."""
+        expired = await with_expired_history(self._mongo, keys)  # they were marked, and nothing of theirs was set
+        entities = {key: entity for key in keys if key not in expired and (entity := parse_entity(key)) is not None}
+        sums: dict[Kind, dict[Bucket, Base]] = {kind: {} for kind in KINDS if kind not in (TOTALS, DAILY)}
+        whole: dict[str, Base] = {key: {} for key in entities}
+        async for entity, date, base in self._days(entities.values()):
+            buckets = buckets_of(date)
+            assert buckets is not None, f"{entity.key}: {date}"
+            for kind, by_bucket in sums.items():
+                assert kind.bucket_field is not None
+                _add(by_bucket.setdefault(Bucket(entity, getattr(buckets, kind.bucket_field)), {}), base)
+            _add(whole[entity.key], base)
+        for kind, by_bucket in sums.items():
+            await self._set(kind, by_bucket)
+        for key, base in (await self._bases(TOTALS, list(entities))).items():
+            for counter, amount in whole[key].items():
+                if amount > base.get(counter, 0):
+                    tally.problem(f"{key} {counter}: its days sum to {amount}, its base is only {base.get(counter, 0)}")
+        await self._marks.remove(keys)
+        tally.entities += len(entities)
+
+    async def _days(self, entities: Iterable[Entity]) -> AsyncIterator[tuple[Entity, str, Base]]:
+        by_type: dict[tuple[str, str], list[str]] = {}
+        for entity in entities:
+            by_type.setdefault((entity.domain, entity.type), []).append(entity.id)
+        for (domain, type_), ids in by_type.items():
+            wanted = {"domain": domain, "entity_type": type_, "entity_id": {"$in": ids}, "base": {"$exists": True}}
+            with store_error(self._mongo.address):
+                async for found in self._mongo.collection(DAILY).find(wanted, {"entity_id": 1, "date": 1, "base": 1}):
+                    yield Entity(domain, type_, found["entity_id"]), found["date"], _plain(found["base"])
+
+    async def _bases(self, kind: Kind, ids: Collection[str]) -> dict[str, Base]:
+        with store_error(self._mongo.address):
+            cursor = self._mongo.collection(kind).find({"_id": {"$in": list(ids)}}, {"base": 1})
+            return {document["_id"]: _plain(document.get("base") or {}) async for document in cursor}
+
+    async def _set(self, kind: Kind, bases: Mapping[Bucket, Base]) -> None:
+        now = dt.datetime.now(dt.UTC)
+        operations = [
+            {
+                "q": {"_id": bucket.id},
+                "u": {
+                    "$set": {f"base.{counter}": amount for counter, amount in base.items()}
+                    | {"source": SOURCE, "updated_at": now},
+                    "$setOnInsert": first_fields(
+                        kind, Document(bucket.id, bucket.entity, bucket.name, {}), self._zeros
+                    ),
+                },
+                "upsert": True,
+            }
+            for bucket, base in bases.items()
+        ]
+        for start in range(0, len(operations), COMMAND_DOCUMENTS_MAX):
+            left = operations[start : start + COMMAND_DOCUMENTS_MAX]
+            while left:
+                met = []
+                for failed in (await self._mongo.update(kind, left)).get("writeErrors", ()):
+                    if not is_already_applied(failed):  # else a flush inserted it beside us: then it is there now
+                        raise StoreError(f"MongoDB at {self._mongo.address}: {failed.get('errmsg', failed['code'])}")
+                    met.append(left[failed["index"]])
+                left = met
+
+
+def _numbered(source: FileSource, tally: HistoryTally) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, with their numbers from 1."""
+    lines = Lines(LINE_BYTES_MAX, Position(), fresh_digest())
+    try:
+        for chunk in source.chunks(0):
+            for line in lines.feed(chunk):
+                if line.strip():
+                    yield lines.number, line
+    except UnreadableError as error:
+        tally.problem(f"behind line {lines.number}: {error}")
+        return  # what is left of a line may look like one
+    if rest := lines.rest():
+        yield lines.number, rest
+
+
+def _add(sums: Base, base: Base) -> None:
+    for counter, amount in base.items():
+        sums[counter] = sums.get(counter, 0) + amount
+
+
+def _plain(base: Json) -> Base:
+    return {counter: int(amount) for counter, amount in base.items()}

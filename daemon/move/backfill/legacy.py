@@ -1,0 +1,112 @@
+"""The rows of a mapped table, in the order of the key column, a page at a time. Reads only."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from daemon.config import ReplicaTable
+from daemon.domain.counter import INT64_MAX
+from daemon.domain.entity import is_entity_id
+from daemon.errors import ConfigError
+from daemon.replica.mysql import MysqlSink
+
+KEYLESS_LISTED_MAX = 100
+"""Rows without a key that are named; the others are counted."""
+
+
+class LegacyRow(NamedTuple):
+    key: object
+    """As MySQL returns it: text or a number."""
+    columns: dict[str, int]
+    """Counter → amount; NULL is 0."""
+
+
+class LegacyTable:
+    """Methods raise StoreError if MySQL fails or doesn't answer in time."""
+
+    def __init__(self, mysql: MysqlSink, table: ReplicaTable) -> None:
+        self._mysql = mysql
+        self._table = table
+        self._columns = ", ".join(f"COALESCE(`{column}`, 0)" for column in table.columns.values())
+
+    async def check(self, name: str) -> None:
+        """Raises ConfigError if the table can't be read by its key. `name`: the entity type, as `jav.movie`."""
+        table = self._table
+        found = await self._mysql.query(
+            "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s",
+            (table.table,),
+        )
+        there = {str(row[0]).lower() for row in found}
+        missing = [column for column in (table.key, *table.columns.values()) if column.lower() not in there]
+        if missing:
+            raise ConfigError(
+                f"replica.{name}: table {table.table} has no column {', '.join(missing)}, or there is no such table."
+                " Correct the mapping, or create what is missing."
+            )
+        leading = await self._mysql.query(
+            "SELECT COUNT(*) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s"
+            " AND COLUMN_NAME = %s AND SEQ_IN_INDEX = 1",
+            (table.table, table.key),
+        )
+        if not leading[0][0]:
+            raise ConfigError(
+                f"replica.{name}: {table.table}.{table.key} has no index, so each page of rows would read the whole"
+                f" table. ALTER TABLE `{table.table}` ADD UNIQUE KEY (`{table.key}`)"
+            )
+
+    async def rows_estimate(self) -> int:
+        """About how many rows there are; MySQL keeps no exact number."""
+        found = await self._mysql.query(
+            "SELECT TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s",
+            (self._table.table,),
+        )
+        return int(found[0][0] or 0) if found else 0
+
+    async def page(self, after: object, rows_max: int) -> list[LegacyRow]:
+        """The next rows that have a key, behind this one (None: the first)."""
+        table, key = f"`{self._table.table}`", f"`{self._table.key}`"
+        behind, args = (f"{key} IS NOT NULL", ()) if after is None else (f"{key} > %s", (after,))
+        found = await self._mysql.query(
+            f"SELECT {key}, {self._columns} FROM {table} WHERE {behind} ORDER BY {key} LIMIT {rows_max:d}",  # noqa: S608  (names are checked by the configuration)
+            args,
+        )
+        return [LegacyRow(row[0], self._by_counter(row[1:])) for row in found]
+
+    async def keyless(self) -> tuple[int, list[str]]:
+        """How many rows have no key at all, and the first of them by their primary key."""
+        table, key = f"`{self._table.table}`", f"`{self._table.key}`"
+        [(count,)] = await self._mysql.query(f"SELECT COUNT(*) FROM {table} WHERE {key} IS NULL")  # noqa: S608
+        if not count:
+            return 0, []
+        found = await self._mysql.query(
+            "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s"
+            " AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX",
+            (self._table.table,),
+        )
+        names = [str(row[0]) for row in found]
+        if not names:
+            return count, []
+        chosen = ", ".join(f"`{name}`" for name in names)
+        rows = await self._mysql.query(
+            f"SELECT {chosen} FROM {table} WHERE {key} IS NULL ORDER BY {chosen} LIMIT {KEYLESS_LISTED_MAX:d}"  # noqa: S608
+        )
+        return count, [", ".join(f"{name} {value}" for name, value in zip(names, row, strict=True)) for row in rows]
+
+    async def largest(self, counter: str, rows_max: int) -> list[tuple[str, int]]:
+        """(key, amount) of the rows that say most. Reads the whole table unless the column is indexed."""
+        table, key, column = f"`{self._table.table}`", f"`{self._table.key}`", f"`{self._table.columns[counter]}`"
+        found = await self._mysql.query(
+            f"SELECT {key}, {column} FROM {table} WHERE {key} IS NOT NULL AND {column} IS NOT NULL"  # noqa: S608
+            f" ORDER BY {column} DESC, {key} LIMIT {rows_max:d}"
+        )
+        return [(str(row[0]), int(row[1])) for row in found]
+
+    def _by_counter(self, amounts: tuple[Any, ...]) -> dict[str, int]:
+        return dict(zip(self._table.columns, map(int, amounts), strict=True))
+
+
+def entity_id_of(key: object) -> str | None:
+    """The entity id that a key column's value is, or None if it can be none."""
+    if isinstance(key, int):
+        return str(key) if 0 <= key <= INT64_MAX else None
+    return key if isinstance(key, str) and is_entity_id(key) else None

@@ -1,0 +1,72 @@
+"""One `tallyd backfill` from its first connection to what it prints: the tables in order, then the history."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from msgspec import Struct, field
+
+from daemon.buffer.connection import Connection, opened
+from daemon.buffer.layout import Layout
+from daemon.config import Config, ReplicaTable, replica_tables
+from daemon.move.backfill.compare import Comparison, compare
+from daemon.move.backfill.history import History, HistoryTally
+from daemon.move.backfill.run import Backfill, Tally, Watcher
+from daemon.replica.mysql import MysqlSink
+from daemon.rollups.mongo import MongoSink
+
+
+class Outcome(Struct):
+    """`verification`: empty after a dry run, and after one that was stopped."""
+
+    tables: list[Tally] = field(default_factory=list)
+    history: HistoryTally | None = None
+    verification: list[Comparison] = field(default_factory=list)
+
+    @property
+    def problems(self) -> int:
+        return sum(tally.problems for tally in self.tables) + (self.history.problems if self.history else 0)
+
+
+async def run(
+    config: Config,
+    tables: Mapping[tuple[str, str], ReplicaTable],
+    watcher: Watcher,
+    stopping: threading.Event,
+    *,
+    chunk: int,
+    dry_run: bool,
+    daily: Path | None,
+    reconcile: bool,
+) -> Outcome:
+    """`tables`: the chosen entity types. `stopping`: ends it after the chunk under way. Raises ConfigError, StoreError,
+    and LayoutError if Redis is laid out for other shards: entities would be listed where nobody looks for them."""
+    outcome = Outcome()
+    connection, mongo, mysql = (
+        Connection(config.redis, Layout(config)),
+        MongoSink(config.mongo),
+        MysqlSink(config.mysql),
+    )
+    try:
+        if not dry_run:
+            await connection.connect()
+            await mongo.ensure_indexes()
+        async with opened(config.redis) as redis:
+            for entity_type, table in tables.items():
+                stores = (redis, mongo, mysql)
+                one = Backfill(config, stores, entity_type, table, reconcile=reconcile, dry_run=dry_run)
+                outcome.tables.append(one.tally)
+                if not await one.run(chunk, watcher, stopping.is_set):
+                    return outcome
+        if daily is not None:
+            history = History(config, mongo, mysql, replica_tables(config), dry_run=dry_run)
+            outcome.history = await history.run(daily, watcher, stopping)
+        if not dry_run and not stopping.is_set():
+            outcome.verification = [await compare(mongo, mysql, name, table) for name, table in tables.items()]
+    finally:
+        await connection.close()
+        await mysql.close()
+        await mongo.close()
+    return outcome

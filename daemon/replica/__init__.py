@@ -1,0 +1,1 @@
+"""MySQL: the columns that repeat the totals."""

@@ -1,0 +1,311 @@
+"""The replica columns in MySQL or MariaDB: set to the absolute totals, one multi-row UPDATE a table.
+
+The caller reads the totals inside `locked`, so that of two flushers the one with the older totals never writes last.
+The lock belongs to the connection: if that is lost, so is the lock, and the UPDATE with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+import asyncmy
+import msgspec
+from asyncmy.constants.CLIENT import FOUND_ROWS
+from asyncmy.cursors import SSCursor
+from asyncmy.errors import MySQLError
+
+from daemon.buffer.connection import address_of
+from daemon.config import MysqlSection, ReplicaTable
+from daemon.domain.counter import INT64_MAX
+from daemon.domain.outcome import Failure, SinkResult
+from daemon.domain.rollup import total
+from daemon.errors import ConfigError, StoreError
+
+PORT_DEFAULT = 3306
+TRANSIENT = frozenset({1213, 1205, 1020})
+"""Deadlock, lock wait timeout, record changed since last read: the same statement may succeed at once."""
+TRANSIENT_TRIES = 5
+REFUSED = frozenset({1048, 1062, 1264, 1265, 1292, 1366, 1369, 1406, 1451, 1452, 1644, 1690, 1761, 3819, 4025})
+"""Codes that speak of a row's values: out of range, too long, a key or check or trigger that objects. Waiting would not
+help that row, and the other rows of the statement are innocent."""
+INTEGER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
+
+RANKING_TIMEOUT_S = 300.0
+READ_AHEAD_BYTES = 262_144
+"""What sorting a whole table may take, besides the usual time-out."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class RankedRow(NamedTuple):
+    """A row of a mapped table. `id`: its key as text, "" without one. `values`: counter → amount; NULL is 0."""
+
+    id: str
+    label: str | None
+    values: dict[str, int]
+
+
+class LockHeldError(StoreError):
+    """Another flusher writes this shard's rows at the moment."""
+
+
+class MysqlSink:
+    """One connection, opened when needed. Methods raise StoreError if MySQL fails or doesn't answer in time."""
+
+    def __init__(self, section: MysqlSection) -> None:
+        parts = urlsplit(section.url)
+        if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.path.strip("/"):
+            raise ConfigError("mysql.url: must look like mysql://user:password@host:3306/database")
+        self._section = section
+        self._address = address_of(section.url)
+        self._database = unquote(parts.path.strip("/"))
+        self._options: dict[str, Any] = {
+            "host": parts.hostname,
+            "port": parts.port or PORT_DEFAULT,
+            "user": unquote(parts.username or "root"),
+            "password": unquote(parts.password or ""),
+            "db": self._database,
+        }
+        self._connection: Any = None
+        self._key_types: dict[str, str] = {}
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextlib.asynccontextmanager
+    async def locked(self, shard: int) -> AsyncIterator[None]:
+        """Holds the shard's advisory lock. Raises LockHeldError if another flusher keeps it for `lock_timeout_s`."""
+        name = f"tallyd:{self._database}:{shard}"[-64:]
+        wait_s = self._section.lock_timeout_s
+        got = await self._execute("SELECT GET_LOCK(%s, %s)", (name, wait_s), extra_s=wait_s)
+        if got != 1:
+            raise LockHeldError(f"MySQL at {self._address}: another flusher holds the lock {name!r}.")
+        try:
+            yield
+        finally:
+            if self._connection is not None:
+                await self._execute("SELECT RELEASE_LOCK(%s)", (name,))
+
+    async def write(self, table: ReplicaTable, totals: Mapping[str, Mapping[str, Any]]) -> SinkResult:
+        """Sets the table's columns to these totals (entity id → totals document; each with a base, see `base.py`). Ids
+        without a row are counted; rows that can't take their totals are `failures`, and don't keep the others from
+        theirs."""
+        key_type = await self._key_type(table)
+        ids = sorted(filter(is_key_of(key_type), totals))
+        if not ids:
+            return SinkResult(0, missing=len(totals))
+        rows = [[id_, *(total(totals[id_], counter) for counter in table.columns)] for id_ in ids]
+        matched, failures = await self._set(table, update_sql(table, key_type), rows)
+        return SinkResult(matched, missing=max(0, len(totals) - matched - len(failures)), failures=tuple(failures))
+
+    async def read(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, dict[str, int]]:
+        """Entity id → counter → what its row says (NULL: 0), for those of the ids that have one."""
+        key_type = await self._key_type(table)
+        wanted = list(filter(is_key_of(key_type), ids))
+        if not wanted:
+            return {}
+        sql = select_sql(table, key_type, table.columns.values())
+        rows = await self.query(sql, (_encode([[id_] for id_ in wanted]).decode(),))
+        return {row[0]: dict(zip(table.columns, (int(n or 0) for n in row[1:]), strict=True)) for row in rows}
+
+    async def ranked(
+        self, table: ReplicaTable, chunk: int, rows_max: int | None = None
+    ) -> AsyncIterator[list[RankedRow]]:
+        """All rows, or the first `rows_max`, by the first mapped counter, the highest first; `chunk` at a time.
+
+        The server sorts once and sends as it is read, so memory stays flat here. Nothing else can be asked of this
+        sink meanwhile.
+        """
+        timeout_s = self._section.timeout_ms / 1000
+        counters = tuple(table.columns)
+        async with self._answered(timeout_s + RANKING_TIMEOUT_S):
+            connection = await self._connected(timeout_s)
+            # asyncmy takes all that has arrived, however much; so little may arrive ahead.
+            connection._transport.get_extra_info("socket").setsockopt(  # noqa: SLF001
+                socket.SOL_SOCKET, socket.SO_RCVBUF, READ_AHEAD_BYTES
+            )
+            cursor = connection.cursor(SSCursor)
+            await cursor.execute(ranked_sql(table), (INT64_MAX if rows_max is None else rows_max,))
+        try:
+            while True:
+                async with self._answered(timeout_s):
+                    rows = await cursor.fetchmany(chunk)
+                if not rows:
+                    return
+                transport = connection._transport  # noqa: SLF001  (asyncmy reads on while nobody fetches, without bound)
+                transport.pause_reading()
+                yield [
+                    RankedRow(id_ or "", label, {name: int(n or 0) for name, n in zip(counters, values, strict=True)})
+                    for id_, label, *values in rows
+                ]
+                transport.resume_reading()
+        finally:
+            await self.close()  # what was not read is still on its way
+
+    async def describe(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Entity id → the `enrich` columns of its row, as they are, for those of the ids that have one."""
+        key_type = await self._key_type(table)
+        wanted = list(filter(is_key_of(key_type), ids))
+        if not wanted:
+            return {}
+        sql = select_sql(table, key_type, table.enrich)
+        rows = await self.query(sql, (_encode([[id_] for id_ in wanted]).decode(),))
+        return {row[0]: dict(zip(table.enrich, row[1:], strict=True)) for row in rows}
+
+    async def _set(self, table: ReplicaTable, sql: str, rows: list[list[Any]]) -> tuple[int, list[Failure]]:
+        """The rows matched, and those MySQL refuses: found by halving, at about 2·log2(rows) statements each."""
+        matched, failures = 0, []
+        parts = [rows]
+        while parts:
+            part = parts.pop()
+            try:
+                matched += await self._update(sql, _encode(part).decode())
+            except _RefusedRowsError as error:
+                if len(part) == 1:
+                    failures.append(Failure(table.table, part[0][0], str(error)))
+                else:
+                    middle = len(part) // 2
+                    parts += [part[middle:], part[:middle]]
+        return matched, failures
+
+    async def _update(self, sql: str, rows: str) -> int:
+        for left in range(TRANSIENT_TRIES - 1, -1, -1):
+            try:
+                return int(await self._execute(sql, (rows,)))
+            except _TransientError:
+                if not left:
+                    raise
+        raise AssertionError
+
+    async def _key_type(self, table: ReplicaTable) -> str:
+        """The key column as JSON_TABLE must declare it, so that the join can use the column's index."""
+        name = f"{table.table}.{table.key}"
+        known = self._key_types.get(name)
+        if known is not None:
+            return known
+        found = await self._execute(
+            "SELECT CONCAT_WS(' ', DATA_TYPE, CHARACTER_SET_NAME, COLLATION_NAME) FROM information_schema.COLUMNS"
+            " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLUMN_NAME = %s",
+            (self._database, table.table, table.key),
+        )
+        if not found:
+            raise StoreError(
+                f"MySQL at {self._address}: there is no column {name} in database"
+                f" {self._database!r}. Create it, or change the [replica] tables of the configuration."
+            )
+        data_type, *text = str(found).split()
+        declared = "BIGINT"
+        if data_type not in INTEGER_TYPES:
+            declared = "VARCHAR(255)" + (f" CHARACTER SET {text[0]} COLLATE {text[1]}" if len(text) == 2 else "")
+        self._key_types[name] = declared
+        return declared
+
+    async def query(self, sql: str, args: Sequence[object] = (), *, extra_s: float = 0) -> list[tuple[Any, ...]]:
+        """The rows of a SELECT. `extra_s`: what it may take besides the usual time-out."""
+        return (await self._run(sql, args, extra_s))[1]
+
+    async def _execute(self, sql: str, args: Sequence[object], *, extra_s: float = 0) -> Any:
+        """The first value of a query's first row (None without one), or the number of rows an UPDATE matched."""
+        matched, rows, is_query = await self._run(sql, args, extra_s)
+        return matched if not is_query else rows[0][0] if rows else None
+
+    async def _run(self, sql: str, args: Sequence[object], extra_s: float) -> tuple[int, list[tuple[Any, ...]], bool]:
+        timeout_s = self._section.timeout_ms / 1000 + extra_s
+        async with self._answered(timeout_s):
+            connection = await self._connected(timeout_s)
+            async with connection.cursor() as cursor:
+                matched = await cursor.execute(sql, args)
+                is_query = cursor.description is not None
+                return matched, list(await cursor.fetchall()) if is_query else [], is_query
+        raise AssertionError
+
+    async def _connected(self, timeout_s: float) -> Any:
+        if self._connection is None:
+            self._connection = await asyncmy.connect(
+                **self._options,
+                connect_timeout=timeout_s,
+                charset="utf8mb4",
+                autocommit=True,
+                client_flag=FOUND_ROWS,  # without it an unchanged row counts as missing
+                sql_mode="STRICT_ALL_TABLES",  # without it a total out of range is cut to the range's end
+                init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+            )
+        return self._connection
+
+    @contextlib.asynccontextmanager
+    async def _answered(self, timeout_s: float) -> AsyncIterator[None]:
+        """Raises what goes wrong inside as StoreError, and drops the connection unless it is known to be sound."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                yield
+        except MySQLError as error:
+            code = error.args[0] if error.args else None
+            if code in TRANSIENT:
+                raise _TransientError(f"MySQL at {self._address}: {error}") from None
+            if code in REFUSED:
+                raise _RefusedRowsError(str(error)) from None
+            await self.close()
+            raise StoreError(f"MySQL at {self._address}: {error}") from None
+        except Exception as error:  # noqa: BLE001  (asyncmy lets RuntimeError and others out when a line breaks half-way)
+            await self.close()  # a late reply must not meet a later query; what was sent may still be carried out
+            raise StoreError(f"MySQL at {self._address}: {str(error) or 'no answer in time'}") from None
+
+
+class _RefusedRowsError(StoreError):
+    """A row's values can't be stored; the statement was rolled back, the connection and its lock hold."""
+
+
+class _TransientError(StoreError):
+    """The statement was rolled back and may be tried again at once."""
+
+
+def is_key_of(key_type: str) -> Callable[[str], bool]:
+    """Tells which entity ids can be keys of that type; an integer column holds no id that is not its own decimal
+    form."""
+    if key_type != "BIGINT":
+        return lambda _: True
+    return lambda id_: id_.isascii() and id_.isdecimal() and str(int(id_)) == id_ and int(id_) <= INT64_MAX
+
+
+def update_sql(table: ReplicaTable, key_type: str) -> str:
+    """The statement; its one parameter is a JSON array of [key, total, …] in the order of the table's columns.
+
+    JSON_TABLE takes any number of rows as one bound value and joins by the key's index; it is valid on MySQL ≥ 8.0.4
+    and MariaDB ≥ 10.6 (VALUES ROW() and CTEs in an UPDATE are not, and CASE is quadratic).
+    """
+    declared = [f"k {key_type} PATH '$[0]'"]
+    assigned = []
+    for position, column in enumerate(table.columns.values(), start=1):
+        declared.append(f"c{position} BIGINT PATH '$[{position}]'")
+        assigned.append(f"t.`{column}` = d.c{position}")
+    return (
+        f"UPDATE `{table.table}` t JOIN JSON_TABLE(%s, '$[*]' COLUMNS ({', '.join(declared)})) d"  # noqa: S608  (names are checked by the configuration)
+        f" ON t.`{table.key}` = d.k SET {', '.join(assigned)}"
+    )
+
+
+def select_sql(table: ReplicaTable, key_type: str, columns: Iterable[str]) -> str:
+    """Reads these columns of the same rows; its one parameter is a JSON array of [key]. Returns the id as it was asked
+    for first."""
+    names = ", ".join(f"t.`{column}`" for column in columns)
+    return (
+        f"SELECT CAST(d.k AS CHAR), {names} FROM JSON_TABLE(%s, '$[*]' COLUMNS (k {key_type} PATH '$[0]')) d"  # noqa: S608  (names are checked by the configuration)
+        f" JOIN `{table.table}` t ON t.`{table.key}` = d.k"
+    )
+
+
+def ranked_sql(table: ReplicaTable) -> str:
+    """Reads the whole table, ordered; its one parameter is the most rows."""
+    columns = list(table.columns.values())
+    label = f"CAST(`{table.label}` AS CHAR)" if table.label else "NULL"
+    return (
+        f"SELECT CAST(`{table.key}` AS CHAR), {label}, {', '.join(f'`{column}`' for column in columns)}"  # noqa: S608  (names are checked by the configuration)
+        f" FROM `{table.table}` ORDER BY `{columns[0]}` DESC, `{table.key}` LIMIT %s"
+    )

@@ -1,0 +1,35 @@
+"""What a batch under way has taken out of a rollup and not yet put into the sums of what expired. Reads only."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from daemon.domain.rollup import EXPIRING
+from daemon.retention.batch import Batches, State, amounts_of, by_entity
+from daemon.rollups.mongo import MongoSink
+
+
+class Limbo(Struct, frozen=True):
+    """Two equal ones mean that no batch moved anything in between. `marks`: rollup name → (number, state) of its batch.
+    `sums`: rollup name → field → amount. `entities`: the keys of those that are in a batch."""
+
+    marks: dict[str, tuple[int, str]]
+    sums: dict[str, dict[str, int]]
+    entities: set[str]
+
+
+async def read_limbo(mongo: MongoSink) -> Limbo:
+    limbo = Limbo({}, {}, set())
+    for kind in EXPIRING:
+        batches = Batches(mongo, kind)
+        record = await batches.record()
+        limbo.marks[kind.name] = (record.n, record.state.value)
+        between = []
+        if record.state is State.DELETING:
+            between = await batches.deleted(record)
+        elif record.state is State.FOLDING:
+            between = await batches.unfolded(record)
+        limbo.sums[kind.name] = amounts_of(between)
+        if record.state in (State.DELETING, State.FOLDING):
+            limbo.entities.update(by_entity(record.documents))
+    return limbo

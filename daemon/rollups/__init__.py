@@ -1,0 +1,1 @@
+"""MongoDB: the rollups, and what could not be written to them."""

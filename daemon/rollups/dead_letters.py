@@ -1,0 +1,237 @@
+"""Dead letters: amounts no document could take, kept in MongoDB until somebody retries or drops them.
+
+    {_id: "<shard>:<seq>:<collection>:<document>", shard, seq, collection, document, deltas, first, reason, at,
+    dropped_at}
+
+`first` is what the document starts with if it has to be made. A letter without a collection is a foreign value found in
+Redis (or several, if its place held another in the next part of the batch): it can only be looked at and dropped.
+
+A retry counts exactly once, whatever dies in between: the document remembers the letter's id (`dead_applied`) in the
+update that adds its deltas, so a second attempt finds it there; then the letter is deleted.
+Dropped letters stay, with the time, because `audit` has to account for them.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+from msgspec import Struct
+from pymongo import IndexModel, UpdateOne
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import DuplicateKeyError, WriteError
+
+from daemon.domain.outcome import Failure
+from daemon.domain.rollup import KINDS, Document, Kind, Rollup
+from daemon.rollups.errors import UNAPPLICABLE, is_already_applied, store_error
+
+COLLECTION = "analytics_dead_letters"
+MALFORMED = "no entity, counter, day or amount of ours"
+_KIND_OF = {kind.collection: kind for kind in KINDS}
+
+Json = dict[str, Any]
+
+
+class Letter(Struct, frozen=True):
+    """One dead letter. `collection` is "" for a foreign value; its `deltas` then hold the text that was found."""
+
+    id: str
+    shard: int
+    seq: int
+    collection: str
+    document: str
+    deltas: dict[str, Any]
+    reason: str
+    at: dt.datetime
+    dropped_at: dt.datetime | None = None
+
+
+class Retried(Enum):
+    """What became of a retry."""
+
+    APPLIED = "applied"
+    STILL_FAILING = "still failing"
+    NOT_RETRYABLE = "a foreign value: it can only be dropped"
+    DROPPED = "was dropped before"
+
+
+class DeadLetters:
+    """Methods raise StoreError if MongoDB fails or doesn't answer in time."""
+
+    def __init__(self, database: AsyncDatabase[Json], address: str) -> None:
+        self._database = database
+        self._letters = database[COLLECTION]
+        self._address = address
+
+    async def ensure_indexes(self) -> None:
+        with store_error(self._address):
+            await self._letters.create_indexes([IndexModel([("shard", 1), ("seq", 1)], name="claim")])
+
+    async def bury(
+        self, shard: int, seq: int, rollup: Rollup, failures: Iterable[Failure], zeros: Mapping[str, Collection[str]]
+    ) -> None:
+        """Records what could not be applied. Repeatable: each letter has an id of its own."""
+        by_id = {(kind.collection, d.id): (kind, d) for kind, documents in rollup.documents.items() for d in documents}
+        now = dt.datetime.now(dt.UTC)
+        letters = []
+        for target, id_, reason in failures:
+            kind, document = by_id[target, id_]
+            first = first_fields(kind, document, zeros)
+            letters.append(_letter(shard, seq, now, target, id_, document.deltas, reason) | {"first": first})
+        foreign: dict[str, list[str]] = {}
+        for entity, field, amount in rollup.malformed:
+            foreign.setdefault(f"{entity} {field}", []).append(amount)
+        letters += [
+            _letter(shard, seq, now, "", place, {"amount": ", ".join(amounts)}, MALFORMED)
+            for place, amounts in foreign.items()
+        ]
+        operations = [UpdateOne({"_id": letter["_id"]}, {"$setOnInsert": letter}, upsert=True) for letter in letters]
+        with store_error(self._address):
+            await self._letters.bulk_write(operations, ordered=False)
+
+    async def of_claim(self, shard: int, seq: int) -> set[tuple[str, str]]:
+        """(collection, id) of the documents an earlier attempt at this claim gave up."""
+        with store_error(self._address):
+            cursor = self._letters.find({"shard": shard, "seq": seq}, {"collection": 1, "document": 1})
+            return {(letter["collection"], letter["document"]) async for letter in cursor}
+
+    async def waiting_for(self, collection: str, ids: Collection[str]) -> set[str]:
+        """Those of the documents that letters wait for, or are being added to."""
+        with store_error(self._address):
+            cursor = self._letters.find(
+                {"collection": collection, "document": {"$in": list(ids)}, "dropped_at": None}, {"document": 1}
+            )
+            return {letter["document"] async for letter in cursor}
+
+    async def count(self) -> int:
+        """Letters that wait for a decision."""
+        with store_error(self._address):
+            return await self._letters.count_documents({"dropped_at": None})
+
+    async def each(self, *, dropped: bool = False) -> AsyncIterator[Letter]:
+        """The letters that wait, the oldest first; with `dropped` those too."""
+        wanted: Json = {} if dropped else {"dropped_at": None}
+        with store_error(self._address):
+            async for letter in self._letters.find(wanted).sort([("at", 1), ("_id", 1)]):
+                yield _read(letter)
+
+    async def get(self, id_: str) -> Letter | None:
+        with store_error(self._address):
+            found = await self._letters.find_one({"_id": id_})
+        return None if found is None else _read(found)
+
+    async def retry(self, letter: Letter) -> Retried:
+        """Adds the letter's deltas to its document, exactly once, and deletes the letter."""
+        kind = _KIND_OF.get(letter.collection)
+        if kind is None:
+            return Retried.NOT_RETRYABLE
+        if letter.dropped_at is not None:
+            return Retried.DROPPED
+        with store_error(self._address):
+            if not await self._apply(letter):
+                return Retried.STILL_FAILING
+        return Retried.APPLIED
+
+    async def forget(self, letter: Letter) -> None:
+        """Deletes a letter that was applied. Its document remembers it for good: another retry may be under way."""
+        with store_error(self._address):
+            await self._letters.delete_one({"_id": letter.id})
+
+    async def drop(self, id_: str) -> bool:
+        """Gives a letter's amounts up. False if there is none that waits."""
+        with store_error(self._address):
+            result = await self._letters.update_one(
+                {"_id": id_, "dropped_at": None}, {"$set": {"dropped_at": dt.datetime.now(dt.UTC)}}
+            )
+        return result.matched_count == 1
+
+    async def sums(self, in_flight: Iterable[tuple[int, int]] = ()) -> dict[str, dict[str, int]]:
+        """Collection → counter → amount in all letters, the dropped ones included, but for those of these claims
+        (shard, seq): until it is acknowledged, all of a claim is in flight."""
+        sums: dict[str, dict[str, int]] = {}
+        claims = [{"shard": shard, "seq": seq} for shard, seq in in_flight]
+        wanted: Json = {"collection": {"$ne": ""}} | ({"$nor": claims} if claims else {})
+        with store_error(self._address):
+            async for letter in self._letters.find(wanted, {"collection": 1, "deltas": 1}):
+                counters = sums.setdefault(letter["collection"], {})
+                for counter, amount in letter["deltas"].items():
+                    counters[counter] = counters.get(counter, 0) + amount
+        return sums
+
+    async def entities(self) -> set[str]:
+        """The keys of all entities that letters speak of."""
+        with store_error(self._address):
+            cursor = self._letters.find({"collection": {"$ne": ""}}, {"first": 1})
+            return {
+                f"{first['domain']}:{first['entity_type']}:{first['entity_id']}"
+                async for first in (letter["first"] async for letter in cursor)
+            }
+
+    async def _apply(self, letter: Letter) -> bool:
+        """False if the document still can't take it."""
+        found = await self._letters.find_one({"_id": letter.id}, {"first": 1})
+        if found is None:
+            return True  # another retry was faster
+        documents = self._database[letter.collection]
+        while True:
+            try:
+                await documents.update_one(
+                    {"_id": letter.document, "dead_applied": {"$ne": letter.id}},
+                    {
+                        "$inc": letter.deltas,
+                        "$addToSet": {"dead_applied": letter.id},
+                        "$set": {"updated_at": dt.datetime.now(dt.UTC)},
+                        "$setOnInsert": found["first"],
+                    },
+                    upsert=True,
+                )
+            except DuplicateKeyError as error:
+                if not is_already_applied(error.details or {}):
+                    return False
+                # Applied already; or a flush inserted the document between our find and our insert: then once more.
+                if await documents.find_one({"_id": letter.document, "dead_applied": letter.id}, {"_id": 1}) is None:
+                    continue
+            except WriteError as error:
+                if error.code in UNAPPLICABLE:
+                    return False
+                raise
+            return True
+
+
+def first_fields(kind: Kind, document: Document, zeros: Mapping[str, Collection[str]]) -> Json:
+    """What a document starts with: its natural key, and 0 for the counters of its domain that nothing moved yet."""
+    domain, type_, id_ = document.entity
+    first: Json = {"domain": domain, "entity_type": type_, "entity_id": id_}
+    if kind.bucket_field is not None:
+        first[kind.bucket_field] = document.bucket
+    for counter in zeros.get(domain, ()):
+        if counter not in document.deltas:
+            first[counter] = 0
+    return first
+
+
+def _letter(
+    shard: int, seq: int, at: dt.datetime, collection: str, document: str, deltas: Mapping[str, Any], reason: str
+) -> Json:
+    return {
+        "_id": f"{shard}:{seq}:{collection}:{document}",
+        "shard": shard,
+        "seq": seq,
+        "collection": collection,
+        "document": document,
+        "deltas": dict(deltas),
+        "reason": reason,
+        "at": at,
+        "dropped_at": None,
+    }
+
+
+def _read(letter: Json) -> Letter:
+    # BSON's 64-bit integers come as a subclass of int that nothing else encodes.
+    deltas = {counter: int(n) if isinstance(n, int) else n for counter, n in letter["deltas"].items()}
+    return Letter(
+        letter["_id"], letter["shard"], int(letter["seq"]), letter["collection"], letter["document"], deltas,
+        letter["reason"], letter["at"], letter.get("dropped_at"),
+    )  # fmt: skip

@@ -1,0 +1,337 @@
+"""The five rollups in MongoDB, written so that applying a claim twice, by anyone, at any time, changes nothing.
+
+Every document remembers the last seq applied to it, and every write asks for a document that has not seen its own:
+
+    filter {_id, flush_seq: {$not: {$gte: seq}}}   update {$inc, $set: {flush_seq: seq, …}, $setOnInsert}   upsert
+
+If the document has this seq or a later one, the filter finds nothing, the upsert tries to insert, and fails with E11000
+on `_id_`: "already applied". The flusher applies claims of a shard in the order of their seqs, so a later seq implies
+this one. E11000 also comes when somebody else (a backfill, the retry of a dead letter) inserts the document between our
+find and our insert; so what met a document is looked up, and what does not hold the seq is written again.
+
+Never decides what to do about a failure: it says which documents cannot take their deltas, and raises StoreError when
+the outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from typing import Any
+
+import pymongo
+from pymongo import AsyncMongoClient, IndexModel
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import PyMongoError
+
+from daemon.buffer.connection import address_of
+from daemon.config import MongoSection
+from daemon.domain.outcome import Failure, SinkResult
+from daemon.domain.rollup import DAILY, EXPIRING, KINDS, TOTALS, YEARLY, Document, Kind, Rollup
+from daemon.errors import ConfigError, StoreError
+from daemon.rollups.dead_letters import DeadLetters, first_fields
+from daemon.rollups.errors import UNAPPLICABLE, is_already_applied, store_error
+
+CLOSE_TIMEOUT_S = 2.0
+DATABASE_DEFAULT = "tallyd"
+EPOCHS = "analytics_epochs"
+"""{_id: epoch of a Redis, baseline: {counter: amount}, at}. See `open_epoch`."""
+FLOORS = "analytics_flush_floors"
+"""{_id: shard, seq}: the highest seq whose documents may have been written. See `raise_floor`."""
+
+INSERTS_MET_MAX = 10
+"""How often a write may meet documents that others inserted beside it. The second attempt finds them: more than one
+repetition means that they are deleted again meanwhile."""
+RANKING_TIMEOUT_S = 3_600.0
+"""How long MongoDB may take to build one rollup's indexes; 10 million documents took less than a minute."""
+RANKED = (TOTALS, DAILY, YEARLY)
+"""The rollups top lists are read from (`config.ranked_kinds`: those that are offered)."""
+
+COMMAND_DOCUMENTS_MAX = 2_000
+"""Documents of one update command: about 2.5 KiB each at most, far below the 16 MiB a command may have."""
+
+Json = dict[str, Any]
+
+
+async def close_client(client: AsyncMongoClient[Json]) -> None:
+    """Closes it, whether or not the server answers: the driver's farewell (`endSessions`) waits without a time-out."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_TIMEOUT_S):
+            await client.close()
+
+
+def open_client(url: str, timeout_ms: int, appname: str) -> tuple[AsyncMongoClient[Json], AsyncDatabase[Json]]:
+    """A client that waits for majority and journal, with every bound on waiting set, and the URL's database.
+
+    Raises ConfigError if the URL is none. Connects when it is first used.
+    """
+    try:
+        client: AsyncMongoClient[Json] = AsyncMongoClient(
+            url,
+            w="majority",
+            journal=True,
+            wTimeoutMS=timeout_ms,
+            timeoutMS=timeout_ms,
+            serverSelectionTimeoutMS=timeout_ms,
+            connectTimeoutMS=timeout_ms,
+            waitQueueTimeoutMS=timeout_ms,
+            # Our loops repeat what failed; pymongo's own repetition can spin on a node that is no primary, and then
+            # overflow.
+            retryReads=False,
+            retryWrites=False,
+            appname=appname,
+            tz_aware=True,
+        )
+        return client, client.get_default_database(DATABASE_DEFAULT)
+    except (PyMongoError, ValueError) as error:
+        raise ConfigError(f"mongo.url: {error}") from None
+
+
+class MongoSink:
+    """The rollups. Every method raises StoreError if MongoDB fails or doesn't answer in time."""
+
+    def __init__(self, section: MongoSection) -> None:
+        self._address = address_of(section.url)
+        self._client, self.database = open_client(section.url, section.timeout_ms, "tallyd")
+        self.dead_letters = DeadLetters(self.database, self._address)
+
+    @property
+    def address(self) -> str:
+        """For messages: without user and password."""
+        return self._address
+
+    def collection(self, kind: Kind) -> AsyncCollection[Json]:
+        return self.database[kind.collection]
+
+    async def close(self) -> None:
+        await close_client(self._client)
+
+    async def ensure_indexes(self) -> None:
+        """The natural key of each rollup, unique."""
+        with store_error(self._address):
+            for kind in KINDS:
+                await self.collection(kind).create_indexes(
+                    [IndexModel([(field, 1) for field in ("domain", "entity_type", "entity_id", *_bucket(kind))],
+                                name="natural_key", unique=True)]
+                )  # fmt: skip
+
+    async def ensure_ranking(self, counters: Iterable[str], kinds: Iterable[Kind] = RANKED) -> None:
+        """What top lists of these rollups are read from, two indexes a counter: in the order of what was counted, and,
+        of the documents that have one, in the order of the base.
+
+        Over documents that exist already this takes as long as it takes (10 million: minutes), but nobody waits:
+        MongoDB writes on meanwhile.
+        """
+        names = sorted(counters)
+        with store_error(self._address), pymongo.timeout(RANKING_TIMEOUT_S):
+            for kind in kinds:
+                of_type = [(field, 1) for field in ("domain", "entity_type", *_bucket(kind))]
+                models = []
+                for counter in names:
+                    base = f"base.{counter}"
+                    based = {base: {"$gt": 0}}
+                    models += [
+                        IndexModel([*of_type, (counter, -1)], name=f"top_{counter}"),
+                        IndexModel([*of_type, (base, -1)], name=f"base_{counter}", partialFilterExpression=based),
+                    ]
+                await self.collection(kind).create_indexes(models)
+
+    async def floor(self, shard: int) -> int:
+        """The highest seq that may have been written to this shard's documents; 0 if none."""
+        with store_error(self._address):
+            document = await self.database[FLOORS].find_one({"_id": shard})
+        return int(document["seq"]) if document else 0
+
+    async def raise_floor(self, shard: int, seq: int) -> None:
+        """Must precede the first write of `seq`: a Redis that lost its memory then never gives out a seq that a
+        document may already hold."""
+        with store_error(self._address):
+            await self.database[FLOORS].update_one({"_id": shard}, {"$max": {"seq": seq}}, upsert=True)
+
+    async def write(
+        self, rollup: Rollup, seq: int, zeros: Mapping[str, Collection[str]], skip: Collection[tuple[str, str]] = ()
+    ) -> SinkResult:
+        """Applies a claim to the five collections, all at once.
+
+        `zeros`: per domain the counters a new document starts with at 0. `skip`: (collection, id) of documents that
+        are left out because an earlier attempt at this claim put their deltas into the dead letters.
+        """
+        now = dt.datetime.now(dt.UTC)
+        results = await asyncio.gather(
+            *(
+                self._write_kind(
+                    kind, [d for d in documents if (kind.collection, d.id) not in skip] if skip else documents,
+                    seq, zeros, now,
+                )
+                for kind, documents in rollup.documents.items()
+            )
+        )  # fmt: skip
+        return SinkResult(
+            applied=sum(result.applied for result in results),
+            already=sum(result.already for result in results),
+            failures=tuple(failure for result in results for failure in result.failures),
+        )
+
+    async def totals(self, ids: Collection[str]) -> dict[str, Json]:
+        """The totals documents of these entity keys, by key; those that don't exist are absent."""
+        with store_error(self._address):
+            cursor = self.collection(TOTALS).find({"_id": {"$in": list(ids)}})
+            return {document["_id"]: document async for document in cursor}
+
+    async def totals_of_type(self, domain: str, entity_type: str, chunk: int) -> AsyncIterator[list[Json]]:
+        """All totals documents of an entity type, in the order of their ids, `chunk` at a time."""
+        after = ""
+        while True:
+            wanted = {"_id": {"$gt": after}, "domain": domain, "entity_type": entity_type}
+            if not after:
+                wanted["_id"] = {"$gte": f"{domain}:{entity_type}:"}
+            with store_error(self._address):
+                documents = await self.collection(TOTALS).find(wanted).sort([("_id", 1)]).limit(chunk).to_list()
+            if not documents:
+                return
+            yield documents
+            after = documents[-1]["_id"]
+
+    async def count_of_type(self, domain: str, entity_type: str) -> int:
+        """How many entities of the type have totals."""
+        with store_error(self._address):
+            return await self.collection(TOTALS).count_documents({"domain": domain, "entity_type": entity_type})
+
+    async def open_epoch(self, epoch: int, counters: Collection[str]) -> None:
+        """Records, once, what the totals held when a Redis began to count: see `audit`. Must precede the first write
+        of what that Redis counted."""
+        with store_error(self._address):
+            if await self.database[EPOCHS].find_one({"_id": epoch}) is not None:
+                return
+            letters = (await self.dead_letters.sums()).get(TOTALS.collection, {})
+            totals = await self.sums(TOTALS, counters)
+            baseline = {counter: totals.get(counter, 0) + letters.get(counter, 0) for counter in counters}
+            await self.database[EPOCHS].update_one(
+                {"_id": epoch}, {"$setOnInsert": {"baseline": baseline, "at": dt.datetime.now(dt.UTC)}}, upsert=True
+            )
+
+    async def baseline(self, epoch: int) -> dict[str, int] | None:
+        """What `open_epoch` recorded, or None if nothing of that epoch was flushed yet."""
+        with store_error(self._address):
+            found = await self.database[EPOCHS].find_one({"_id": epoch})
+        return None if found is None else {counter: int(n) for counter, n in found["baseline"].items()}
+
+    async def sums(self, kind: Kind, fields: Collection[str]) -> dict[str, int]:
+        """Amount per field over all documents of a rollup, those that expired included. A counter's field holds what
+        was counted; `base.<counter>` what was taken over."""
+        with store_error(self._address):
+            async for document in await self.collection(kind).aggregate([*_with_expired(kind), _group(None, fields)]):
+                return _by_field(document, fields)
+        return {}
+
+    async def sums_by_entity(self, kind: Kind, fields: Collection[str]) -> AsyncIterator[tuple[str, dict[str, int]]]:
+        """(entity key, amount per field), sorted by the key. The server spills to disk rather than fail."""
+        key = {"$concat": ["$domain", ":", "$entity_type", ":", "$entity_id"]}
+        with store_error(self._address):
+            async for document in await self.collection(kind).aggregate(
+                [*_with_expired(kind), _group(key, fields), {"$sort": {"_id": 1}}], allowDiskUse=True
+            ):
+                yield document["_id"], _by_field(document, fields)
+
+    async def holding(self, kind: Kind, ids: Collection[str], seq: int) -> list[str]:
+        """Those of these documents that have this seq, or a later one."""
+        with store_error(self._address):
+            cursor = self.collection(kind).find({"_id": {"$in": list(ids)}, "flush_seq": {"$gte": seq}}, {"_id": 1})
+            return [document["_id"] async for document in cursor]
+
+    async def _write_kind(
+        self,
+        kind: Kind,
+        documents: list[Document],
+        seq: int,
+        zeros: Mapping[str, Collection[str]],
+        now: dt.datetime,
+    ) -> SinkResult:
+        result = SinkResult(0)
+        for start in range(0, len(documents), COMMAND_DOCUMENTS_MAX):
+            left = documents[start : start + COMMAND_DOCUMENTS_MAX]
+            for _ in range(INSERTS_MET_MAX):
+                part, left = await self._write_once(kind, left, seq, zeros, now)
+                result = result.plus(part)
+                if not left:
+                    break
+            else:
+                raise StoreError(f"MongoDB at {self._address}: {left[0].id} is there, and is not, time and again.")
+        return result
+
+    async def _write_once(
+        self,
+        kind: Kind,
+        documents: list[Document],
+        seq: int,
+        zeros: Mapping[str, Collection[str]],
+        now: dt.datetime,
+    ) -> tuple[SinkResult, list[Document]]:
+        """Also returns the documents that somebody else inserted at the same moment: they are to be written again."""
+        unseen = {"$not": {"$gte": seq}}
+        stamp = {"flush_seq": seq, "updated_at": now}
+        operations = [_operation(kind, document, unseen, stamp, zeros) for document in documents]
+        result, met = self._judge(kind, documents, await self.update(kind, operations))
+        if not met:
+            return result, []
+        holding = set(await self.holding(kind, [document.id for document in met], seq))
+        beside_us = [document for document in met if document.id not in holding]
+        return result.plus(SinkResult(0, already=len(holding))), beside_us
+
+    async def update(self, kind: Kind, operations: list[Json]) -> Json:
+        """Carries out these statements of an `update` command, unordered, and returns the server's reply."""
+        # The command itself: pymongo's bulk_write builds the same from objects of its own, for a tenth of the time.
+        with store_error(self._address):
+            reply: Json = await self.database.command(
+                "update",
+                kind.collection,
+                updates=operations,
+                ordered=False,
+                writeConcern=self.collection(kind).write_concern.document,
+            )
+        if "writeConcernError" in reply:
+            raise StoreError(f"MongoDB at {self._address}: {reply['writeConcernError'].get('errmsg')}")
+        return reply
+
+    def _judge(self, kind: Kind, documents: list[Document], reply: Json) -> tuple[SinkResult, list[Document]]:
+        """What a reply says of these documents, and those that are there and did not match. Raises StoreError if a
+        write that failed may succeed later."""
+        met, failures = [], []
+        for failed in reply.get("writeErrors", ()):
+            document = documents[failed["index"]]
+            if is_already_applied(failed):
+                met.append(document)
+            elif failed["code"] in UNAPPLICABLE:
+                failures.append(Failure(kind.collection, document.id, UNAPPLICABLE[failed["code"]]))
+            else:
+                raise StoreError(f"MongoDB at {self._address}: {failed.get('errmsg', failed['code'])}")
+        return SinkResult(len(documents) - len(met) - len(failures), failures=tuple(failures)), met
+
+
+def _group(key: object, fields: Collection[str]) -> Json:
+    # By number: the result's fields can't have dots.
+    return {"$group": {"_id": key} | {str(n): {"$sum": f"${field}"} for n, field in enumerate(fields)}}
+
+
+def _by_field(document: Json, fields: Collection[str]) -> dict[str, int]:
+    return {field: int(document[str(n)]) for n, field in enumerate(fields)}
+
+
+def _with_expired(kind: Kind) -> list[Json]:
+    """The stage that adds what deleted documents held: documents of the same shape."""
+    return [{"$unionWith": kind.expired_collection}] if kind in EXPIRING else []
+
+
+def _bucket(kind: Kind) -> tuple[str, ...]:
+    return () if kind.bucket_field is None else (kind.bucket_field,)
+
+
+def _operation(kind: Kind, document: Document, unseen: Json, stamp: Json, zeros: Mapping[str, Collection[str]]) -> Json:
+    return {
+        "q": {"_id": document.id, "flush_seq": unseen},
+        "u": {"$inc": document.deltas, "$set": stamp, "$setOnInsert": first_fields(kind, document, zeros)},
+        "upsert": True,
+    }

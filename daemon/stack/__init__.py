@@ -1,5 +1,0 @@
-"""The embedded stack: private Redis, MongoDB and MariaDB servers on loopback, their data under one directory.
-
-For development, tests and benches, through `daemon.stack.stack`. Nothing here runs in production, which has servers of
-its own.
-"""

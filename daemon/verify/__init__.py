@@ -1,0 +1,1 @@
+"""Is it right, and prove it: audit, parity, shadow comparison, reports. Writes no count."""

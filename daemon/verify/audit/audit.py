@@ -1,0 +1,176 @@
+"""The order in which an audit reads and judges.
+
+Redis first, then MongoDB, then Redis' marks again: if those did not change, nothing moved in between and the laws are
+judged exactly; after a few attempts under traffic, only what can be said while counts move (`laws.bounds`) is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from msgspec import Struct
+from redis.asyncio import Redis
+
+from daemon.buffer import keys
+from daemon.buffer.connection import opened
+from daemon.buffer.due import make_due
+from daemon.config import Config, domain_counters, replica_tables
+from daemon.replica.mysql import MysqlSink
+from daemon.retention.expiring import Limbo, read_limbo
+from daemon.rollups.history_marks import Marks
+from daemon.rollups.mongo import MongoSink
+from daemon.spool.segment import Usage, usage
+from daemon.verify.audit import laws
+from daemon.verify.audit.deep import deep
+from daemon.verify.audit.hot import Hot, read_hot, read_marks
+from daemon.verify.audit.laws import Broken, Line
+from daemon.verify.audit.replica import Row, confirm, differing_rows
+from daemon.verify.audit.rollups import read_rollups
+
+STILL_TRIES = 5
+STILL_PAUSE_S = 0.3
+BROKEN_MAX = 1_000
+"""Most differences listed; the rest is counted."""
+
+
+class Report(Struct, frozen=True):
+    """What an audit found. `exact`: nothing moved while it read. `deep`: each entity was compared; False also if
+    counts moved meanwhile, for then two reads of one entity may rightly differ. `rows_pending`: rows that differ but
+    are due. `history_pending`: entities of a `backfill --daily` that is under way or was interrupted; bases are not
+    judged then."""
+
+    exact: bool
+    deep: bool
+    lines: list[Line]
+    broken: list[Broken]
+    broken_more: int
+    malformed: int
+    rows_pending: int
+    history_pending: int
+    spooled_segments: int
+    spooled_bytes: int
+
+    @property
+    def holds(self) -> bool:
+        return not self.broken
+
+
+class Auditor:
+    """One audit's connections. Methods raise StoreError if a store doesn't answer."""
+
+    def __init__(self, config: Config, redis: Redis, mongo: MongoSink, mysql: MysqlSink | None) -> None:
+        self._config = config
+        self._redis = redis
+        self._mongo = mongo
+        self._mysql = mysql
+        self._counters = sorted({counter for domain in config.domains for counter in domain_counters(config, domain)})
+
+    async def audit(self, *, thorough: bool) -> Report:
+        """States the laws; `thorough`: for each entity, too."""
+        spooled = usage_of(self._config)
+        marks = Marks(self._mongo)
+        history_pending = await marks.count()
+        for attempt in range(STILL_TRIES):
+            if attempt:
+                await asyncio.sleep(STILL_PAUSE_S)
+            hot = [await read_hot(self._redis, shard) for shard in range(self._config.redis.shards)]
+            counters = sorted(set(self._counters).union(*(shard.booked("accepted") for shard in hot)))
+            rollups = await read_rollups(self._mongo, hot, counters, await self._epoch())
+            after = [await read_marks(self._redis, shard.shard) for shard in hot]
+            exact = rollups.steady and after == [shard.marks for shard in hot]
+            if exact:
+                break
+        history_pending = max(history_pending, await marks.count())
+        stated = laws.lines(hot, rollups, counters)
+        if exact:
+            broken = laws.conservation(stated) + laws.ledger(hot) + laws.rollups_agree(rollups, counters)
+        else:
+            broken = laws.bounds(hot, [marks.accepted for marks in after], rollups, counters)
+        if not history_pending:
+            broken += laws.bases_agree(rollups.bases, counters)
+        more = 0
+        compared = False
+        if thorough and exact:
+            found, found_more = await self._deep(counters, hot, rollups.limbo, bases=not history_pending)
+            compared = await self._still(hot, rollups.limbo)
+            if compared:
+                broken, more = broken + found, found_more
+        pending = 0
+        async for rows, due in self._rows():
+            pending += due
+            for row in rows:
+                more += len(broken) >= BROKEN_MAX
+                broken += row.broken() if len(broken) < BROKEN_MAX else []
+        return Report(
+            exact,
+            compared,
+            stated,
+            broken,
+            more,
+            sum(shard.malformed for shard in hot),
+            pending,
+            history_pending,
+            spooled.segments,
+            spooled.bytes,
+        )
+
+    async def _deep(
+        self, counters: list[str], hot: list[Hot], limbo: Limbo, *, bases: bool
+    ) -> tuple[list[Broken], int]:
+        found: list[Broken] = []
+        more = 0
+        async for difference in deep(self._mongo, counters, await self._moving(hot) | limbo.entities, bases=bases):
+            more += len(found) >= BROKEN_MAX
+            found += [difference] if len(found) < BROKEN_MAX else []
+        return found, more
+
+    async def _still(self, hot: Collection[Hot], limbo: Limbo) -> bool:
+        """Whether nothing was accepted, claimed, acknowledged or expired since it was read."""
+        marks = [await read_marks(self._redis, shard.shard) == shard.marks for shard in hot]
+        return all(marks) and await read_limbo(self._mongo) == limbo
+
+    async def mark_due(self) -> int:
+        """Puts every row that differs on the replica list, so that the next sync sets it. Returns how many."""
+        marked = 0
+        async for rows, _ in self._rows():
+            for row in rows:
+                shard = keys.shard_of(row.key, self._config.redis.shards)
+                await make_due(self._redis, shard, [row.key])
+            marked += len(rows)
+        return marked
+
+    async def _rows(self) -> AsyncIterator[tuple[list[Row], int]]:
+        """Rows that differ and should not, and how many differ because they are due; a chunk at a time."""
+        if self._mysql is None:
+            return
+        tables = replica_tables(self._config)
+        async for found in differing_rows(self._mongo, self._mysql, tables):
+            yield await confirm(self._redis, self._config.redis.shards, self._mongo, self._mysql, tables, found)
+
+    async def _moving(self, hot: Collection[Hot]) -> set[str]:
+        in_flight = [shard.in_flight_entities() for shard in hot]
+        return set[str]().union(*in_flight, await self._mongo.dead_letters.entities())
+
+    async def _epoch(self) -> int:
+        return int(await self._redis.hget(keys.LAYOUT, "epoch") or 0)
+
+
+def usage_of(config: Config) -> Usage:
+    """What waits in the spool of this machine: not yet accepted, so in no law."""
+    return usage(Path(config.spool.dir)) if config.spool.dir else Usage(0, 0, None, 0)
+
+
+@asynccontextmanager
+async def auditor(config: Config) -> AsyncIterator[Auditor]:
+    mongo = MongoSink(config.mongo)
+    mysql = MysqlSink(config.mysql) if config.mysql.url else None
+    try:
+        async with opened(config.redis) as redis:
+            yield Auditor(config, redis, mongo, mysql)
+    finally:
+        if mysql is not None:
+            await mysql.close()
+        await mongo.close()

@@ -1,0 +1,53 @@
+"""Each entity across the five rollups: its totals against the sums of its days, weeks, months and years. Reads only.
+
+The five are streamed in the order of the entity key and merged, so memory stays flat whatever the number of entities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+
+from daemon.domain.rollup import KINDS, TOTALS
+from daemon.rollups.mongo import MongoSink
+from daemon.verify.audit.hot import Sums
+from daemon.verify.audit.laws import Broken, bases_agree
+
+Entities = AsyncIterator[tuple[str, Sums]]
+
+
+async def deep(
+    mongo: MongoSink, counters: Sequence[str], moving: Collection[str], *, bases: bool
+) -> AsyncIterator[Broken]:
+    """`moving`: entities with amounts in flight or in dead letters, whose rollups may rightly differ; left out.
+    `bases`: whether to judge what was taken over, too."""
+    fields = [*counters, *(f"base.{counter}" for counter in counters)]
+    async for key, sums in _merged([mongo.sums_by_entity(kind, fields) for kind in KINDS]):
+        totals = sums[KINDS.index(TOTALS)]
+        for kind, found in zip(KINDS, sums, strict=True):
+            for counter in counters:
+                difference = found.get(counter, 0) - totals.get(counter, 0)
+                if difference and key not in moving:
+                    yield Broken(
+                        "deep", counter, difference,
+                        f"{key}: {kind.name} sum to {found.get(counter, 0)}, totals say {totals.get(counter, 0)}",
+                    )  # fmt: skip
+        if bases and key not in moving:
+            by_kind = {kind.name: _bases(found, counters) for kind, found in zip(KINDS, sums, strict=True)}
+            for broken in bases_agree(by_kind, counters, key):
+                yield broken
+
+
+def _bases(sums: Sums, counters: Sequence[str]) -> Sums:
+    return {counter: sums.get(f"base.{counter}", 0) for counter in counters}
+
+
+async def _merged(streams: Sequence[Entities]) -> AsyncIterator[tuple[str, list[Sums]]]:
+    """Every key of any stream, in order, with what each says of it: nothing, where it lacks the key."""
+    heads = [await anext(stream, None) for stream in streams]
+    while keys := [head[0] for head in heads if head is not None]:
+        key = min(keys)
+        here = [head if head is not None and head[0] == key else None for head in heads]
+        yield key, [head[1] if head is not None else {} for head in here]
+        for n, stream in enumerate(streams):
+            if here[n] is not None:
+                heads[n] = await anext(stream, None)

@@ -1,0 +1,115 @@
+"""What one shard holds in Redis: its ledger, what is live, what is in flight, what is due for MySQL. Reads only."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from redis.asyncio import Redis
+
+from daemon.buffer.counters import parse_ledger
+from daemon.buffer.due import amounts_in_flight
+from daemon.buffer.keys import shard_keys
+from daemon.domain.counter import add_up, parse_amount, parse_field
+from daemon.domain.rollup import Rollup
+from daemon.rollups.build import build
+
+SCAN_COUNT = 1_000
+
+Sums = dict[str, int]
+
+
+class Marks(Struct, frozen=True):
+    """What changes whenever anything moves: two equal ones with nothing in between mean that nothing did."""
+
+    accepted: Sums
+    last_seq: int
+    in_flight_seq: int
+
+
+class Hot(Struct, frozen=True):
+    """One shard. `in_flight`: the frozen batch as the documents it will become; None if there is none."""
+
+    shard: int
+    ledger: Sums
+    live_by_day: dict[str, Sums]
+    in_flight_seq: int
+    in_flight: Rollup | None
+    marks: Marks
+    malformed: int
+    """Values under our keys that are no amounts; they are in no sum."""
+
+    @property
+    def live(self) -> Sums:
+        return add_up(self.live_by_day.values())
+
+    def booked(self, name: str) -> Sums:
+        """The ledger's `<name>:<counter>` entries by counter."""
+        return booked(self.ledger, name)
+
+    def in_flight_sums(self) -> Sums:
+        return {} if self.in_flight is None else self.in_flight.sums()
+
+    def in_flight_entities(self) -> set[str]:
+        """Of whose batch some rollups may be written and others not yet."""
+        documents = self.in_flight.documents.values() if self.in_flight is not None else ()
+        return {document.entity.key for of_kind in documents for document in of_kind}
+
+
+def booked(ledger: Sums, name: str) -> Sums:
+    prefix = f"{name}:"
+    return {field.removeprefix(prefix): amount for field, amount in ledger.items() if field.startswith(prefix)}
+
+
+async def read_marks(redis: Redis, shard: int) -> Marks:
+    keys = shard_keys(shard)
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.hgetall(keys.ledger)
+        pipe.hmget(keys.claim, "last", "seq")
+        ledger, (last, seq) = await pipe.execute()
+    return Marks(booked(parse_ledger(ledger), "accepted"), int(last or 0), int(seq or 0))
+
+
+async def read_hot(redis: Redis, shard: int) -> Hot:
+    """Not one instant: what is live is read in pieces. Compare `marks` with a later `read_marks`."""
+    keys = shard_keys(shard)
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.hgetall(keys.ledger)
+        pipe.hgetall(keys.claim)
+        raw_ledger, claim = await pipe.execute()
+    ledger = parse_ledger(raw_ledger)
+    live, malformed = await _live(redis, keys.dirty, keys.counters_prefix)
+    seq, rollup = int(claim.get(b"seq", 0)), None
+    if seq:
+        rollup = build(await amounts_in_flight(redis, shard, claim))
+        malformed += len(rollup.malformed)
+    marks = Marks(booked(ledger, "accepted"), int(claim.get(b"last", 0)), seq)
+    return Hot(shard, ledger, live, seq, rollup, marks, malformed)
+
+
+async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[dict[str, Sums], int]:
+    """By UTC day and counter; and how many values are foreign."""
+    days: dict[str, Sums] = {}
+    malformed = 0
+    cursor = 0
+    while True:
+        cursor, members = await redis.sscan(dirty, cursor, count=SCAN_COUNT)
+        async with redis.pipeline(transaction=False) as pipe:
+            for member in members:
+                pipe.hgetall(f"{prefix}:{_text(member)}")
+            for fields in await pipe.execute(raise_on_error=False):
+                if not isinstance(fields, dict):  # no hash: foreign
+                    malformed += 1
+                    continue
+                for name, text in fields.items():
+                    field, amount = parse_field(_text(name)), parse_amount(_text(text))
+                    if field is None or amount is None:
+                        malformed += 1
+                    else:
+                        sums = days.setdefault(field.buckets.date, {})
+                        sums[field.counter] = sums.get(field.counter, 0) + amount
+        if cursor == 0:
+            return days, malformed
+
+
+def _text(raw: object) -> str:
+    assert isinstance(raw, bytes)  # redis-py's types allow for clients that decode; ours does not
+    return raw.decode(errors="backslashreplace")

@@ -1,0 +1,174 @@
+"""The laws, pure. Each takes what was read and returns what is wrong.
+
+    conservation   accepted + baseline = live + in flight + dead + applied                  per counter
+    ledger         accepted = live + in flight + flushed + dead                            per counter and shard
+    rollups        totals = Σ daily = Σ weekly = Σ monthly = Σ yearly, dead letters added     per counter
+    base           Σ daily = Σ weekly = Σ monthly = Σ yearly ≤ totals, of what was taken over per counter
+
+`applied` is the sum of MongoDB's totals less what batches in flight have in them already. `baseline` is what the totals
+held when this Redis began to count (0, unless it lost its memory once).
+
+The first three speak of what was counted, and a base is no part of it. A history (`backfill --daily`) may begin later
+than the counter it is the history of: so the days' bases may be less than the totals', and never more.
+
+They hold at every instant, but several stores can't be read at one instant. If nothing was accepted, claimed or
+acknowledged while they were read, they are judged exactly (`conservation`, `ledger`, `rollups`). Otherwise only
+`bounds` can be: everything acknowledged before is in MongoDB, and nothing is in MongoDB that was not accepted by the
+end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from msgspec import Struct
+
+from daemon.domain.rollup import DAILY, KINDS, MONTHLY, TOTALS, WEEKLY, YEARLY
+from daemon.verify.audit.hot import Hot, Sums
+from daemon.verify.audit.rollups import Rollups
+
+
+class Broken(Struct, frozen=True):
+    """A law that does not hold. `difference`: what is there minus what should be there."""
+
+    law: str
+    counter: str
+    difference: int
+    detail: str
+    shard: int | None = None
+
+
+class Line(Struct, frozen=True):
+    """The conservation law of one counter. `base`, what was taken over from before, is in none of the other amounts."""
+
+    counter: str
+    accepted: int
+    baseline: int
+    live: int
+    in_flight: int
+    applied: int
+    dead: int
+    base: int
+
+    @property
+    def difference(self) -> int:
+        return self.live + self.in_flight + self.applied + self.dead - self.accepted - self.baseline
+
+
+def lines(hot: Sequence[Hot], rollups: Rollups, counters: Sequence[str]) -> list[Line]:
+    totals, ahead, dead = (source[TOTALS.name] for source in (rollups.sums, rollups.ahead, rollups.dead))
+    return [
+        Line(
+            counter,
+            accepted=sum(shard.booked("accepted").get(counter, 0) for shard in hot),
+            baseline=rollups.baseline.get(counter, 0),
+            live=sum(shard.live.get(counter, 0) for shard in hot),
+            in_flight=sum(shard.in_flight_sums().get(counter, 0) for shard in hot),
+            applied=totals.get(counter, 0) - ahead.get(counter, 0),
+            dead=dead.get(counter, 0),
+            base=rollups.bases[TOTALS.name].get(counter, 0),
+        )
+        for counter in counters
+    ]
+
+
+def conservation(stated: Sequence[Line]) -> list[Broken]:
+    return [
+        Broken(
+            "conservation",
+            line.counter,
+            line.difference,
+            f"accepted {line.accepted} + baseline {line.baseline}, but live {line.live} + in flight {line.in_flight}"
+            f" + applied {line.applied} + dead {line.dead}",
+        )
+        for line in stated
+        if line.difference
+    ]
+
+
+def ledger(hot: Sequence[Hot]) -> list[Broken]:
+    broken = []
+    for shard in hot:
+        accepted = shard.booked("accepted")
+        parts: list[tuple[str, Sums]] = [
+            ("live", shard.live),
+            ("in flight", shard.in_flight_sums()),
+            ("flushed", shard.booked("flushed")),
+            ("dead", shard.booked("dead")),
+        ]
+        for counter in sorted(accepted.keys() | {name for _, sums in parts for name in sums}):
+            found = sum(sums.get(counter, 0) for _, sums in parts)
+            if found != accepted.get(counter, 0):
+                detail = " + ".join(f"{name} {sums.get(counter, 0)}" for name, sums in parts)
+                broken.append(
+                    Broken(
+                        "ledger",
+                        counter,
+                        found - accepted.get(counter, 0),
+                        f"accepted {accepted.get(counter, 0)}, but {detail}",
+                        shard.shard,
+                    )
+                )
+    return broken
+
+
+def rollups_agree(rollups: Rollups, counters: Sequence[str]) -> list[Broken]:
+    broken = []
+    for counter in counters:
+        net = {
+            kind.name: rollups.sums[kind.name].get(counter, 0)
+            - rollups.ahead[kind.name].get(counter, 0)
+            + rollups.dead[kind.name].get(counter, 0)
+            for kind in KINDS
+        }
+        broken += [
+            Broken(
+                "rollups",
+                counter,
+                amount - net[TOTALS.name],
+                f"{name} sum to {amount}, totals to {net[TOTALS.name]} (dead letters included)",
+            )
+            for name, amount in net.items()
+            if amount != net[TOTALS.name]
+        ]
+    return broken
+
+
+def bases_agree(bases: Mapping[str, Sums], counters: Sequence[str], who: str = "") -> list[Broken]:
+    """`bases`: sums by kind name and counter, of everything or of one entity (`who`, its key)."""
+    where = f"{who}: " if who else ""
+    broken = []
+    for counter in counters:
+        totals, daily = bases[TOTALS.name].get(counter, 0), bases[DAILY.name].get(counter, 0)
+        if daily > totals:
+            detail = f"{where}the days' bases sum to {daily}, more than the totals' {totals}"
+            broken.append(Broken("base", counter, daily - totals, detail))
+        for kind in (WEEKLY, MONTHLY, YEARLY):
+            found = bases[kind.name].get(counter, 0)
+            if found != daily:
+                detail = f"{where}{kind.name} bases sum to {found}, daily ones to {daily}"
+                broken.append(Broken("base", counter, found - daily, detail))
+    return broken
+
+
+def bounds(before: Sequence[Hot], after: Sequence[Sums], rollups: Rollups, counters: Sequence[str]) -> list[Broken]:
+    """What can be said while counts move. `after`: each shard's accepted amounts once everything else was read."""
+    broken = []
+    for counter in counters:
+        written = rollups.sums[TOTALS.name].get(counter, 0) + rollups.dead[TOTALS.name].get(counter, 0)
+        baseline = rollups.baseline.get(counter, 0)
+        least = baseline + sum(
+            shard.booked("flushed").get(counter, 0) + shard.booked("dead").get(counter, 0) for shard in before
+        )
+        most = baseline + sum(accepted.get(counter, 0) for accepted in after)
+        if not least <= written <= most:
+            broken.append(
+                Broken(
+                    "bounds",
+                    counter,
+                    written - (least if written < least else most),
+                    f"MongoDB holds {written} (dead letters included); at least {least} were acknowledged, at most"
+                    f" {most} accepted",
+                )
+            )
+    return broken

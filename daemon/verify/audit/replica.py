@@ -1,0 +1,113 @@
+"""Each mapped row of MySQL against its totals in MongoDB. Reads only, in chunks, so memory stays flat.
+
+Two stores can't be read in one instant, so a difference is looked at again before it is called one (`confirm`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+
+from msgspec import Struct
+from redis.asyncio import Redis
+
+from daemon.buffer.due import pending
+from daemon.buffer.keys import shard_of
+from daemon.config import ReplicaTable
+from daemon.domain.rollup import total
+from daemon.replica.mysql import MysqlSink
+from daemon.rollups.mongo import Json, MongoSink
+from daemon.verify.audit.laws import Broken
+
+CHUNK_ENTITIES = 5_000
+CONFIRM_TRIES = 5
+
+Tables = Mapping[tuple[str, str], ReplicaTable]
+
+
+class Row(Struct, frozen=True):
+    """An entity whose row differs from its totals. `columns`: each mapped counter → (MongoDB, MySQL)."""
+
+    key: str
+    columns: dict[str, tuple[int, int]]
+
+    @property
+    def totals(self) -> list[int]:
+        return [here for here, _ in self.columns.values()]
+
+    def broken(self) -> list[Broken]:
+        return [
+            Broken("replica", counter, there - here, f"{self.key}: MySQL says {there}, MongoDB {here}")
+            for counter, (here, there) in self.columns.items()
+            if here != there
+        ]
+
+
+async def differing_rows(mongo: MongoSink, mysql: MysqlSink, tables: Tables) -> AsyncIterator[list[Row]]:
+    """A list a chunk, often empty. Entities without a row are no difference: the flush counts and reports them."""
+    for (domain, entity_type), table in tables.items():
+        async for chunk in mongo.totals_of_type(domain, entity_type, CHUNK_ENTITIES):
+            rows = await mysql.read(table, [document["entity_id"] for document in chunk])
+            yield differing(f"{domain}:{entity_type}:", {document["_id"]: document for document in chunk}, rows, table)
+
+
+async def confirm(
+    redis: Redis,
+    shards: int,
+    mongo: MongoSink,
+    mysql: MysqlSink,
+    tables: Tables,
+    found: Sequence[Row],
+    *,
+    dirty_too: bool = False,
+) -> tuple[list[Row], int]:
+    """Those of the rows that truly differ, and how many differ because they are on their way.
+
+    A row truly differs if its totals were the same before and after a moment in which it was neither due nor in
+    flight, and its row was read after that moment: whatever those totals hold had been written to MySQL by then.
+    `dirty_too`: rows with live counts are on their way, too.
+    """
+    true: list[Row] = []
+    rows, on_their_way = list(found), 0
+    for _ in range(CONFIRM_TRIES):
+        moving = await _moving(redis, shards, [row.key for row in rows], dirty_too=dirty_too)
+        on_their_way += len(moving)
+        before = {row.key: row.totals for row in rows if row.key not in moving}
+        if not before:
+            return true, on_their_way
+        again = await _read_again(mongo, mysql, tables, list(before))
+        true += [row for row in again if row.totals == before[row.key]]
+        rows = [row for row in again if row.totals != before[row.key]]
+    return true, on_their_way + len(rows)
+
+
+async def _moving(redis: Redis, shards: int, entities: Sequence[str], *, dirty_too: bool) -> set[str]:
+    by_shard: dict[int, list[str]] = {}
+    for entity in entities:
+        by_shard.setdefault(shard_of(entity, shards), []).append(entity)
+    found = [await pending(redis, shard, keys, dirty_too=dirty_too) for shard, keys in by_shard.items()]
+    return {entity for part in found for entity in part}
+
+
+async def _read_again(mongo: MongoSink, mysql: MysqlSink, tables: Tables, keys: Sequence[str]) -> list[Row]:
+    """Those of the entities whose rows differ now. MySQL is read first."""
+    found: list[Row] = []
+    for (domain, entity_type), table in tables.items():
+        prefix = f"{domain}:{entity_type}:"
+        of_type = [key for key in keys if key.startswith(prefix)]
+        if of_type:
+            rows = await mysql.read(table, [key.removeprefix(prefix) for key in of_type])
+            found += differing(prefix, await mongo.totals(of_type), rows, table)
+    return found
+
+
+def differing(
+    prefix: str, totals: Mapping[str, Json], rows: Mapping[str, Mapping[str, int]], table: ReplicaTable
+) -> list[Row]:
+    """Of these rows (entity id → counter → value), those that differ from their totals (by entity key; absent: 0)."""
+    found = []
+    for id_, row in rows.items():
+        document = totals.get(prefix + id_, {})
+        columns = {counter: (total(document, counter), row[counter]) for counter in table.columns}
+        if any(here != there for here, there in columns.values()):
+            found.append(Row(prefix + id_, columns))
+    return found

@@ -1,0 +1,57 @@
+"""What the five rollups hold, per counter: what was counted, how much of a batch in flight is in that already, and what
+was taken over. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from msgspec import Struct
+
+from daemon.domain.counter import add_up
+from daemon.domain.rollup import KINDS, TOTALS
+from daemon.retention.expiring import Limbo, read_limbo
+from daemon.rollups.mongo import MongoSink
+from daemon.verify.audit.hot import Hot, Sums
+
+
+class Rollups(Struct, frozen=True):
+    """Sums by kind name (totals, daily, …) and counter. `ahead`: the part of them that belongs to batches in flight.
+    `dead`: amounts of dead letters. `baseline`: what totals held when this Redis began to count. None of these has a
+    base in it; `bases` are the sums of those. `limbo`: what an expiry is about to move, part of the sums. `steady`:
+    none moved anything meanwhile."""
+
+    sums: dict[str, Sums]
+    ahead: dict[str, Sums]
+    dead: dict[str, Sums]
+    baseline: Sums
+    bases: dict[str, Sums]
+    limbo: Limbo
+    steady: bool
+
+
+async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collection[str], epoch: int) -> Rollups:
+    letters = await mongo.dead_letters.sums((shard.shard, shard.in_flight_seq) for shard in hot if shard.in_flight_seq)
+    limbo = await read_limbo(mongo)
+    sums: dict[str, Sums] = {}
+    bases: dict[str, Sums] = {}
+    ahead: dict[str, Sums] = {kind.name: {} for kind in KINDS}
+    for kind in KINDS:
+        fields = [*counters, *(f"base.{counter}" for counter in counters)]
+        between = limbo.sums.get(kind.name, {})
+        both = add_up((await mongo.sums(kind, fields), {field: between.get(field, 0) for field in fields}))
+        sums[kind.name] = {counter: both.get(counter, 0) for counter in counters}
+        bases[kind.name] = {counter: both.get(f"base.{counter}", 0) for counter in counters}
+        for shard in hot:
+            if shard.in_flight is None:
+                continue
+            documents = {document.id: document for document in shard.in_flight.documents[kind]}
+            for id_ in await mongo.holding(kind, documents.keys(), shard.in_flight_seq):
+                for counter, amount in documents[id_].deltas.items():
+                    ahead[kind.name][counter] = ahead[kind.name].get(counter, 0) + amount
+    dead = {kind.name: letters.get(kind.collection, {}) for kind in KINDS}
+    baseline = await mongo.baseline(epoch)
+    if baseline is None:  # this Redis has not been flushed from yet: all there is was there before
+        baseline = {
+            counter: sums[TOTALS.name].get(counter, 0) + dead[TOTALS.name].get(counter, 0) for counter in counters
+        }
+    return Rollups(sums, ahead, dead, baseline, bases, limbo, steady=await read_limbo(mongo) == limbo)

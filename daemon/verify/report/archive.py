@@ -1,0 +1,67 @@
+"""The files of a report: each artifact, the manifest of their SHA-256 sums, and all of it as a zip."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from daemon.files import FileError, replaced
+from daemon.verify.report.artifact import SCHEMA_VERSION, FileSum, Manifest, encode
+
+MANIFEST = "manifest.json"
+
+
+def write(folder: Path, name: str, artifact: Struct) -> FileSum:
+    """Writes one artifact. Raises FileError."""
+    path, content = folder / name, encode(artifact)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"Cannot make the folder {path.parent}: {error.strerror}.") from None
+    with replaced(path) as file:
+        file.write(content)
+    return sum_of(content)
+
+
+def update_manifest(folder: Path, written: Mapping[str, FileSum], now: dt.datetime) -> None:
+    """Takes what was written into the folder's manifest. What it says of other files stays: they may have been changed
+    since."""
+    known: dict[str, FileSum] = {}
+    with suppress(OSError, msgspec.MsgspecError):  # none yet, or none of ours: this one takes its place
+        known = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).files
+    write(folder, MANIFEST, _manifest({**known, **written}, now))
+
+
+def pack(folder: Path, written: Mapping[str, FileSum], now: dt.datetime) -> str:
+    """Makes archive/evidence-YYYYMMDD_HHMMSS.zip of these files and a manifest of just them. Returns its name."""
+    name = f"archive/evidence-{now:%Y%m%d_%H%M%S}.zip"
+    (folder / "archive").mkdir(exist_ok=True)
+    with replaced(folder / name) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
+        for path in sorted(written):
+            packed.writestr(_entry(path, now), (folder / path).read_bytes())
+        packed.writestr(_entry(MANIFEST, now), encode(_manifest(written, now)))
+    return name
+
+
+def sum_of(content: bytes) -> FileSum:
+    return FileSum(len(content), hashlib.sha256(content).hexdigest())
+
+
+def _entry(path: str, now: dt.datetime) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(path, now.timetuple()[:6])
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
+def _manifest(files: Mapping[str, FileSum], now: dt.datetime) -> Manifest:
+    return Manifest(
+        schema_version=SCHEMA_VERSION, artifact_type="manifest", generated_at=now, files=dict(sorted(files.items()))
+    )

@@ -1,0 +1,134 @@
+"""All artifacts of a window of days, written to a folder: parity/, rollback/, manifest.json, and archive/ if asked for.
+
+Each file is written whole, the manifest last. A report that is killed leaves files the manifest does not know, or knows
+otherwise: `report verify` says so, and the next report mends it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from msgspec import Struct
+
+from daemon.buffer.connection import opened
+from daemon.config import Config, chosen_tables, domain_counters
+from daemon.domain.rollup import DAILY
+from daemon.read.days import sums_by_day
+from daemon.read.status import read_status
+from daemon.rollups.mongo import MongoSink
+from daemon.verify.audit.hot import Hot, read_hot
+from daemon.verify.parity.check import check, opened_parity
+from daemon.verify.parity.rows import Row
+from daemon.verify.report import archive, routes
+from daemon.verify.report.artifact import SCHEMA_VERSION, Day, FileSum, ParityArtifact, RollbackArtifact, Waiting
+from daemon.verify.report.day import Kept, agreement
+from daemon.verify.report.waiting import in_flight_of_day, live_of_day, waiting
+
+NO_LEGACY_URL = "legacy_movie_view_route_present: not asked; name the application's route with --legacy-url"
+
+
+class Report(Struct, frozen=True):
+    """What was written, and what it says. `disagreements`: of a day with its week, month, year or total."""
+
+    files: list[str]
+    archive: str | None
+    checked: int
+    mismatches: int
+    pending: int
+    disagreements: int
+
+
+class Wanted(Struct, frozen=True):
+    """What to report. `limit`: rows of each mapped type, and entities of each day."""
+
+    days: int
+    limit: int
+    folder: Path
+    rollback: bool = False
+    legacy_url: str | None = None
+    archive: bool = False
+
+
+async def generate(config: Config, wanted: Wanted, progress: Callable[[dt.date], None] = lambda _: None) -> Report:
+    """Raises StoreError if a store doesn't answer, FileError if a file can't be written."""
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    rows: list[Row] = []
+    async with opened_parity(config) as parity:
+        tallies = await check(parity, chosen_tables(config), wanted.limit, rows.append)
+    checked, mismatches = sum(tally.checked for tally in tallies), sum(tally.mismatches for tally in tallies)
+    hot = await _read_hot(config)
+    pending = waiting(await read_status(config), hot)
+    written: dict[str, FileSum] = {}
+    disagreements = 0
+    async for day in _days(config, wanted, now.date(), hot):
+        artifact = ParityArtifact(
+            schema_version=SCHEMA_VERSION, artifact_type="parity", artifact_date=day.date, generated_at=now,
+            limit=wanted.limit, checked=checked, mismatches=mismatches, rows=list(rows), types=tallies,
+            pending=pending, day=day,
+        )  # fmt: skip
+        name = f"parity/parity-{day.date}.json"
+        written[name] = archive.write(wanted.folder, name, artifact)
+        disagreements += day.agreement.disagreements
+        progress(day.date)
+    if wanted.rollback:
+        name = f"rollback/rollback-{now.date()}.json"
+        written[name] = archive.write(wanted.folder, name, await _rollback(config, wanted, now, pending))
+    archive.update_manifest(wanted.folder, written, now)
+    packed = archive.pack(wanted.folder, written, now) if wanted.archive else None
+    return Report(sorted(written), packed, checked, mismatches, sum(tally.pending for tally in tallies), disagreements)
+
+
+async def _read_hot(config: Config) -> list[Hot]:
+    async with opened(config.redis) as redis:
+        return [await read_hot(redis, shard) for shard in range(config.redis.shards)]
+
+
+async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) -> AsyncIterator[Day]:
+    """The window's days, the oldest first, today being the last."""
+    counters = sorted({counter for domain in config.domains for counter in domain_counters(config, domain)})
+    types = [(domain, kind) for domain, each in config.domains.items() for kind in each.entity_types]
+    window = [today - dt.timedelta(days=back) for back in reversed(range(wanted.days))]
+    kept = Kept(today, config.retention.daily_days, config.retention.weekly_weeks)
+    async with _opened_mongo(config) as mongo:
+        in_flight = [shard.in_flight_entities() for shard in hot]
+        moving = set[str]().union(*in_flight, await mongo.dead_letters.entities())
+        sums = await sums_by_day(mongo, types, window[0].isoformat(), window[-1].isoformat(), counters)
+        for day in window:
+            date = day.isoformat()
+            yield Day(
+                date=day,
+                sums=sums.get(date) or dict.fromkeys(counters, 0),
+                live=live_of_day(hot, date),
+                in_flight=in_flight_of_day(hot, date),
+                expired=not kept.holds(DAILY, date),
+                agreement=await agreement(mongo, types, day, counters, kept, wanted.limit, moving),
+            )
+
+
+async def _rollback(config: Config, wanted: Wanted, now: dt.datetime, pending: Waiting) -> RollbackArtifact:
+    legacy: bool | None = False
+    legacy_note = NO_LEGACY_URL
+    if wanted.legacy_url is not None:
+        legacy, legacy_note = await routes.legacy_route(wanted.legacy_url)
+    ingest, ingest_note = await routes.ingest_route(config.http)
+    async with opened_parity(config) as parity:
+        tallies = await check(parity, chosen_tables(config), None, lambda _: None)
+    mismatches = sum(tally.mismatches for tally in tallies)
+    return RollbackArtifact(
+        schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=now.date(), generated_at=now,
+        ingest_route_present=ingest, legacy_movie_view_route_present=legacy, notes=[ingest_note, legacy_note],
+        enabled=config.enabled, pending=pending, checked=sum(tally.checked for tally in tallies),
+        mismatches=mismatches, mysql_equals_mongo=mismatches == 0, safe=mismatches == 0 and pending.is_nothing,
+    )  # fmt: skip
+
+
+@asynccontextmanager
+async def _opened_mongo(config: Config) -> AsyncIterator[MongoSink]:
+    mongo = MongoSink(config.mongo)
+    try:
+        yield mongo
+    finally:
+        await mongo.close()

@@ -1,0 +1,117 @@
+"""The application's column against tallyd's, row by row. MySQL adds up and ranks, so memory stays flat here.
+
+Both columns are read in one statement. Tallyd's is behind by what was not flushed yet, at most a few seconds' counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from daemon.config import ReplicaTable
+from daemon.replica.mysql import MysqlSink
+
+QUERY_TIMEOUT_S = 300.0
+"""What going through a whole table may take, besides the usual time-out."""
+PERCENTS = (50, 90, 99)
+
+
+class Percentiles(Struct, frozen=True):
+    """Nearest rank: at least p percent of the rows lie at or below."""
+
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+class Worst(Struct, frozen=True):
+    """A row by its difference, tallyd's count less the application's; `percent` of the application's."""
+
+    key: str
+    label: str | None
+    own: int
+    tallyd: int
+    difference: int
+    percent: float | None
+
+
+class Comparison(Struct, frozen=True):
+    """One counter of one table. `own`: the application's sum. `apart`: the rows' differences added up without their
+    signs, so that too much here and too little there don't cancel out."""
+
+    entity_type: str
+    counter: str
+    own_column: str
+    tallyd_column: str
+    rows: int
+    differing: int
+    own: int
+    tallyd: int
+    difference: int
+    apart: int
+    apart_percent: float | None
+    absolute: Percentiles
+    """Of the rows' differences without sign."""
+    percent: Percentiles
+    """The same, as percent of the application's count (at least 1)."""
+    worst: list[Worst]
+
+
+async def compare(mysql: MysqlSink, entity_type: str, table: ReplicaTable, counter: str, worst_max: int) -> Comparison:
+    """Raises StoreError."""
+    own, tallyd = (_amount(column) for column in (table.shadow[counter], table.columns[counter]))
+    apart = f"ABS({tallyd} - {own})"
+    percent = f"ROUND(100 * {apart} / GREATEST({own}, 1), 3)"
+    label = f"CAST(`{table.label}` AS CHAR)" if table.label else "NULL"
+    source = f"FROM `{table.table}`"
+
+    async def query(sql: str, *args: object) -> list[tuple[Any, ...]]:
+        return await mysql.query(sql, args, extra_s=QUERY_TIMEOUT_S)
+
+    [(rows, *sums)] = await query(
+        f"SELECT COUNT(*), COALESCE(SUM({own}), 0), COALESCE(SUM({tallyd}), 0), COALESCE(SUM({apart}), 0),"
+        f" COALESCE(SUM({apart} > 0), 0) {source}"
+    )
+    sum_own, sum_tallyd, sum_apart, differing = map(int, sums)
+    absolute = await query(f"SELECT {apart} AS apart, COUNT(*) {source} GROUP BY apart ORDER BY apart")
+    relative = await query(f"SELECT {percent} AS apart, COUNT(*) {source} GROUP BY apart ORDER BY apart")
+    worst = await query(
+        f"SELECT CAST(`{table.key}` AS CHAR), {label}, {own}, {tallyd} {source} WHERE {apart} > 0"
+        f" ORDER BY {apart} DESC, `{table.key}` LIMIT %s",
+        worst_max,
+    )
+    return Comparison(
+        entity_type, counter, table.shadow[counter], table.columns[counter], rows, differing,
+        sum_own, sum_tallyd, sum_tallyd - sum_own, sum_apart, percent_of(sum_apart, sum_own),
+        percentiles(absolute, rows), percentiles(relative, rows),
+        [
+            Worst(key or "", name, here, there, there - here, percent_of(there - here, here))
+            for key, name, here, there in worst
+        ],
+    )  # fmt: skip
+
+
+def percent_of(part: int, whole: int) -> float | None:
+    """None: of nothing, there is no percent."""
+    return round(100 * part / whole, 4) if whole else (None if part else 0.0)
+
+
+def percentiles(histogram: Sequence[tuple[Any, int]], rows: int) -> Percentiles:
+    """Of (value, rows that have it), ascending."""
+    found: list[float] = []
+    counted = 0
+    for value, times in histogram:
+        counted += times
+        while len(found) < len(PERCENTS) and counted * 100 >= PERCENTS[len(found)] * rows:
+            found.append(float(value))
+    if not histogram:
+        return Percentiles(0, 0, 0, 0)
+    p50, p90, p99 = found
+    return Percentiles(p50, p90, p99, float(histogram[-1][0]))
+
+
+def _amount(column: str) -> str:
+    return f"CAST(COALESCE(`{column}`, 0) AS SIGNED)"  # unsigned ones can't be subtracted

@@ -1,0 +1,1 @@
+"""What every test, load test and benchmark starts and asks a system with."""

@@ -1,0 +1,259 @@
+"""One shard of a Redis, its scripts called the way their headers say and nothing of `daemon` in between.
+
+The keys, the msgpack and the replies are spelled out here a second time on purpose: a test that goes through
+`daemon.buffer.counters` could not tell a script that keeps its contract from two errors that fit each other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import redis
+
+LUA = Path(__file__).resolve().parents[2] / "lua"
+SCRIPTS = ("ingest", "claim", "ack", "begin_sync", "settle", "layout", "unfold", "pending")
+DAY = "2026-02-19"
+WINDOW_S = 172_800
+BITS = 4
+
+Increment = tuple[str, str, str]
+"""Counter, field, amount."""
+Amounts = list[tuple[str, dict[str, int]]]
+"""Entity, and per field its amount."""
+
+
+def step(counter: str = "view", amount: int | str = 1, day: str = DAY) -> Increment:
+    return (counter, f"{counter}:{day}", str(amount))
+
+
+class Ev(NamedTuple):
+    """One event as `ingest.lua` sees it."""
+
+    id: str
+    entity: str = "jav:movie:m"
+    effect: tuple[Increment, ...] = (step(),)
+
+
+class Claimed(NamedTuple):
+    """A reply of `claim.lua`. `parts`: per part, its entities' fields."""
+
+    status: str
+    seq: int
+    parts: dict[int, Amounts]
+    left: int
+
+    @property
+    def amounts(self) -> Amounts:
+        """Of all parts; an entity that was frozen twice shows twice."""
+        return [pair for part in sorted(self.parts) for pair in self.parts[part]]
+
+    @property
+    def by_entity(self) -> dict[str, dict[str, int]]:
+        entities = dict(self.amounts)
+        assert len(entities) == len(self.amounts), "an entity is in the batch twice"
+        return entities
+
+
+class Pending(NamedTuple):
+    """A reply of `pending.lua`. `parts`: per part, its entities' fields; None for one that was not handed out."""
+
+    last: int
+    seq: int
+    parts: dict[int, Amounts | None]
+    live: dict[str, int]
+
+    @property
+    def batch(self) -> dict[str, dict[str, int]] | None:
+        """Of a batch of one part: entity → field → amount, None if it was not handed out."""
+        (part,) = self.parts.values() or (None,)
+        return None if part is None else dict(part)
+
+
+def digest(event_id: str) -> tuple[int, str]:
+    """Which bucket an event id falls into, and what is stored there."""
+    hashed = hashlib.sha256(event_id.encode()).digest()
+    return int.from_bytes(hashed[:4], "big"), str(int.from_bytes(hashed[4:12], "big", signed=True))
+
+
+def blob(requests: Iterable[tuple[str, Sequence[Ev]]], counters: str) -> bytes:
+    """ARGV 1 of `ingest.lua`. `counters`: prefix of an entity's hash."""
+    effects: list[tuple[Increment, ...]] = []
+    items: list[str | int] = []
+    for address, events in requests:
+        items += [address, len(events)]
+        for event in events:
+            if event.effect not in effects:
+                effects.append(event.effect)
+            items += [*digest(event.id), f"{counters}:{event.entity}", effects.index(event.effect) + 1]
+    flat = [[text for increment in effect for text in increment] for effect in effects]
+    return pack([flat, items])
+
+
+class Shard:
+    """The scripts of one shard of `redis`."""
+
+    def __init__(self, client: redis.Redis, number: int = 3) -> None:
+        self.redis = client
+        self.tag = f"anl:{{{number}}}"
+        self.sha = {name: client.script_load((LUA / f"{name}.lua").read_text()) for name in SCRIPTS}
+        self.dirty_key, self.claim_key, self.replica_key, self.ledger_key, self.seen_key = (
+            f"{self.tag}:{name}" for name in ("dirty", "claim", "replica", "ledger", "seen")
+        )
+
+    # The scripts ------------------------------------------------------------------------------------------------
+
+    def ingest(
+        self, *requests: tuple[str, Sequence[Ev]], rate: int = 0, window_s: int = WINDOW_S, bits: int = BITS
+    ) -> list[int]:
+        return self.ingest_raw(blob(requests, f"{self.tag}:counters"), rate, window_s, bits)
+
+    def count(self, *events: Ev, **options: int) -> int:
+        """One unlimited request; returns how many of its events were new."""
+        (new,) = self.ingest(("", events), **options)
+        return new
+
+    def ingest_raw(self, *args: Any) -> Any:
+        prefixes = (f"{self.tag}:{name}" for name in ("counters", "rate", "aside"))
+        return self._run("ingest", [self.dirty_key, self.ledger_key, self.seen_key, *prefixes], args)
+
+    def claim(
+        self, owner: str = "a", *, lease_ms: int = 60_000, floor: int = 0, entities: int = 1_000, fields: int = 10_000,
+        us: int = 1_000_000,
+    ) -> Claimed:  # fmt: skip
+        """One call: "more" if another is to follow. With `us=0`, each freezes one entity."""
+        reply = self.claim_raw(owner, lease_ms, floor, entities, fields, us)
+        match reply:
+            case [b"empty", left]:
+                return Claimed("empty", 0, {}, left)
+            case [b"busy", left_ms]:
+                return Claimed("busy", 0, {}, left_ms)
+            case [b"more", part, payload, left]:
+                return Claimed("more", int(part), {int(part): unpack(payload)} if payload else {}, left)
+            case [b"new", seq, payload, left, names]:
+                frozen = self.frozen()
+                assert set(frozen) == {int(name) for name in names}
+                if payload:
+                    assert frozen[int(seq)] == unpack(payload)
+                return Claimed("new", int(seq), frozen, left)
+            case [b"again", seq, flat, left]:
+                return Claimed("again", int(seq), unpack_parts(flat), left)
+        raise AssertionError(reply)
+
+    def claim_whole(self, owner: str = "a", **limits: int) -> Claimed:
+        """As many calls as it takes."""
+        while (claimed := self.claim(owner, **limits)).status == "more":
+            pass
+        return claimed
+
+    def frozen(self) -> dict[int, Amounts]:
+        """The parts of the batch in flight, as they lie there."""
+        fields = self.redis.hgetall(self.claim_key)
+        return {
+            int(field.removeprefix(b"payload:")): unpack(payload)
+            for field, payload in fields.items()
+            if field.startswith(b"payload:")
+        }
+
+    def claim_raw(self, *args: Any) -> Any:
+        keys = [self.dirty_key, self.claim_key, f"{self.tag}:counters", self.ledger_key, f"{self.tag}:aside"]
+        return self._run("claim", keys, args)
+
+    def ack(
+        self, seq: int | str, booked: Mapping[str, int] | None = None, due: Sequence[str] = (), *, more: bool = False
+    ) -> int:
+        flat = [text for field, amount in (booked or {}).items() for text in (field, str(amount))]
+        keys = [self.claim_key, self.replica_key, self.ledger_key, f"{self.tag}:aside"]
+        return int(self._run("ack", keys, (seq, pack(flat), pack(list(due)), "more" if more else "")))
+
+    def settle(self, *pairs: tuple[str, str]) -> int:
+        flat = [text for pair in pairs for text in pair]
+        return int(self._run("settle", [self.replica_key], (pack(flat),)))
+
+    def begin_sync(self, *entities: str) -> int:
+        return int(self._run("begin_sync", [f"{self.tag}:syncing"], (pack(list(entities)),)))
+
+    def unfold(self, part: int | str) -> list[Any]:
+        return list(self._run("unfold", [self.claim_key], (part,)))
+
+    def pending(self, entity: str, known: int | str = "") -> Pending:
+        """`known`: the seq of the batch whose parts are not wanted."""
+        last, seq, parts, flat = self.pending_raw(entity, known)
+        fields = {field.decode(): int(amount) for field, amount in zip(flat[::2], flat[1::2], strict=True)}
+        return Pending(int(last or 0), int(seq or 0), unpack_parts(parts), fields)
+
+    def pending_raw(self, *args: Any) -> Any:
+        return self._run("pending", [self.claim_key, f"{self.tag}:counters"], args)
+
+    def layout(self, *args: str) -> dict[bytes, bytes]:
+        flat = self._run("layout", ["anl:layout"], args)
+        return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    def _run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        return self.redis.evalsha(self.sha[script], len(keys), *keys, *args)
+
+    # What lies in Redis -----------------------------------------------------------------------------------------
+
+    def live(self) -> dict[str, dict[str, int]]:
+        """Entity → field → amount, of every hash there is."""
+        prefix = f"{self.tag}:counters:"
+        return {
+            key.decode().removeprefix(prefix): {f.decode(): int(a) for f, a in self.redis.hgetall(key).items()}
+            for key in self.redis.scan_iter(f"{prefix}*", count=1_000)
+        }
+
+    def dirty(self) -> set[str]:
+        return {entity.decode() for entity in self.redis.smembers(self.dirty_key)}
+
+    def ledger(self) -> dict[str, int]:
+        return {field.decode(): int(amount) for field, amount in self.redis.hgetall(self.ledger_key).items()}
+
+    def seen(self) -> dict[str, str]:
+        return {field.decode(): value.decode() for field, value in self.redis.hgetall(self.seen_key).items()}
+
+    def keys(self, part: str = "") -> set[str]:
+        """Every key that begins with this part of the shard's."""
+        return {key.decode() for key in self.redis.scan_iter(f"{self.tag}:{part}*", count=1_000)}
+
+    def asides(self) -> dict[str, bytes]:
+        """The keys that were moved away, by the name they had → their DUMP."""
+        prefix = f"{self.tag}:aside:"
+        return {key.removeprefix(prefix).partition(":")[2]: self.redis.dump(key) for key in self.keys("aside:")}
+
+    def everything(self) -> dict[bytes, tuple[bytes, bool]]:
+        """Every key of the database: what it holds, and whether it expires."""
+        return {key: (self.redis.dump(key), self.redis.pttl(key) != -1) for key in self.redis.scan_iter(count=1_000)}
+
+    def age(self, windows: int = 1) -> None:
+        """Lets time pass for the dedupe memory: what it knows is afterwards that many windows older."""
+        gen = int(self.seen()["gen"])
+        for key in sorted(self.keys("seen:")):
+            _, old, bucket = key.removeprefix(f"{self.tag}:").split(":")
+            self.redis.rename(key, f"{self.seen_key}:{int(old) - windows}:{bucket}")
+        self.redis.hset(self.seen_key, "gen", gen - windows)
+
+
+def pack(value: object) -> bytes:
+    return msgspec.msgpack.encode(value)
+
+
+def unpack_parts(flat: Sequence[bytes]) -> dict[int, Any]:
+    """{part, payload, ...} of a reply; None for a part whose payload is left out."""
+    return {
+        int(part): unpack(payload) if payload else None for part, payload in zip(flat[::2], flat[1::2], strict=True)
+    }
+
+
+def unpack(payload: bytes) -> Amounts:
+    """A payload of `claim.lua`: entity, number of pairs, the pairs, and so on."""
+    flat, at, amounts = msgspec.msgpack.decode(payload), 0, []
+    while at < len(flat):
+        entity, n = flat[at], flat[at + 1]
+        pairs = flat[at + 2 : at + 2 + 2 * n]
+        assert all(isinstance(text, str) for text in pairs), "amounts are decimal text"
+        amounts.append((entity, {field: int(amount) for field, amount in zip(pairs[::2], pairs[1::2], strict=True)}))
+        at += 2 + 2 * n
+    return amounts

@@ -1,0 +1,93 @@
+"""HTTP as bytes on a socket: for what a well-behaved client would never send."""
+
+from __future__ import annotations
+
+import select
+import socket
+from typing import Any, NamedTuple, Self
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tests.kit.system import EVENTS
+
+TIMEOUT_S = 15.0
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+
+def head(path: str = EVENTS, method: str = "POST", **headers: object) -> bytes:
+    """A request's head; underscores in names become dashes."""
+    lines = [f"{method} {path} HTTP/1.1", "host: t"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def request(body: bytes, path: str = EVENTS, **headers: object) -> bytes:
+    return head(path, **{"content_type": "application/json", "content_length": len(body), **headers}) + body
+
+
+def chunked(*parts: bytes, end: bool = True) -> bytes:
+    return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + (b"0\r\n\r\n" if end else b"")
+
+
+class Wire:
+    """One connection."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None
+        self._socket = socket.create_connection((parts.hostname, parts.port), timeout=TIMEOUT_S)
+        self._file = self._socket.makefile("rb")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def send(self, data: bytes) -> None:
+        self._socket.sendall(data)
+
+    def end(self) -> None:
+        """Says that no more will be sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._file.close()
+        self._socket.close()
+
+    def answer(self) -> Answer:
+        """Reads one whole answer; every answer of ours has a Content-Length."""
+        status_line = self._file.readline()
+        assert status_line.startswith(b"HTTP/1.1 "), f"no answer but {status_line!r}"
+        headers = {}
+        while (line := self._file.readline()) not in (b"\r\n", b""):
+            name, _, value = line.decode().partition(":")
+            headers[name.lower()] = value.strip()
+        body = self._file.read(int(headers["content-length"]))
+        return Answer(int(status_line.split()[1]), headers, body)
+
+    def is_answered(self) -> bool:
+        """Whether an answer has begun to arrive."""
+        return bool(select.select([self._socket], [], [], 0)[0])
+
+    def line(self) -> bytes:
+        return self._file.readline()
+
+    def rest(self) -> bytes:
+        """Everything until the server closes the connection."""
+        return self._file.read()
+
+
+def talk(url: str, data: bytes) -> Answer:
+    with Wire(url) as wire:
+        wire.send(data)
+        return wire.answer()

@@ -1,0 +1,201 @@
+"""The catalogue: what it admits, what it says about the rest, and that the two agree on every event there could be."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from daemon.domain.action import Action
+from daemon.domain.admission import Catalogue
+from daemon.domain.event import Event, EventIn, Rejection
+
+NOW = dt.datetime(2026, 2, 19, 12, tzinfo=dt.UTC)
+NOW_S = NOW.timestamp()
+FUTURE_MAX_S = 300
+MAX_AGE_S = 86_400
+REQUIRED = ("event_id", "domain", "entity_type", "entity_id", "action", "occurred_at")
+
+_VIEW = Action("view", 1, 100, {"view": "value"})
+_RATING = Action("rating", 1, 5, {"rating_count": "one", "rating_sum": "value"})
+DOMAINS = {"jav": (("movie", "tag"), {"view": _VIEW}), "shop": (("item",), {"view": _VIEW, "rating": _RATING})}
+CATALOGUE = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=0)
+STRICT = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=MAX_AGE_S)
+
+
+def raw(**fields: Any) -> dict[str, Any]:
+    return {
+        "event_id": "e1", "domain": "jav", "entity_type": "movie", "entity_id": "m", "action": "view",
+        "occurred_at": "2026-02-19T10:00:00Z", **fields,
+    }  # fmt: skip
+
+
+def admit(catalogue: Catalogue = CATALOGUE, **fields: Any) -> Event | None:
+    return catalogue.admit(msgspec.convert(raw(**fields), EventIn), NOW_S)
+
+
+def errors(catalogue: Catalogue = CATALOGUE, **fields: Any) -> dict[str, list[str]]:
+    return catalogue.explain(raw(**fields), NOW_S).errors
+
+
+def test_an_admitted_event_names_its_entity_and_what_it_adds() -> None:
+    event = admit(domain="shop", entity_type="item", entity_id="a:b", action="rating", value=4)
+    assert event is not None
+    assert (event.event_id, event.entity) == ("e1", "shop:item:a:b")
+    assert event.effect.increments == (
+        ("rating_count", "rating_count:2026-02-19", "1"), ("rating_sum", "rating_sum:2026-02-19", "4"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "date"),
+    [
+        (0, "2026-02-19"),
+        (300, "2026-02-19"),
+        (301, "2026-02-19"),
+        (86_400 * 400, "2026-02-19"),
+        (-86_400, "2026-02-18"),
+    ],
+)
+def test_the_far_future_is_the_servers_day(ahead_s: int, date: str) -> None:
+    event = admit(occurred_at=(NOW + dt.timedelta(seconds=ahead_s)).isoformat())
+    assert event is not None
+    assert event.effect.increments[0][1] == f"view:{date}"
+
+
+def test_the_near_future_is_its_own_day() -> None:
+    midnight = dt.datetime(2026, 2, 19, 23, 58, tzinfo=dt.UTC)
+    event = CATALOGUE.admit(msgspec.convert(raw(occurred_at="2026-02-20T00:02:00Z"), EventIn), midnight.timestamp())
+    assert event is not None
+    assert event.effect.increments[0][1] == "view:2026-02-20"
+
+
+@pytest.mark.parametrize(("age_s", "admitted"), [(0, True), (MAX_AGE_S, True), (MAX_AGE_S + 1, False), (10**9, False)])
+def test_an_age_may_be_bounded(age_s: int, admitted: bool) -> None:
+    at = (NOW - dt.timedelta(seconds=age_s)).isoformat()
+    assert (admit(STRICT, occurred_at=at) is not None) is admitted
+    assert admit(CATALOGUE, occurred_at=at) is not None
+    if not admitted:
+        assert errors(STRICT, occurred_at=at) == {
+            "occurred_at": ["The occurred at field must not be more than 86400 seconds in the past."]
+        }
+
+
+OCCURRED_AT = "The occurred at field must be an RFC 3339 date and time with an offset, such as 2026-02-19T10:00:00Z."
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"event_id": ""}, "The event id field is required."),
+        ({"event_id": None}, "The event id field is required."),
+        ({"event_id": 5}, "The event id field must be a string."),
+        ({"event_id": "x" * 256}, "The event id field must not be greater than 255 characters."),
+        ({"entity_id": "x" * 256}, "The entity id field must not be greater than 255 characters."),
+        ({"entity_id": "a\x7fb"}, "The entity id field must not contain control characters."),
+        ({"domain": "x"}, "The selected domain is invalid. It must be one of: jav, shop."),
+        ({"entity_type": "item"}, "The selected entity type is invalid. It must be one of: movie, tag."),
+        ({"action": "rating"}, "The selected action is invalid. It must be one of: view."),
+        ({"value": 0}, "The value field must be between 1 and 100."),
+        ({"value": "1"}, "The value field must be an integer."),
+        ({"value": True}, "The value field must be an integer."),
+        ({"occurred_at": "x"}, OCCURRED_AT),
+    ],
+)  # fmt: skip
+def test_a_wrong_field_is_explained_in_words_producers_know(fields: dict[str, Any], text: str) -> None:
+    (name,) = fields
+    assert errors(**fields) == {name: [text]}
+
+
+def test_every_wrong_field_is_explained_in_the_order_of_the_event() -> None:
+    wrong = errors(event_id=1, domain=2, entity_type=3, entity_id=4, action=5, value="6", occurred_at=7)
+    assert list(wrong) == ["event_id", "domain", "entity_type", "entity_id", "action", "occurred_at", "value"]
+
+
+def test_a_value_is_judged_by_any_action_of_its_name_when_the_domain_is_wrong() -> None:
+    assert set(errors(domain="x", action="rating", value=50)) == {"domain", "value"}
+
+
+@pytest.mark.parametrize("value", [None, [], 5, "text", True, 1.5])
+def test_what_is_no_object_is_wrong_as_a_whole(value: object) -> None:
+    assert CATALOGUE.explain(value, NOW_S) == Rejection({"event": ["The event must be a JSON object."]})
+
+
+# admit and explain agree ------------------------------------------------------------------------------------------
+
+texts = (
+    st.text(max_size=5)
+    | st.text("\x00\x1f\x7f\x80\x9fa", max_size=3)
+    | st.sampled_from(["x" * 255, "x" * 256, "é" * 256])
+)
+odd = st.none() | st.booleans() | st.integers() | st.floats() | texts | st.just([]) | st.just({})
+instants = st.integers(-(10**9), 10**8).map(lambda s: dt.datetime.fromtimestamp(NOW_S + s, dt.UTC).isoformat())
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        "event_id": st.just("e1") | odd,
+        "domain": st.sampled_from(["jav", "shop"]) | odd,
+        "entity_type": st.sampled_from(["movie", "tag", "item"]) | odd,
+        "entity_id": st.just("m") | odd,
+        "action": st.sampled_from(["view", "rating", "x"]) | odd,
+        "value": st.integers(-2, 120) | odd,
+        "occurred_at": instants | st.just("2026-02-19T11:59:59Z") | odd,
+        "user_id": odd,
+    },
+)
+
+
+near = st.integers(-3 * 86_400, 3 * 86_400).map(lambda s: dt.datetime.fromtimestamp(NOW_S + s, dt.UTC))
+stamps = st.one_of(
+    near.map(lambda at: at.strftime("%Y-%m-%dT%H:%M:%SZ")),
+    near.map(lambda at: at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")),
+    near.map(lambda at: at.strftime("%Y-%m-%dt%H:%M:%Sz")),
+    near.map(lambda at: at.astimezone(dt.timezone(dt.timedelta(hours=7))).isoformat()),
+    st.sampled_from(["2026-02-18T23:59:60Z", "2026-02-30T10:00:00Z", "2026-02-19T24:00:00Z", "2026-02-19"]),
+)
+usual_fields = st.fixed_dictionaries(
+    {
+        "domain": st.sampled_from(["jav", "shop"]),
+        "entity_type": st.sampled_from(["movie", "item"]),
+        "action": st.sampled_from(["view", "rating"]),
+        "entity_id": st.sampled_from(["m", "\u200b", "\x85", "a:b"]),
+        "value": st.sampled_from([None, 0, 1, 5, 6, 100, 101]),
+        "occurred_at": stamps,
+    }
+)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.tuples(usual_fields, st.integers(0, 3)), min_size=1, max_size=30), st.sampled_from([0, MAX_AGE_S]))
+def test_what_came_before_changes_nothing(chosen: list[tuple[dict[str, Any], int]], max_age_s: int) -> None:
+    """A catalogue that has met the like admits an event exactly as a new one does, whatever the clock does."""
+    warm = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=max_age_s)
+    for some, later_s in chosen:
+        event, now_s = msgspec.convert(raw(**some), EventIn), NOW_S + later_s
+        fresh = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=max_age_s)
+        assert told(warm.admit(event, now_s)) == told(fresh.admit(event, now_s))
+
+
+def told(event: Event | None) -> tuple[str, tuple[tuple[str, str, str], ...]] | None:
+    return event and (event.entity, event.effect.increments)
+
+
+@settings(max_examples=400)
+@given(fields, st.lists(st.sampled_from([*REQUIRED, "value"]), max_size=3), st.sampled_from([CATALOGUE, STRICT]))
+def test_admit_and_explain_always_agree(chosen: dict[str, Any], missing: list[str], catalogue: Catalogue) -> None:
+    event = raw(**chosen)
+    for name in missing:
+        event.pop(name, None)
+    try:
+        admitted = catalogue.admit(msgspec.convert(event, EventIn), NOW_S) is not None
+    except msgspec.ValidationError:
+        admitted = False
+    wrong = catalogue.explain(event, NOW_S).errors
+    assert admitted is (not wrong)
+    assert set(wrong) <= {*REQUIRED, "value"}
+    assert all(texts for texts in wrong.values())
+    assert {name for name in missing if name in REQUIRED} <= set(wrong)
