@@ -8,10 +8,12 @@ default:
     @{{ quote(just_executable()) }} --justfile {{ quote(justfile()) }} --list --unsorted
 
 # Make .venv and install everything named in requirements.lock (quick when nothing changed)
+[group('set up')]
 setup:
     @ops/python-env
 
 # Run the whole system here until Ctrl-C: servers, ingest, flush (ARGS go to `tallyd dev`)
+[group('run')]
 dev *ARGS: prepare-dev
     @exec setpriv --pdeathsig TERM -- .venv/bin/tallyd dev "$@"
 
@@ -20,52 +22,75 @@ prepare-dev: setup
     @ops/install-servers dev
 
 # Run the tests against real servers, installing what is missing (ARGS go to pytest)
+[group('check')]
 test *ARGS: setup
     @ops/install-servers test
     @exec .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile "$@"
 
+# Run the tests and say which lines of the daemons they ran, workers and commands included (ARGS go to pytest)
+[group('check')]
+coverage *ARGS: setup
+    @ops/install-servers test
+    .venv/bin/coverage erase
+    .venv/bin/coverage run -m pytest -p no:benchmark -n 3 --dist loadfile "$@"
+    .venv/bin/coverage combine --quiet
+    .venv/bin/coverage report
+
 # Kill and freeze everything at random, under load, for minutes; every count is compared (ARGS: --seconds 60, --seed 7)
+[group('check')]
 chaos *ARGS: setup
     @ops/install-servers test
     @exec .venv/bin/python -m tests.chaos "$@"
 
 # Ten minutes of load with faults now and then: nothing lost, nothing doubled, memory flat (ARGS: --seconds 3600)
+[group('check')]
 soak *ARGS: setup
     @ops/install-servers test
     @exec .venv/bin/python -m tests.chaos --soak --seconds 600 "$@"
 
 # Put a fresh system under load and settle every account; without a SCENARIO, list them (ARGS: steady --seconds 30)
+[group('check')]
 load *ARGS: setup
     @ops/install-servers test
     @exec .venv/bin/python -m loadtest "$@"
 
 # Half a minute of load for CI: fails if a count is not exact or an answer is wrong, never for being slow
+[group('check')]
 load-check: (load "steady" "--seconds" "30")
 
-# Check style and likely mistakes
+# Check style and likely mistakes: Python, Lua, shell
+[group('check')]
 lint: setup
+    @ops/install-servers lint
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
+    luacheck --quiet lua bench
+    shellcheck justw .ci/run ops/install-servers ops/python-env
 
 # Check the types, strictly
+[group('check')]
 types: setup
     .venv/bin/mypy
 
 # Rewrite the sources in the one format, and fix what can be fixed
+[group('change')]
 fmt: setup
     .venv/bin/ruff check --fix-only .
     .venv/bin/ruff format .
 
 # Measure everything on this machine, about 15 minutes, and make bench/README.md of it (ARGS: --only flush, --resume)
+[group('measure')]
 bench *ARGS: bench-peers
     .venv/bin/python -m bench "$@"
 
 # Measure the main rows on this machine, in under a minute
+[group('measure')]
 bench-quick: setup
     @ops/install-servers bench
     .venv/bin/python -m bench --quick
 
 # Install what tallyd is compared with: nginx with Lua, FastAPI with Uvicorn (in .bench, an environment of its own)
+[group('measure')]
 bench-peers: setup
     @ops/install-servers peers
     @cmp -s bench/peers/requirements.txt .bench/installed || { \
@@ -74,25 +99,30 @@ bench-peers: setup
         cp bench/peers/requirements.txt .bench/installed; }
 
 # Check that nothing got slower, relative to what the same machine does bare in the same minutes
+[group('measure')]
 bench-check: setup
     @ops/install-servers bench
     .venv/bin/python -m bench --check
 
 # Measure anew what bench-check compares with, on a quiet machine
+[group('measure')]
 bench-baseline: setup
     @ops/install-servers bench
     .venv/bin/python -m bench --baseline
 
 # All that CI runs
+[group('check')]
 ci: lint types test load-check bench-check
 
 # Make requirements.lock anew from pyproject.toml
+[group('change')]
 lock: setup
     .venv/bin/python -m pip install --quiet uv
     .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
         --all-extras --group tools --upgrade --output-file requirements.lock pyproject.toml
 
 # Remove what the recipes made, except the data of `tallyd dev` in .tallyd
+[group('set up')]
 clean:
     rm -rf .venv .bench dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
     find . -name __pycache__ -type d -prune -exec rm -rf {} +

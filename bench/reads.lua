@@ -22,7 +22,8 @@ function init(args)
 end
 
 function request()
-  return wrk.format('GET', string.format('%s0f8fad5b-d9cb-469f-a165-%.0f', wrk.path, 1e11 + math.random(0, entities - 1)))
+  local number = 1e11 + math.random(0, entities - 1)
+  return wrk.format('GET', string.format('%s0f8fad5b-d9cb-469f-a165-%.0f', wrk.path, number))
 end
 
 dofile(debug.getinfo(1, 'S').source:match('^@(.*/)') .. 'result.lua')

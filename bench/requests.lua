@@ -4,9 +4,8 @@
 --   TAG     8 hex digits, different for every run, so that no id comes twice
 --   MINUTE  YYYY-MM-DDTHH:MM, when the events happened
 --   EVENTS  events of a request: 1 makes single events, more a JSON array
--- The bodies lie ready, cut at the place of each id; the request's number, the same in all its ids, is what they are
--- joined with, so that making a request costs wrk one concatenation. The number in the batch makes the ids differ within
--- it. The instants have milliseconds, as a browser's have, and differ.
+-- The bodies lie ready, cut at the place of each id. wrk joins the pieces with the request's number, one concatenation
+-- a request. The slot's number makes the ids of one batch differ. The instants have milliseconds, as a browser's have.
 
 local ENTITIES = 5000
 local bodies, count, sent = {}, 0, 0
@@ -29,7 +28,8 @@ local function pieces_of(first, events, tag, minute)
     length = length + #front + 12 + #back
   end
   pieces[1] = string.format(
-    'POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n', wrk.path, wrk.host, length
+    'POST %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n',
+    wrk.path, wrk.host, length
   ) .. pieces[1]
   return pieces
 end

@@ -77,6 +77,10 @@ def test_the_wheel_carries_the_lua_scripts_inside_the_package(wheel: Path) -> No
     assert ours <= set(zipfile.ZipFile(wheel).namelist())
 
 
+def test_the_wheel_says_that_it_has_types(wheel: Path) -> None:
+    assert "daemon/py.typed" in zipfile.ZipFile(wheel).namelist()
+
+
 def test_the_installed_package_is_not_the_checkout(installed: Path, tmp_path: Path) -> None:
     place = run(installed / "python", "-c", "import daemon; print(daemon.__file__)", cwd=tmp_path)
     assert Path(place.strip()).is_relative_to(installed.parent)
