@@ -27,10 +27,13 @@ test *ARGS: setup
     @ops/install-servers test
     @exec .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile "$@"
 
-# Run the tests and say which lines of the daemons they ran, workers and commands included (ARGS go to pytest)
+# Run the tests and say how much of the daemons they ran, workers and commands included (ARGS go to pytest)
 [group('check')]
 coverage *ARGS: setup
-    @ops/install-servers test
+    #!/bin/sh
+    set -eu
+    ops/install-servers test
+    export COVERAGE_FILE="$PWD/.coverage" # of all processes, wherever they run
     .venv/bin/coverage erase
     .venv/bin/coverage run -m pytest -p no:benchmark -n 3 --dist loadfile "$@"
     .venv/bin/coverage combine --quiet
