@@ -28,7 +28,8 @@ from daemon.buffer.counters import Claim, Counters, Limits, Request
 from daemon.buffer.keys import shard_keys
 from daemon.buffer.layout import Layout
 from daemon.config import Config, MongoSection, replica_tables
-from daemon.domain.event import Event, Rejection
+from daemon.domain.event import Event
+from daemon.domain.rejection import Rejection
 from daemon.domain.rollup import Rollup
 from daemon.flush.flusher import GC_THRESHOLD_OBJECTS
 from daemon.ingest import response

@@ -12,8 +12,9 @@ from typing import Any
 
 from daemon.domain.action import Action, Effect
 from daemon.domain.entity import CONTROL_CHARACTER, ENTITY_ID_CHARS_MAX
-from daemon.domain.event import EVENT_ID_CHARS_MAX, Event, EventIn, Rejection
+from daemon.domain.event import EVENT_ID_CHARS_MAX, Event, EventIn
 from daemon.domain.instant import is_utc, parse_instant
+from daemon.domain.rejection import Rejection
 
 SECONDS_MAX = 253_402_300_799
 """The last second a datetime can be."""

@@ -1,8 +1,8 @@
-"""The event: what a client sends (`EventIn`), what is counted (`Event`), and why one was turned away (`Rejection`)."""
+"""The event: what a client sends (`EventIn`), and what is counted of it (`Event`)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from msgspec import Meta, Struct
 
@@ -30,16 +30,3 @@ class Event(Struct, frozen=True, gc=False):
     event_id: str
     entity: str
     effect: Effect
-
-
-class Rejection(Struct, frozen=True, gc=False):
-    """Why an event was not admitted: for every wrong field, what is wrong with it."""
-
-    errors: dict[str, list[str]]
-
-    def as_laravel(self) -> dict[str, Any]:
-        """The body of a 422: `{"message": …, "errors": {field: […]}}`, which existing producers parse."""
-        texts = [text for field in self.errors.values() for text in field]
-        more = len(texts) - 1
-        tail = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""
-        return {"message": texts[0] + tail, "errors": self.errors}

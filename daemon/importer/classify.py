@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from daemon.domain.event import Event, Rejection
+from daemon.domain.event import Event
+from daemon.domain.rejection import Rejection
 from daemon.importer import accesslog
 from daemon.importer.mapping import Mapping
 from daemon.importer.outcome import LeftOut, Reason, Refusal

@@ -28,10 +28,10 @@ from daemon.ingest.durable import Durable
 from daemon.ingest.handler import Handler
 from daemon.ingest.process.rundir import Snapshot, of_this_process
 from daemon.ingest.process.worker import Worker
-from daemon.ingest.response import Response
 from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
 from daemon.read.api import PREFIXES as READ_PREFIXES
 from daemon.read.api import Api
+from daemon.response import Response
 
 EVENTS_PATH = "/api/v1/analytics/events"
 BATCH_PATH = "/api/v1/analytics/events/batch"
@@ -281,7 +281,7 @@ class App:
     async def _other(self, head: Head, request: Request) -> Response:
         path, method = head.path, head.method
         if path.startswith(READ_PREFIXES) and self._reads is not None:
-            return response.of_read(await self._reads.answer(method, path, request.query, request.headers))
+            return await self._reads.answer(method, path, request.query, request.headers)
         if path not in ("/healthz", "/readyz", "/metrics"):
             return response.NOT_FOUND
         if method not in ("GET", "HEAD"):

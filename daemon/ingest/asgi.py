@@ -29,7 +29,7 @@ class Asgi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             answer = await self._app.answer(_Request(scope, receive))
-            for message in answer.farewell_messages if self._app.closing else answer.messages:
+            for message in answer.closing_messages if self._app.closing else answer.messages:
                 await send(message)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)

@@ -15,7 +15,8 @@ import msgspec
 from daemon.config import Config, domain_actions, effective_actions
 from daemon.domain.action import Action
 from daemon.domain.admission import Catalogue
-from daemon.domain.event import Event, EventIn, Rejection
+from daemon.domain.event import Event, EventIn
+from daemon.domain.rejection import Rejection
 
 _UNDECODABLE = (ValueError, RecursionError)
 """msgspec's own errors are ValueErrors; broken UTF-8 and deep nesting raise these bare."""

@@ -21,7 +21,7 @@ from granian._granian import CallbackScheduler, RSGIProtocolClosed, RSGIProtocol
 from daemon.ingest import response
 from daemon.ingest.app import App, Head
 from daemon.ingest.batcher import Outcome
-from daemon.ingest.response import Response
+from daemon.response import Response
 
 if TYPE_CHECKING:
     from granian._granian import RSGIHTTPProtocol
@@ -97,7 +97,7 @@ class Exchange:
         assert protocol is not None, "a request has one answer"
         app = self._app
         app.leave(answer)
-        protocol.response_bytes(answer.status, answer.farewell_headers if app.closing else answer.headers, answer.body)
+        protocol.response_bytes(answer.status, answer.closing_headers if app.closing else answer.headers, answer.body)
         self._watcher.done()
 
 

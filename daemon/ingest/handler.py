@@ -12,14 +12,15 @@ from collections.abc import Callable, Sequence
 from daemon.buffer.counters import Request
 from daemon.buffer.keys import shard_of
 from daemon.config import Config
-from daemon.domain.event import Event, Rejection
+from daemon.domain.event import Event
+from daemon.domain.rejection import Rejection
 from daemon.errors import StoreError
 from daemon.ingest import response
 from daemon.ingest.batcher import Batcher, Outcome, Settle
 from daemon.ingest.decode import Batch, Decoder, Unreadable
 from daemon.ingest.ratelimit import Blocked
-from daemon.ingest.response import Response
 from daemon.metrics import IngestTally
+from daemon.response import Response, invalid
 
 
 class Handler:
@@ -81,9 +82,7 @@ class Handler:
         if isinstance(decoded, Event):
             return self.conclude(address, await self._count(address, (decoded,)))
         self._tally.rejected(1)
-        return await self._invalid(
-            address, response.NOT_JSON if isinstance(decoded, Unreadable) else response.invalid(decoded)
-        )
+        return await self._invalid(address, response.NOT_JSON if isinstance(decoded, Unreadable) else invalid(decoded))
 
     async def batch(self, body: bytes, address: str, *, ndjson: bool) -> Response:
         """Many events: the good ones count although others are bad."""
@@ -97,7 +96,7 @@ class Handler:
         if not isinstance(decoded, Batch):
             self._tally.rejected(1)
             return await self._invalid(
-                address, response.invalid(decoded) if isinstance(decoded, Rejection) else response.NOT_JSON
+                address, invalid(decoded) if isinstance(decoded, Rejection) else response.NOT_JSON
             )
         self._tally.rejected(len(decoded.rejected))
         if not decoded.events:

@@ -8,7 +8,7 @@ from http import HTTPStatus
 from daemon import __version__, metrics
 from daemon.buffer.connection import Connection
 from daemon.errors import LayoutError, StoreError
-from daemon.ingest.response import Response, json_response
+from daemon.response import Response, json_response
 
 RUN_ID = os.environ.get("TALLYD_RUN_ID", "")
 """Set by whoever starts the daemon; two servers on one port (SO_REUSEPORT) can be told apart by it."""
@@ -37,4 +37,5 @@ def _unavailable(redis: str) -> Response:
 
 
 def metrics_page() -> Response:
-    return Response(HTTPStatus.OK, metrics.render_workers(), content_type="text/plain; version=0.0.4; charset=utf-8")
+    content_type = ("content-type", "text/plain; version=0.0.4; charset=utf-8")
+    return Response(HTTPStatus.OK, metrics.render_workers(), [content_type])

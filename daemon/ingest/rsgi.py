@@ -41,7 +41,7 @@ class Rsgi:
     async def __rsgi__(self, scope: Scope, protocol: RSGIHTTPProtocol) -> None:
         answer = await self._app.answer(_Request(scope, protocol))
         protocol.response_bytes(
-            answer.status, answer.farewell_headers if self._app.closing else answer.headers, answer.body
+            answer.status, answer.closing_headers if self._app.closing else answer.headers, answer.body
         )
 
 

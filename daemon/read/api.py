@@ -15,13 +15,14 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from daemon.config import Config
+from daemon.domain.rejection import Rejection
 from daemon.errors import StoreError
 from daemon.metrics import PUBLISH_INTERVAL_S, ReadTally
-from daemon.read import openapi, reply
+from daemon.read import openapi, response
 from daemon.read.cache import Cache, Key
-from daemon.read.reply import Headers, Reply
 from daemon.read.routes import PREFIX, Missing, Question, Routes, Wrong
 from daemon.read.stores import Stores
+from daemon.response import JSON, Header, Response, invalid, message
 
 OPENAPI = "openapi"
 OPENAPI_PATH = "/openapi.json"
@@ -31,6 +32,9 @@ PREFIXES = (*(f"{PREFIX}{route}/" for route in ROUTES), OPENAPI_PATH)
 metrics."""
 
 OPENAPI_MAX_AGE_S = 60
+
+_VARY: Header = ("vary", "origin")
+_EXPOSE: Header = ("access-control-expose-headers", "etag")
 
 
 class _Head(NamedTuple):
@@ -60,9 +64,9 @@ class Api:
         self._key = read.key.encode()
         self._origins = frozenset(origin.encode() for origin in read.cors_origins)
         self._cache = Cache(read.cache_bytes_max, time.monotonic)
-        self._visibility = b"private" if read.key else b"public"
-        self._unavailable = reply.unavailable(read.retry_after_s)
-        self._openapi = Reply(HTTPStatus.OK, openapi.document(config), self._keep(OPENAPI_MAX_AGE_S))
+        self._visibility = "private" if read.key else "public"
+        self._unavailable = response.unavailable(read.retry_after_s)
+        self._openapi = Response(HTTPStatus.OK, openapi.document(config), [JSON, self._keep(OPENAPI_MAX_AGE_S)])
 
     async def close(self) -> None:
         self._publisher.cancel()
@@ -70,48 +74,50 @@ class Api:
         if self._stores is not None:
             await self._stores.close()
 
-    async def answer(self, method: str, path: str, query: str, headers: Iterable[tuple[bytes, bytes]]) -> Reply:
+    async def answer(self, method: str, path: str, query: str, headers: Iterable[tuple[bytes, bytes]]) -> Response:
         """`path`: percent-decoded, one of PREFIXES; `query`: as it came; `headers`: names in lower case."""
         if self._routes is None:
-            return reply.NOT_FOUND
+            return response.NOT_FOUND
         head = _read_head(headers)
         route = path[len(PREFIX) :].partition("/")[0] if path.startswith(PREFIX) else OPENAPI
         found = await self._answer(self._routes, method, route, (path, query), head)
         self._tally.replied(route, found.status)
-        return found._replace(headers=(*found.headers, *self._cors(head.origin))) if self._origins else found
+        if not self._origins:
+            return found
+        return Response(found.status, found.body, [*found.headers, *self._cors(head.origin)])
 
-    async def _answer(self, routes: Routes, method: str, route: str, key: Key, head: _Head) -> Reply:
+    async def _answer(self, routes: Routes, method: str, route: str, key: Key, head: _Head) -> Response:
         if method == "OPTIONS":
-            return reply.PREFLIGHT if self._allows(head.origin) else reply.OPTIONS
+            return response.PREFLIGHT if self._allows(head.origin) else response.OPTIONS
         if method not in ("GET", "HEAD"):
-            return reply.GET_ONLY
+            return response.GET_ONLY
         if self._key and not hmac.compare_digest(head.key, self._key):
-            return reply.UNAUTHORIZED
+            return response.UNAUTHORIZED
         if route == OPENAPI:
-            return self._openapi if key[0] == OPENAPI_PATH else reply.NOT_FOUND
+            return self._openapi if key[0] == OPENAPI_PATH else response.NOT_FOUND
         found = self._cache.get(key)
         if found is None:
             found = await self._miss(routes, route, key)
         else:
             self._tally.hit()
-        if found.etag and head.known_tag and _matches(head.known_tag, found.etag):
-            return reply.not_modified(found)
+        if found.etag and head.known_tag and _matches(head.known_tag, found.etag.encode()):
+            return response.not_modified(found)
         return found
 
-    async def _miss(self, routes: Routes, route: str, key: Key) -> Reply:
+    async def _miss(self, routes: Routes, route: str, key: Key) -> Response:
         path, query = key
         question = routes.parse(route, path[len(PREFIX) + len(route) + 1 :], query)
         if isinstance(question, Missing):
-            return reply.message(HTTPStatus.NOT_FOUND, question.message)
+            return message(HTTPStatus.NOT_FOUND, question.message)
         if isinstance(question, Wrong):
-            return reply.invalid(question.errors)
+            return invalid(Rejection(question.errors))
         if self._reading >= self._read.reads_in_flight_max:
             return self._unavailable
         self._reading += 1
         started_s = time.perf_counter()
         try:
             if not question.ttl_ms:
-                return await _read(question, reply.NO_STORE)
+                return await _read(question, response.NO_STORE)
             return await self._cache.join(key, lambda: self._read_and_keep(question, key))
         except StoreError as error:
             self._tally.store_failed(error)
@@ -120,25 +126,24 @@ class Api:
             self._reading -= 1
             self._tally.missed(route, time.perf_counter() - started_s)
 
-    async def _read_and_keep(self, question: Question, key: Key) -> Reply:
+    async def _read_and_keep(self, question: Question, key: Key) -> Response:
         cache = self._cache  # a reload exchanges it
         found = await _read(question, self._keep(question.ttl_ms // 1000))
         cache.put(key, found, question.ttl_ms / 1000)
         return found
 
-    def _keep(self, seconds: int) -> Headers:
-        return ((b"cache-control", b"%s, max-age=%d" % (self._visibility, seconds)),)
+    def _keep(self, seconds: int) -> Header:
+        return "cache-control", f"{self._visibility}, max-age={seconds}"
 
     def _allows(self, origin: bytes) -> bool:
         return bool(origin) and (origin in self._origins or b"*" in self._origins)
 
-    def _cors(self, origin: bytes) -> Headers:
+    def _cors(self, origin: bytes) -> list[Header]:
         if b"*" in self._origins:
-            return ((b"access-control-allow-origin", b"*"), (b"access-control-expose-headers", b"etag"))
-        vary = (b"vary", b"origin")
+            return [("access-control-allow-origin", "*"), _EXPOSE]
         if not self._allows(origin):
-            return (vary,)
-        return (vary, (b"access-control-allow-origin", origin), (b"access-control-expose-headers", b"etag"))
+            return [_VARY]
+        return [_VARY, ("access-control-allow-origin", origin.decode()), _EXPOSE]
 
     async def _publish(self) -> None:
         while True:
@@ -146,9 +151,9 @@ class Api:
             self._tally.publish()
 
 
-async def _read(question: Question, headers: Headers) -> Reply:
+async def _read(question: Question, keep: Header) -> Response:
     as_of = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return reply.found(await question.read(), as_of, headers)
+    return response.found(await question.read(), as_of, keep)
 
 
 def _today() -> dt.date:

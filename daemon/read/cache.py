@@ -1,4 +1,4 @@
-"""Replies that are still good, the least recently asked for forgotten first; and one read for all who ask at once."""
+"""Answers that are still good, the least recently asked for forgotten first; and one read for all who ask at once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from daemon.read.reply import Reply
+from daemon.response import Response
 
 ENTRY_BYTES = 1_024
 """What an entry takes besides its body and its key: a dozen small objects, 0.7 KiB of them, and room for more."""
@@ -17,7 +17,7 @@ Key = tuple[str, str]
 
 class _Entry(NamedTuple):
     until: float
-    reply: Reply
+    answer: Response
     bytes: int
 
 
@@ -30,9 +30,9 @@ class Cache:
         self._entries: dict[Key, _Entry] = {}
         """In the order they were last asked for."""
         self._bytes = 0
-        self._reading: dict[Key, asyncio.Task[Reply]] = {}
+        self._reading: dict[Key, asyncio.Task[Response]] = {}
 
-    def get(self, key: Key) -> Reply | None:
+    def get(self, key: Key) -> Response | None:
         entry = self._entries.pop(key, None)
         if entry is None:
             return None
@@ -40,17 +40,17 @@ class Cache:
             self._bytes -= entry.bytes
             return None
         self._entries[key] = entry
-        return entry.reply
+        return entry.answer
 
-    def put(self, key: Key, reply: Reply, ttl_s: float) -> None:
-        bytes_ = ENTRY_BYTES + len(reply.body) + len(key[0]) + len(key[1])
+    def put(self, key: Key, answer: Response, ttl_s: float) -> None:
+        bytes_ = ENTRY_BYTES + len(answer.body) + len(key[0]) + len(key[1])
         replaced = self._entries.pop(key, None)
         self._bytes += bytes_ - (replaced.bytes if replaced else 0)
-        self._entries[key] = _Entry(self._monotonic() + ttl_s, reply, bytes_)
+        self._entries[key] = _Entry(self._monotonic() + ttl_s, answer, bytes_)
         while self._bytes > self._bytes_max:
             self._bytes -= self._entries.pop(next(iter(self._entries))).bytes
 
-    async def join(self, key: Key, read: Callable[[], Awaitable[Reply]]) -> Reply:
+    async def join(self, key: Key, read: Callable[[], Awaitable[Response]]) -> Response:
         """What the read of this key that is under way finds, or else a new one. Whoever stops waiting ends it for
         nobody else."""
         task = self._reading.get(key)
@@ -60,11 +60,11 @@ class Cache:
             task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)
 
-    def _forget(self, key: Key, done: asyncio.Task[Reply]) -> None:
+    def _forget(self, key: Key, done: asyncio.Task[Response]) -> None:
         del self._reading[key]
         if not done.cancelled():
             done.exception()  # whoever waits hears of it; if nobody does, it is no news
 
 
-async def _awaited(read: Callable[[], Awaitable[Reply]]) -> Reply:
+async def _awaited(read: Callable[[], Awaitable[Response]]) -> Response:
     return await read()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from daemon.domain.action import Action
 from daemon.domain.admission import Catalogue
-from daemon.domain.event import Event, EventIn, Rejection
+from daemon.domain.event import Event, EventIn
+from daemon.domain.rejection import Rejection
 
 NOW = dt.datetime(2026, 2, 19, 12, tzinfo=dt.UTC)
 NOW_S = NOW.timestamp()

@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from daemon.config import Config
-from daemon.domain.event import Event, Rejection
+from daemon.domain.event import Event
+from daemon.domain.rejection import Rejection
 from daemon.ingest.decode import Batch, Decoder, Unreadable, build_catalogue
 
 NOW_S = 1_771_500_000.0  # 2026-02-19

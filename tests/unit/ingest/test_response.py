@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from http import HTTPStatus
 from typing import Any
 
 import pytest
 
-from daemon.domain.event import Rejection
+from daemon.domain.rejection import Rejection
 from daemon.ingest import response
 from daemon.ingest.decode import Batch
-from daemon.ingest.response import Response
+from daemon.response import Response
 
 
 def body(answer: Response) -> Any:
@@ -23,33 +22,8 @@ def headers(answer: Response) -> dict[str, str]:
     return dict(answer.headers)
 
 
-CONSTANT = [each for each in vars(response).values() if isinstance(each, Response)]
-
-
-@pytest.mark.parametrize("answer", CONSTANT, ids=lambda answer: str(answer.status))
-def test_an_answer_is_json_and_says_how_long_it_is(answer: Response) -> None:
-    start, body_message = answer.messages
-    assert dict(start["headers"])[b"content-length"] == str(len(answer.body)).encode()
-    assert (start["status"], body_message["body"]) == (answer.status, answer.body)
-    assert headers(answer)["content-type"] == "application/json"
-    assert set(body(answer)) == ({"status"} if answer.status < 400 else {"message"})
-
-
 def test_accepted_is_one_word() -> None:
     assert (response.ACCEPTED.status, body(response.ACCEPTED)) == (202, {"status": "accepted"})
-
-
-@pytest.mark.parametrize(
-    ("errors", "message"),
-    [
-        ({"a": ["A is wrong."]}, "A is wrong."),
-        ({"a": ["A is wrong."], "b": ["B is wrong."]}, "A is wrong. (and 1 more error)"),
-        ({"a": ["A is wrong.", "Very."], "b": ["B is wrong."]}, "A is wrong. (and 2 more errors)"),
-    ],
-)
-def test_wrong_fields_have_laravels_shape(errors: dict[str, list[str]], message: str) -> None:
-    answer = response.invalid(Rejection(errors))
-    assert (answer.status, body(answer)) == (422, {"message": message, "errors": errors})
 
 
 def test_a_batch_lists_what_it_rejected() -> None:
@@ -104,9 +78,3 @@ def test_a_method_that_is_not_allowed_names_those_that_are() -> None:
 def test_a_body_that_was_not_read_to_its_end_ends_the_connection() -> None:
     for answer in (response.too_large(1), response.BODY_TIMEOUT, response.BODY_CUT_OFF):
         assert headers(answer)["connection"] == "close"
-
-
-def test_text_of_any_kind_survives() -> None:
-    odd = 'a"b\\c\n\x00é😀'
-    answer = response.json_response(HTTPStatus.OK, {"text": odd})
-    assert body(answer) == {"text": odd}

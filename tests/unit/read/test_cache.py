@@ -10,7 +10,7 @@ import pytest
 
 from daemon.errors import StoreError
 from daemon.read.cache import ENTRY_BYTES, Cache
-from daemon.read.reply import Reply
+from daemon.response import JSON, Response
 
 BODY = b"x" * 1_000
 BYTES = ENTRY_BYTES + len(BODY) + 2
@@ -24,16 +24,19 @@ class Clock:
         return self.now_s
 
 
-def reply(body: bytes = BODY) -> Reply:
-    return Reply(HTTPStatus.OK, body)
+def answer(body: bytes = BODY) -> Response:
+    return Response(HTTPStatus.OK, body, [JSON])
+
+
+ANSWER = answer()
 
 
 def test_an_entry_is_good_until_its_time_is_over() -> None:
     clock = Clock()
     cache = Cache(10 * BYTES, clock)
-    cache.put(("a", "?"), reply(), 1.0)
+    cache.put(("a", "?"), ANSWER, 1.0)
     clock.now_s += 0.99
-    assert cache.get(("a", "?")) == reply()
+    assert cache.get(("a", "?")) is ANSWER
     clock.now_s += 0.01
     assert cache.get(("a", "?")) is None
 
@@ -41,9 +44,9 @@ def test_an_entry_is_good_until_its_time_is_over() -> None:
 def test_the_least_recently_asked_for_is_forgotten_first() -> None:
     cache = Cache(3 * BYTES, Clock())
     for name in "abc":
-        cache.put((name, "?"), reply(), 1.0)
+        cache.put((name, "?"), ANSWER, 1.0)
     cache.get(("a", "?"))
-    cache.put(("d", "?"), reply(), 1.0)
+    cache.put(("d", "?"), ANSWER, 1.0)
     assert [name for name in "abcd" if cache.get((name, "?"))] == ["a", "c", "d"]
 
 
@@ -51,14 +54,14 @@ def test_bytes_are_counted_whatever_is_replaced_expires_or_is_too_large() -> Non
     clock = Clock()
     cache = Cache(3 * BYTES, clock)
     for _ in range(10):
-        cache.put(("a", "?"), reply(), 1.0)
-    cache.put(("b", "?"), reply(), 9.0)
+        cache.put(("a", "?"), ANSWER, 1.0)
+    cache.put(("b", "?"), ANSWER, 9.0)
     clock.now_s += 5
     assert cache.get(("a", "?")) is None
-    cache.put(("c", "?"), reply(), 9.0)
-    cache.put(("d", "?"), reply(), 9.0)
+    cache.put(("c", "?"), ANSWER, 9.0)
+    cache.put(("d", "?"), ANSWER, 9.0)
     assert all(cache.get((name, "?")) for name in "bcd")
-    cache.put(("e", "?"), reply(b"x" * 4 * BYTES), 9.0)
+    cache.put(("e", "?"), answer(b"x" * 4 * BYTES), 9.0)
     assert cache._bytes == 0
     assert not any(cache.get((name, "?")) for name in "bcde")
 
@@ -67,10 +70,10 @@ def test_who_asks_meanwhile_shares_the_read_and_a_later_one_reads_anew() -> None
     async def work() -> None:
         cache, reads, gate = Cache(BYTES, Clock()), [], asyncio.Event()
 
-        async def read() -> Reply:
+        async def read() -> Response:
             reads.append(1)
             await gate.wait()
-            return reply()
+            return ANSWER
 
         asked = [asyncio.create_task(cache.join(("a", "?"), read)) for _ in range(5)]
         other = asyncio.create_task(cache.join(("b", "?"), read))
@@ -78,7 +81,7 @@ def test_who_asks_meanwhile_shares_the_read_and_a_later_one_reads_anew() -> None
         asked[0].cancel()  # the one who began it goes away
         await asyncio.sleep(0)
         gate.set()
-        assert await asyncio.gather(*asked[1:], other) == [reply()] * 5
+        assert await asyncio.gather(*asked[1:], other) == [ANSWER] * 5
         assert len(reads) == 2
         await cache.join(("a", "?"), read)
         assert len(reads) == 3
@@ -90,16 +93,16 @@ def test_a_failure_is_told_to_all_and_not_kept() -> None:
     async def work() -> None:
         cache = Cache(BYTES, Clock())
 
-        async def fail() -> Reply:
+        async def fail() -> Response:
             await asyncio.sleep(0)
             raise StoreError("away")
 
-        async def read() -> Reply:
-            return reply()
+        async def read() -> Response:
+            return ANSWER
 
         found = await asyncio.gather(*(cache.join(("a", "?"), fail) for _ in range(3)), return_exceptions=True)
         assert [str(error) for error in found] == ["away"] * 3
-        assert await cache.join(("a", "?"), read) == reply()
+        assert await cache.join(("a", "?"), read) == ANSWER
 
     asyncio.run(work())
 
@@ -108,7 +111,7 @@ def test_a_failure_nobody_waits_for_is_no_noise(caplog: pytest.LogCaptureFixture
     async def work() -> None:
         cache, gate = Cache(BYTES, Clock()), asyncio.Event()
 
-        async def fail() -> Reply:
+        async def fail() -> Response:
             await gate.wait()
             raise StoreError("away")
 

@@ -1,0 +1,80 @@
+"""The answer to an HTTP request, of ingest and of reads alike.
+
+`ingest/response.py` and `read/response.py` build the answers; `ingest/rsgi.py`, `ingest/exchange.py` and
+`ingest/asgi.py` send them. An answer that is given often is built once, and its list of headers is sent as it is.
+Errors have Laravel's shape, `{"message": …, "errors": {field: […]}}`, because existing producers parse it. No answer
+carries a stack trace or a store's own message.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from daemon.domain.rejection import Rejection
+
+Header = tuple[str, str]
+"""The name is in lower case."""
+Messages = tuple[dict[str, Any], dict[str, Any]]
+
+encode = msgspec.json.Encoder().encode
+JSON: Header = ("content-type", "application/json")
+CLOSE: Header = ("connection", "close")
+
+
+class Response:
+    """A status, a body and headers; the server in front adds the body's length. An answer is never changed."""
+
+    __slots__ = ("_messages", "body", "etag", "headers", "status")
+
+    def __init__(self, status: int, body: bytes, headers: list[Header], etag: str = "") -> None:
+        """`etag`: the tag of a body that a client may have already; it is among the headers, too."""
+        self.status = int(status)  # an HTTPStatus costs more wherever it is sent or counted
+        self.body = body
+        self.headers = headers
+        self.etag = etag
+        self._messages: Messages | None = None
+
+    @property
+    def closing_headers(self) -> list[Header]:
+        """The headers of a daemon that is stopping: they ask the client to connect anew for its next request."""
+        return [header for header in self.headers if header != CLOSE] + [CLOSE]
+
+    @property
+    def messages(self) -> Messages:
+        """The two ASGI messages that send the answer. They are built once, but for an answer with a tag: such answers
+        fill the cache of reads, where the messages would take more memory than the answer."""
+        if self.etag:
+            return self._build(self.headers)
+        if self._messages is None:
+            self._messages = self._build(self.headers)
+        return self._messages
+
+    @property
+    def closing_messages(self) -> Messages:
+        """The same with `closing_headers`."""
+        return self._build(self.closing_headers)
+
+    def _build(self, headers: list[Header]) -> Messages:
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        if self.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+            encoded.append((b"content-length", str(len(self.body)).encode()))
+        return (
+            {"type": "http.response.start", "status": self.status, "headers": encoded},
+            {"type": "http.response.body", "body": self.body, "more_body": False},
+        )
+
+
+def json_response(status: HTTPStatus, value: object, *headers: Header) -> Response:
+    return Response(status, encode(value), [JSON, *headers])
+
+
+def message(status: HTTPStatus, text: str, *headers: Header) -> Response:
+    return json_response(status, {"message": text}, *headers)
+
+
+def invalid(rejection: Rejection) -> Response:
+    """422: every wrong field or parameter is named."""
+    return json_response(HTTPStatus.UNPROCESSABLE_ENTITY, rejection.as_laravel())
