@@ -118,6 +118,6 @@ def schema() -> None:
 
     Example: `tallyd report schema > analytics-artifact.v1.schema.json`
     """
-    from daemon.verify.report.schema import FILE
+    from daemon.verify.report.schema import document
 
-    print(FILE.read_text(), end="")
+    print(document().decode(), end="")

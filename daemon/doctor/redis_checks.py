@@ -7,11 +7,10 @@ from urllib.parse import urlsplit
 
 from daemon.buffer import keys
 from daemon.buffer.layout import Layout
-from daemon.doctor import backports, redis_keeps, version
+from daemon.doctor import redis_keeps, version
 from daemon.doctor.clock import judge_clock
-from daemon.doctor.finding import Refusal, Verdict, fatal, known, ok, unknown, warning
+from daemon.doctor.finding import Refusal, Verdict, fatal, known, ok
 from daemon.doctor.redis_facts import RedisFacts
-from daemon.doctor.vulnerabilities import VULNERABILITIES, affecting
 
 VERSION_MIN = (6, 2, 0)
 """HRANDFIELD, which `claim.lua` uses, came with it."""
@@ -26,33 +25,6 @@ def release(facts: RedisFacts) -> Verdict:
             "apt-get install redis-server, on Debian 12 or later; or any Redis from 6.2 on",
         )
     return ok(found)
-
-
-def vulnerabilities(facts: RedisFacts) -> Verdict:
-    info = facts.server
-    if facts.name != "redis":
-        return unknown(
-            f"this is {facts.name}, which counts its releases its own way",
-            "The list here is that of Redis.",
-            "compare its version with the security fixes in its own release notes",
-        )
-    release = str(facts.told("redis_version"))
-    present = affecting(release)
-    if not present:
-        return ok(f"none of the {len(VULNERABILITIES)} known ones is in {release}")
-    mended = backports.mended(info)
-    left = [each for each in present if each.id not in mended]
-    if not left:
-        return ok(f"{len(present)} were known in {release}; this server's package names all of them as mended")
-    branch = version.parse(release)[:2]
-    newest = max((fixed for each in left for fixed in each.fixed if fixed[:2] == branch), default=None)
-    upgrade = f"Redis {version.dotted(newest)} or later" if newest else "a branch of Redis that still gets releases"
-    return warning(
-        f"{release} has {', '.join(each.id for each in left)}, unless your distribution mended it without a new number",
-        f"The first of them: {left[0].what}. Who can reach Redis, or learns its password, may use them.",
-        "apt-get install --only-upgrade redis-server && systemctl restart redis-server; what the package mends:"
-        f" apt-get changelog redis-server | grep CVE-. Not from a distribution: install {upgrade}",
-    )
 
 
 def role(facts: RedisFacts) -> Verdict:
@@ -144,7 +116,6 @@ def clock(facts: RedisFacts) -> Verdict:
 
 CHECKS: Mapping[str, Callable[[RedisFacts], Verdict]] = {
     "redis.version": release,
-    "redis.vulnerabilities": vulnerabilities,
     "redis.role": role,
     "redis.cluster": cluster,
     "redis.eviction": redis_keeps.eviction,

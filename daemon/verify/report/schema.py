@@ -1,10 +1,7 @@
-"""The artifacts as JSON Schema. The file beside this one is what `document` returns; a test compares them, and
-`tallyd report schema` prints it.
-"""
+"""The artifacts as JSON Schema, made from their structs. `tallyd report schema` prints it; nothing else uses it."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -19,11 +16,9 @@ from daemon.verify.report.artifact import (
     RollbackV1,
 )
 
-FILE = Path(__file__).with_name(f"{SCHEMA_VERSION}.schema.json")
-
 
 def document() -> bytes:
-    """An artifact is valid by what every producer writes; what tallyd adds is in `$defs`, under its own names."""
+    """The schema. It asks for the fields that every producer writes. The fields that tallyd adds are in `$defs`."""
     minimal = (ParityV1, RollbackV1, Manifest)
     _, components = msgspec.json.schema_components((*minimal, ParityArtifact, RollbackArtifact, DrillArtifact))
     whole: dict[str, Any] = {
