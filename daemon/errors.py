@@ -28,11 +28,25 @@ class StackError(TallydError):
 
 
 class StoreError(TallydError):
-    """Redis, MongoDB or MySQL did not answer, or answered with an error; the message names the store and its
-    address."""
+    """A store did not answer, or answered with an error. The message names the store and its address."""
+
+    store = "none"
+    """Which one: `redis`, `mongo` or `mysql`. `none`: it is not known, or several are away."""
 
 
-class LayoutError(ConfigError, StoreError):
+class RedisStoreError(StoreError):
+    store = "redis"
+
+
+class MongoStoreError(StoreError):
+    store = "mongo"
+
+
+class MysqlStoreError(StoreError):
+    store = "mysql"
+
+
+class LayoutError(ConfigError, RedisStoreError):
     """`anl:layout` in Redis was written by a daemon with another shard count, dedupe window or format."""
 
 

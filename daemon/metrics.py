@@ -51,7 +51,11 @@ FLUSH_DOCUMENTS = Counter("tallyd_flush_documents", "Rollup documents by what be
 FLUSH_SECONDS = Histogram(
     "tallyd_flush_seconds", "Time from claim to ack.", buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 20)
 )
-FLUSH_FAILURES = Counter("tallyd_flush_failures", "Flush attempts that failed, by store.", ["store"])
+FLUSH_FAILURES = Counter(
+    "tallyd_flush_failures",
+    "Steps of the flusher that failed, by store: redis, mongo, mysql; none: no store failed.",
+    ["store"],
+)
 REPLICA_ROWS = Counter(
     "tallyd_replica_rows", "Rows of MySQL by what became of them: set, missing, refused.", ["outcome"]
 )

@@ -30,7 +30,7 @@ from daemon.buffer import keys, scripts
 from daemon.buffer.layout import Layout
 from daemon.buffer.scripts import Script
 from daemon.config import RedisSection
-from daemon.errors import LayoutError, StoreError
+from daemon.errors import LayoutError, RedisStoreError, StoreError
 
 Arg = str | bytes | int
 
@@ -42,7 +42,7 @@ PASSING = (
 """Codes of refusals that end without a change of ours: memory is freed, the disk works again, another server leads."""
 
 
-class RefusedError(StoreError):
+class RefusedError(RedisStoreError):
     """Redis answered with an error before it wrote anything. `passing`: the same call may be taken later."""
 
     @property
@@ -67,7 +67,7 @@ async def opened(section: RedisSection) -> AsyncIterator[Redis]:
     try:
         yield redis
     except RedisError as error:
-        raise StoreError(f"Redis at {address_of(section.url)}: {error}") from None
+        raise RedisStoreError(f"Redis at {address_of(section.url)}: {error}") from None
     finally:
         await redis.aclose()
 
@@ -146,7 +146,7 @@ class Connection:
         self._protocol: _Protocol | None = None
         self._connecting = asyncio.Lock()
         self._failed_at = -1e9
-        self._failure = StoreError("")
+        self._failure = RedisStoreError("")
         self.epoch = 0
         """When the Redis of the current connection began to count (µs); another one after it lost its memory."""
         self.opened = 0
@@ -194,7 +194,7 @@ class Connection:
         try:
             return await protocol.send(packed)
         except ConnectionError as error:
-            raise StoreError(f"Redis at {address_of(self._url)}: {error}") from None
+            raise RedisStoreError(f"Redis at {address_of(self._url)}: {error}") from None
         finally:
             deadline.cancel()
 
@@ -216,7 +216,7 @@ class Connection:
             except (OSError, TimeoutError, StoreError) as error:
                 why = str(error) or "no answer in time"
                 self._failed_at = now
-                self._failure = StoreError(f"Redis at {address_of(self._url)} cannot be reached: {why}")
+                self._failure = RedisStoreError(f"Redis at {address_of(self._url)} cannot be reached: {why}")
                 raise self._failure from None
             return self._protocol
 
@@ -245,4 +245,4 @@ class Connection:
     async def _handshake(self, protocol: _Protocol, *command: str) -> None:
         reply = await protocol.send(_pack(command))
         if isinstance(reply, hiredis.ReplyError):
-            raise StoreError(f"{command[0]} was refused: {reply}")
+            raise RedisStoreError(f"{command[0]} was refused: {reply}")

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from daemon.buffer.keys import IMPORTS, LAYOUT
-from daemon.errors import StoreError
+from daemon.errors import RedisStoreError
 
 _SCAN_COUNT = 1_000
 
@@ -36,7 +36,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     at: str
 
 
-class RestartedError(StoreError):
+class RestartedError(RedisStoreError):
     """Another Redis process answers than the one that counted the events before this checkpoint."""
 
 
@@ -54,7 +54,7 @@ class Imports:
             pairs = self._redis.hscan_iter(IMPORTS, match=f"{first_line}:*", count=_SCAN_COUNT)
             found = [_decode(field, value) async for field, value in pairs]
         except RedisError as error:
-            raise StoreError(f"Redis, reading {IMPORTS}: {error}") from None
+            raise RedisStoreError(f"Redis, reading {IMPORTS}: {error}") from None
         return sorted(found, key=lambda checkpoint: checkpoint.bytes)
 
     async def save(self, first_line: str, reached: Checkpoint, replaces: Checkpoint | None) -> None:
@@ -79,7 +79,7 @@ class Imports:
                     commands.hdel(IMPORTS, _field(first_line, replaces))
                 await commands.execute()
         except RedisError as error:
-            raise StoreError(f"Redis, writing {IMPORTS}: {error}") from None
+            raise RedisStoreError(f"Redis, writing {IMPORTS}: {error}") from None
 
 
 def _field(first_line: str, checkpoint: Checkpoint) -> str:
@@ -90,4 +90,4 @@ def _decode(field: Any, value: Any) -> Checkpoint:
     try:
         return msgspec.json.decode(cast("bytes", value), type=Checkpoint)
     except msgspec.MsgspecError as error:
-        raise StoreError(f"{IMPORTS} has a field {field!r} that is no checkpoint: {error}") from None
+        raise RedisStoreError(f"{IMPORTS} has a field {field!r} that is no checkpoint: {error}") from None

@@ -21,7 +21,7 @@ from daemon.doctor import clock
 from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Refusal
 from daemon.domain.rollup import KINDS
-from daemon.errors import StoreError
+from daemon.errors import MongoStoreError
 from daemon.rollups import dead_letters
 from daemon.rollups.mongo import close_client, open_client
 
@@ -58,7 +58,7 @@ async def read_mongo(config: Config, *, timeout_ms: int, probe: bool) -> MongoFa
         return await _read(config, address, database, probe=probe)
     except PyMongoError as error:
         said, _, _ = str(error).partition(", Topology Description")
-        raise StoreError(f"MongoDB at {address}: {said}") from None
+        raise MongoStoreError(f"MongoDB at {address}: {said}") from None
     finally:
         await close_client(client)
 

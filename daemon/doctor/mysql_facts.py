@@ -19,7 +19,7 @@ from daemon.buffer.connection import address_of
 from daemon.config import Config, ReplicaTable, replica_tables
 from daemon.doctor import clock
 from daemon.doctor.clock import Clock
-from daemon.errors import ConfigError, StoreError
+from daemon.errors import ConfigError, MysqlStoreError
 from daemon.replica.mysql import INTEGER_TYPES, PORT_DEFAULT, update_sql
 
 _VARIABLES = """SELECT VERSION() release_, CURRENT_USER() user_, @@max_allowed_packet packet, @@SESSION.sql_mode mode_,
@@ -101,10 +101,10 @@ async def read_mysql(config: Config, *, timeout_ms: int, probe: bool) -> MysqlFa
         async with asyncio.timeout(timeout_s), _connected(config.mysql.url, timeout_s) as session:
             return await _read(config, address, session, probe=probe)
     except MySQLError as error:
-        raise StoreError(f"MySQL at {address}: {error}") from None
+        raise MysqlStoreError(f"MySQL at {address}: {error}") from None
     except (OSError, TimeoutError, RuntimeError, asyncio.IncompleteReadError) as error:
         # RuntimeError is what asyncmy lets out when the line breaks while it connects.
-        raise StoreError(f"MySQL at {address}: {str(error) or 'no answer in time'}") from None
+        raise MysqlStoreError(f"MySQL at {address}: {str(error) or 'no answer in time'}") from None
 
 
 class _Session(NamedTuple):

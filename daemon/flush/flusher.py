@@ -19,6 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Self
 
 from daemon import metrics
 from daemon.buffer.connection import Connection
@@ -127,6 +128,12 @@ class Flusher:
         if self._mysql and config.enabled:
             replica = Replica(counters, self._mongo, self._mysql[number], tables, config.mysql.rows_max)
         return Shard(counters, drain, replica)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         for connection in self._connections:
@@ -340,7 +347,7 @@ class Flusher:
             except Exception as error:  # noqa: BLE001  (drivers raise more than they say; a loop that ended would be missed)
                 unplanned = not isinstance(error, StoreError)
                 self.trouble = f"{what} failed: {error}"
-                metrics.FLUSH_FAILURES.labels(what.split(maxsplit=1)[0].lower()).inc()
+                metrics.FLUSH_FAILURES.labels(error.store if isinstance(error, StoreError) else "none").inc()
                 _log.error("%s failed: %s. Next attempt in %.1f s.", what, error, pause_ms / 1000, exc_info=unplanned)
             else:
                 if self.trouble.startswith(what):

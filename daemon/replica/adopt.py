@@ -22,7 +22,7 @@ from daemon.domain.counter import INT64_MAX
 from daemon.domain.entity import Entity
 from daemon.domain.outcome import Failure
 from daemon.domain.rollup import TOTALS, Document
-from daemon.errors import StoreError
+from daemon.errors import MongoStoreError
 from daemon.replica.mysql import MysqlSink
 from daemon.rollups.dead_letters import first_fields
 from daemon.rollups.errors import UNAPPLICABLE, is_already_applied
@@ -85,10 +85,12 @@ async def adopt(
                 if is_already_applied(failed):
                     continue  # it is there: inserted beside us, or with a base already
                 if failed["code"] not in UNAPPLICABLE:
-                    raise StoreError(f"MongoDB at {mongo.address}: {failed.get('errmsg', failed['code'])}")
+                    raise MongoStoreError(f"MongoDB at {mongo.address}: {failed.get('errmsg', failed['code'])}")
                 failures[key] = Failure(TOTALS.collection, key, UNAPPLICABLE[failed["code"]])
         adopted |= await mongo.totals([operation["q"]["_id"] for operation in operations])
-    raise StoreError(f"MongoDB at {mongo.address}: {operations[0]['q']['_id']} is there, and is not, time and again.")
+    raise MongoStoreError(
+        f"MongoDB at {mongo.address}: {operations[0]['q']['_id']} is there, and is not, time and again."
+    )
 
 
 async def adopt_due(

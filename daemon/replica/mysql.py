@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 import asyncmy
@@ -24,7 +24,7 @@ from daemon.config import MysqlSection, ReplicaTable
 from daemon.domain.counter import INT64_MAX
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import total
-from daemon.errors import ConfigError, StoreError
+from daemon.errors import ConfigError, MysqlStoreError
 
 PORT_DEFAULT = 3306
 TRANSIENT = frozenset({1213, 1205, 1020})
@@ -50,7 +50,7 @@ class RankedRow(NamedTuple):
     values: dict[str, int]
 
 
-class LockHeldError(StoreError):
+class LockHeldError(MysqlStoreError):
     """Another flusher writes this shard's rows at the moment."""
 
 
@@ -73,6 +73,12 @@ class MysqlSink:
         }
         self._connection: Any = None
         self._key_types: dict[str, str] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         if self._connection is not None:
@@ -196,7 +202,7 @@ class MysqlSink:
             (self._database, table.table, table.key),
         )
         if not found:
-            raise StoreError(
+            raise MysqlStoreError(
                 f"MySQL at {self._address}: there is no column {name} in database"
                 f" {self._database!r}. Create it, or change the [replica] tables of the configuration."
             )
@@ -252,17 +258,17 @@ class MysqlSink:
             if code in REFUSED:
                 raise _RefusedRowsError(str(error)) from None
             await self.close()
-            raise StoreError(f"MySQL at {self._address}: {error}") from None
+            raise MysqlStoreError(f"MySQL at {self._address}: {error}") from None
         except Exception as error:  # noqa: BLE001  (asyncmy lets RuntimeError and others out when a line breaks half-way)
             await self.close()  # a late reply must not meet a later query; what was sent may still be carried out
-            raise StoreError(f"MySQL at {self._address}: {str(error) or 'no answer in time'}") from None
+            raise MysqlStoreError(f"MySQL at {self._address}: {str(error) or 'no answer in time'}") from None
 
 
-class _RefusedRowsError(StoreError):
+class _RefusedRowsError(MysqlStoreError):
     """A row's values can't be stored; the statement was rolled back, the connection and its lock hold."""
 
 
-class _TransientError(StoreError):
+class _TransientError(MysqlStoreError):
     """The statement was rolled back and may be tried again at once."""
 
 

@@ -24,7 +24,7 @@ from daemon.config import ReplicaTable
 from daemon.domain.entity import parse_entity
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import TOTALS
-from daemon.errors import StoreError
+from daemon.errors import MysqlStoreError
 from daemon.replica.adopt import adopt_due
 from daemon.replica.columns import moved_columns
 from daemon.replica.mysql import MysqlSink
@@ -119,7 +119,7 @@ class Replica:
         """Raises StoreError if the bases are of other columns than those to be written."""
         if name not in self._checked:
             if moved := await moved_columns(self._mongo, name, table):
-                raise StoreError(moved)
+                raise MysqlStoreError(moved)
             self._checked.add(name)
 
     async def _refuse(self, refused: Mapping[str, str], waiting: Collection[str]) -> int:

@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from daemon.domain.rollup import TOTALS
-from daemon.errors import StoreError
+from daemon.errors import MongoStoreError
 from daemon.rollups.errors import UNAPPLICABLE
 from daemon.rollups.mongo import COMMAND_DOCUMENTS_MAX, Json, MongoSink
 
@@ -48,4 +48,4 @@ async def note_synced(mongo: MongoSink, documents: Iterable[Mapping[str, Any]], 
         for failed in reply.get("writeErrors", ()):
             if failed["code"] in UNAPPLICABLE:
                 continue  # an edited document: it does not say, and the others go on
-            raise StoreError(f"MongoDB at {mongo.address}: {failed.get('errmsg', failed['code'])}")
+            raise MongoStoreError(f"MongoDB at {mongo.address}: {failed.get('errmsg', failed['code'])}")

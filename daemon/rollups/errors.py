@@ -8,7 +8,7 @@ from typing import Any
 
 from pymongo.errors import PyMongoError
 
-from daemon.errors import StoreError
+from daemon.errors import MongoStoreError
 
 DUPLICATE_KEY = 11000
 UNAPPLICABLE = {
@@ -35,4 +35,4 @@ def store_error(address: str) -> Iterator[None]:
     try:
         yield
     except PyMongoError as error:
-        raise StoreError(f"MongoDB at {address}: {error}") from None
+        raise MongoStoreError(f"MongoDB at {address}: {error}") from None

@@ -19,7 +19,7 @@ import asyncio
 import contextlib
 import datetime as dt
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Self
 
 import pymongo
 from pymongo import AsyncMongoClient, IndexModel
@@ -31,7 +31,7 @@ from daemon.buffer.connection import address_of
 from daemon.config import MongoSection
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import DAILY, EXPIRING, KINDS, TOTALS, YEARLY, Document, Kind, Rollup
-from daemon.errors import ConfigError, StoreError
+from daemon.errors import ConfigError, MongoStoreError
 from daemon.rollups.dead_letters import DeadLetters, first_fields
 from daemon.rollups.errors import UNAPPLICABLE, is_already_applied, store_error
 
@@ -105,6 +105,12 @@ class MongoSink:
 
     def collection(self, kind: Kind) -> AsyncCollection[Json]:
         return self.database[kind.collection]
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     async def close(self) -> None:
         await close_client(self._client)
@@ -259,7 +265,7 @@ class MongoSink:
                 if not left:
                     break
             else:
-                raise StoreError(f"MongoDB at {self._address}: {left[0].id} is there, and is not, time and again.")
+                raise MongoStoreError(f"MongoDB at {self._address}: {left[0].id} is there, and is not, time and again.")
         return result
 
     async def _write_once(
@@ -293,7 +299,7 @@ class MongoSink:
                 writeConcern=self.collection(kind).write_concern.document,
             )
         if "writeConcernError" in reply:
-            raise StoreError(f"MongoDB at {self._address}: {reply['writeConcernError'].get('errmsg')}")
+            raise MongoStoreError(f"MongoDB at {self._address}: {reply['writeConcernError'].get('errmsg')}")
         return reply
 
     def _judge(self, kind: Kind, documents: list[Document], reply: Json) -> tuple[SinkResult, list[Document]]:
@@ -307,7 +313,7 @@ class MongoSink:
             elif failed["code"] in UNAPPLICABLE:
                 failures.append(Failure(kind.collection, document.id, UNAPPLICABLE[failed["code"]]))
             else:
-                raise StoreError(f"MongoDB at {self._address}: {failed.get('errmsg', failed['code'])}")
+                raise MongoStoreError(f"MongoDB at {self._address}: {failed.get('errmsg', failed['code'])}")
         return SinkResult(len(documents) - len(met) - len(failures), failures=tuple(failures)), met
 
 

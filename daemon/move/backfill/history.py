@@ -24,7 +24,7 @@ from daemon.config import Config, ReplicaTable, domain_counters
 from daemon.domain.bucket import buckets_of
 from daemon.domain.entity import Entity, parse_entity
 from daemon.domain.rollup import DAILY, KINDS, TOTALS, Document, Kind
-from daemon.errors import StoreError
+from daemon.errors import MongoStoreError
 from daemon.importer.gunzip import UnreadableError
 from daemon.importer.lines import Lines, Position, fresh_digest
 from daemon.importer.source import FileSource, StoppedError
@@ -239,7 +239,9 @@ class History:
                 met = []
                 for failed in (await self._mongo.update(kind, left)).get("writeErrors", ()):
                     if not is_already_applied(failed):  # else a flush inserted it beside us: then it is there now
-                        raise StoreError(f"MongoDB at {self._mongo.address}: {failed.get('errmsg', failed['code'])}")
+                        raise MongoStoreError(
+                            f"MongoDB at {self._mongo.address}: {failed.get('errmsg', failed['code'])}"
+                        )
                     met.append(left[failed["index"]])
                 left = met
 

@@ -33,7 +33,7 @@ from daemon.buffer.keys import shard_of
 from daemon.config import Config, ReplicaTable, domain_counters
 from daemon.domain.entity import Entity
 from daemon.domain.rollup import TOTALS
-from daemon.errors import ConfigError, StoreError
+from daemon.errors import ConfigError, MongoStoreError
 from daemon.move.backfill.changes import Change, adopted, has_counted, reconciled
 from daemon.move.backfill.legacy import KEYLESS_LISTED_MAX, LegacyRow, LegacyTable, entity_id_of
 from daemon.move.backfill.progress import Progress
@@ -259,7 +259,7 @@ class Backfill:
         for start in range(0, len(operations), COMMAND_DOCUMENTS_MAX):
             reply = await self._mongo.update(TOTALS, operations[start : start + COMMAND_DOCUMENTS_MAX])
             for failed in reply.get("writeErrors", ()):
-                raise StoreError(f"MongoDB at {self._mongo.address}: {failed.get('errmsg', failed['code'])}")
+                raise MongoStoreError(f"MongoDB at {self._mongo.address}: {failed.get('errmsg', failed['code'])}")
         now_there = await self._mongo.totals(wanted)
         return {
             key
