@@ -1,14 +1,14 @@
-"""Calls each Lua script the way its owner does, with nothing to do: do they load, may we call them, can they write?
+"""Calls every Lua script with nothing to do: does it load, may this user call it, and does Redis take writes?
 
-The keys are beside the real ones, in shard 0's slot and under the same prefixes, so that whatever Redis allows or
-forbids there it allows or forbids here. No such key exists, so five of the six scripts find nothing and write nothing.
-The layout script writes one key, and the same transaction takes it away: that shows that Redis takes writes now.
+The scratch keys lie beside the real ones: in the slot of shard 0, under the same prefixes. What Redis allows or forbids
+there, it allows or forbids for the real keys. The scratch keys do not exist, so the scripts find nothing and write
+nothing. Only the layout script writes: one key, which the same transaction deletes.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -31,66 +31,61 @@ _CODES: dict[type[ResponseError], str] = {
     ReadOnlyError: "READONLY ",
     NoPermissionError: "NOPERM ",
 }
-"""redis-py turns some codes into classes and takes them off the text."""
+"""redis-py turns these codes into classes and removes them from the text."""
 
 Arg = str | bytes | int
 
 
 class Probe(NamedTuple):
-    """A script and a call of it that does nothing."""
+    """A call that does nothing: its KEYS and its ARGV. `writes`: it writes its first key, which is then deleted."""
 
-    script: Script
     names: Callable[[ShardKeys], Sequence[str]]
     args: Callable[[Config], Sequence[Arg]]
     writes: bool = False
-    """Whether it writes its first key, which is then deleted."""
 
 
-PROBES = (
-    Probe(
-        scripts.INGEST,
+PROBES: Mapping[Script, Probe] = {
+    scripts.INGEST: Probe(
         lambda k: (k.dirty, k.ledger, k.seen, k.counters_prefix, k.rate_prefix, k.aside_prefix),
         lambda config: (_no_events, 0, config.dedupe.window_s, 1),
     ),
-    Probe(
-        scripts.CLAIM,
+    scripts.CLAIM: Probe(
         lambda k: (k.dirty, k.claim, k.counters_prefix, k.ledger, k.aside_prefix),
         lambda config: ("doctor", config.flush.lease_ms, 0, 1, 1, config.flush.claim_us_max),
     ),
-    Probe(scripts.UNFOLD, lambda k: (k.claim,), lambda _: (0,)),
-    Probe(
-        scripts.ACK, lambda k: (k.claim, k.replica, k.ledger, k.aside_prefix), lambda _: (0, _nothing, _nothing, "")
+    scripts.UNFOLD: Probe(lambda k: (k.claim,), lambda _: (0,)),
+    scripts.ACK: Probe(
+        lambda k: (k.claim, k.replica, k.ledger, k.aside_prefix), lambda _: (0, _nothing, _nothing, "")
     ),
-    Probe(scripts.BEGIN_SYNC, lambda k: (k.syncing,), lambda _: (_nothing,)),
-    Probe(scripts.SETTLE, lambda k: (k.replica,), lambda _: (_nothing,)),
-    Probe(scripts.LAYOUT, lambda k: (f"{k.ledger}:layout",), lambda config: Layout(config).script_args, writes=True),
-)  # fmt: skip
+    scripts.BEGIN_SYNC: Probe(lambda k: (k.syncing,), lambda _: (_nothing,)),
+    scripts.SETTLE: Probe(lambda k: (k.replica,), lambda _: (_nothing,)),
+    scripts.PENDING: Probe(lambda k: (k.claim, k.counters_prefix), lambda _: ("doctor", "")),
+    scripts.LAYOUT: Probe(lambda k: (f"{k.ledger}:layout",), lambda config: Layout(config).script_args, writes=True),
+}
 
 
 async def run_all(redis: Redis, config: Config) -> dict[str, str | None]:
-    """Script → None if it ran, else what Redis answered."""
+    """The name of every script in `scripts.ALL` → None if it ran, else the error that Redis answered."""
     scratch = ShardKeys(**{name: key + _SUFFIX for name, key in dataclasses.asdict(shard_keys(0)).items()})
-    outcomes: dict[str, str | None] = {}
-    for probe in PROBES:
-        try:
-            await _run(redis, probe, probe.names(scratch), probe.args(config))
-            outcomes[probe.script.name] = None
-        except ResponseError as error:
-            outcomes[probe.script.name] = f"{_CODES.get(type(error), '')}{error}"
-    return outcomes
+    return {script.name: await _refusal(redis, script, PROBES[script], scratch, config) for script in scripts.ALL}
 
 
-async def _run(redis: Redis, probe: Probe, names: Sequence[str], args: Sequence[Arg]) -> None:
-    call: tuple[Any, ...] = (len(names), *names, *args)
-    if probe.writes:
-        async with redis.pipeline(transaction=True) as pipe:
-            pipe.eval(probe.script.source, *call)
-            pipe.delete(names[0])
-            answer, _ = await pipe.execute(raise_on_error=False)
-        if isinstance(answer, ResponseError):
-            raise answer
-        return
+async def _refusal(redis: Redis, script: Script, probe: Probe, scratch: ShardKeys, config: Config) -> str | None:
+    names = probe.names(scratch)
+    call: tuple[Any, ...] = (len(names), *names, *probe.args(config))
     try:
-        await redis.evalsha(probe.script.sha, *call)
-    except NoScriptError:
-        await redis.eval(probe.script.source, *call)
+        if probe.writes:
+            async with redis.pipeline(transaction=True) as pipe:
+                pipe.eval(script.source, *call)
+                pipe.delete(names[0])
+                answer, _ = await pipe.execute(raise_on_error=False)
+            if isinstance(answer, ResponseError):
+                raise answer
+        else:
+            try:
+                await redis.evalsha(script.sha, *call)
+            except NoScriptError:
+                await redis.eval(script.source, *call)
+    except ResponseError as error:
+        return f"{_CODES.get(type(error), '')}{error}"
+    return None
