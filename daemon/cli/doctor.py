@@ -1,4 +1,4 @@
-"""`tallyd doctor`: is everything below tallyd as it should be, and if not, what is to be done?"""
+"""`tallyd doctor`: what is wrong with the stores and this machine, and how to mend it."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ def doctor(
 ) -> None:
     """Check the stores and this machine, and explain each finding with its fix. Exit code 1 if one is fatal.
 
-    Changes nothing: of what it tries to write it leaves nothing behind. Run it where the daemons run, as their user.
+    It deletes what it writes to try the stores. Run it where the daemons run, as their user.
 
     Example: `tallyd doctor --config /etc/tallyd/tallyd.toml --strict`
     """
-    from daemon.doctor.examine import examine
+    from daemon.doctor.checks import run_all
 
     loaded = load(config, data)
     require(loaded, "redis", "mongo")
-    findings = run(examine(loaded))
+    findings = run(run_all(loaded))
     if as_json:
         print_json(findings)
     else:

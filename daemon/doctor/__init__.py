@@ -1,8 +1,8 @@
-"""Whether the ground tallyd stands on is firm: what is wrong with the stores and this machine, why, and how to mend it.
+"""Checks of the stores and of this machine. Each finding says what is wrong, why it matters and how to mend it.
 
-One module a store reads (`…_facts`), one judges what was read (`…_checks`: plain functions, listed in a literal), and
-`examine` puts them together for `tallyd doctor`. `startup` is the fatal part, which the daemons run before they begin.
+For each store one module reads (`…_facts`), and one checks what was read (`…_checks`, plain functions in a list).
+`checks` runs all of them for `tallyd doctor`. `startup` runs the few that a daemon must pass before it starts.
 
-Nothing here changes anything, except scratch writes that are taken back at once: a key in Redis, a document in
-MongoDB, a file without a name beside the spool.
+The doctor leaves nothing changed. It deletes its scratch writes at once: a key in Redis, a document in MongoDB, and a
+file without a name beside the spool.
 """

@@ -1,21 +1,21 @@
-"""What a check says. Pure values; every module of the doctor speaks in them."""
+"""What a check finds. Pure values, used by every module of the doctor."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, TypeVar
 
 import msgspec
 
 Severity = Literal["ok", "warning", "fatal", "unknown"]
-"""fatal: counts are lost, wrong or stuck as it is. unknown: it could not be looked at."""
+"""fatal: counts are lost, wrong or stuck. unknown: the check could not be made."""
 
 Facts = TypeVar("Facts")
 T = TypeVar("T")
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """What one check found. `why`: why it matters. `fix`: what to type, or to do. Both empty where all is well."""
+    """What one check found. `why`: why it matters. `fix`: what to type or to do. Both are empty if nothing is wrong."""
 
     check: str
     severity: Severity
@@ -25,7 +25,7 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 class Verdict(NamedTuple):
-    """A finding without the name of its check, which the list of checks knows."""
+    """A finding without the name of its check. The list of checks adds the name."""
 
     severity: Severity
     found: str
@@ -34,17 +34,17 @@ class Verdict(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """A question a server answered with an error, in place of what was asked for."""
+    """A question that a server answered with an error."""
 
     question: str
     answer: str
 
 
 class UnreadableError(Exception):
-    """What a check looks at could not be read, because the server refused to tell."""
+    """The server refused to tell what a check needs."""
 
     def __init__(self, refusal: Refusal, fix: str) -> None:
-        super().__init__(f"not told: {refusal.question} was answered {refusal.answer!r}")
+        super().__init__(f"not known: the answer to {refusal.question} was {refusal.answer!r}")
         self.fix = fix
 
 
@@ -65,24 +65,19 @@ def unknown(found: str, why: str, fix: str) -> Verdict:
 
 
 def known(read: T | Refusal, fix: str) -> T:
-    """What was read. Raises UnreadableError if the server refused."""
+    """The value that was read. Raises UnreadableError if the server refused it."""
     if isinstance(read, Refusal):
         raise UnreadableError(read, fix)
     return read
 
 
-def judge(checks: Mapping[str, Callable[[Facts], Verdict]], facts: Facts) -> list[Finding]:
-    """Runs checks on what was read; one that has nothing to look at says `unknown`."""
+def run_checks(checks: Mapping[str, Callable[[Facts], Verdict]], facts: Facts) -> list[Finding]:
+    """Runs checks on what was read. A check whose facts are missing says `unknown`."""
     findings = []
     for name, check in checks.items():
         try:
             verdict = check(facts)
         except UnreadableError as error:
-            verdict = unknown(str(error), "It cannot be told from here whether this is right.", error.fix)
+            verdict = unknown(str(error), "This may be wrong; it cannot be checked from here.", error.fix)
         findings.append(Finding(name, *verdict))
     return findings
-
-
-def not_run(checks: Iterable[str], found: str) -> list[Finding]:
-    """What is said of checks that could not even begin."""
-    return [Finding(name, "unknown", f"not run: {found}") for name in checks]

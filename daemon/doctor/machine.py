@@ -1,6 +1,6 @@
-"""Checks of this machine: does the spool lie on a disk that keeps what it is given, and may a daemon open enough files?
+"""Checks of this machine: does the spool lie on a disk that keeps data, and may a daemon open enough files?
 
-The facts are read where they are judged: there are few. Changes nothing but a scratch file that never has a name.
+Each check reads its own facts: there are few. Changes nothing but a scratch file that never has a name.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from daemon.doctor.finding import Verdict, fatal, ok, unknown, warning
 from daemon.spool.segment import usage
 
 NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "lustre", "gluster", "fuse.")
-"""What their names begin with. `fuse.` is sshfs, glusterfs, ceph, and mostly something remote."""
+"""How their names begin. `fuse.` is sshfs, glusterfs, ceph: mostly something remote."""
 MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
 FSYNC_WARN_S = 0.1
-"""An fsync is what every request waits for while events are spooled."""
+"""Every request waits for an fsync while events are spooled."""
 FILES_SPARE = 256
-"""Descriptors of a worker besides its clients' connections: stores, logs, segments, libraries."""
+"""Descriptors that a worker needs besides those of its clients: stores, logs, segments, libraries."""
 
 
 def spool(config: Config) -> Verdict:
@@ -42,14 +42,14 @@ def spool(config: Config) -> Verdict:
     except OSError as error:
         return fatal(
             f"{folder}: {error.strerror}",
-            "While Redis is away events can't be spooled, and are answered 503.",
-            f"mkdir -p {folder} && chown USER {folder}, USER being who runs the ingest daemon; or set spool.dir",
+            "While Redis is away, events cannot be spooled: they are answered 503.",
+            f"mkdir -p {folder} && chown USER {folder} (USER runs the ingest daemon); or set spool.dir",
         )
-    missing = "" if folder.exists() else " (not there yet: made when needed)"
+    missing = "" if folder.exists() else " (not there yet; the daemon makes it)"
     found = f"{folder}, fsync in {took_s * 1000:.1f} ms{missing}"
     if took_s <= FSYNC_WARN_S:
         return ok(found)
-    return warning(found, "While Redis is away every request waits for one.", "put spool.dir on a faster disk")
+    return warning(found, "While Redis is away, every request waits for an fsync.", "put spool.dir on a faster disk")
 
 
 def filesystem(config: Config) -> Verdict:
@@ -57,19 +57,17 @@ def filesystem(config: Config) -> Verdict:
         return ok("no spool")
     kind = _filesystem_of(_nearest(Path(config.spool.dir)))
     if kind is None:
-        return unknown(
-            "this machine does not tell", "A network disk may lose what it was given.", f"findmnt -T {config.spool.dir}"
-        )
+        return unknown("this machine does not tell", "A network disk may lose data.", f"findmnt -T {config.spool.dir}")
     if kind in MEMORY_FILESYSTEMS:
         return warning(
             f"{config.spool.dir} is on {kind}",
-            "It is gone when the machine restarts, and the events in it, which were answered 202.",
+            "A restart of the machine deletes the events in it, although they were answered 202.",
             "put spool.dir on a local disk: TALLYD_SPOOL__DIR=/var/lib/tallyd/spool",
         )
     if kind.startswith(NETWORK_FILESYSTEMS):
         return warning(
             f"{config.spool.dir} is on {kind}",
-            "The network may be away when Redis is; locks and fsync of such disks are not always what they claim.",
+            "The network may be away when Redis is. On such disks locks and fsync may not work as promised.",
             "put spool.dir on a local disk: TALLYD_SPOOL__DIR=/var/lib/tallyd/spool",
         )
     return ok(kind)
@@ -82,14 +80,14 @@ def disk(config: Config) -> Verdict:
     try:
         free, used = shutil.disk_usage(_nearest(folder)).free, usage(folder).bytes
     except OSError as error:
-        return unknown(f"{folder}: {error.strerror}", "It can't be told how much room there is.", f"df -h {folder}")
+        return unknown(f"{folder}: {error.strerror}", "The free space is not known.", f"df -h {folder}")
     needed = max(0, config.spool.bytes_max - used)
     found = f"{free / 2**30:,.1f} GiB free; the spool may still take {needed / 2**30:,.1f} GiB (spool.bytes_max)"
     if free >= needed:
         return ok(found)
     return warning(
         found,
-        "The disk would be full before the spool is: events are then answered 503, and its other users suffer, too.",
+        "The disk can be full before the spool is. Events are then answered 503, and other programs cannot write.",
         f"make room, or TALLYD_SPOOL__BYTES_MAX={max(2**20, int(0.9 * (free + used)))}",
     )
 
@@ -103,7 +101,7 @@ def files(config: Config) -> Verdict:
     root = "" if most == resource.RLIM_INFINITY or most >= needed else ", as root,"
     return warning(
         found,
-        "Past it a worker can't accept connections; clients wait and give up.",
+        "Above the limit a worker cannot accept connections: clients wait and give up.",
         f"in the shell that starts it{root} ulimit -n {needed}; under systemd LimitNOFILE={needed} in the unit",
     )
 
@@ -117,7 +115,7 @@ CHECKS: Mapping[str, Callable[[Config], Verdict]] = {
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder itself, or the closest one above it that exists."""
+    """The folder, or the closest folder above it that exists."""
     folder = folder.absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -127,6 +125,6 @@ def _nearest(folder: Path) -> Path:
 def _filesystem_of(folder: Path) -> str | None:
     resolved = folder.resolve()
     mounts = [part for part in psutil.disk_partitions(all=True) if resolved.is_relative_to(part.mountpoint)]
-    # Of two on one place the later one covers the other.
+    # Of two mounts on one place, the later one covers the other.
     found = max(enumerate(mounts), key=lambda each: (len(each[1].mountpoint), each[0]), default=None)
     return found[1].fstype if found else None

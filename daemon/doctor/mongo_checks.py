@@ -1,4 +1,4 @@
-"""Judges what a MongoDB said of itself. Plain functions; `CHECKS` is the list of them."""
+"""Checks what MongoDB said about itself. Plain functions; `CHECKS` lists them."""
 
 from __future__ import annotations
 
@@ -6,34 +6,30 @@ from collections.abc import Callable, Mapping
 
 from daemon.config import effective_actions, ranked_kinds
 from daemon.doctor import version
-from daemon.doctor.clock import NO_LIMIT_S, judge_clock
+from daemon.doctor.clock import NO_LIMIT_S, check_clock
 from daemon.doctor.finding import Verdict, fatal, known, ok, warning
 from daemon.doctor.mongo_facts import MongoFacts, is_writable
 from daemon.domain.rollup import KINDS, Kind
 from daemon.rollups import dead_letters
 
 VERSION_MIN = (4, 4, 0)
-"""The driver talks to no older one."""
+"""The driver supports no older one."""
 VERSION_TRIED = (6, 0, 0)
-"""What the tests run on."""
+"""The tests run on it."""
 DISK_WARN_PERCENT = 90
+NOT_FLUSHED = "Nothing is flushed: counts pile up in Redis."
+UPGRADE = "upgrade MongoDB, one major version at a time, to 6.0 or later"
 
 Keys = tuple[tuple[str, int], ...]
 
 
 def release(facts: MongoFacts) -> Verdict:
     if version.parse(facts.release) < VERSION_MIN:
-        return fatal(
-            f"{facts.release}, older than {version.dotted(VERSION_MIN)}",
-            "The driver does not talk to it.",
-            "upgrade MongoDB, one major version at a time, to 6.0 or later",
-        )
+        found = f"{facts.release}, older than {version.dotted(VERSION_MIN)}"
+        return fatal(found, "The driver does not support it.", UPGRADE)
     if version.parse(facts.release) < VERSION_TRIED:
-        return warning(
-            f"{facts.release}, older than {version.dotted(VERSION_TRIED)}",
-            "It should do, but tallyd's tests don't run on it, and it gets no security fixes any more.",
-            "upgrade MongoDB, one major version at a time, to 6.0 or later",
-        )
+        found = f"{facts.release}, older than {version.dotted(VERSION_TRIED)}"
+        return warning(found, "tallyd is not tested on it, and it gets no security fixes any more.", UPGRADE)
     return ok(facts.release)
 
 
@@ -43,7 +39,7 @@ def primary(facts: MongoFacts) -> Verdict:
     elected = facts.hello.get("primary", "not elected")
     return fatal(
         f"{facts.hello.get('me', facts.address)} takes no writes; the primary is {elected}",
-        "Nothing is flushed: counts pile up in Redis.",
+        NOT_FLUSHED,
         f"{_shell(facts, 'rs.status()')} shows why; mongo.url should name all members and the set: "
         f"mongodb://a,b,c/{facts.database}?replicaSet={facts.hello.get('setName', 'NAME')}",
     )
@@ -55,8 +51,7 @@ def write(facts: MongoFacts) -> Verdict:
     fix = f"{_shell(facts, 'rs.status()')} shows whether a majority of the members is there"
     if "authoriz" in (facts.write_error or ""):
         fix = _grant(facts)
-    why = "Nothing is flushed: counts pile up in Redis."
-    return fatal(facts.write_error or "not tried: this server takes no writes", why, fix)
+    return fatal(facts.write_error or "not tried: this server takes no writes", NOT_FLUSHED, fix)
 
 
 def indexes(facts: MongoFacts) -> Verdict:
@@ -75,16 +70,16 @@ def indexes(facts: MongoFacts) -> Verdict:
         collection, name = wrong[0]
         return fatal(
             f"not unique: {', '.join(f'{name} of {collection}' for collection, name in wrong)}",
-            "The flusher wants it unique and fails to create it: nothing is flushed.",
+            "The flusher cannot create the unique index that it needs: nothing is flushed.",
             _shell(facts, f'db.{collection}.dropIndex("{name}")') + " && tallyd flush --once",
         )
     if missing:
         return warning(
             f"missing: {', '.join(missing)}" if len(missing) < total else f"none of the {total} is there",
-            "Before the first flush that is as it should be. Later, top and series read whole collections.",
+            "Before the first flush this is normal. Later, top and series would read whole collections.",
             "tallyd flush --once",
         )
-    return ok(f"all {total} present, the natural keys unique")
+    return ok(f"all {total} are there, and the natural keys are unique")
 
 
 def letters(facts: MongoFacts) -> Verdict:
@@ -93,8 +88,8 @@ def letters(facts: MongoFacts) -> Verdict:
         return ok("none")
     return warning(
         f"{count} in {dead_letters.COLLECTION}",
-        "Amounts that no document could take are in no rollup.",
-        "tallyd dead list; once the reason is mended, tallyd dead retry --all",
+        "These amounts are in no rollup: a document refused them.",
+        "tallyd dead list; remove the reason; tallyd dead retry --all",
     )
 
 
@@ -108,12 +103,12 @@ def storage(facts: MongoFacts) -> Verdict:
     if percent <= DISK_WARN_PERCENT:
         return ok(found)
     return warning(
-        found, "A mongod whose disk is full stops: nothing is flushed.", "make room, or give it a larger disk"
+        found, "A mongod whose disk is full stops: nothing is flushed.", "free space, or give it a larger disk"
     )
 
 
 def clock(facts: MongoFacts) -> Verdict:
-    return judge_clock(facts.clock, "tallyd doesn't use MongoDB's clock, but its logs and replication do.", NO_LIMIT_S)
+    return check_clock(facts.clock, "MongoDB's logs and replication use its clock; tallyd does not.", NO_LIMIT_S)
 
 
 CHECKS: Mapping[str, Callable[[MongoFacts], Verdict]] = {
@@ -137,7 +132,7 @@ def _topology(facts: MongoFacts) -> str:
 
 
 def _wanted(facts: MongoFacts, kind: Kind) -> list[tuple[Keys, bool]]:
-    """(keys, unique) of each index `MongoSink.ensure_indexes` creates; a test holds the two together."""
+    """(keys, unique) of each index that `MongoSink` creates. A test compares the two."""
     natural = ["domain", "entity_type", "entity_id", *([kind.bucket_field] if kind.bucket_field else [])]
     wanted: list[tuple[Keys, bool]] = [(tuple((field, 1) for field in natural), True)]
     if kind in ranked_kinds(facts.config):

@@ -1,4 +1,4 @@
-"""Reads what the checks of MongoDB look at, and tries one write as the flusher makes them."""
+"""Reads what the checks of MongoDB need, and tries a write with the flusher's write concern."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from daemon.rollups import dead_letters
 from daemon.rollups.mongo import close_client, open_client
 
 SCRATCH = "analytics_doctor"
-"""The collection of the one document that is written, and gone afterwards with it."""
+"""The collection of the one document that is written. Both are deleted at once."""
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -34,8 +34,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class MongoFacts:
-    """What a MongoDB said. `indexes`: collection → its indexes by name, none if there is no such collection.
-    `write_error`: why the scratch write failed, None if it didn't or wasn't tried. `storage`: dbStats."""
+    """What MongoDB said. `indexes`: collection → its indexes by name; empty for a collection that does not exist.
+
+    `write_error`: why the scratch write failed; None if it worked or was not tried. `storage`: dbStats.
+    """
 
     config: Config
     address: str
@@ -50,7 +52,7 @@ class MongoFacts:
 
 
 async def read_mongo(config: Config, *, timeout_ms: int, probe: bool) -> MongoFacts:
-    """`probe`: whether to write, and to count and measure as well. Raises StoreError if MongoDB doesn't answer."""
+    """`probe`: also write, count the dead letters and measure. Raises StoreError if MongoDB does not answer."""
     timeout_ms = min(timeout_ms, config.mongo.timeout_ms)
     address = address_of(config.mongo.url)
     client, database = open_client(config.mongo.url, timeout_ms, "tallyd doctor")
@@ -64,9 +66,9 @@ async def read_mongo(config: Config, *, timeout_ms: int, probe: bool) -> MongoFa
 
 
 async def _read(config: Config, address: str, database: AsyncDatabase[Json], *, probe: bool) -> MongoFacts:
-    # Whoever answers: a replica set without a primary shall be told apart from one that is away.
+    # Any member may answer: a replica set without a primary is not one that is away.
     admin, nearest = database.client.get_database("admin"), ReadPreference.NEAREST
-    # The first one connects, which shall not count as round trip.
+    # The first command connects. That must not count as round trip.
     release = (await admin.command("buildInfo", read_preference=nearest))["version"]
     sent_s = time.time()
     hello = await admin.command("hello", read_preference=nearest)
@@ -106,7 +108,7 @@ async def _indexes(database: AsyncDatabase[Json]) -> dict[str, dict[str, Json]]:
 
 
 async def _try_write(database: AsyncDatabase[Json]) -> str | None:
-    """Inserts a document with majority and journal, and takes it and its collection away again. Returns what failed."""
+    """Inserts a document with majority and journal, then deletes it and its collection. Returns the error, or None."""
     scratch, id_ = database[SCRATCH], f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     try:
         await scratch.insert_one({"_id": id_, "at": dt.datetime.now(dt.UTC)})

@@ -1,28 +1,29 @@
-"""Judges what a MySQL or MariaDB said of itself. Plain functions; `CHECKS` is the list of them."""
+"""Checks what MySQL or MariaDB said about itself. Plain functions; `CHECKS` lists them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
 from daemon.doctor import version
-from daemon.doctor.clock import NO_LIMIT_S, judge_clock
+from daemon.doctor.clock import NO_LIMIT_S, check_clock
 from daemon.doctor.finding import Verdict, fatal, ok, warning
 from daemon.doctor.mysql_facts import MysqlFacts
 
 MYSQL_MIN = (8, 0, 4)
 MARIADB_MIN = (10, 6, 0)
-"""Both: JSON_TABLE came with it."""
+"""Both are the first with JSON_TABLE."""
 
 ID_BYTES_MAX = 255 * 4
-"""Of an entity id in the statement: 255 characters, each at most four bytes, or one that is escaped twice."""
+"""Of an entity id in the statement: 255 characters, at most four bytes each, escaping included."""
 ID_BYTES_USUAL = 36 + 4
 """A UUID, with its quotes escaped."""
 ROW_BYTES = 8
-"""Quotes (escaped), brackets and a comma."""
+"""Of each row: quotes (escaped), brackets and a comma."""
 TOTAL_BYTES = 21
-"""The longest total and its comma."""
+"""Of the longest total and its comma."""
 STATEMENT_BYTES = 4_096
-"""The rest of the statement."""
+"""Of the rest of the statement."""
+UPGRADE = "upgrade to MySQL 8.0.4 or MariaDB 10.6, or later; or leave mysql.url empty"
 
 
 def release(facts: MysqlFacts) -> Verdict:
@@ -31,19 +32,15 @@ def release(facts: MysqlFacts) -> Verdict:
         return ok(f"{name} {facts.release}")
     return fatal(
         f"{name} {facts.release}, older than {version.dotted(oldest)}",
-        "It has no JSON_TABLE, in which the totals are sent: no column would be set.",
-        "upgrade to MySQL 8.0.4 or MariaDB 10.6, or later; or leave mysql.url empty",
+        "tallyd sends the totals in a JSON_TABLE, which this server lacks: no column would be set.",
+        UPGRADE,
     )
 
 
 def json_table(facts: MysqlFacts) -> Verdict:
     if facts.json_table_error is None:
         return ok("works")
-    return fatal(
-        facts.json_table_error,
-        "The totals are sent in a JSON_TABLE: no column would be set.",
-        "upgrade to MySQL 8.0.4 or MariaDB 10.6, or later; or leave mysql.url empty",
-    )
+    return fatal(facts.json_table_error, "tallyd sends the totals in a JSON_TABLE: no column would be set.", UPGRADE)
 
 
 def writable(facts: MysqlFacts) -> Verdict:
@@ -51,7 +48,7 @@ def writable(facts: MysqlFacts) -> Verdict:
         return ok("read_only is off")
     return fatal(
         "read_only is on",
-        "A replica, or closed for writing: no column is set; a user who may write all the same makes it differ.",
+        "This is a replica, or closed for writing: no column is set. A user who may still write makes it differ.",
         "set mysql.url to the primary; if this is it: SET GLOBAL read_only = OFF",
     )
 
@@ -61,7 +58,7 @@ def strict(facts: MysqlFacts) -> Verdict:
         return ok(facts.sql_mode)
     return warning(
         f"sql_mode '{facts.sql_mode}' is not strict",
-        "A total that is too large for its column is cut to the largest that fits, without a word.",
+        "A total too large for its column is cut off silently.",
         "SET GLOBAL sql_mode = CONCAT('STRICT_TRANS_TABLES,', @@GLOBAL.sql_mode)",
     )
 
@@ -76,7 +73,7 @@ def packet(facts: MysqlFacts) -> Verdict:
         return ok(f"{facts.packet_bytes:,} bytes; {rows:,} rows (mysql.rows_max) need {needed:,} at most")
     fits = max(1, (facts.packet_bytes - STATEMENT_BYTES) // row_bytes)
     found = f"max_allowed_packet is {facts.packet_bytes:,} bytes; {rows:,} rows (mysql.rows_max) can need {needed:,}"
-    why = "The server refuses a statement that is larger, each time it is tried: MySQL falls behind for good."
+    why = "The server refuses a larger statement every time: these rows stay due for ever."
     rounded = -(-needed // 2**20) * 2**20
     fix = f"SET GLOBAL max_allowed_packet = {rounded}, and in my.cnf; or TALLYD_MYSQL__ROWS_MAX={fits}"
     return fatal(found, why, fix) if facts.packet_bytes < usual else warning(found, f"Only if ids are long. {why}", fix)
@@ -87,13 +84,13 @@ def lock(facts: MysqlFacts) -> Verdict:
         return ok("works")
     return fatal(
         f"GET_LOCK: {facts.lock_error}",
-        "Two flushers would overwrite newer totals with older ones, so none begins without it.",
-        "use a server with GET_LOCK; a proxy in between must keep a session on one server",
+        "Without the lock, two flushers would overwrite newer totals with older ones, so no row is set.",
+        "use a server with GET_LOCK; a proxy before it must keep a session on one server",
     )
 
 
 def clock(facts: MysqlFacts) -> Verdict:
-    return judge_clock(facts.clock, "tallyd doesn't use MySQL's clock, but your application may.", NO_LIMIT_S)
+    return check_clock(facts.clock, "Your application may use MySQL's clock; tallyd does not.", NO_LIMIT_S)
 
 
 def mapped(facts: MysqlFacts) -> Verdict:
@@ -101,7 +98,7 @@ def mapped(facts: MysqlFacts) -> Verdict:
         return ok(", ".join(f"{name} → {mapping.table}" for name, (mapping, _) in facts.tables.items()))
     return warning(
         "mysql.url is set, but no entity type is mapped to a table",
-        "Nothing is written there.",
+        "tallyd writes nothing there.",
         "add a [replica.DOMAIN.TYPE] table to the configuration, or leave mysql.url empty",
     )
 

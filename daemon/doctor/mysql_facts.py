@@ -1,4 +1,4 @@
-"""Reads what the checks of MySQL or MariaDB look at. Changes nothing: the UPDATE is only explained."""
+"""Reads what the checks of MySQL or MariaDB need. Changes nothing: the UPDATE is only explained."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ Row = dict[str, Any]
 
 
 class Column(NamedTuple):
-    """A column. `declared`: its type as the server writes it; `extra` says whether it is generated."""
+    """A column. `declared`: its type in the server's words. `extra` says whether it is generated."""
 
     name: str
     data_type: str
@@ -52,7 +52,7 @@ class Column(NamedTuple):
 
 
 class Index(NamedTuple):
-    """An index. `columns` in lower case; one of which only a prefix is indexed ends in `(n)`."""
+    """An index. `columns` are in lower case. One of which only a prefix is indexed ends in `(n)`."""
 
     name: str
     unique: bool
@@ -60,8 +60,11 @@ class Index(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A table or view. `columns` by their name in lower case. `refused`: why its UPDATE would fail, as the server puts
-    it; None if it would not, or was not asked. `scans`: whether the server would read every row for it."""
+    """A table or view. `columns` by their names in lower case.
+
+    `refused`: the server's reason to refuse our UPDATE; None if it would run, or was not tried. `scans`: the server
+    would read every row for it.
+    """
 
     kind: str
     engine: str
@@ -77,7 +80,7 @@ class Table(NamedTuple):
 
 @dataclass(frozen=True)
 class MysqlFacts:
-    """What a MySQL said. `tables`: "domain.type" → the mapping and what is there, None if there is nothing."""
+    """What MySQL said. `tables`: "domain.type" → the mapping and the table; None if there is no such table."""
 
     config: Config
     address: str
@@ -94,7 +97,7 @@ class MysqlFacts:
 
 
 async def read_mysql(config: Config, *, timeout_ms: int, probe: bool) -> MysqlFacts:
-    """`probe`: whether to try JSON_TABLE, the lock and the UPDATE, too. Raises StoreError if MySQL doesn't answer."""
+    """`probe`: also try JSON_TABLE, the lock and the UPDATE. Raises StoreError if MySQL does not answer."""
     timeout_s = min(timeout_ms, config.mysql.timeout_ms) / 1000
     address = address_of(config.mysql.url)
     try:
@@ -103,7 +106,7 @@ async def read_mysql(config: Config, *, timeout_ms: int, probe: bool) -> MysqlFa
     except MySQLError as error:
         raise MysqlStoreError(f"MySQL at {address}: {error}") from None
     except (OSError, TimeoutError, RuntimeError, asyncio.IncompleteReadError) as error:
-        # RuntimeError is what asyncmy lets out when the line breaks while it connects.
+        # asyncmy raises RuntimeError if the line breaks while it connects.
         raise MysqlStoreError(f"MySQL at {address}: {str(error) or 'no answer in time'}") from None
 
 
@@ -199,7 +202,7 @@ def _column(row: Row) -> Column:
 
 
 async def _explained(session: _Session, mapping: ReplicaTable, table: Table) -> Table:
-    """Asks for the plan of the very UPDATE the flusher makes: that needs the same rights, and changes nothing."""
+    """Asks for the plan of the flusher's own UPDATE. That needs the same rights, and changes nothing."""
     key = table.column(mapping.key)
     assert key is not None
     statement = update_sql(mapping, declared_key(key))

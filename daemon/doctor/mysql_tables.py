@@ -1,4 +1,4 @@
-"""Judges the tables the totals are copied to. Plain functions; `CHECKS` is the list of them, run for each table."""
+"""Checks the tables that the totals are copied to. Plain functions; `CHECKS` lists them. Each runs for each table."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from daemon.config import ReplicaTable
-from daemon.doctor.finding import Finding, Verdict, fatal, judge, ok, unknown, warning
+from daemon.doctor.finding import Finding, Verdict, fatal, ok, run_checks, unknown, warning
 from daemon.doctor.mysql_facts import Column, MysqlFacts, Table
 from daemon.replica.mysql import INTEGER_TYPES
 
 SCAN_ROWS_MIN = 1_000
-"""A server may rightly prefer to read a table of fewer rows whole."""
+"""For a table of fewer rows, reading it whole may rightly be the server's plan."""
 INTEGER_LIMITS = {"tinyint": 127, "smallint": 32_767, "mediumint": 8_388_607, "int": 2_147_483_647}
-"""Signed; unsigned columns reach twice as far, and one more."""
+"""Of signed columns. Unsigned ones reach twice as far, and one more."""
 DECIMAL_DIGITS_MIN = 19
 TEXT_KEY_TYPES = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "uuid"})
 
 
 class Mapped(NamedTuple):
-    """One configured table and what is there."""
+    """One mapped table, as configured and as found."""
 
     facts: MysqlFacts
     name: str
@@ -32,7 +32,7 @@ def table_there(of: Mapped) -> Verdict:
     if of.table is None:
         return fatal(
             f"{of.facts.database} has no table {of.mapping.table}, or {of.facts.user} may not see it",
-            f"The totals of {of.name} can't be written; nor can those of any type after it.",
+            f"The totals of {of.name} cannot be written, nor those of the types after it.",
             f"{_grant(of)}; or create the table; or correct replica.{of.name}.table",
         )
     return ok(f"{of.table.kind.lower()}, {of.table.engine}, about {of.table.rows:,} rows")
@@ -45,13 +45,13 @@ def key(of: Mapped) -> Verdict:
     if column is None:
         return fatal(
             f"{of.mapping.table} has no column {of.mapping.key}",
-            f"It is to hold the ids of {of.name}: no row can be found.",
+            f"Without the key column, no row of {of.name} can be found.",
             f"correct replica.{of.name}.key: {', '.join(c.name for c in of.table.columns.values())}",
         )
     if column.data_type not in TEXT_KEY_TYPES | INTEGER_TYPES:
         return fatal(
             f"{column.name} is {column.declared}",
-            "Entity ids are text or whole numbers: none would ever equal such a key.",
+            "Entity ids are text or whole numbers. None equals such a key.",
             f"name a column of characters or integers in replica.{of.name}.key",
         )
     name = column.name.lower()
@@ -62,11 +62,11 @@ def key(of: Mapped) -> Verdict:
     if leading:
         return warning(
             f"{column.name} has an index ({leading[0]}), but it is not unique by itself",
-            "Two rows may have the same id: both get its totals, and a sum over the table is too large.",
+            "Two rows may have the same id. Both then get its totals, and a sum over the table is too large.",
             fix,
         )
     return fatal(
-        f"{column.name} has no index", "Every row that is set means reading, and locking, the whole table.", fix
+        f"{column.name} has no index", "For every row that is set, the server reads and locks the whole table.", fix
     )
 
 
@@ -78,7 +78,7 @@ def columns(of: Mapped) -> Verdict:
         adds = ", ".join(f"ADD COLUMN `{name}` BIGINT UNSIGNED NOT NULL DEFAULT 0" for name in missing)
         return fatal(
             f"{of.mapping.table} has no column {', '.join(missing)}",
-            f"The totals of {of.name} can't be written.",
+            f"The totals of {of.name} cannot be written.",
             f"ALTER TABLE `{of.mapping.table}` {adds}; or correct replica.{of.name}.columns",
         )
     present = [column for name in of.mapping.columns.values() if (column := of.table.column(name)) is not None]
@@ -96,25 +96,23 @@ def _column(of: Mapped, column: Column) -> Verdict:
     found = f"{column.name} {column.declared}"
     fix = f"ALTER TABLE `{of.mapping.table}` MODIFY `{column.name}` BIGINT UNSIGNED NOT NULL DEFAULT 0"
     if "GENERATED" in column.extra.upper() and "DEFAULT_GENERATED" not in column.extra.upper():
-        return fatal(f"{found} is generated", "The server computes it and lets nobody set it.", fix)
+        return fatal(f"{found} is generated", "The server computes such a column: nobody can set it.", fix)
     if column.data_type == "bigint":
         return ok(found)
     if column.data_type in INTEGER_LIMITS:
         largest = INTEGER_LIMITS[column.data_type] * (2 if "unsigned" in column.declared.lower() else 1)
         return warning(
             f"{found} ends at about {largest:,}",
-            "A larger total is refused (or cut off, if sql_mode is not strict), and MySQL falls behind for good.",
+            "A larger total is refused (or cut off, if sql_mode is not strict): the row is wrong for ever.",
             fix,
         )
     if column.data_type == "decimal":
         if not column.scale and (column.precision or 0) >= DECIMAL_DIGITS_MIN:
             return ok(found)
-        why = "A larger total is refused, and MySQL falls behind for good."
+        why = "A larger total is refused: the row is wrong for ever."
         return warning(f"{found} has room for few digits", why, fix)
     if column.data_type in ("float", "double"):
-        return warning(
-            f"{found} is not exact", "It can't hold every number from 2^24 (float) or 2^53 (double) on.", fix
-        )
+        return warning(f"{found} is not exact", "From 2^24 (float) or 2^53 (double) on, numbers are rounded.", fix)
     return fatal(f"{found} is no number", "A total is a whole number.", fix)
 
 
@@ -124,7 +122,7 @@ def update(of: Mapped) -> Verdict:
     if of.table.refused is not None:
         return fatal(
             of.table.refused,
-            f"This is what {of.facts.user} is told when the totals of {of.name} are written.",
+            f"The server refuses the UPDATE that {of.facts.user} sends for {of.name}: no column is set.",
             _grant(of),
         )
     if any(of.table.column(name) is None for name in (of.mapping.key, *of.mapping.columns.values())):
@@ -132,14 +130,14 @@ def update(of: Mapped) -> Verdict:
     if of.table.scans and of.table.rows >= SCAN_ROWS_MIN:
         return warning(
             f"the server would read all {of.table.rows:,} rows",
-            "Every batch takes as long as reading the whole table.",
+            "Each UPDATE takes as long as reading the whole table.",
             f"ANALYZE TABLE `{of.mapping.table}`; and see mysql.key.{of.name}",
         )
     return ok(f"{of.facts.user} may make it")
 
 
 def reported(of: Mapped) -> Verdict:
-    """The columns that are only read: for reports, and beside tallyd's own."""
+    """The columns that are only read: the label in reports, and the application's own columns."""
     if of.table is None:
         return _no_table(of)
     label = [of.mapping.label] if of.mapping.label else []
@@ -148,7 +146,7 @@ def reported(of: Mapped) -> Verdict:
     if missing:
         return warning(
             f"{of.mapping.table} has no column {', '.join(missing)}",
-            "`tallyd parity-check`, `report` and `shadow-compare` can't read the table.",
+            "`tallyd parity-check`, `report` and `shadow-compare` cannot read the table.",
             f"correct replica.{of.name}.label or .shadow: {', '.join(c.name for c in of.table.columns.values())}",
         )
     return ok(", ".join(names) or "none")
@@ -163,13 +161,13 @@ CHECKS: Mapping[str, Callable[[Mapped], Verdict]] = {
 }
 
 
-def judge_tables(facts: MysqlFacts, names: Iterable[str] = CHECKS) -> list[Finding]:
-    """Runs these checks for each mapped table; a finding's name ends in its domain and type."""
-    return [
-        finding
-        for name, (mapping, table) in facts.tables.items()
-        for finding in judge({f"{check}.{name}": CHECKS[check] for check in names}, Mapped(facts, name, mapping, table))
-    ]
+def check_tables(facts: MysqlFacts, names: Iterable[str] = CHECKS) -> list[Finding]:
+    """Runs these checks for each mapped table. A finding's name ends in its domain and type."""
+    findings = []
+    for name, (mapping, table) in facts.tables.items():
+        checks = {f"{check}.{name}": CHECKS[check] for check in names}
+        findings += run_checks(checks, Mapped(facts, name, mapping, table))
+    return findings
 
 
 def _no_table(of: Mapped) -> Verdict:

@@ -1,4 +1,4 @@
-"""Judges what a Redis said of itself. Plain functions; `CHECKS` is the list of them."""
+"""Checks what Redis said about itself. Plain functions; `CHECKS` lists them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 from daemon.buffer import keys
 from daemon.buffer.layout import Layout
 from daemon.doctor import redis_keeps, version
-from daemon.doctor.clock import judge_clock
+from daemon.doctor.clock import check_clock
 from daemon.doctor.finding import Refusal, Verdict, fatal, known, ok
 from daemon.doctor.redis_facts import RedisFacts
 
 VERSION_MIN = (6, 2, 0)
-"""HRANDFIELD, which `claim.lua` uses, came with it."""
+"""The first with HRANDFIELD, which `claim.lua` uses."""
 
 
 def release(facts: RedisFacts) -> Verdict:
@@ -21,8 +21,8 @@ def release(facts: RedisFacts) -> Verdict:
     if version.parse(str(facts.told("redis_version"))) < VERSION_MIN:
         return fatal(
             f"{found}, older than {version.dotted(VERSION_MIN)}",
-            "claim.lua needs HRANDFIELD: no count would leave Redis.",
-            "apt-get install redis-server, on Debian 12 or later; or any Redis from 6.2 on",
+            "claim.lua needs HRANDFIELD: nothing would be flushed.",
+            "install Redis 6.2 or later: apt-get install redis-server, on Debian 12 or later",
         )
     return ok(found)
 
@@ -34,7 +34,7 @@ def role(facts: RedisFacts) -> Verdict:
     primary = f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
     return fatal(
         f"a replica of {primary}",
-        "A replica refuses writes; and one that takes them forgets them at the next resync.",
+        "A replica refuses writes. A writable one drops them at its next resync.",
         f"set redis.url to the primary: TALLYD_REDIS__URL=redis://{primary}/0",
     )
 
@@ -46,8 +46,8 @@ def cluster(facts: RedisFacts) -> Verdict:
         return fatal(
             f"this node does not serve {len(facts.elsewhere)} of {facts.config.redis.shards} shards,"
             f" the first of them {facts.elsewhere[0]}",
-            "tallyd keeps one connection to redis.url and follows no redirection: those shards can't be counted.",
-            "point redis.url at a proxy that speaks for the whole cluster, or use a single Redis",
+            "tallyd uses redis.url alone and follows no redirection: those shards cannot be counted.",
+            "point redis.url at a proxy for the whole cluster, or use a single Redis",
         )
     return ok(f"a cluster, and this node serves all {facts.config.redis.shards} shards")
 
@@ -56,12 +56,12 @@ def layout(facts: RedisFacts) -> Verdict:
     if isinstance(facts.layout, Refusal) and facts.layout.answer.startswith("WRONGTYPE"):
         return fatal(
             f"{keys.LAYOUT} is not a hash",
-            "Someone else uses this Redis, and a name of ours: no daemon can start.",
-            f"give tallyd a Redis of its own; or look at it and away with it: {facts.cli} DEL {keys.LAYOUT}",
+            "Another program uses this key: no daemon can start.",
+            f"give tallyd a Redis of its own; or look at the key, then {facts.cli} DEL {keys.LAYOUT}",
         )
     found = known(facts.layout, f"{facts.cli} ACL SETUSER USER '~anl:*' +hgetall")
     if not found:
-        return ok(f"none yet: the first daemon to connect writes {keys.LAYOUT}")
+        return ok(f"none yet: the first daemon that connects writes {keys.LAYOUT}")
     args = Layout(facts.config).script_args
     wanted = dict(zip(args[::2], args[1::2], strict=True))
     differing = [name for name, value in wanted.items() if found.get(name) != value]
@@ -69,7 +69,7 @@ def layout(facts: RedisFacts) -> Verdict:
         return ok(", ".join(f"{name} {value}" for name, value in wanted.items()))
     return fatal(
         "; ".join(f"{name} is {found.get(name, 'not there')}, configured is {wanted[name]}" for name in differing),
-        "Keys would be looked for where they are not, and events counted a second time.",
+        "tallyd would look for keys in the wrong place, and count events twice.",
         f"{_environment(found)}; or, to change the layout: stop every daemon, `tallyd flush --once` with the old one"
         f" until it counts 0 entities, {facts.cli} DEL {keys.LAYOUT}, {facts.cli} --scan --pattern 'anl:*:seen*' |"
         f" xargs {facts.cli} UNLINK (the event ids seen before are forgotten), start with the new one",
@@ -77,7 +77,7 @@ def layout(facts: RedisFacts) -> Verdict:
 
 
 def lua(facts: RedisFacts) -> Verdict:
-    assert facts.scripts is not None, "the list of checks at start-up leaves this one out"
+    assert facts.scripts is not None, "this check is not among those at start-up"
     refused = {name: answer for name, answer in facts.scripts.items() if answer is not None}
     if not refused:
         return ok(f"all {len(facts.scripts)} ran, with nothing to do")
@@ -103,14 +103,13 @@ def _lua_fix(facts: RedisFacts, answer: str) -> str:
         return "see redis.snapshots and redis.append_only"
     if "unknown command" in answer:
         return "use a Redis that allows EVAL, EVALSHA, MULTI and EXEC (in redis.conf: no rename-command for them)"
-    return "if this is a Redis from 6.2 on, please report it with this message"
+    return "if this is Redis 6.2 or later, please report this message"
 
 
 def clock(facts: RedisFacts) -> Verdict:
-    return judge_clock(
+    return check_clock(
         known(facts.clock, f"give the user TIME: {facts.cli} ACL SETUSER USER +time"),
-        "Redis' clock decides when an event id is forgotten, this machine's whether an event is from the future, and"
-        " then on which day it counts.",
+        "Redis' clock decides when an event id is forgotten. This machine's decides which events are in the future.",
     )
 
 
@@ -130,6 +129,6 @@ CHECKS: Mapping[str, Callable[[RedisFacts], Verdict]] = {
 
 
 def _environment(layout: Mapping[str, str]) -> str:
-    """What makes the configuration agree with a Redis."""
+    """The variables that make the configuration agree with Redis."""
     variables = {"shards": "TALLYD_REDIS__SHARDS", "dedupe_window_s": "TALLYD_DEDUPE__WINDOW_S"}
     return " ".join(f"{variable}={layout[name]}" for name, variable in variables.items() if name in layout)

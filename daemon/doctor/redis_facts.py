@@ -1,4 +1,4 @@
-"""Reads what the checks of Redis look at. One connection, a handful of commands; nothing is judged here."""
+"""Reads what the checks of Redis need: one connection, a few commands."""
 
 from __future__ import annotations
 
@@ -25,8 +25,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class RedisFacts:
-    """What a Redis said. `info`: INFO. `settings`: CONFIG GET *. `layout`: the fields of `anl:layout`, none if there is
-    no such key."""
+    """What Redis said. `info`: INFO. `settings`: CONFIG GET *. `layout`: `anl:layout`, empty if there is none."""
 
     config: Config
     address: str
@@ -37,7 +36,7 @@ class RedisFacts:
     elsewhere: tuple[int, ...] = ()
     """Shards whose keys lie on another node of the cluster."""
     scripts: Mapping[str, str | None] | None = None
-    """Script → what Redis answered instead of running it, or None; None altogether if they were not tried."""
+    """Script → the error that Redis answered, or None if it ran. None instead of all: they were not tried."""
 
     @property
     def server(self) -> Mapping[str, Any]:
@@ -45,17 +44,17 @@ class RedisFacts:
         return known(self.info, f"{self.cli} ACL SETUSER USER +info")
 
     def told(self, field: str) -> Any:
-        """A field of INFO. Raises UnreadableError: what only speaks like Redis may leave some out."""
+        """A field of INFO. Raises UnreadableError: services that only speak like Redis leave some out."""
         missing = Refusal(f"INFO {field}", "")
         return known(self.server.get(field, missing), f"look up {field} where the service is configured")
 
     @property
     def name(self) -> str:
-        """`redis`, or what a server that only speaks like one calls itself: `valkey`. Raises UnreadableError."""
+        """`redis`, or the name of a server that speaks like it: `valkey`. Raises UnreadableError."""
         return str(self.server.get("server_name", "redis"))
 
     def setting(self, name: str) -> str:
-        """A value of CONFIG GET. Raises UnreadableError: managed services often forbid it, or leave some out."""
+        """A value of CONFIG GET. Raises UnreadableError: managed services forbid it, or leave some out."""
         fix = f"{self.cli} ACL SETUSER USER '+config|get'; or look up {name} where the service is configured"
         return known(known(self.settings, fix).get(name, Refusal(f"CONFIG GET {name}", "")), fix)
 
@@ -64,13 +63,13 @@ class RedisFacts:
 
     @property
     def cli(self) -> str:
-        """The beginning of a command line that talks to this Redis."""
+        """How a command line for this Redis begins."""
         url = urlsplit(self.config.redis.url)
         return f"redis-cli -s {url.path}" if url.scheme == "unix" else f"redis-cli -u {self.address}"
 
 
 async def read_redis(config: Config, *, timeout_ms: int, probe: bool) -> RedisFacts:
-    """`probe`: whether to try the scripts, too, and where the keys lie. Raises StoreError if Redis doesn't answer."""
+    """`probe`: also try the scripts, and ask where the keys lie. Raises StoreError if Redis does not answer."""
     section = msgspec.structs.replace(config.redis, timeout_ms=min(timeout_ms, config.redis.timeout_ms))
     async with opened(section) as redis:
         read_clock = await _clock(redis)
@@ -95,7 +94,7 @@ async def _asked(question: str, answer: Awaitable[T]) -> T | Refusal:
 
 
 async def _clock(redis: Redis) -> Clock | Refusal:
-    await _asked("PING", redis.ping())  # connects: that shall not count as round trip
+    await _asked("PING", redis.ping())  # connects: that must not count as round trip
     sent_s = time.time()
     answer = await _asked("TIME", redis.time())
     if isinstance(answer, Refusal):

@@ -1,4 +1,4 @@
-"""Judges whether a Redis keeps what it is given: in memory, and on disk. Plain functions; listed in `redis_checks`."""
+"""Checks whether Redis keeps its data, in memory and on disk. Plain functions, listed in `redis_checks`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from daemon.doctor.redis_facts import RedisFacts
 
 MEMORY_WARN_PERCENT = 80
 INTSET_ENTRIES_MIN = 512
-"""What a bucket of the dedupe memory can grow to within a window (daemon/DESIGN.md)."""
+"""A bucket of the dedupe memory can grow to this within a window (daemon/DESIGN.md)."""
+
+
+FAILED_SNAPSHOT_FIX = "see its log for the reason (often sysctl vm.overcommit_memory=1 helps), then {cli} BGSAVE"
 
 
 def eviction(facts: RedisFacts) -> Verdict:
@@ -16,7 +19,7 @@ def eviction(facts: RedisFacts) -> Verdict:
         return ok(policy)
     return fatal(
         f"maxmemory-policy is {policy}",
-        "When memory is short Redis deletes what it picks: counts, or the memory of events already counted.",
+        "When memory is short, Redis deletes keys: counts, or the ids of counted events.",
         f"{facts.cli} CONFIG SET maxmemory-policy noeviction && {facts.cli} CONFIG REWRITE",
     )
 
@@ -26,15 +29,15 @@ def append_only(facts: RedisFacts) -> Verdict:
         save = facts.setting_or("save", "?")
         return warning(
             f"appendonly no; snapshots: {save or 'none'}",
-            "When Redis stops, however that happens, what was counted since its last snapshot is lost"
-            f"{'' if save else ', and there is none'}. With it at most 2 s are at risk.",
+            f"When Redis stops, {'counts since its last snapshot are' if save else 'all counts are'} lost."
+            " With appendonly yes, at most 2 s of them are.",
             f"{facts.cli} CONFIG SET appendonly yes && {facts.cli} CONFIG REWRITE",
         )
     if facts.server.get("aof_last_write_status", "ok") != "ok":
         return fatal(
             "the last write to the append-only file failed",
             "Redis refuses every write until one succeeds: nothing is counted.",
-            f"make room on the disk of {facts.setting_or('dir', 'its data directory')}; it then recovers by itself",
+            f"free space on the disk of {facts.setting_or('dir', 'its data directory')}; Redis then recovers by itself",
         )
     fsync = facts.setting("appendfsync")
     if fsync in ("always", "everysec"):
@@ -42,7 +45,7 @@ def append_only(facts: RedisFacts) -> Verdict:
         return ok(f"appendonly yes, appendfsync {fsync}: {at_risk} at risk when Redis or the machine dies")
     return warning(
         f"appendfsync is {fsync}",
-        "The kernel decides when counts reach the disk, usually within 30 s: so much is lost when the machine dies.",
+        "When the machine dies, the counts of up to 30 s are lost: the kernel writes them that late.",
         f"{facts.cli} CONFIG SET appendfsync everysec && {facts.cli} CONFIG REWRITE",
     )
 
@@ -54,19 +57,19 @@ def snapshots(facts: RedisFacts) -> Verdict:
         return fatal(
             "the last snapshot failed, and stop-writes-on-bgsave-error is yes",
             "Redis refuses every write until one succeeds: nothing is counted.",
-            f"see its log for the reason (often: sysctl vm.overcommit_memory=1), then {facts.cli} BGSAVE",
+            FAILED_SNAPSHOT_FIX.format(cli=facts.cli),
         )
     if failed:
         return warning(
             "the last snapshot failed",
-            "So would the rewrite of the append-only file, for the same reason: it then grows without bound.",
-            f"see its log for the reason (often: sysctl vm.overcommit_memory=1), then {facts.cli} BGSAVE",
+            "The rewrite of the append-only file fails for the same reason: the file grows without bound.",
+            FAILED_SNAPSHOT_FIX.format(cli=facts.cli),
         )
     save, stops = facts.setting("save"), facts.setting("stop-writes-on-bgsave-error") == "yes"
     if save and not stops and not int(facts.told("aof_enabled")):
         return warning(
             "stop-writes-on-bgsave-error is no, and there is no append-only file",
-            "A disk that fills up goes unnoticed until Redis restarts without what it could not save.",
+            "A full disk goes unnoticed until Redis restarts and has lost what it could not save.",
             f"{facts.cli} CONFIG SET stop-writes-on-bgsave-error yes && {facts.cli} CONFIG REWRITE",
         )
     return ok(f"save '{save}', stop-writes-on-bgsave-error {'yes' if stops else 'no'}; the last one succeeded")
@@ -84,10 +87,10 @@ def memory(facts: RedisFacts) -> Verdict:
     if percent <= MEMORY_WARN_PERCENT:
         return ok(found)
     more = f"give it more: {facts.cli} CONFIG SET maxmemory {2 * used}"
-    less = "or less to remember: a smaller dedupe.window_s; or flush more often, if `tallyd status` shows many dirty"
+    less = "or lower dedupe.window_s; or flush more often, if `tallyd status` shows many dirty entities"
     if percent < 100:
-        return warning(found, "At 100 % Redis refuses to count; events then go to the spool.", f"{more}; {less}")
-    return fatal(found, "Redis refuses to count: events go to the spool, or are answered 503.", f"{more}; {less}")
+        return warning(found, "At 100 % Redis refuses to count. Events then go to the spool.", f"{more}; {less}")
+    return fatal(found, "Redis refuses to count. Events go to the spool, or are answered 503.", f"{more}; {less}")
 
 
 def intset(facts: RedisFacts) -> Verdict:
@@ -96,7 +99,7 @@ def intset(facts: RedisFacts) -> Verdict:
         return ok(str(entries))
     return warning(
         f"set-max-intset-entries is {entries}, below {INTSET_ENTRIES_MIN}",
-        "The sets that remember which events were counted turn into hash tables: seven times the memory.",
+        "The sets of event ids turn into hash tables, which take seven times the memory.",
         f"{facts.cli} CONFIG SET set-max-intset-entries {INTSET_ENTRIES_MIN} && {facts.cli} CONFIG REWRITE",
     )
 

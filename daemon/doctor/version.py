@@ -1,4 +1,4 @@
-"""Version numbers of servers, comparable. A version that cannot be read is older than any other."""
+"""Version numbers of servers, to be compared. A version that cannot be read is older than any other."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ import redis
 
 from daemon.config import Config, replica_tables
 from daemon.devstack import process
-from daemon.doctor import examine, machine, startup
+from daemon.doctor import checks, machine, startup
 from daemon.doctor.finding import Finding
 from daemon.doctor.mongo_facts import SCRATCH
 from daemon.doctor.mysql_facts import declared_key, read_mysql
@@ -40,15 +40,15 @@ def by_check(findings: list[Finding]) -> Found:
 
 
 def redis_found(config: Config) -> Found:
-    return by_check(asyncio.run(examine._redis(config)))
+    return by_check(asyncio.run(checks.of_redis(config)))
 
 
 def mongo_found(config: Config) -> Found:
-    return by_check(asyncio.run(examine._mongo(config)))
+    return by_check(asyncio.run(checks.of_mongo(config)))
 
 
 def mysql_found(config: Config) -> Found:
-    return by_check(asyncio.run(examine._mysql(config)))
+    return by_check(asyncio.run(checks.of_mysql(config)))
 
 
 def with_index(system: System) -> Config:
@@ -113,7 +113,7 @@ def test_it_changes_nothing(system: System) -> None:
     before = {key: system.redis.dump(key) for key in system.redis.scan_iter()}
     collections = set(system.mongo.list_collection_names())
 
-    by_check(asyncio.run(examine.examine(config)))
+    by_check(asyncio.run(checks.run_all(config)))
 
     assert {key: system.redis.dump(key) for key in system.redis.scan_iter()} == before
     assert set(system.mongo.list_collection_names()) == collections

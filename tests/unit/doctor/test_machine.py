@@ -10,12 +10,12 @@ import pytest
 from daemon import config as configuration
 from daemon.config import Config
 from daemon.doctor import machine
-from daemon.doctor.finding import Finding, judge
+from daemon.doctor.finding import Finding, run_checks
 
 
 def findings(spool: Path | str, **env: str) -> dict[str, Finding]:
     config: Config = configuration.load(environ={"TALLYD_SPOOL__DIR": str(spool), **env})
-    return {each.check: each for each in judge(machine.CHECKS, config)}
+    return {each.check: each for each in run_checks(machine.CHECKS, config)}
 
 
 def test_a_folder_that_is_there_is_written_to_and_left_as_it_was(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from daemon import config as configuration
 from daemon.config import Config, ReplicaTable
 from daemon.doctor import mongo_checks, mysql_checks, mysql_tables, redis_checks
 from daemon.doctor.clock import Clock
-from daemon.doctor.finding import Finding, Refusal, judge
+from daemon.doctor.finding import Finding, Refusal, run_checks
 from daemon.doctor.mongo_facts import MongoFacts
 from daemon.doctor.mysql_facts import Column, MysqlFacts, Table
 from daemon.doctor.redis_facts import RedisFacts
@@ -48,17 +48,17 @@ def redis_facts(*, settings: dict[str, str] | Refusal | None = None, **info: Any
 
 
 def redis_finding(name: str, facts: RedisFacts) -> Finding:
-    [finding] = judge({name: redis_checks.CHECKS[name]}, facts)
+    [finding] = run_checks({name: redis_checks.CHECKS[name]}, facts)
     return finding
 
 
 def test_a_usual_redis_has_nothing_to_mend() -> None:
-    assert {each.check for each in judge(redis_checks.CHECKS, redis_facts()) if each.severity != "ok"} == set()
+    assert {each.check for each in run_checks(redis_checks.CHECKS, redis_facts()) if each.severity != "ok"} == set()
 
 
 def test_a_service_that_forbids_config_is_judged_by_what_it_does_tell() -> None:
     facts = redis_facts(settings=Refusal("CONFIG GET", "ERR unknown command 'CONFIG'"), maxmemory_policy="allkeys-lru")
-    severities = {each.check: each.severity for each in judge(redis_checks.CHECKS, facts)}
+    severities = {each.check: each.severity for each in run_checks(redis_checks.CHECKS, facts)}
     assert severities["redis.eviction"] == "fatal", "INFO tells, too"
     assert severities["redis.append_only"] == severities["redis.snapshots"] == severities["redis.intset"] == "unknown"
     told = redis_finding("redis.intset", facts)
@@ -72,7 +72,7 @@ def test_a_service_that_leaves_a_setting_out_is_unknown_there() -> None:
 
 def test_what_info_leaves_out_is_unknown() -> None:
     facts = RedisFacts(config(), "redis://db:6379/0", {"redis_version": "7.2.16"}, {}, {}, EXACT, scripts={})
-    severities = {each.check: each.severity for each in judge(redis_checks.CHECKS, facts)}
+    severities = {each.check: each.severity for each in run_checks(redis_checks.CHECKS, facts)}
     assert severities["redis.version"] == "ok"
     assert severities["redis.role"] == severities["redis.eviction"] == severities["redis.memory"] == "unknown"
 
@@ -105,7 +105,7 @@ def test_snapshots_that_nobody_would_miss_are_a_warning() -> None:
 
 def test_no_fix_shows_the_password() -> None:
     facts = redis_facts(role="slave", maxmemory_policy="allkeys-lru", aof_enabled=0, used_memory=10**11)
-    findings = judge(redis_checks.CHECKS, facts)
+    findings = run_checks(redis_checks.CHECKS, facts)
     assert sum(each.severity != "ok" for each in findings) == 4
     assert not [each for each in findings if "secret" in f"{each.found}{each.why}{each.fix}"]
 
@@ -117,7 +117,7 @@ def mongo_facts(**fields: Any) -> MongoFacts:
 
 
 def mongo_finding(name: str, facts: MongoFacts) -> Finding:
-    [finding] = judge({name: mongo_checks.CHECKS[name]}, facts)
+    [finding] = run_checks({name: mongo_checks.CHECKS[name]}, facts)
     return finding
 
 
@@ -160,7 +160,7 @@ def mysql_facts(**fields: Any) -> MysqlFacts:
 
 
 def mysql_finding(name: str, facts: MysqlFacts) -> Finding:
-    [finding] = judge({name: mysql_checks.CHECKS[name]}, facts)
+    [finding] = run_checks({name: mysql_checks.CHECKS[name]}, facts)
     return finding
 
 
@@ -207,7 +207,7 @@ def column(data_type: str, declared: str = "", **fields: Any) -> Column:
 def test_columns_have_to_hold_a_64_bit_total(views: Column, severity: str) -> None:
     table = Table("BASE TABLE", "InnoDB", 0, {"views": views}, [])
     facts = mysql_facts(tables={"jav.movie": (MOVIES, table)})
-    [finding] = mysql_tables.judge_tables(facts, ["mysql.columns"])
+    [finding] = mysql_tables.check_tables(facts, ["mysql.columns"])
     assert finding.severity == severity
     assert finding.check == "mysql.columns.jav.movie"
 
@@ -217,7 +217,7 @@ def test_a_plan_that_reads_a_large_table_is_a_warning() -> None:
     for rows, severity in ((999, "ok"), (1_000, "warning")):
         table = Table("BASE TABLE", "InnoDB", rows, columns, [], scans=True)
         facts = mysql_facts(tables={"jav.movie": (MOVIES, table)})
-        [finding] = mysql_tables.judge_tables(facts, ["mysql.update"])
+        [finding] = mysql_tables.check_tables(facts, ["mysql.update"])
         assert finding.severity == severity
 
 

@@ -1,0 +1,86 @@
+"""Runs all checks, for `tallyd doctor`. The stores are asked at the same time.
+
+A store that does not answer is one fatal finding. The checks that need it are then `unknown`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Protocol, TypeVar
+
+from daemon.config import Config
+from daemon.doctor import machine, mongo_checks, mysql_checks, mysql_tables, redis_checks
+from daemon.doctor.finding import Finding, run_checks
+from daemon.doctor.mongo_facts import read_mongo
+from daemon.doctor.mysql_facts import MysqlFacts, read_mysql
+from daemon.doctor.redis_facts import read_redis
+from daemon.errors import StoreError
+
+TIMEOUT_MS = 5_000
+"""How long a store may take to answer, unless its own `timeout_ms` is shorter."""
+OWN_SERVERS = "for servers of your own: `tallyd stack up`"
+
+
+class _Facts(Protocol):
+    @property
+    def address(self) -> str: ...
+
+
+F = TypeVar("F", bound=_Facts)
+
+
+async def run_all(config: Config) -> list[Finding]:
+    """All findings, store by store in the order of the lists. Raises ConfigError if an address is malformed."""
+    found = await asyncio.gather(
+        of_redis(config), of_mongo(config), of_mysql(config), asyncio.to_thread(run_checks, machine.CHECKS, config)
+    )
+    return [finding for part in found for finding in part]
+
+
+async def of_redis(config: Config) -> list[Finding]:
+    return await _of_store(
+        "redis", read_redis(config, timeout_ms=TIMEOUT_MS, probe=True), redis_checks.CHECKS,
+        lambda facts: run_checks(redis_checks.CHECKS, facts),
+        "Events cannot be counted. They go to the spool, or are answered 503.", OWN_SERVERS,
+    )  # fmt: skip
+
+
+async def of_mongo(config: Config) -> list[Finding]:
+    return await _of_store(
+        "mongo", read_mongo(config, timeout_ms=TIMEOUT_MS, probe=True), mongo_checks.CHECKS,
+        lambda facts: run_checks(mongo_checks.CHECKS, facts), mongo_checks.NOT_FLUSHED, OWN_SERVERS,
+    )  # fmt: skip
+
+
+async def of_mysql(config: Config) -> list[Finding]:
+    if not config.mysql.url:
+        return [Finding("mysql.reachable", "ok", "off (mysql.url is not set): no replica columns are written")]
+
+    def check(facts: MysqlFacts) -> list[Finding]:
+        return [*run_checks(mysql_checks.CHECKS, facts), *mysql_tables.check_tables(facts)]
+
+    return await _of_store(
+        "mysql", read_mysql(config, timeout_ms=TIMEOUT_MS, probe=True), (*mysql_checks.CHECKS, *mysql_tables.CHECKS),
+        check, "No column is set. The rollups in MongoDB are written all the same.",
+        "without a replica, leave it empty",
+    )  # fmt: skip
+
+
+async def _of_store(
+    store: str,
+    reading: Awaitable[F],
+    names: Iterable[str],
+    check: Callable[[F], list[Finding]],
+    why: str,
+    otherwise: str,
+) -> list[Finding]:
+    try:
+        facts = await reading
+    except StoreError as error:
+        fix = f"start it, or correct {store}.url (`tallyd config` shows it); {otherwise}"
+        return [
+            Finding(f"{store}.reachable", "fatal", str(error), why, fix),
+            *(Finding(name, "unknown", f"not run: {store} does not answer") for name in names),
+        ]
+    return [Finding(f"{store}.reachable", "ok", facts.address), *check(facts)]
