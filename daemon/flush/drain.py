@@ -1,21 +1,7 @@
-"""One shard's way from Redis to MongoDB: claim → rollup → five bulk writes → ack. Exactly once, wherever it dies.
+"""One shard's way from Redis to MongoDB: claim, rollup, five updates, ack. Each amount is applied exactly once.
 
-What holds if the process dies, or a reply is lost, after each step of `apply_next`:
-
-    floor          nothing happened
-    claim          (a script for each part of the batch) after each but the last, an open batch is in flight, of which
-                   no document knows: whoever asks after the lease adds to it. After the last it is sealed: whoever
-                   asks after the lease gets the same one under the same seq. What is rolled up meanwhile is forgotten
-    open_epoch     sealed; recorded once for a Redis, before anything it counted is written
-    raise_floor    the floor names a seq that will be applied by whoever takes the batch
-    write          some documents hold the seq; the next attempt leaves those alone (E11000) and writes the others
-    bury           the same; dead letters have ids of their own, and the next attempt skips the documents they name
-    ack            (a script for each 1,000 due entities) after each but the last, some are due for MySQL, and their
-                   documents hold the batch; the next attempt finds nothing to write, and lists them again: at worst a
-                   row is set twice to the same total. After the last: done; after a lost reply the next claim finds
-                   nothing in flight, or a newer batch
-
-A second flusher beside this one changes nothing of that: both apply the same payload under the same seq.
+The flusher's drain loop calls `Drain.apply_next`. A second flusher may work beside this one: both apply the same
+content under the same seq. `STEPS` says what holds after a crash. Nothing here touches MySQL.
 """
 
 from __future__ import annotations
@@ -30,6 +16,22 @@ from daemon.domain.outcome import SinkResult
 from daemon.domain.rollup import TOTALS, Rollup
 from daemon.rollups.build import Builder
 from daemon.rollups.mongo import MongoSink
+
+STEPS = {
+    "floor": "Nothing has changed.",
+    "freeze": "The claim is open, and no document knows its parts. After the lease, the next claim adds to it.",
+    "seal": "The claim is sealed. After the lease, the next flusher gets the same content under the same seq.",
+    "open_epoch": "MongoDB has what the totals held before this Redis counted. That is recorded once.",
+    "raise_floor": "The floor names the claim's seq. The next flusher applies the claim under that seq.",
+    "write": "Some documents hold the seq and refuse the claim (E11000). The next flusher writes the others.",
+    "bury": "The dead letters have ids of their own. The next flusher skips the documents they name.",
+    "list_due": "Some entities are due in MySQL. The next flusher writes no document, and lists them again.",
+    "ack": "The claim is done. The next claim finds nothing in flight, or a newer claim.",
+}
+"""Each step of `apply_next` in order, and what holds if the process dies after it or its reply is lost.
+
+`freeze`: each part of the claim but the last, `seal` the last part. `list_due`: each script of 1,000 due entities but
+the last, which is `ack`."""
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +70,7 @@ class Drain:
         self._epoch = 0
 
     async def apply_next(self) -> Applied | Busy | Empty:
-        """Applies the batch in flight, or the next one."""
+        """Applies the claim in flight, or the next one."""
         shard, mongo = self._counters.shard, self._mongo
         floor = await mongo.floor(shard)
         claim = await self._counters.claim(

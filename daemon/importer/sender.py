@@ -1,8 +1,7 @@
 """Batches of one file to the store, a few calls at a time, and behind them the checkpoint.
 
 While Redis works on one batch the next is parsed. Calls may end in any order; the checkpoint moves only over batches
-that, like all before them, have been answered. An import that was killed has sent `calls_in_flight_max` calls beyond it
-at most; the next one sends them again, and the dedupe memory knows them if it comes within `dedupe.window_s`.
+that, like all before them, have been answered (`STEPS`).
 """
 
 from __future__ import annotations
@@ -20,6 +19,13 @@ from daemon.importer.lines import Position
 from daemon.importer.outcome import FileTally
 from daemon.importer.rejects import Rejects
 from daemon.importer.store import Counted, Store
+
+STEPS = {
+    "count": "Redis has counted at most `calls_in_flight_max` calls beyond the checkpoint. The next import sends them"
+    " again. They are duplicates if it comes within `dedupe.window_s`.",
+    "save": "The checkpoint is behind all that was answered. The next import goes on there.",
+}
+"""Each step of a batch in order, and what holds if the process dies after it or its reply is lost."""
 
 
 class _Call(NamedTuple):

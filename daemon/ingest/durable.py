@@ -1,15 +1,8 @@
 """Where a call's events become durable: Redis, or the spool while Redis does not take them.
 
-What holds if the worker dies, or a reply is lost, after each step of `ingest`:
-
-    sent to Redis, no reply   unknown to the client, who sends it again; or it is appended to the spool below, and the
-                              replay finds its ids in Redis if the script had run
-    appended, not fsynced     unknown to the client; a torn record is cut off, a whole one is replayed
-    fsynced, not answered     unknown to the client; replayed, and its repetition is a duplicate
-    answered 202              in Redis or in a segment; a segment is deleted only after Redis answered for all of it
-
-The first failed call trips the switch; from then on nobody waits for Redis, and one task asks for it. When it takes
-what lies in the spool, the switch is reset: new events go to Redis at once, beside what is still being replayed.
+`STEPS` says what holds if the worker dies. The first failed call trips the switch; from then on nobody waits for Redis,
+and one task asks for it. When it takes what lies in the spool, the switch is reset: new events go to Redis at once,
+beside what is still being replayed.
 """
 
 from __future__ import annotations
@@ -29,6 +22,15 @@ from daemon.errors import LayoutError, StoreError
 from daemon.spool.replay import Replayed, Replayer
 from daemon.spool.segment import SEALED, list_segments
 from daemon.spool.spool import Spool
+
+STEPS = {
+    "send": "The client has no answer and sends the events again. If Redis counted them, they are duplicates then.",
+    "append": "The client has no answer and sends the events again. A torn record is cut off, a whole one is replayed.",
+    "fsync": "The client has no answer and sends the events again. The replay or the repetition is a duplicate.",
+    "answer": "The events are in Redis or in a segment. A segment is deleted only after Redis answered for all of it.",
+}
+"""Each step of `ingest` in order, and what holds if the worker dies after it. `append` and `fsync`: while Redis takes
+no events."""
 
 _log = logging.getLogger(__name__)
 

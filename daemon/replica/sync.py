@@ -31,6 +31,19 @@ from daemon.replica.mysql import MysqlSink
 from daemon.replica.synced import note_synced
 from daemon.rollups.mongo import Json, MongoSink
 
+STEPS = {
+    "lock": "Nothing has changed. MySQL drops the lock with the connection.",
+    "read": "Nothing has changed.",
+    "adopt": "Some documents have their base. The next sync finds it, and asks for the others.",
+    "begin_sync": "The rows are marked in Redis. Nobody knows what they hold until the next sync has set them.",
+    "update": "The rows are set and still marked. The next sync sets them again.",
+    "note": "The documents say what the rows hold. The mark remains, so a reconcile leaves the rows alone.",
+    "end_sync": "It is known what the rows hold. They are still due, and the next sync sets them again.",
+    "unlock": "The same. Another sync may set the rows now.",
+    "settle": "The rows are done. Those that became due meanwhile are still due.",
+}
+"""Each step of `sync_next` in order, and what holds if the process dies after it or its reply is lost."""
+
 REFUSED_PAUSE_S = 60.0
 """After MySQL refused a row's values, the row is not tried again for so long, however often it becomes due."""
 REFUSED_MAX = 100_000

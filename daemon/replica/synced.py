@@ -1,14 +1,8 @@
 """How much of what was counted a row's columns hold, kept in the totals document: `synced: {view: 3}`.
 
 A column is base + synced + whatever the application itself has added to it. So what the application added can be told
-from what tallyd has not written yet, also while the row is behind (`tallyd backfill --reconcile`). What holds if the
-flusher dies after each step of setting rows:
-
-    begin_sync   the rows are marked in Redis: what they hold is not known, until the next sync has set them
-    UPDATE       the same
-    note         what they hold is known, but the mark says otherwise: a reconcile leaves them alone all the same
-    end_sync     known
-    settle       known, and no longer behind
+from what tallyd has not written yet, also while the row is due (`tallyd backfill --reconcile`). `sync.STEPS` says what
+is known of a row if the flusher dies.
 
 Counted amounts only grow, and so do these (`$max`): a note of a dead process that arrives late changes nothing.
 """

@@ -14,9 +14,9 @@ is one batch of a rollup at a time, with a number that only grows:
     folding    `documents`: those that were deleted. Their amounts are added to the entity's document in
                `analytics_entity_<rollup>_expired`, which remembers n, as a rollup's documents remember a seq.
 
-Whoever dies, the next run goes on from the record. Each step can be repeated, also by two at once, also by one who was
-frozen and wakes up late: marks ask for the seq that was found, deletions for the very document, sums for a lower n, and
-the record for the n and state that were read.
+If a run dies, the next one goes on from the record (`STEPS`). Each step can be repeated, also by two at once, also by
+one who was frozen and wakes up late: marks ask for the seq that was found, deletions for the very document, sums for a
+lower n, and the record for the n and state that were read.
 """
 
 from __future__ import annotations
@@ -36,6 +36,17 @@ from daemon.domain.rollup import Kind
 from daemon.rollups.errors import is_already_applied, store_error
 from daemon.rollups.history_marks import Marks
 from daemon.rollups.mongo import Json, MongoSink
+
+STEPS = {
+    "begin": "The record names the documents. The next run marks them.",
+    "mark": "Some documents are marked. The next run marks the others.",
+    "list_marked": "The record holds the marked documents as they are. The next run deletes them.",
+    "delete": "Some documents are gone, and the record holds them. The next run deletes the others.",
+    "list_deleted": "The record holds the deleted documents. The next run adds their amounts.",
+    "fold": "Some entities have the amounts and the batch's number. The next run adds the others.",
+    "end": "The batch is done.",
+}
+"""Each step of a batch in order, and what holds if the process dies after it or its reply is lost."""
 
 EXPIRY = "analytics_expiry"
 

@@ -1,7 +1,7 @@
 """The reading end of the spool: segments back into Redis, through the same `ingest.lua` the events missed.
 
 Whether an event had reached Redis before it was spooled is often unknown; its id decides, so replaying is always safe
-within the dedupe window, a crash in the middle of a segment included. A segment is deleted after Redis has answered for
+within the dedupe window (`STEPS`). A segment is deleted after Redis has answered for
 all of it. Damaged bytes are set aside in `damaged/`, counted and logged; what comes after them goes on.
 """
 
@@ -21,6 +21,13 @@ from daemon.spool.segment import OPEN, list_segments, locked, sync_directory
 
 Ingest = Callable[[list[Event]], Awaitable[int]]
 """Counts events and returns how many were new. Raises StoreError; a RefusedError says it will never take them."""
+
+STEPS = {
+    "send": "Redis has counted some events of the segment. The next replay sends all of them: these are duplicates.",
+    "set_aside": "The damaged bytes are in `damaged/` and in the segment. The next replay writes the same file again.",
+    "delete": "The segment is done.",
+}
+"""Each step of a segment in order, and what holds if the process dies after it or its reply is lost."""
 
 _log = logging.getLogger(__name__)
 

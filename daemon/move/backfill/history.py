@@ -2,8 +2,7 @@
 
 The file says what a day's base is; it is set, never added, so a line may come any number of times, and the last one
 holds. Weeks, months and years are summed from the days in MongoDB once these are set: whatever the order, and however
-often it was interrupted, the same days give the same sums. Dying after any step leaves the entity marked
-(`rollups/history_marks.py`), and the next run sums it again. One run at a time.
+often it was interrupted, the same days give the same sums (`STEPS`). One run at a time.
 
 A history is part of a total, so only what has a base in its totals can have one: entities with a row in MySQL, and the
 counters that are mapped. And it is set as a whole, so an entity whose history has begun to expire keeps what it has.
@@ -38,6 +37,14 @@ from daemon.rollups.dead_letters import first_fields
 from daemon.rollups.errors import is_already_applied, store_error
 from daemon.rollups.history_marks import Marks
 from daemon.rollups.mongo import COMMAND_DOCUMENTS_MAX, Json, MongoSink
+
+STEPS = {
+    "mark": "The entities are marked (`rollups/history_marks.py`). Nothing of theirs expires. The next run sums them.",
+    "set_days": "Some days have their bases. The next run sets the others, and sums all that are marked.",
+    "sum": "Some weeks, months and years have their sums. The entities are still marked. The next run sums them again.",
+    "unmark": "The entities' histories are done.",
+}
+"""Each step in order, and what holds if the process dies after it or its reply is lost."""
 
 LINE_BYTES_MAX = 65_536
 LINES_AT_ONCE = 1_000

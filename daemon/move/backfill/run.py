@@ -1,14 +1,8 @@
 """All rows of the mapped tables, a chunk at a time: each one's columns become the bases of its totals document.
 
 MySQL is only read. An entity with counts of its own is put on the replica list, before it gets its base: the next sync
-sets its column to base + counted. What holds if the process dies after each step of a chunk:
-
-    page, totals   nothing has changed
-    make_due       the sync sets rows that may need it; where a base is missing it adopts it (`replica/adopt.py`)
-    adopt          some documents have their base; the next run finds them unchanged
-    record         the next run goes on behind this chunk
-
-A second backfill or a sync beside this one changes nothing of that: a base is set once.
+sets its column to base + counted. `STEPS` says what holds if the process dies. A second backfill or a sync beside this
+one changes nothing of that: a base is set once.
 
 `reconcile` also changes bases that are there: a base becomes what the column says without what tallyd wrote to it
 (`replica/synced.py`). It holds the advisory locks of the chunk's shards, so no sync writes a row in between. It leaves
@@ -42,6 +36,16 @@ from daemon.replica.columns import moved_columns, record_columns
 from daemon.replica.mysql import MysqlSink
 from daemon.replica.synced import synced
 from daemon.rollups.mongo import COMMAND_DOCUMENTS_MAX, Json, MongoSink
+
+STEPS = {
+    "page": "Nothing has changed.",
+    "make_due": "The next sync sets rows that may not need it. It adopts the bases that are missing.",
+    "adopt": "Some documents have their base. The next run finds them unchanged.",
+    "record": "The next run goes on behind this chunk.",
+    "rebase": "Some bases are what the columns say. The next reconcile finds them unchanged.",
+}
+"""Each step of a chunk in order, and what holds if the process dies after it or its reply is lost. A reconcile does
+`rebase` in place of `record`."""
 
 PROBLEMS_LISTED_MAX = 1_000
 """Entities that could not be taken over and are named; the others are counted."""
