@@ -7,9 +7,9 @@ names every wrong field in the words Laravel's validator uses, which existing pr
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping
 
+from daemon.domain import rejection
 from daemon.domain.action import Action, Effect
 from daemon.domain.entity import CONTROL_CHARACTER, ENTITY_ID_CHARS_MAX
 from daemon.domain.event import EVENT_ID_CHARS_MAX, Event, EventIn
@@ -92,18 +92,30 @@ class Catalogue:
     def explain(self, raw: object, now_s: float) -> Rejection:
         """Every wrong field of a refused event, given as decoded JSON of any shape."""
         if not isinstance(raw, dict):
-            return Rejection({"event": ["The event must be a JSON object."]})
-        errors: dict[str, list[str]] = {}
-        for name, chars_max in FIELDS_TEXT.items():
-            problem = _text_problem(name, raw.get(name), chars_max)
-            if problem:
-                errors[name] = [problem]
-        if "entity_id" not in errors and CONTROL_CHARACTER.search(raw["entity_id"]):
-            errors["entity_id"] = ["The entity id field must not contain control characters."]
-        self._explain_names(raw, errors)
-        if "occurred_at" not in errors and (problem := self._instant_problem(raw["occurred_at"], now_s)):
-            errors["occurred_at"] = [problem]
-        return Rejection({name: errors[name] for name in (*FIELDS_TEXT, "value") if name in errors})
+            return Rejection({"event": [rejection.NO_OBJECT]})
+        problems = {name: _text_problem(name, raw.get(name), chars_max) for name, chars_max in FIELDS_TEXT.items()}
+        problems["entity_id"] = entity_id_problem(raw.get("entity_id"))
+        known = {name for name, problem in problems.items() if problem is None}
+        domains = self._domains
+        if "domain" in known:
+            if raw["domain"] in domains:
+                domains = {raw["domain"]: domains[raw["domain"]]}
+            else:
+                problems["domain"] = rejection.not_selected("domain", domains)
+        kinds = {kind for types, _ in domains.values() for kind in types}
+        if "entity_type" in known and raw["entity_type"] not in kinds:
+            problems["entity_type"] = rejection.not_selected("entity_type", kinds)
+        candidates = [action for _, actions in domains.values() for action in actions.values()]
+        if "action" in known:
+            named = [action for action in candidates if action.name == raw["action"]]
+            if named:
+                candidates = named
+            else:
+                problems["action"] = rejection.not_selected("action", {action.name for action in candidates})
+        if "occurred_at" in known:
+            problems["occurred_at"] = self._instant_problem(raw["occurred_at"], now_s)
+        problems["value"] = _value_problem(raw.get("value", 1), candidates)
+        return Rejection({name: [problem] for name, problem in problems.items() if problem})
 
     def _set_bounds(self, now_s: int) -> None:
         """A text `is_utc` between these two is neither too old nor in the future; a bound is up to 1 s too strict."""
@@ -125,50 +137,45 @@ class Catalogue:
 
     def _instant_problem(self, text: str, now_s: float) -> str | None:
         if parse_instant(text) is None:
-            return (
-                "The occurred at field must be an RFC 3339 date and time with an offset, such as 2026-02-19T10:00:00Z."
-            )
+            return rejection.no_instant("occurred_at")
         if self._date(text, now_s) is None:
-            return f"The occurred at field must not be more than {self._max_age_s} seconds in the past."
+            return rejection.too_old("occurred_at", self._max_age_s)
         return None
 
-    def _explain_names(self, raw: dict[str, Any], errors: dict[str, list[str]]) -> None:
-        """Domain, entity type, action and value: each is judged by what the ones before it allow."""
-        if "domain" not in errors and raw["domain"] not in self._domains:
-            errors["domain"] = [_selected("domain", self._domains)]
-        chosen = None if "domain" in errors else self._domains[raw["domain"]]
-        every = self._domains.values()
-        kinds = {kind for known, _ in ([chosen] if chosen else every) for kind in known}
-        if "entity_type" not in errors and raw["entity_type"] not in kinds:
-            errors["entity_type"] = [_selected("entity type", kinds)]
-        actions = {name: action for _, known in ([chosen] if chosen else every) for name, action in known.items()}
-        if "action" not in errors and raw["action"] not in actions:
-            errors["action"] = [_selected("action", actions)]
-        value = raw.get("value", 1)
-        value = 1 if value is None else value
-        if not isinstance(value, int) or isinstance(value, bool):
-            errors["value"] = ["The value field must be an integer."]
-        elif "action" not in errors:
-            action = actions[raw["action"]]
-            if not action.value_min <= value <= action.value_max:
-                errors["value"] = [f"The value field must be between {action.value_min} and {action.value_max}."]
+
+def entity_id_problem(value: object) -> str | None:
+    """What is wrong with an entity's id, be it an event's or a parameter."""
+    problem = _text_problem("entity_id", value, ENTITY_ID_CHARS_MAX)
+    if problem is None and CONTROL_CHARACTER.search(str(value)):
+        return rejection.control_characters("entity_id")
+    return problem
+
+
+def _text_problem(name: str, value: object, chars_max: int | None) -> str | None:
+    if value is None or value == "":
+        return rejection.required(name)
+    if not isinstance(value, str):
+        return rejection.no_string(name)
+    if chars_max is not None and len(value) > chars_max:
+        return rejection.too_long(name, chars_max)
+    return None
+
+
+def _value_problem(value: object, candidates: Iterable[Action]) -> str | None:
+    """A value is wrong if none of the actions that the event can mean takes it."""
+    value = 1 if value is None else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return rejection.no_integer("value")
+    ranges: list[tuple[int, int]] = []
+    for lowest, highest in sorted((action.value_min, action.value_max) for action in candidates):
+        if ranges and lowest <= ranges[-1][1] + 1:
+            ranges[-1] = ranges[-1][0], max(highest, ranges[-1][1])
+        else:
+            ranges.append((lowest, highest))
+    if not ranges or any(lowest <= value <= highest for lowest, highest in ranges):
+        return None
+    return rejection.not_between("value", ranges)
 
 
 def _text(at_s: int) -> str:
     return dt.datetime.fromtimestamp(min(max(at_s, 0), SECONDS_MAX), dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def _text_problem(name: str, value: object, chars_max: int | None) -> str | None:
-    label = name.replace("_", " ")
-    if value is None or value == "":
-        return f"The {label} field is required."
-    if not isinstance(value, str):
-        return f"The {label} field must be a string."
-    if chars_max is not None and len(value) > chars_max:
-        return f"The {label} field must not be greater than {chars_max} characters."
-    return None
-
-
-def _selected(label: str, allowed: object) -> str:
-    assert hasattr(allowed, "__iter__")
-    return f"The selected {label} is invalid. It must be one of: {', '.join(sorted(allowed))}."

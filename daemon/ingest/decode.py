@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from daemon.config import Config, domain_actions, effective_actions
+from daemon.domain import rejection
 from daemon.domain.action import Action
 from daemon.domain.admission import Catalogue
 from daemon.domain.event import Event, EventIn
@@ -25,7 +26,7 @@ _UNDECODABLE = (ValueError, RecursionError)
 _raw_decode = msgspec.json.Decoder(float_hook=float).decode
 _event_decode = msgspec.json.Decoder(EventIn).decode
 _lines_decode = msgspec.json.Decoder(EventIn).decode_lines
-_NOT_JSON = Rejection({"event": ["The line is not valid JSON."]})
+_NOT_JSON = Rejection({"event": [rejection.NO_JSON_LINE]})
 
 
 class Unreadable(Enum):
@@ -113,7 +114,7 @@ class Decoder:
             return Unreadable.NOT_JSON
         items = raw.get("events") if isinstance(raw, dict) else raw
         if not isinstance(items, list):
-            return Rejection({"events": ["The events field must be a list."]})
+            return Rejection({"events": [rejection.no_list("events")]})
         return self._wrong_size(len(items)) or self._judge(items, now_s)
 
     def lines(self, body: bytes) -> Batch | Rejection:
@@ -166,9 +167,9 @@ class Decoder:
 
     def _wrong_size(self, count: int) -> Rejection | None:
         if count == 0:
-            return Rejection({"events": ["The events field is required."]})
+            return Rejection({"events": [rejection.required("events")]})
         if count > self._batch_events_max:
-            return Rejection({"events": [f"The events field must not have more than {self._batch_events_max} items."]})
+            return Rejection({"events": [rejection.too_many_items("events", self._batch_events_max)]})
         return None
 
 

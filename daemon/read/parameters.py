@@ -1,18 +1,21 @@
-"""The parameters of a read: parsed, bounded, and every wrong one named in the words of a 422."""
+"""The parameters of a read: parsed, bounded, and every wrong one named. The texts are in `domain/rejection.py`."""
 
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Collection, Sequence
 from typing import TypeVar
 from urllib.parse import parse_qsl
 
-from daemon.domain.entity import CONTROL_CHARACTER, ENTITY_ID_CHARS_MAX
+from daemon.domain import rejection
+from daemon.domain.admission import entity_id_problem
 
 FIELDS_MAX = 1_000
 """Parameters of one query, names repeated."""
 
 _ON, _OFF = ("1", "true"), ("0", "false")
+_is_integer = re.compile(r"-?[0-9]+\Z").match
 
 T = TypeVar("T", bound=str)
 
@@ -27,7 +30,7 @@ class Parameters:
         try:
             pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
         except ValueError:  # bytes that are no text, or too many of them
-            self.errors["query"] = [f"The query must be UTF-8, with at most {FIELDS_MAX} parameters."]
+            self.errors["query"] = [rejection.unreadable_query(FIELDS_MAX)]
             return
         for name, value in pairs:
             self._values.setdefault(name, []).append(value)
@@ -39,22 +42,25 @@ class Parameters:
         for each in allowed:
             if value == each:
                 return each
-        self.wrong(name, f"The selected {name} is invalid. It must be one of: {', '.join(allowed)}.")
+        self.wrong(name, rejection.not_selected(name, allowed))
         return default
 
     def integer(self, name: str, lowest: int, highest: int, default: int) -> int:
         value = self._one(name)
         if value is None:
             return default
-        if value.isascii() and value.isdecimal() and len(value) < 10 and lowest <= int(value) <= highest:
+        if not _is_integer(value):
+            self.wrong(name, rejection.no_integer(name))
+        elif len(value) < 10 and lowest <= int(value) <= highest:
             return int(value)
-        self.wrong(name, f"The {name} field must be an integer between {lowest} and {highest}.")
+        else:
+            self.wrong(name, rejection.not_between(name, [(lowest, highest)]))
         return default
 
     def flag(self, name: str) -> bool:
         value = self._one(name)
         if value is not None and value not in (*_ON, *_OFF):
-            self.wrong(name, f"The {name} field must be 1 or 0.")
+            self.wrong(name, rejection.no_flag(name))
         return value in _ON
 
     def day(self, name: str, default: dt.date) -> dt.date:
@@ -67,7 +73,7 @@ class Parameters:
                 return day
         except ValueError:
             pass
-        self.wrong(name, f"The {name} field must be a UTC day such as 2026-02-19.")
+        self.wrong(name, rejection.no_day(name))
         return default
 
     def entity_ids(self, listed: str, repeated: str, most: int) -> list[str]:
@@ -75,7 +81,7 @@ class Parameters:
         ids = [id_ for value in self._values.pop(listed, []) for id_ in value.split(",")]
         ids += self._values.pop(repeated, [])
         if len(ids) > most:
-            self.wrong(listed, f"The {listed} field must not name more than {most} entities.")
+            self.wrong(listed, rejection.too_many_items(listed, most))
         problem = next(filter(None, map(entity_id_problem, ids)), None)
         if problem:
             self.wrong(listed, problem)
@@ -93,23 +99,12 @@ class Parameters:
     def reject_unknown(self, known: Collection[str]) -> None:
         """Call last: a parameter nobody took is a mistake, and no reason to answer something else."""
         for name in self._values:
-            self.wrong(name, f"There is no such parameter; there are: {', '.join(known) or 'none'}.")
+            self.wrong(name, rejection.unknown_parameter(known))
 
     def _one(self, name: str) -> str | None:
         values = self._values.pop(name, None)
         if values is None:
             return None
         if len(values) > 1:
-            self.wrong(name, f"The {name} field must be given once.")
+            self.wrong(name, rejection.repeated(name))
         return values[0]
-
-
-def entity_id_problem(id_: str) -> str | None:
-    """What is wrong with an entity id, in the words ingest uses."""
-    if not id_:
-        return "The entity id field is required."
-    if len(id_) > ENTITY_ID_CHARS_MAX:
-        return f"The entity id field must not be greater than {ENTITY_ID_CHARS_MAX} characters."
-    if CONTROL_CHARACTER.search(id_):
-        return "The entity id field must not contain control characters."
-    return None

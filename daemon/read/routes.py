@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, get_args
 
 from daemon.config import Config, domain_counters, replica_tables
+from daemon.domain import rejection
 from daemon.domain.entity import Entity
 from daemon.domain.window import WINDOWS, Window, days_between
 from daemon.errors import StoreError
@@ -173,9 +174,9 @@ class Routes:
         parameters.reject_unknown(("bucket", "from", "to"))
         parameters.check_entity_id(entity.id)
         if first > last:
-            parameters.wrong("from", "The from field must not be after to.")
+            parameters.wrong("from", rejection.after("from", "to"))
         elif is_too_long(bucket, first, last, points_max):
-            parameters.wrong("from", f"A series has at most {points_max} points; choose a larger bucket.")
+            parameters.wrong("from", rejection.too_many_points(points_max))
         return Question(partial(self._read_series, entity, bucket, first, last), self._limits.cache_ttl_ms)
 
     async def _read_series(self, entity: Entity, bucket: Bucket, first: dt.date, last: dt.date) -> dict[str, Any]:

@@ -121,6 +121,24 @@ def test_a_value_is_judged_by_any_action_of_its_name_when_the_domain_is_wrong() 
     assert set(errors(domain="x", action="rating", value=50)) == {"domain", "value"}
 
 
+def test_a_value_that_no_action_takes_is_named_whatever_else_is_wrong() -> None:
+    assert set(errors(domain="x", action="y", value=0)) == {"domain", "action", "value"}
+    assert set(errors(domain="x", action="y", value=50)) == {"domain", "action"}
+    assert errors(action="y", value=101)["value"] == ["The value field must be between 1 and 100."]
+    assert errors(domain=None, action=None, value=101)["value"] == ["The value field must be between 1 and 100."]
+    assert set(errors(domain="shop", entity_type="item", action=None, value=0)) == {"action", "value"}
+
+
+def test_a_value_between_what_two_actions_take_is_named() -> None:
+    actions = {"low": Action("low", 1, 5, {"low": "one"}), "high": Action("high", 50, 100, {"high": "one"})}
+    catalogue = Catalogue({"jav": (("movie",), actions)}, future_max_s=0, max_age_s=0)
+    assert errors(catalogue, action="x", value=20)["value"] == [
+        "The value field must be between 1 and 5 or between 50 and 100."
+    ]
+    assert errors(catalogue, action="high", value=5) == {"value": ["The value field must be between 50 and 100."]}
+    assert set(errors(catalogue, action="x", value=5)) == {"action"}
+
+
 @pytest.mark.parametrize("value", [None, [], 5, "text", True, 1.5])
 def test_what_is_no_object_is_wrong_as_a_whole(value: object) -> None:
     assert CATALOGUE.explain(value, NOW_S) == Rejection({"event": ["The event must be a JSON object."]})
@@ -191,12 +209,27 @@ def test_admit_and_explain_always_agree(chosen: dict[str, Any], missing: list[st
     event = raw(**chosen)
     for name in missing:
         event.pop(name, None)
-    try:
-        admitted = catalogue.admit(msgspec.convert(event, EventIn), NOW_S) is not None
-    except msgspec.ValidationError:
-        admitted = False
     wrong = catalogue.explain(event, NOW_S).errors
-    assert admitted is (not wrong)
+    assert admits(catalogue, event) is (not wrong)
     assert set(wrong) <= {*REQUIRED, "value"}
     assert all(texts for texts in wrong.values())
     assert {name for name in missing if name in REQUIRED} <= set(wrong)
+
+
+@settings(max_examples=400)
+@given(fields)
+def test_a_value_is_named_exactly_if_no_action_the_event_can_mean_takes_it(event: dict[str, Any]) -> None:
+    domains = [name for name in DOMAINS if name == event.get("domain")] or list(DOMAINS)
+    actions = [(domain, action) for domain in domains for action in DOMAINS[domain][1]]
+    meant = [each for each in actions if each[1] == event.get("action")] or actions
+    value = {name: event[name] for name in event if name == "value"}
+    mended = [raw(domain=domain, entity_type=DOMAINS[domain][0][0], action=name, **value) for domain, name in meant]
+    wrong = CATALOGUE.explain(event, NOW_S).errors
+    assert ("value" in wrong) is not any(admits(CATALOGUE, each) for each in mended)
+
+
+def admits(catalogue: Catalogue, event: dict[str, Any]) -> bool:
+    try:
+        return catalogue.admit(msgspec.convert(event, EventIn), NOW_S) is not None
+    except msgspec.ValidationError:
+        return False
