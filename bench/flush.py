@@ -203,8 +203,8 @@ def _plain(kind: Kind, document: Document, now: dt.datetime, counters: tuple[str
     first: dict[str, object] = {"domain": domain, "entity_type": type_, "entity_id": id_}
     if kind.bucket_field is not None:
         first[kind.bucket_field] = document.bucket
-    first.update({counter: 0 for counter in counters if counter not in document.deltas})
-    update = {"$inc": document.deltas, "$set": {"updated_at": now}, "$setOnInsert": first}
+    first.update({counter: 0 for counter in counters if counter not in document.amounts})
+    update = {"$inc": document.amounts, "$set": {"updated_at": now}, "$setOnInsert": first}
     return UpdateOne({"_id": document.id}, update, upsert=True)
 
 

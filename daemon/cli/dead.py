@@ -49,7 +49,7 @@ def list_(
         return
     table = Table("id", "deltas", "reason", "at")
     for letter in found:
-        deltas = ", ".join(f"{counter} {amount}" for counter, amount in letter.deltas.items())
+        deltas = ", ".join(f"{counter} {amount}" for counter, amount in letter.amounts.items())
         table.add_row(letter.id, deltas, letter.reason, f"{letter.at:%Y-%m-%d %H:%M:%S}")
     Console().print(table)
 

@@ -17,24 +17,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from daemon.cli.options import ConfigOption, DataOption, load, run
 from daemon.config import Config, domain_counters, require
+from daemon.domain.rollup import BUCKETED, KINDS, Bucketed
 from daemon.errors import ConfigError
 from daemon.export.formats import Format
 
 if TYPE_CHECKING:
     from daemon.export.rows import Selection
 
+    RollupName = str
+else:  # what typer offers as choices
+    RollupName = StrEnum("RollupName", [kind.name for kind in KINDS])
+
 STANDARD_OUTPUT = Path("-")
 DAY = ["%Y-%m-%d"]
-
-
-class RollupName(StrEnum):
-    """What can be exported."""
-
-    TOTALS = "totals"
-    DAILY = "daily"
-    WEEKLY = "weekly"
-    MONTHLY = "monthly"
-    YEARLY = "yearly"
 
 
 def export(
@@ -56,14 +51,14 @@ def export(
 
     Example: `tallyd export daily --from 2026-02-01 --to 2026-02-28 --format parquet --output february.parquet`
     """
-    from daemon.domain.rollup import KINDS
     from daemon.export.rows import Selection
 
     loaded = load(config, data)
     require(loaded, "mongo")
-    kind = next(kind for kind in KINDS if kind.name == rollup.value)
-    if kind.bucket_field is None and (first or last):
-        raise ConfigError("--from, --to: totals have no days; export daily, weekly, monthly or yearly.")
+    kind = next(kind for kind in KINDS if kind.name == rollup)
+    if not isinstance(kind, Bucketed) and (first or last):
+        *finer, coarsest = (kind.name for kind in BUCKETED)
+        raise ConfigError(f"--from, --to: totals have no days; export {', '.join(finer)} or {coarsest}.")
     if first and last and first > last:
         raise ConfigError(f"--from {first:%Y-%m-%d} is after --to {last:%Y-%m-%d}.")
     typed = None if entity_type is None else _typed(loaded, entity_type)

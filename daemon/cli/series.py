@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -23,16 +23,13 @@ from daemon.cli.options import (
 )
 from daemon.config import domain_counters, require
 from daemon.domain.entity import Entity
+from daemon.domain.rollup import BUCKETED, DAILY
 from daemon.errors import ConfigError
 
-
-class Bucket(StrEnum):
-    """Choices of `--bucket`."""
-
-    DAILY = "daily"
-    WEEKLY = "weekly"
-    MONTHLY = "monthly"
-    YEARLY = "yearly"
+if TYPE_CHECKING:
+    Bucket = str
+else:  # what typer offers as choices
+    Bucket = StrEnum("Bucket", [kind.name for kind in BUCKETED])
 
 
 def series(
@@ -41,7 +38,7 @@ def series(
     data: DataOption = None,
     domain: DomainOption = None,
     entity_type: TypeOption = None,
-    bucket: Annotated[Bucket, typer.Option(help="Size of a bucket.")] = Bucket.DAILY,
+    bucket: Annotated[Bucket, typer.Option(help="Size of a bucket.")] = DAILY.name,
     first: Annotated[dt.datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")] = None,
     last: Annotated[dt.datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")] = None,
     as_json: JsonOption = False,
@@ -58,19 +55,19 @@ def series(
     require(loaded, "mongo")
     domain, entity_type = chosen_type(loaded, domain, entity_type)
     to_day = last.date() if last else dt.datetime.now(dt.UTC).date()
-    from_day = first.date() if first else default_first(bucket.value, to_day)
+    from_day = first.date() if first else default_first(bucket, to_day)
     if from_day > to_day:
         raise ConfigError(f"--from {from_day} is after --to {to_day}.")
-    if is_too_long(bucket.value, from_day, to_day, POINTS_MAX):
+    if is_too_long(bucket, from_day, to_day, POINTS_MAX):
         raise ConfigError(f"--from, --to: a series has at most {POINTS_MAX} points; choose a larger --bucket.")
     counters = domain_counters(loaded, domain)
-    field = SIZES[bucket.value].kind.bucket_field
+    field = SIZES[bucket].bucket_field
 
     async def read() -> list[dict[str, object]]:
         mongo = MongoSink(loaded.mongo)
         try:
             entity = Entity(domain, entity_type, entity_id)
-            return await read_series(mongo, entity, bucket.value, counters, from_day, to_day)
+            return await read_series(mongo, entity, bucket, counters, from_day, to_day)
         finally:
             await mongo.close()
 
@@ -78,7 +75,6 @@ def series(
     if as_json:
         print_json(points)
         return
-    assert field is not None
     table = Table(field, *counters)
     for point in points:
         table.add_row(str(point[field]), *(f"{point[counter]:,}" for counter in counters))

@@ -10,7 +10,7 @@ from daemon.doctor.clock import NO_LIMIT_S, check_clock
 from daemon.doctor.finding import Verdict, fatal, known, ok, warning
 from daemon.doctor.mongo_facts import MongoFacts, is_writable
 from daemon.domain.rollup import KINDS, Kind
-from daemon.rollups import dead_letters
+from daemon.rollups.collections import DEAD_LETTERS
 
 VERSION_MIN = (4, 4, 0)
 """The driver supports no older one."""
@@ -87,7 +87,7 @@ def letters(facts: MongoFacts) -> Verdict:
     if not count:
         return ok("none")
     return warning(
-        f"{count} in {dead_letters.COLLECTION}",
+        f"{count} in {DEAD_LETTERS}",
         "These amounts are in no rollup: a document refused them.",
         "tallyd dead list; remove the reason; tallyd dead retry --all",
     )
@@ -133,13 +133,11 @@ def _topology(facts: MongoFacts) -> str:
 
 def _wanted(facts: MongoFacts, kind: Kind) -> list[tuple[Keys, bool]]:
     """(keys, unique) of each index that `MongoSink` creates. A test compares the two."""
-    natural = ["domain", "entity_type", "entity_id", *([kind.bucket_field] if kind.bucket_field else [])]
-    wanted: list[tuple[Keys, bool]] = [(tuple((field, 1) for field in natural), True)]
+    wanted: list[tuple[Keys, bool]] = [(tuple((field, 1) for field in kind.key_fields), True)]
     if kind in ranked_kinds(facts.config):
-        bucket: Keys = ((kind.bucket_field, 1),) if kind.bucket_field else ()
+        of_type: Keys = tuple((field, 1) for field in kind.type_fields)
         counters = sorted({c for action in effective_actions(facts.config).values() for c in action.counters})
         for counter in counters:
-            of_type: Keys = (("domain", 1), ("entity_type", 1), *bucket)
             wanted += [((*of_type, (field, -1)), False) for field in (counter, f"base.{counter}")]
     return wanted
 

@@ -22,11 +22,8 @@ from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Refusal
 from daemon.domain.rollup import KINDS
 from daemon.errors import MongoStoreError
-from daemon.rollups import dead_letters
+from daemon.rollups.collections import DEAD_LETTERS, DOCTOR
 from daemon.rollups.mongo import close_client, open_client
-
-SCRATCH = "analytics_doctor"
-"""The collection of the one document that is written. Both are deleted at once."""
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -78,9 +75,7 @@ async def _read(config: Config, address: str, database: AsyncDatabase[Json], *, 
     if probe and is_writable(hello):
         facts["write_error"] = await _try_write(database)
     if probe:
-        letters = database.with_options(read_preference=nearest)[dead_letters.COLLECTION].count_documents(
-            {"dropped_at": None}
-        )
+        letters = database.with_options(read_preference=nearest)[DEAD_LETTERS].count_documents({"dropped_at": None})
         facts["dead_letters"] = await _asked("count", letters)
         facts["storage"] = await _asked("dbStats", database.command("dbStats", read_preference=nearest))
     return MongoFacts(config=config, address=address, database=database.name, **facts)
@@ -109,7 +104,7 @@ async def _indexes(database: AsyncDatabase[Json]) -> dict[str, dict[str, Json]]:
 
 async def _try_write(database: AsyncDatabase[Json]) -> str | None:
     """Inserts a document with majority and journal, then deletes it and its collection. Returns the error, or None."""
-    scratch, id_ = database[SCRATCH], f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    scratch, id_ = database[DOCTOR], f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     try:
         await scratch.insert_one({"_id": id_, "at": dt.datetime.now(dt.UTC)})
         await scratch.delete_one({"_id": id_})

@@ -20,7 +20,8 @@ from daemon.config import Config, ReplicaTable, replica_tables
 from daemon.doctor import clock
 from daemon.doctor.clock import Clock
 from daemon.errors import ConfigError, MysqlStoreError
-from daemon.replica.mysql import INTEGER_TYPES, PORT_DEFAULT, update_sql
+from daemon.replica.mysql import PORT_DEFAULT
+from daemon.replica.sql import declared_key, update_sql
 
 _VARIABLES = """SELECT VERSION() release_, CURRENT_USER() user_, @@max_allowed_packet packet, @@SESSION.sql_mode mode_,
  @@GLOBAL.read_only read_only_"""
@@ -205,22 +206,13 @@ async def _explained(session: _Session, mapping: ReplicaTable, table: Table) -> 
     """Asks for the plan of the flusher's own UPDATE. That needs the same rights, and changes nothing."""
     key = table.column(mapping.key)
     assert key is not None
-    statement = update_sql(mapping, declared_key(key))
+    statement = update_sql(mapping, declared_key(key.data_type, key.charset, key.collation))
     try:
         plan = await session.rows(f"EXPLAIN {statement}", "[[0" + ", 0" * len(mapping.columns) + "]]")
     except MySQLError as error:
         return table._replace(refused=str(error))
     steps = [{name.lower(): value for name, value in step.items()} for step in plan]
     return table._replace(scans=any(step.get("table") == "t" and step.get("type") == "ALL" for step in steps))
-
-
-def declared_key(key: Column) -> str:
-    """The key column's type in JSON_TABLE, as `MysqlSink` declares it; a test holds the two together."""
-    if key.data_type in INTEGER_TYPES:
-        return "BIGINT"
-    if key.charset and key.collation:
-        return f"VARCHAR(255) CHARACTER SET {key.charset} COLLATE {key.collation}"
-    return "VARCHAR(255)"
 
 
 async def _lock_error(session: _Session) -> str | None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from daemon.config import ReplicaTable
 from daemon.doctor.finding import Finding, Verdict, fatal, ok, run_checks, unknown, warning
 from daemon.doctor.mysql_facts import Column, MysqlFacts, Table
-from daemon.replica.mysql import INTEGER_TYPES
+from daemon.replica.sql import INTEGER_TYPES
 
 SCAN_ROWS_MIN = 1_000
 """For a table of fewer rows, reading it whole may rightly be the server's plan."""

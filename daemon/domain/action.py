@@ -1,7 +1,7 @@
 """Actions: what a client may report, and what each does to the counters.
 
-The client names an action and a value, never a counter. An action turns them, with the UTC date, into an effect: the
-increments one event makes.
+The client names an action and a value, never a counter. An action turns them, with the event's bucket of the finest
+rollup, into an effect: the increments one event makes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EFFECTS_CACHED = 8_192
 class Effect:
     """The increments of one event: (counter, hash field, amount) each, the amount as the text Redis will be given.
 
-    Compared and hashed by identity: an action hands out the same object for the same value and date, so a call that
+    Compared and hashed by identity: an action hands out the same object for the same value and bucket, so a call that
     carries thousands of events carries each distinct effect once.
     """
 
@@ -42,18 +42,18 @@ class Action:
         self.counters = dict(counters)
         self._effects: dict[tuple[int, str], Effect] = {}
 
-    def effect(self, value: int, date: str) -> Effect:
-        """What an event with this value on this UTC date adds."""
-        known = self._effects.get((value, date))
+    def effect(self, value: int, bucket: str) -> Effect:
+        """What an event with this value adds in this bucket of the finest rollup."""
+        known = self._effects.get((value, bucket))
         if known is not None:
             return known
         if len(self._effects) >= _EFFECTS_CACHED:
             self._effects.clear()
         effect = Effect(
             tuple(
-                (counter, field_name(counter, date), "1" if step == "one" else str(value))
+                (counter, field_name(counter, bucket), "1" if step == "one" else str(value))
                 for counter, step in self.counters.items()
             )
         )
-        self._effects[value, date] = effect
+        self._effects[value, bucket] = effect
         return effect

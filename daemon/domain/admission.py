@@ -15,11 +15,14 @@ from daemon.domain.entity import CONTROL_CHARACTER, ENTITY_ID_CHARS_MAX
 from daemon.domain.event import EVENT_ID_CHARS_MAX, Event, EventIn
 from daemon.domain.instant import is_utc, parse_instant
 from daemon.domain.rejection import Rejection
+from daemon.domain.rollup import FINEST, start_of_day
 
 SECONDS_MAX = 253_402_300_799
 """The last second a datetime can be."""
 USUAL_CACHED = 8_192
-"""Kinds of events (what, value, day) that are known to be good."""
+"""Kinds of events (what, value, bucket) that are known to be good."""
+BUCKET_CHARS = len(FINEST.bucket_of(start_of_day(dt.date.min)))
+"""A text that `is_utc` begins with the name of its bucket of the finest rollup."""
 
 FIELDS_TEXT = {
     "event_id": EVENT_ID_CHARS_MAX,
@@ -58,10 +61,10 @@ class Catalogue:
 
     def admit(self, event: EventIn, now_s: float) -> Event | None:
         """The event as it will be counted, or None if something in it is wrong (`explain` then says what)."""
-        # The usual event is of a kind and a day that came before, at an instant in UTC, safely within the bounds: one
-        # lookup and no parsing, 0.8 us against 3.
+        # The usual event is of a kind and a bucket that came before, at an instant in UTC, safely within the bounds:
+        # one lookup and no parsing, 0.8 us against 3.
         text, id_ = event.occurred_at, event.entity_id
-        usual = self._usual.get((event.domain, event.entity_type, event.action, event.value, text[:10]))
+        usual = self._usual.get((event.domain, event.entity_type, event.action, event.value, text[:BUCKET_CHARS]))
         if usual is None or not id_.isprintable():
             return self._admit(event, now_s)
         if not self._bounds_since_s <= now_s < self._bounds_until_s:
@@ -79,14 +82,14 @@ class Catalogue:
             return None
         if CONTROL_CHARACTER.search(event.entity_id):
             return None
-        date = self._date(event.occurred_at, now_s)
-        if date is None:
+        bucket = self._bucket(event.occurred_at, now_s)
+        if bucket is None:
             return None
-        prefix, effect = f"{event.domain}:{event.entity_type}:", action.effect(value, date)
-        if event.occurred_at.startswith(date):
+        prefix, effect = f"{event.domain}:{event.entity_type}:", action.effect(value, bucket)
+        if event.occurred_at.startswith(bucket):
             if len(self._usual) >= USUAL_CACHED:
                 self._usual.clear()
-            self._usual[event.domain, event.entity_type, event.action, event.value, date] = prefix, effect
+            self._usual[event.domain, event.entity_type, event.action, event.value, bucket] = prefix, effect
         return Event(event.event_id, prefix + event.entity_id, effect)
 
     def explain(self, raw: object, now_s: float) -> Rejection:
@@ -123,8 +126,8 @@ class Catalogue:
         self._latest = _text(now_s + self._future_max_s)
         self._earliest = _text(now_s + 1 - self._max_age_s) if self._max_age_s else ""
 
-    def _date(self, occurred_at: str, now_s: float) -> str | None:
-        """The UTC date the event is counted under, or None if the instant is not one or too old."""
+    def _bucket(self, occurred_at: str, now_s: float) -> str | None:
+        """The bucket of the finest rollup the event is counted under, or None if the instant is not one or too old."""
         instant = parse_instant(occurred_at)
         if instant is None:
             return None
@@ -133,12 +136,12 @@ class Catalogue:
             instant = dt.datetime.fromtimestamp(now_s, dt.UTC)
         elif self._max_age_s and at_s < now_s - self._max_age_s:
             return None
-        return instant.date().isoformat()
+        return FINEST.bucket_of(instant)
 
     def _instant_problem(self, text: str, now_s: float) -> str | None:
         if parse_instant(text) is None:
             return rejection.no_instant("occurred_at")
-        if self._date(text, now_s) is None:
+        if self._bucket(text, now_s) is None:
             return rejection.too_old("occurred_at", self._max_age_s)
         return None
 

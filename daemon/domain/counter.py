@@ -1,47 +1,51 @@
-"""Counters: what an action moves, and the Redis hash field that holds one counter's amount of one UTC day."""
+"""Counters: what an action moves, and the Redis hash field that holds one counter's amount of one bucket.
+
+The bucket is one of the finest rollup: `view:2026-02-19`.
+"""
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from daemon.domain.bucket import Buckets, buckets_of
+from daemon.domain.rollup import BUCKETED, FINEST, OWN_FIELDS
 
 NAME_PATTERN = r"\A[a-z][a-z0-9_]{0,31}\Z"
 """Domains, entity types, actions and counters are named like this: 1 to 32 characters, no colon, no dot, no dollar."""
 
 INT64_MAX = 2**63 - 1
 
-RESERVED = frozenset(
-    {"domain", "entity_type", "entity_id", "date", "week", "month", "year", "updated_at", "flush_seq", "base", "source"}
-    | {"expiring", "expired_batch", "synced"}
-)
+RESERVED = frozenset(OWN_FIELDS)
 """Field names a rollup document uses itself; no counter may have one."""
 
-_FIELD = re.compile(r"([a-z][a-z0-9_]{0,31}):(\d{4}-\d\d-\d\d)\Z", re.ASCII)
+_FIELD = re.compile(r"([a-z][a-z0-9_]{0,31}):(.+)\Z", re.ASCII)
 _AMOUNT = re.compile(r"-?\d{1,19}\Z", re.ASCII)
 _FIELDS_CACHED = 8_192
 
 
 class Field(NamedTuple):
+    """A hash field. `at`: the first instant of its bucket. `buckets`: that instant's, in the order of KINDS."""
+
     counter: str
-    buckets: Buckets
+    at: dt.datetime
+    buckets: tuple[str | None, ...]
 
 
-def field_name(counter: str, date: str) -> str:
-    return f"{counter}:{date}"
+def field_name(counter: str, bucket: str) -> str:
+    return f"{counter}:{bucket}"
 
 
 @lru_cache(maxsize=_FIELDS_CACHED)
 def parse_field(name: str) -> Field | None:
-    """The counter and buckets of a hash field `<counter>:<YYYY-MM-DD>`, or None if it is not one."""
+    """What a hash field `<counter>:<bucket>` names, or None if it is not one."""
     match = _FIELD.match(name)
     if match is None or match[1] in RESERVED:
         return None
-    buckets = buckets_of(match[2])
-    return None if buckets is None else Field(match[1], buckets)
+    at = FINEST.parse(match[2])
+    return None if at is None else Field(match[1], at, (None, *(kind.bucket_of(at) for kind in BUCKETED)))
 
 
 def parse_amount(text: str) -> int | None:

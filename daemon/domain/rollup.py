@@ -1,19 +1,29 @@
-"""The five rollups: totals and the four buckets, and what one claim adds to their documents. Pure values."""
+"""The rollups: what each is called, which buckets it has, and what one claim adds to its documents.
+
+`KINDS` is the only list of them. Collections, indexes, audit, history, day reports, series, export and the command line
+derive theirs from it, so a new rollup is a new entry here. Pure: no I/O and no clock.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import datetime as dt
+from collections.abc import Callable, Collection, Mapping
 from math import isfinite
 from typing import Any, NamedTuple
 
+from msgspec import Struct
+
 from daemon.domain.entity import Entity
 
+INSTANT_STEP = dt.timedelta(microseconds=1)
 
-class Kind(NamedTuple):
-    """One of the five rollups: its name, and the document field that holds the bucket (None: no bucket)."""
+
+class Kind(Struct, frozen=True, eq=False):
+    """A rollup. Its documents are one an entity, or one an entity and bucket (`Bucketed`)."""
 
     name: str
-    bucket_field: str | None
+    bucket_field: str | None = None
+    """The document field that holds the bucket's name."""
 
     @property
     def collection(self) -> str:
@@ -24,16 +34,125 @@ class Kind(NamedTuple):
         """Where the amounts of this rollup's deleted documents are kept, one document an entity. See `retention`."""
         return f"{self.collection}_expired"
 
+    @property
+    def type_fields(self) -> tuple[str, ...]:
+        """What a top list is about: an entity type, in one bucket if there are buckets."""
+        return ("domain", "entity_type", *((self.bucket_field,) if self.bucket_field else ()))
 
-TOTALS = Kind("totals", None)
-DAILY = Kind("daily", "date")
-WEEKLY = Kind("weekly", "week")
-MONTHLY = Kind("monthly", "month")
-YEARLY = Kind("yearly", "year")
+    @property
+    def key_fields(self) -> tuple[str, ...]:
+        """The natural key of a document."""
+        return ("domain", "entity_type", "entity_id", *((self.bucket_field,) if self.bucket_field else ()))
 
-KINDS = (TOTALS, DAILY, WEEKLY, MONTHLY, YEARLY)
-EXPIRING = (DAILY, WEEKLY)
+
+class Bucketed(Kind, frozen=True, eq=False, kw_only=True):
+    """A rollup by buckets of time. Its functions take an instant in UTC and read nothing but its calendar fields."""
+
+    bucket_field: str
+    bucket_of: Callable[[dt.datetime], str]
+    """The name of the instant's bucket. Names sort like the buckets they name."""
+    start_of: Callable[[dt.datetime], dt.datetime]
+    """The first instant of the instant's bucket."""
+    length_min: dt.timedelta
+    """No bucket is shorter than this, and none is half as long again."""
+    points: int
+    """Points of a series whose first day nobody named."""
+    retention_key: str = ""
+    """The key of `[retention]` that says how many buckets are kept. "": all are, for ever. Only buckets that all have
+    the same length can expire."""
+
+    def last_of(self, at: dt.datetime) -> dt.datetime:
+        """The last instant of the instant's bucket. Raises OverflowError behind the year 9999."""
+        start = self.start_of(at)
+        return self.start_of(start + 1.5 * self.length_min) - INSTANT_STEP
+
+    def lies_in(self, outer: Bucketed, at: dt.datetime) -> bool:
+        """Whether the instant's bucket lies wholly in one bucket of `outer`."""
+        return outer.bucket_of(self.start_of(at)) == outer.bucket_of(self.last_of(at))
+
+    def parse(self, bucket: str) -> dt.datetime | None:
+        """The first instant of the bucket of this name, or None if there is none. Only for buckets of at most a day."""
+        try:
+            at = dt.datetime.fromisoformat(bucket)
+        except ValueError:
+            return None
+        return at if self.bucket_of(at) == bucket else None
+
+
+def _day(at: dt.datetime) -> str:
+    return at.date().isoformat()
+
+
+def _week(at: dt.datetime) -> str:
+    """ISO 8601: weeks start on Monday and belong to the year of their Thursday. So 2024-12-30 is in 2025-W01."""
+    year, week, _ = at.isocalendar()
+    return f"{year:04d}-W{week:02d}"
+
+
+def _month(at: dt.datetime) -> str:
+    return f"{at.year:04d}-{at.month:02d}"
+
+
+def _year(at: dt.datetime) -> str:
+    return f"{at.year:04d}"
+
+
+def start_of_day(day: dt.date) -> dt.datetime:
+    """The first instant of the UTC day."""
+    return dt.datetime(day.year, day.month, day.day)  # noqa: DTZ001  (all instants here are UTC's)
+
+
+def end_of_day(day: dt.date) -> dt.datetime:
+    """The last instant of the UTC day."""
+    return dt.datetime.combine(day, dt.time.max)
+
+
+TOTALS = Kind("totals")
+DAILY = Bucketed(
+    "daily", bucket_field="date", bucket_of=_day, start_of=start_of_day,
+    length_min=dt.timedelta(days=1), points=30, retention_key="daily_days",
+)  # fmt: skip
+WEEKLY = Bucketed(
+    "weekly", bucket_field="week", bucket_of=_week,
+    start_of=lambda at: start_of_day(at) - dt.timedelta(days=at.weekday()),
+    length_min=dt.timedelta(weeks=1), points=12, retention_key="weekly_weeks",
+)  # fmt: skip
+MONTHLY = Bucketed(
+    "monthly", bucket_field="month", bucket_of=_month, start_of=lambda at: start_of_day(at).replace(day=1),
+    length_min=dt.timedelta(days=28), points=12,
+)  # fmt: skip
+YEARLY = Bucketed(
+    "yearly", bucket_field="year", bucket_of=_year, start_of=lambda at: start_of_day(at).replace(month=1, day=1),
+    length_min=dt.timedelta(days=365), points=5,
+)  # fmt: skip
+
+BUCKETED = (DAILY, WEEKLY, MONTHLY, YEARLY)
+"""From the finest to the coarsest."""
+KINDS: tuple[Kind, ...] = (TOTALS, *BUCKETED)
+
+FINEST = BUCKETED[0]
+"""Its buckets name the fields in Redis (`counter.field_name`)."""
+COARSER = BUCKETED[BUCKETED.index(DAILY) + 1 :]
+"""Those whose buckets are made of days."""
+EXPIRING = tuple(kind for kind in BUCKETED if kind.retention_key)
 """Those whose old documents may be deleted."""
+
+OWN_FIELDS: Mapping[str, str] = {
+    "_id": "the entity's key; with a bucket `<key>:<bucket>`",
+    "domain": "the first part of the entity's key",
+    "entity_type": "its second part",
+    "entity_id": "its rest",
+    **{kind.bucket_field: f"the bucket ({kind.name} only)" for kind in BUCKETED},
+    "updated_at": "when it was last written to",
+    "flush_seq": "the highest seq applied to it: the guard against a claim that comes twice",
+    "base": "{counter: amount}: what was taken over from before tallyd counted",
+    "source": "who set the base: `migration`",
+    "synced": "{counter: amount}: how much of what was counted the MySQL row holds (totals only)",
+    "dead_applied": "ids of the dead letters that were added to it",
+    "expiring": "the number of the expiry batch that marked it",
+    "expired_batch": "the highest expiry batch added to it (`_expired` only)",
+}
+"""The fields of a rollup's document beside its counters, each with what it holds. No counter may have such a name."""
 
 
 class Document(NamedTuple):
@@ -42,7 +161,7 @@ class Document(NamedTuple):
     id: str
     entity: Entity
     bucket: str | None
-    deltas: dict[str, int]
+    amounts: dict[str, int]
 
 
 class Malformed(NamedTuple):
@@ -64,14 +183,13 @@ class Rollup(NamedTuple):
         sums: dict[str, int] = {}
         for document in self.documents[TOTALS]:
             if only is None or document.id in only:
-                for counter, amount in document.deltas.items():
+                for counter, amount in document.amounts.items():
                     sums[counter] = sums.get(counter, 0) + amount
         return sums
 
 
 def amount_of(value: object) -> int:
-    """A stored amount. What is no number is 0, as in MongoDB's own sums: somebody may have edited the document, and the
-    others are to be read all the same."""
+    """A stored amount. Anything but a number is 0, as in MongoDB's own sums: an edited document stops no reader."""
     if isinstance(value, float):
         return int(value) if isfinite(value) else 0
     return value if isinstance(value, int) and not isinstance(value, bool) else 0

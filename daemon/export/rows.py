@@ -11,8 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from msgspec import Struct
 
-from daemon.domain.bucket import buckets_of
-from daemon.domain.rollup import Kind, base_of, total
+from daemon.domain.rollup import Bucketed, Kind, base_of, end_of_day, start_of_day, total
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
 
@@ -34,8 +33,7 @@ class Selection(Struct, frozen=True):
     @property
     def texts(self) -> tuple[str, ...]:
         """The columns of text, the first ones."""
-        bucket = (self.kind.bucket_field,) if self.kind.bucket_field else ()
-        return ("domain", "entity_type", "entity_id", *bucket)
+        return self.kind.key_fields
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -46,10 +44,13 @@ class Selection(Struct, frozen=True):
         if self.entity_type is not None:
             prefix = ":".join(self.entity_type)
             wanted["_id"] = {"$gte": f"{prefix}:", "$lt": f"{prefix};"}  # the character after the colon
-        field = self.kind.bucket_field
-        for operator, day in (("$gte", self.first), ("$lte", self.last)):
-            if day is not None and field is not None:
-                wanted.setdefault(field, {})[operator] = getattr(buckets_of(day.isoformat()), field)
+        if isinstance(self.kind, Bucketed):
+            bounds: Json = {}
+            if self.first is not None:
+                bounds["$gte"] = self.kind.bucket_of(start_of_day(self.first))
+            if self.last is not None:
+                bounds["$lte"] = self.kind.bucket_of(end_of_day(self.last))
+            wanted |= {self.kind.bucket_field: bounds} if bounds else {}
         return wanted
 
 

@@ -15,6 +15,7 @@ from daemon.config import Flush
 from daemon.domain.outcome import SinkResult
 from daemon.domain.rollup import TOTALS, Rollup
 from daemon.rollups.build import Builder
+from daemon.rollups.floors import open_epoch, raise_floor, read_floor
 from daemon.rollups.mongo import MongoSink
 
 STEPS = {
@@ -72,7 +73,7 @@ class Drain:
     async def apply_next(self) -> Applied | Busy | Empty:
         """Applies the claim in flight, or the next one."""
         shard, mongo = self._counters.shard, self._mongo
-        floor = await mongo.floor(shard)
+        floor = await read_floor(mongo, shard)
         claim = await self._counters.claim(
             Builder,
             owner=self._owner,
@@ -85,11 +86,11 @@ class Drain:
         if not isinstance(claim, Claim):
             return claim
         if self._counters.epoch != self._epoch:
-            await mongo.open_epoch(self._counters.epoch, {name for names in self._zeros.values() for name in names})
+            await open_epoch(mongo, self._counters.epoch, {name for names in self._zeros.values() for name in names})
             self._epoch = self._counters.epoch
         rollup = claim.content.rollup()
         buried = await mongo.dead_letters.of_claim(shard, claim.seq) if claim.again else set()
-        await mongo.raise_floor(shard, claim.seq)
+        await raise_floor(mongo, shard, claim.seq)
         result = await mongo.write(rollup, claim.seq, self._zeros, buried)
         if result.failures or rollup.malformed:
             await mongo.dead_letters.bury(shard, claim.seq, rollup, result.failures, self._zeros)

@@ -13,6 +13,7 @@ from daemon import __version__
 from daemon.config import Config, domain_counters
 from daemon.domain.window import WINDOWS
 from daemon.read.schemas import DAY, ENTITY_ID, Json, ref, schemas
+from daemon.read.series import SIZES
 
 _RETRY_AFTER: Json = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 _ETAG: Json = {"ETag": {"description": "Stays while the counts do.", "schema": {"type": "string"}}}
@@ -164,7 +165,7 @@ def _read_paths(config: Config) -> Json:
             "Series",
             [
                 *of_entity,
-                _query("bucket", {"enum": ["daily", "weekly", "monthly", "yearly"]}),
+                _query("bucket", {"enum": list(SIZES)}),
                 _query("from", DAY, "First UTC day."),
                 _query("to", DAY, "Last UTC day; today without it."),
             ],

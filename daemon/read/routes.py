@@ -10,15 +10,16 @@ import datetime as dt
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from daemon.config import Config, domain_counters, replica_tables
 from daemon.domain import rejection
 from daemon.domain.entity import Entity
+from daemon.domain.rollup import DAILY
 from daemon.domain.window import WINDOWS, Window, days_between
 from daemon.errors import StoreError
 from daemon.read.parameters import Parameters
-from daemon.read.series import Bucket, default_first, is_too_long, series
+from daemon.read.series import SIZES, Bucket, default_first, is_too_long, series
 from daemon.read.stores import Stores
 from daemon.read.summary import DaySums
 from daemon.read.top import Ranked, Top
@@ -28,7 +29,7 @@ PREFIX = "/api/v1/analytics/"
 SUMMARY_DAYS = ("7", "14", "30", "90")
 SUMMARY_DAYS_DEFAULT = "30"
 TOP_LIMIT_DEFAULT = 10
-BUCKETS: tuple[Bucket, ...] = get_args(Bucket)
+BUCKETS = tuple(SIZES)
 
 
 class Question(NamedTuple):
@@ -168,7 +169,7 @@ class Routes:
         if len(names) != 3:
             return _NO_SUCH_PATH
         entity, points_max = Entity(*names), self._limits.series_points_max
-        bucket = parameters.choice("bucket", BUCKETS, "daily")
+        bucket = parameters.choice("bucket", BUCKETS, DAILY.name)
         last = parameters.day("to", self._today())
         first = parameters.day("from", default_first(bucket, last))
         parameters.reject_unknown(("bucket", "from", "to"))

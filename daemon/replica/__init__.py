@@ -1,1 +1,9 @@
-"""MySQL: the columns that repeat the totals."""
+"""MySQL: the columns that repeat the totals.
+
+sync.py      one shard's due entities: their columns are set to their totals
+mysql.py     the connection, its lock and its statements
+sql.py       the text of the statements
+adopt.py     the base: what a column said before tallyd first wrote it
+columns.py   which columns the bases were read from
+synced.py    how much of what was counted a row holds
+"""

@@ -1,14 +1,14 @@
 """The base: what a row's column said before tallyd first wrote it, kept beside what tallyd counted.
 
-A column is set to base + counted, so it may be written only once its base is known. Two rules make that safe whoever
-does it (the replica sync for rows that are due, a backfill for all), how often, and wherever it dies:
+A column is set to base + counted, so its base must be known before it is written. The replica sync adopts the bases of
+due rows, a backfill those of all rows. Two rules keep that safe, however often it is repeated and wherever it dies:
 
 - A base is set only where there is none: the update asks for that.
 - A column is written only if the document in MongoDB has a base for it, and with that base.
 
-So no column is written before its base was read from it, and nobody can set a base from a column that was written. Two
-who read different amounts, because the application still adds to the column, end with the one whose update came first.
-That the column is still the same one is looked after by `columns.py`.
+So a column is read before it is written, and no base is ever read from a written column. The application may still add
+to the column, so two processes may read different amounts. The first update wins. `columns.py` checks that a base
+belongs to the column that is written.
 """
 
 from __future__ import annotations
@@ -22,18 +22,15 @@ from daemon.domain.counter import INT64_MAX
 from daemon.domain.entity import Entity
 from daemon.domain.outcome import Failure
 from daemon.domain.rollup import TOTALS, Document
-from daemon.errors import MongoStoreError
 from daemon.replica.mysql import MysqlSink
-from daemon.rollups.dead_letters import first_fields
-from daemon.rollups.errors import UNAPPLICABLE, is_already_applied
-from daemon.rollups.mongo import COMMAND_DOCUMENTS_MAX, Json, MongoSink
+from daemon.rollups.build import first_fields
+from daemon.rollups.errors import UNAPPLICABLE, is_already_applied, keeps_vanishing, write_failed
+from daemon.rollups.mongo import INSERTS_MET_MAX, Json, MongoSink
 
 SOURCE = "migration"
 """`source` of documents whose base a backfill has set."""
 NO_NUMBER = "its document holds no number where a counter should be"
 TOO_LARGE = "its columns say more than 64 bits hold"
-ADOPT_TRIES = 10
-"""The second attempt already finds what others inserted beside the first."""
 
 Row = Mapping[str, int]
 """Counter → what the column says."""
@@ -42,13 +39,13 @@ Zeros = Mapping[str, Collection[str]]
 
 
 def lacking(document: Mapping[str, Any] | None, counters: Iterable[str]) -> list[str]:
-    """Those of the counters that the totals document has no base for."""
+    """The counters for which the totals document has no base."""
     base = (document or {}).get("base") or {}
     return [counter for counter in counters if counter not in base]
 
 
 def holds_numbers(document: Mapping[str, Any], counters: Iterable[str]) -> bool:
-    """Whether what was counted and what was taken over are numbers: somebody may have edited the document."""
+    """Whether the counted amounts and the bases are numbers: an operator may have edited the document."""
     base = document.get("base") or {}
     return isinstance(base, Mapping) and all(
         isinstance(amounts.get(counter, 0), int) for amounts in (document, base) for counter in counters
@@ -63,14 +60,15 @@ def fits(row: Row) -> bool:
 async def adopt(
     mongo: MongoSink, rows: Mapping[Entity, Row], documents: Mapping[str, Json], zeros: Zeros | None = None
 ) -> tuple[dict[str, Json], list[Failure]]:
-    """Gives the totals document of each row's entity a base for every counter it has none for. Returns the documents
-    as they are then, by entity key, and the entities that can't have one.
+    """Gives the totals document of each row's entity a base for every counter that has none.
 
-    `documents`: those of them that are known. `zeros`: given, entities without a document get one. Raises StoreError.
+    Returns the documents after that, by entity key, and the entities that can't have a base.
+
+    `documents`: the known ones. `zeros`: if given, entities without a document get one. Raises StoreError.
     """
     adopted = {entity.key: documents[entity.key] for entity in rows if entity.key in documents}
     failures: dict[str, Failure] = {}
-    for _ in range(ADOPT_TRIES):
+    for _ in range(INSERTS_MET_MAX):
         operations = [
             _operation(entity, {counter: row[counter] for counter in names}, zeros)
             for entity, row in rows.items()
@@ -78,26 +76,22 @@ async def adopt(
         ]
         if not operations:
             return {key: document for key, document in adopted.items() if key not in failures}, [*failures.values()]
-        for start in range(0, len(operations), COMMAND_DOCUMENTS_MAX):
-            part = operations[start : start + COMMAND_DOCUMENTS_MAX]
-            for failed in (await mongo.update(TOTALS, part)).get("writeErrors", ()):
-                key = part[failed["index"]]["q"]["_id"]
-                if is_already_applied(failed):
-                    continue  # it is there: inserted beside us, or with a base already
-                if failed["code"] not in UNAPPLICABLE:
-                    raise MongoStoreError(f"MongoDB at {mongo.address}: {failed.get('errmsg', failed['code'])}")
-                failures[key] = Failure(TOTALS.collection, key, UNAPPLICABLE[failed["code"]])
+        for operation, error in await mongo.update(TOTALS, operations):
+            key = operation["q"]["_id"]
+            if is_already_applied(error):
+                continue  # it is there: inserted beside us, or with a base already
+            if error["code"] not in UNAPPLICABLE:
+                raise write_failed(mongo.address, error)
+            failures[key] = Failure(TOTALS.collection, key, UNAPPLICABLE[error["code"]])
         adopted |= await mongo.totals([operation["q"]["_id"] for operation in operations])
-    raise MongoStoreError(
-        f"MongoDB at {mongo.address}: {operations[0]['q']['_id']} is there, and is not, time and again."
-    )
+    raise keeps_vanishing(mongo.address, operations[0]["q"]["_id"], INSERTS_MET_MAX)
 
 
 async def adopt_due(
     mongo: MongoSink, mysql: MysqlSink, table: ReplicaTable, documents: Mapping[str, Json]
 ) -> tuple[dict[str, Json], dict[str, str]]:
-    """Of these totals documents those whose columns may be written, by entity key: each has a base. And, by entity key,
-    why others can't be given one. The rest have no row."""
+    """The totals documents among these whose columns may be written, by entity key: each has a base. Also returns, by
+    entity key, why others can't have a base. All others have no row."""
     unfit = {key: NO_NUMBER for key, document in documents.items() if not holds_numbers(document, table.columns)}
     documents = {key: document for key, document in documents.items() if key not in unfit}
     ready = {key: document for key, document in documents.items() if not lacking(document, table.columns)}

@@ -1,7 +1,7 @@
-"""The replica columns in MySQL or MariaDB: set to the absolute totals, one multi-row UPDATE a table.
+"""One connection to MySQL or MariaDB: it sets the replica columns to the totals, one multi-row UPDATE a table.
 
-The caller reads the totals inside `locked`, so that of two flushers the one with the older totals never writes last.
-The lock belongs to the connection: if that is lost, so is the lock, and the UPDATE with it.
+The caller reads the totals inside `locked`, so a flusher with older totals never writes after one with newer totals.
+The lock belongs to the connection. If the connection is lost, the lock is lost, and the UPDATE with it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
@@ -25,19 +25,20 @@ from daemon.domain.counter import INT64_MAX
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import total
 from daemon.errors import ConfigError, MysqlStoreError
+from daemon.replica.sql import declared_key, is_key_of, ranked_sql, select_sql, update_sql
 
 PORT_DEFAULT = 3306
 TRANSIENT = frozenset({1213, 1205, 1020})
 """Deadlock, lock wait timeout, record changed since last read: the same statement may succeed at once."""
 TRANSIENT_TRIES = 5
 REFUSED = frozenset({1048, 1062, 1264, 1265, 1292, 1366, 1369, 1406, 1451, 1452, 1644, 1690, 1761, 3819, 4025})
-"""Codes that speak of a row's values: out of range, too long, a key or check or trigger that objects. Waiting would not
-help that row, and the other rows of the statement are innocent."""
-INTEGER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
+"""Codes about a row's values: out of range, too long, or refused by a key, a check or a trigger. Waiting does not help
+that row. The statement's other rows may be good."""
 
 RANKING_TIMEOUT_S = 300.0
-READ_AHEAD_BYTES = 262_144
 """What sorting a whole table may take, besides the usual time-out."""
+READ_AHEAD_BYTES = 262_144
+"""What may arrive of a streamed table before it is read."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -55,7 +56,10 @@ class LockHeldError(MysqlStoreError):
 
 
 class MysqlSink:
-    """One connection, opened when needed. Methods raise StoreError if MySQL fails or doesn't answer in time."""
+    """`async with MysqlSink(config.mysql) as mysql`. Opens its connection when it needs one.
+
+    Methods raise StoreError if MySQL fails or doesn't answer in time.
+    """
 
     def __init__(self, section: MysqlSection) -> None:
         parts = urlsplit(section.url)
@@ -100,9 +104,11 @@ class MysqlSink:
                 await self._execute("SELECT RELEASE_LOCK(%s)", (name,))
 
     async def write(self, table: ReplicaTable, totals: Mapping[str, Mapping[str, Any]]) -> SinkResult:
-        """Sets the table's columns to these totals (entity id → totals document; each with a base, see `base.py`). Ids
-        without a row are counted; rows that can't take their totals are `failures`, and don't keep the others from
-        theirs."""
+        """Sets the table's columns to these totals: entity id → totals document, each with a base (`adopt.py`).
+
+        Ids without a row are counted as `missing`. A row that can't take its totals is one of the `failures`; the other
+        rows are set all the same.
+        """
         key_type = await self._key_type(table)
         ids = sorted(filter(is_key_of(key_type), totals))
         if not ids:
@@ -112,22 +118,17 @@ class MysqlSink:
         return SinkResult(matched, missing=max(0, len(totals) - matched - len(failures)), failures=tuple(failures))
 
     async def read(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Entity id → counter → what its row says (NULL: 0), for those of the ids that have one."""
-        key_type = await self._key_type(table)
-        wanted = list(filter(is_key_of(key_type), ids))
-        if not wanted:
-            return {}
-        sql = select_sql(table, key_type, table.columns.values())
-        rows = await self.query(sql, (_encode([[id_] for id_ in wanted]).decode(),))
-        return {row[0]: dict(zip(table.columns, (int(n or 0) for n in row[1:]), strict=True)) for row in rows}
+        """Entity id → counter → what its row says (NULL: 0), for the ids that have one."""
+        rows = await self._select(table, ids, list(table.columns.values()))
+        return {id_: dict(zip(table.columns, (int(n or 0) for n in row), strict=True)) for id_, row in rows.items()}
 
     async def ranked(
         self, table: ReplicaTable, chunk: int, rows_max: int | None = None
     ) -> AsyncIterator[list[RankedRow]]:
         """All rows, or the first `rows_max`, by the first mapped counter, the highest first; `chunk` at a time.
 
-        The server sorts once and sends as it is read, so memory stays flat here. Nothing else can be asked of this
-        sink meanwhile.
+        The server sorts once and sends as it is read, so memory stays flat here. The connection can carry no other
+        statement meanwhile.
         """
         timeout_s = self._section.timeout_ms / 1000
         counters = tuple(table.columns)
@@ -156,14 +157,20 @@ class MysqlSink:
             await self.close()  # what was not read is still on its way
 
     async def describe(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Entity id → the `enrich` columns of its row, as they are, for those of the ids that have one."""
+        """Entity id → the `enrich` columns of its row, unchanged, for the ids that have one."""
+        rows = await self._select(table, ids, table.enrich)
+        return {id_: dict(zip(table.enrich, row, strict=True)) for id_, row in rows.items()}
+
+    async def _select(
+        self, table: ReplicaTable, ids: Sequence[str], columns: Sequence[str]
+    ) -> dict[str, tuple[Any, ...]]:
+        """Entity id → these columns of its row, for the ids that have one."""
         key_type = await self._key_type(table)
-        wanted = list(filter(is_key_of(key_type), ids))
+        wanted = [[id_] for id_ in filter(is_key_of(key_type), ids)]
         if not wanted:
             return {}
-        sql = select_sql(table, key_type, table.enrich)
-        rows = await self.query(sql, (_encode([[id_] for id_ in wanted]).decode(),))
-        return {row[0]: dict(zip(table.enrich, row[1:], strict=True)) for row in rows}
+        rows = await self.query(select_sql(table, key_type, columns), (_encode(wanted).decode(),))
+        return {id_: tuple(row) for id_, *row in rows}
 
     async def _set(self, table: ReplicaTable, sql: str, rows: list[list[Any]]) -> tuple[int, list[Failure]]:
         """The rows matched, and those MySQL refuses: found by halving, at about 2·log2(rows) statements each."""
@@ -191,13 +198,13 @@ class MysqlSink:
         raise AssertionError
 
     async def _key_type(self, table: ReplicaTable) -> str:
-        """The key column as JSON_TABLE must declare it, so that the join can use the column's index."""
+        """The key column's type, as JSON_TABLE must declare it."""
         name = f"{table.table}.{table.key}"
         known = self._key_types.get(name)
         if known is not None:
             return known
-        found = await self._execute(
-            "SELECT CONCAT_WS(' ', DATA_TYPE, CHARACTER_SET_NAME, COLLATION_NAME) FROM information_schema.COLUMNS"
+        found = await self.query(
+            "SELECT DATA_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS"
             " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLUMN_NAME = %s",
             (self._database, table.table, table.key),
         )
@@ -206,12 +213,8 @@ class MysqlSink:
                 f"MySQL at {self._address}: there is no column {name} in database"
                 f" {self._database!r}. Create it, or change the [replica] tables of the configuration."
             )
-        data_type, *text = str(found).split()
-        declared = "BIGINT"
-        if data_type not in INTEGER_TYPES:
-            declared = "VARCHAR(255)" + (f" CHARACTER SET {text[0]} COLLATE {text[1]}" if len(text) == 2 else "")
-        self._key_types[name] = declared
-        return declared
+        self._key_types[name] = declared_key(*found[0])
+        return self._key_types[name]
 
     async def query(self, sql: str, args: Sequence[object] = (), *, extra_s: float = 0) -> list[tuple[Any, ...]]:
         """The rows of a SELECT. `extra_s`: what it may take besides the usual time-out."""
@@ -247,7 +250,7 @@ class MysqlSink:
 
     @contextlib.asynccontextmanager
     async def _answered(self, timeout_s: float) -> AsyncIterator[None]:
-        """Raises what goes wrong inside as StoreError, and drops the connection unless it is known to be sound."""
+        """Raises every error inside as StoreError, and drops the connection unless it is known to be sound."""
         try:
             async with asyncio.timeout(timeout_s):
                 yield
@@ -270,48 +273,3 @@ class _RefusedRowsError(MysqlStoreError):
 
 class _TransientError(MysqlStoreError):
     """The statement was rolled back and may be tried again at once."""
-
-
-def is_key_of(key_type: str) -> Callable[[str], bool]:
-    """Tells which entity ids can be keys of that type; an integer column holds no id that is not its own decimal
-    form."""
-    if key_type != "BIGINT":
-        return lambda _: True
-    return lambda id_: id_.isascii() and id_.isdecimal() and str(int(id_)) == id_ and int(id_) <= INT64_MAX
-
-
-def update_sql(table: ReplicaTable, key_type: str) -> str:
-    """The statement; its one parameter is a JSON array of [key, total, …] in the order of the table's columns.
-
-    JSON_TABLE takes any number of rows as one bound value and joins by the key's index; it is valid on MySQL ≥ 8.0.4
-    and MariaDB ≥ 10.6 (VALUES ROW() and CTEs in an UPDATE are not, and CASE is quadratic).
-    """
-    declared = [f"k {key_type} PATH '$[0]'"]
-    assigned = []
-    for position, column in enumerate(table.columns.values(), start=1):
-        declared.append(f"c{position} BIGINT PATH '$[{position}]'")
-        assigned.append(f"t.`{column}` = d.c{position}")
-    return (
-        f"UPDATE `{table.table}` t JOIN JSON_TABLE(%s, '$[*]' COLUMNS ({', '.join(declared)})) d"  # noqa: S608  (names are checked by the configuration)
-        f" ON t.`{table.key}` = d.k SET {', '.join(assigned)}"
-    )
-
-
-def select_sql(table: ReplicaTable, key_type: str, columns: Iterable[str]) -> str:
-    """Reads these columns of the same rows; its one parameter is a JSON array of [key]. Returns the id as it was asked
-    for first."""
-    names = ", ".join(f"t.`{column}`" for column in columns)
-    return (
-        f"SELECT CAST(d.k AS CHAR), {names} FROM JSON_TABLE(%s, '$[*]' COLUMNS (k {key_type} PATH '$[0]')) d"  # noqa: S608  (names are checked by the configuration)
-        f" JOIN `{table.table}` t ON t.`{table.key}` = d.k"
-    )
-
-
-def ranked_sql(table: ReplicaTable) -> str:
-    """Reads the whole table, ordered; its one parameter is the most rows."""
-    columns = list(table.columns.values())
-    label = f"CAST(`{table.label}` AS CHAR)" if table.label else "NULL"
-    return (
-        f"SELECT CAST(`{table.key}` AS CHAR), {label}, {', '.join(f'`{column}`' for column in columns)}"  # noqa: S608  (names are checked by the configuration)
-        f" FROM `{table.table}` ORDER BY `{columns[0]}` DESC, `{table.key}` LIMIT %s"
-    )

@@ -1,15 +1,15 @@
-"""One shard's way from MongoDB to MySQL: the entities that became due get their columns set to the totals.
+"""One shard's way from MongoDB to MySQL: the columns of due entities are set to their totals. Called by the flusher.
 
-Driven by the shard's replica list in Redis, so MySQL being away delays nothing but itself. The totals are read under
-the advisory lock the UPDATE runs in; an entity leaves the list only if it did not become due again meanwhile. Dying
-anywhere in between leaves it on the list, and setting a column to a total twice is harmless. What the columns were set
-to is noted (`replica/synced.py`).
+The due entities are a list in Redis, so a MySQL that is away delays nothing but itself. The totals are read under the
+advisory lock in which the UPDATE runs. An entity leaves the list only if it did not become due again meanwhile. If the
+flusher dies in between, the entity stays due, and setting a column to a total twice is harmless. The amounts that were
+set are noted (`synced.py`).
 
-A row that tallyd never wrote may hold counts of before: they become the document's base first (`replica/adopt.py`), so
-nothing is overwritten, even where nobody ran a backfill.
+A row that tallyd never wrote may hold older counts. They become the document's base first (`adopt.py`), so nothing is
+overwritten, even if no backfill ran.
 
-A row that MySQL will not take (a total beyond its column's range, a trigger that objects) holds nobody up: the others
-of its batch are set, and it goes to the end of the list, to be tried again from time to time.
+MySQL may refuse a row: its total is beyond the column's range, or a trigger objects. The other rows are set all the
+same. The refused one goes to the end of the list, and is tried again after REFUSED_PAUSE_S.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ STEPS = {
 """Each step of `sync_next` in order, and what holds if the process dies after it or its reply is lost."""
 
 REFUSED_PAUSE_S = 60.0
-"""After MySQL refused a row's values, the row is not tried again for so long, however often it becomes due."""
+"""A refused row is not tried again before that, however often it becomes due."""
 REFUSED_MAX = 100_000
-"""Rows that are remembered so; with more, all are tried again."""
+"""Refused rows that are remembered; with more, all are tried again."""
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ TableOf = Mapping[tuple[str, str], ReplicaTable]
 
 
 class Synced(NamedTuple):
-    """One batch. `more`: the list may hold further entities that can be tried now."""
+    """One step. `more`: further due entities may be tried now."""
 
     rows: SinkResult
     more: bool
@@ -71,7 +71,7 @@ class Replica:
         self._tables = tables
         self._rows_max = rows_max
         self._checked: set[str] = set()
-        """Entity types whose columns are those the bases were read from."""
+        """Entity types whose columns were compared with those of the bases."""
         self._refused: dict[str, float] = {}
         """Entity key → when it may be tried again (monotonic seconds)."""
 
@@ -129,18 +129,18 @@ class Replica:
         return result
 
     async def _check_columns(self, name: str, table: ReplicaTable) -> None:
-        """Raises StoreError if the bases are of other columns than those to be written."""
+        """Raises StoreError if the bases were read from other columns than the table's."""
         if name not in self._checked:
             if moved := await moved_columns(self._mongo, name, table):
                 raise MysqlStoreError(moved)
             self._checked.add(name)
 
     async def _refuse(self, refused: Mapping[str, str], waiting: Collection[str]) -> int:
-        """Lets these rows wait without holding up the others. Returns how many were not at the end of the list yet."""
+        """Moves these rows to the end of the list. Returns how many were not there yet."""
         news = [key for key in refused if key not in self._refused]
         if news:
             _log.error(
-                "MySQL refuses the rows of %d entities; they stay on the list, the others go on. The first: %s: %s",
+                "MySQL refuses the rows of %d entities. They stay due, and the others are set. The first: %s: %s",
                 len(news), news[0], refused[news[0]],
             )  # fmt: skip
         if len(self._refused) > REFUSED_MAX:

@@ -1,10 +1,9 @@
 """How much of what was counted a row's columns hold, kept in the totals document: `synced: {view: 3}`.
 
-A column is base + synced + whatever the application itself has added to it. So what the application added can be told
-from what tallyd has not written yet, also while the row is due (`tallyd backfill --reconcile`). `sync.STEPS` says what
-is known of a row if the flusher dies.
+A column is base + synced + what the application itself has added. So `tallyd backfill --reconcile` can compute what the
+application added, even for a row that is due. `sync.STEPS` says what is known of a row if the flusher dies.
 
-Counted amounts only grow, and so do these (`$max`): a note of a dead process that arrives late changes nothing.
+Counted amounts only grow, and so do these (`$max`): a late note of a dead process changes nothing.
 """
 
 from __future__ import annotations
@@ -13,13 +12,12 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from daemon.domain.rollup import TOTALS
-from daemon.errors import MongoStoreError
-from daemon.rollups.errors import UNAPPLICABLE
-from daemon.rollups.mongo import COMMAND_DOCUMENTS_MAX, Json, MongoSink
+from daemon.rollups.errors import UNAPPLICABLE, write_failed
+from daemon.rollups.mongo import Json, MongoSink
 
 
 def synced(document: Mapping[str, Any], counters: Iterable[str]) -> dict[str, int] | None:
-    """Counter → how much of what was counted its column holds. None if the document does not say."""
+    """Counter → how much of what was counted its column holds. None if the document lacks one."""
     amounts = document.get("synced")
     if not isinstance(amounts, Mapping):
         return None
@@ -29,7 +27,7 @@ def synced(document: Mapping[str, Any], counters: Iterable[str]) -> dict[str, in
 
 
 async def note_synced(mongo: MongoSink, documents: Iterable[Mapping[str, Any]], counters: Collection[str]) -> None:
-    """The rows of these totals documents hold what the documents say. Raises StoreError."""
+    """Notes that the rows of these totals documents hold the documents' amounts. Raises StoreError."""
     operations: list[Json] = [
         {
             "q": {"_id": document["_id"]},
@@ -37,9 +35,6 @@ async def note_synced(mongo: MongoSink, documents: Iterable[Mapping[str, Any]], 
         }
         for document in documents
     ]
-    for start in range(0, len(operations), COMMAND_DOCUMENTS_MAX):
-        reply = await mongo.update(TOTALS, operations[start : start + COMMAND_DOCUMENTS_MAX])
-        for failed in reply.get("writeErrors", ()):
-            if failed["code"] in UNAPPLICABLE:
-                continue  # an edited document: it does not say, and the others go on
-            raise MongoStoreError(f"MongoDB at {mongo.address}: {failed.get('errmsg', failed['code'])}")
+    for _, error in await mongo.update(TOTALS, operations):
+        if error["code"] not in UNAPPLICABLE:  # those are of edited documents, which get no note
+            raise write_failed(mongo.address, error)

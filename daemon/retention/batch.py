@@ -33,6 +33,7 @@ from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from daemon.domain.counter import RESERVED, add_up
 from daemon.domain.rollup import Kind
+from daemon.rollups.collections import EXPIRY
 from daemon.rollups.errors import is_already_applied, store_error
 from daemon.rollups.history_marks import Marks
 from daemon.rollups.mongo import Json, MongoSink
@@ -47,8 +48,6 @@ STEPS = {
     "end": "The batch is done.",
 }
 """Each step of a batch in order, and what holds if the process dies after it or its reply is lost."""
-
-EXPIRY = "analytics_expiry"
 
 
 class State(StrEnum):
@@ -209,7 +208,7 @@ def can_go(document: Json) -> bool:
 
 def _amounts(document: Json) -> Iterator[tuple[str, Any]]:
     for name, value in document.items():
-        if name not in RESERVED and name != "_id":
+        if name not in RESERVED:
             yield name, value
     for name, value in (document.get("base") or {}).items():
         yield f"base.{name}", value

@@ -13,6 +13,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import AsyncIterator, Callable
 
+import msgspec
 from msgspec import Struct
 from redis.asyncio import Redis
 
@@ -20,7 +21,7 @@ from daemon.buffer.keys import shard_keys
 from daemon.config import Config
 from daemon.domain.counter import add_up
 from daemon.domain.retention import kept_from
-from daemon.domain.rollup import EXPIRING, Kind
+from daemon.domain.rollup import EXPIRING, Bucketed
 from daemon.retention.batch import Batches, amounts_of, can_go
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
@@ -56,9 +57,7 @@ async def expire(
     seq_max = min([quiet_us, *(int(seq) for seq in in_flight if seq)])
     done = []
     for kind in EXPIRING:
-        oldest = kept_from(
-            kind, now.date(), daily_days=config.retention.daily_days, weekly_weeks=config.retention.weekly_weeks
-        )
+        oldest = kept_from(kind, now, msgspec.structs.asdict(config.retention))
         expired = Expired(kind.name, oldest)
         batches = Batches(mongo, kind)
         if not dry_run:
@@ -76,8 +75,7 @@ async def expire(
     return done
 
 
-async def _old(mongo: MongoSink, kind: Kind, oldest: str, seq_max: int) -> AsyncIterator[list[Json]]:
-    assert kind.bucket_field is not None
+async def _old(mongo: MongoSink, kind: Bucketed, oldest: str, seq_max: int) -> AsyncIterator[list[Json]]:
     wanted: Json = {kind.bucket_field: {"$lt": oldest}, "flush_seq": {"$not": {"$gte": seq_max}}}
     chunk: list[Json] = []
     with store_error(mongo.address):

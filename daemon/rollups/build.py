@@ -1,26 +1,31 @@
-"""A claim turned into documents: the amounts of its entities, summed per document of the five rollups.
+"""A claim turned into documents: the amounts of its entities, summed per document of each rollup.
 
-Pure. Amounts that name no entity, no counter or no day are put aside as `Malformed`, not raised: they are foreign
-values somebody put into Redis, and the rest of the claim must go on.
+Pure; called by the flusher, and by readers of what is in flight. Amounts that name no entity, no counter or no bucket
+are put aside as `Malformed`, not raised: they are foreign values in Redis, and the rest of the claim must go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 from daemon.domain.counter import INT64_MAX, parse_amount, parse_field
 from daemon.domain.entity import parse_entity
 from daemon.domain.rollup import KINDS, Document, Kind, Malformed, Rollup
 
+Amounts = Iterable[tuple[str, list[tuple[str, str]]]]
+"""(entity key, [(field, amount), ...])."""
+
 
 class Builder:
-    """The documents of what is added: amounts as (entity key, [(field, amount), ...])."""
+    """The documents of all amounts added so far."""
 
     def __init__(self) -> None:
-        self._grouped: dict[Kind, dict[str, Document]] = {kind: {} for kind in KINDS}
+        self._grouped: tuple[dict[str, Document], ...] = tuple({} for _ in KINDS)
+        """Documents by id, a dict for each kind."""
         self._malformed: list[Malformed] = []
 
-    def add(self, amounts: Iterable[tuple[str, list[tuple[str, str]]]]) -> None:
+    def add(self, amounts: Amounts) -> None:
         grouped, malformed = self._grouped, self._malformed
         for key, pairs in amounts:
             entity = parse_entity(key)
@@ -29,31 +34,48 @@ class Builder:
                 if entity is None or field is None or amount is None:
                     malformed.append(Malformed(key, name, text))
                     continue
+                counter = field.counter
                 targets = [
-                    (grouped[kind], key if bucket is None else f"{key}:{bucket}", bucket)
-                    for kind, bucket in zip(KINDS, (None, *field.buckets), strict=True)
+                    (documents, key if bucket is None else f"{key}:{bucket}", bucket)
+                    for documents, bucket in zip(grouped, field.buckets, strict=True)
                 ]
-                if not all(_fits(documents.get(id_), field.counter, amount) for documents, id_, _ in targets):
+                if not all(_fits(documents.get(id_), counter, amount) for documents, id_, _ in targets):
                     malformed.append(Malformed(key, name, text))
                     continue
                 for documents, id_, bucket in targets:
                     document = documents.get(id_)
                     if document is None:
-                        documents[id_] = Document(id_, entity, bucket, {field.counter: amount})
+                        documents[id_] = Document(id_, entity, bucket, {counter: amount})
                     else:
-                        document.deltas[field.counter] = document.deltas.get(field.counter, 0) + amount
+                        document.amounts[counter] = document.amounts.get(counter, 0) + amount
 
     def rollup(self) -> Rollup:
-        return Rollup({kind: list(documents.values()) for kind, documents in self._grouped.items()}, self._malformed)
+        documents = {kind: list(by_id.values()) for kind, by_id in zip(KINDS, self._grouped, strict=True)}
+        return Rollup(documents, self._malformed)
 
 
-def build(amounts: Iterable[tuple[str, list[tuple[str, str]]]]) -> Rollup:
+def build(amounts: Amounts) -> Rollup:
     """The documents of these amounts."""
     builder = Builder()
     builder.add(amounts)
     return builder.rollup()
 
 
+def first_fields(kind: Kind, document: Document, zeros: Mapping[str, Collection[str]]) -> dict[str, Any]:
+    """What a document starts with: its natural key, and 0 for the counters of its domain that nothing moved yet.
+
+    `zeros`: the counters of each domain.
+    """
+    domain, type_, id_ = document.entity
+    first: dict[str, Any] = {"domain": domain, "entity_type": type_, "entity_id": id_}
+    if kind.bucket_field is not None:
+        first[kind.bucket_field] = document.bucket
+    for counter in zeros.get(domain, ()):
+        if counter not in document.amounts:
+            first[counter] = 0
+    return first
+
+
 def _fits(document: Document | None, counter: str, amount: int) -> bool:
     """Whether the document's sum stays a 64-bit integer, which is all MongoDB can be asked to add."""
-    return document is None or abs(document.deltas.get(counter, 0) + amount) <= INT64_MAX
+    return document is None or abs(document.amounts.get(counter, 0) + amount) <= INT64_MAX

@@ -1,13 +1,10 @@
-"""Dead letters: amounts no document could take, kept in MongoDB until somebody retries or drops them.
+"""Dead letters: amounts that no document could take, kept in MongoDB until an operator retries or drops them.
 
-    {_id: "<shard>:<seq>:<collection>:<document>", shard, seq, collection, document, deltas, first, reason, at,
-    dropped_at}
+Their fields are in `collections.py`. A letter without a collection is a foreign value found in Redis. (Or several, if
+its place held another value in the next part of the claim.) It can only be looked at and dropped.
 
-`first` is what the document starts with if it has to be made. A letter without a collection is a foreign value found in
-Redis (or several, if its place held another in the next part of the batch): it can only be looked at and dropped.
-
-A retry counts exactly once, whatever dies in between: the document remembers the letter's id (`dead_applied`) in the
-update that adds its deltas, so a second attempt finds it there; then the letter is deleted.
+A retry counts exactly once, wherever it dies. The update that adds a letter's amounts also stores the letter's id in
+the document (`dead_applied`), so a second attempt finds it there. Then the letter is deleted.
 Dropped letters stay, with the time, because `audit` has to account for them.
 """
 
@@ -18,16 +15,17 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from enum import Enum
 from typing import Any
 
-from msgspec import Struct
+from msgspec import Struct, field
 from pymongo import IndexModel, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError, WriteError
 
 from daemon.domain.outcome import Failure
-from daemon.domain.rollup import KINDS, Document, Kind, Rollup
+from daemon.domain.rollup import KINDS, Rollup
+from daemon.rollups.build import first_fields
+from daemon.rollups.collections import DEAD_LETTERS
 from daemon.rollups.errors import UNAPPLICABLE, is_already_applied, store_error
 
-COLLECTION = "analytics_dead_letters"
 MALFORMED = "no entity, counter, day or amount of ours"
 _KIND_OF = {kind.collection: kind for kind in KINDS}
 
@@ -35,14 +33,14 @@ Json = dict[str, Any]
 
 
 class Letter(Struct, frozen=True):
-    """One dead letter. `collection` is "" for a foreign value; its `deltas` then hold the text that was found."""
+    """One dead letter. `collection` is "" for a foreign value; its `amounts` then hold the text that was found."""
 
     id: str
     shard: int
     seq: int
     collection: str
     document: str
-    deltas: dict[str, Any]
+    amounts: dict[str, Any] = field(name="deltas")
     reason: str
     at: dt.datetime
     dropped_at: dt.datetime | None = None
@@ -62,12 +60,19 @@ class DeadLetters:
 
     def __init__(self, database: AsyncDatabase[Json], address: str) -> None:
         self._database = database
-        self._letters = database[COLLECTION]
+        self._letters = database[DEAD_LETTERS]
         self._address = address
 
     async def ensure_indexes(self) -> None:
+        """What `of_claim`, `waiting_for`, `count` and `each` are answered from."""
         with store_error(self._address):
-            await self._letters.create_indexes([IndexModel([("shard", 1), ("seq", 1)], name="claim")])
+            await self._letters.create_indexes(
+                [
+                    IndexModel([("shard", 1), ("seq", 1)], name="claim"),
+                    IndexModel([("collection", 1), ("document", 1)], name="document"),
+                    IndexModel([("dropped_at", 1), ("at", 1), ("_id", 1)], name="waiting"),
+                ]
+            )
 
     async def bury(
         self, shard: int, seq: int, rollup: Rollup, failures: Iterable[Failure], zeros: Mapping[str, Collection[str]]
@@ -79,10 +84,10 @@ class DeadLetters:
         for target, id_, reason in failures:
             kind, document = by_id[target, id_]
             first = first_fields(kind, document, zeros)
-            letters.append(_letter(shard, seq, now, target, id_, document.deltas, reason) | {"first": first})
+            letters.append(_letter(shard, seq, now, target, id_, document.amounts, reason) | {"first": first})
         foreign: dict[str, list[str]] = {}
-        for entity, field, amount in rollup.malformed:
-            foreign.setdefault(f"{entity} {field}", []).append(amount)
+        for entity, name, amount in rollup.malformed:
+            foreign.setdefault(f"{entity} {name}", []).append(amount)
         letters += [
             _letter(shard, seq, now, "", place, {"amount": ", ".join(amounts)}, MALFORMED)
             for place, amounts in foreign.items()
@@ -98,7 +103,7 @@ class DeadLetters:
             return {(letter["collection"], letter["document"]) async for letter in cursor}
 
     async def waiting_for(self, collection: str, ids: Collection[str]) -> set[str]:
-        """Those of the documents that letters wait for, or are being added to."""
+        """The ids among these for whose documents a letter waits."""
         with store_error(self._address):
             cursor = self._letters.find(
                 {"collection": collection, "document": {"$in": list(ids)}, "dropped_at": None}, {"document": 1}
@@ -123,7 +128,7 @@ class DeadLetters:
         return None if found is None else _read(found)
 
     async def retry(self, letter: Letter) -> Retried:
-        """Adds the letter's deltas to its document, exactly once, and deletes the letter."""
+        """Adds the letter's amounts to its document, exactly once, and deletes the letter."""
         kind = _KIND_OF.get(letter.collection)
         if kind is None:
             return Retried.NOT_RETRYABLE
@@ -161,7 +166,7 @@ class DeadLetters:
         return sums
 
     async def entities(self) -> set[str]:
-        """The keys of all entities that letters speak of."""
+        """The keys of all entities that have a letter."""
         with store_error(self._address):
             cursor = self._letters.find({"collection": {"$ne": ""}}, {"first": 1})
             return {
@@ -180,7 +185,7 @@ class DeadLetters:
                 await documents.update_one(
                     {"_id": letter.document, "dead_applied": {"$ne": letter.id}},
                     {
-                        "$inc": letter.deltas,
+                        "$inc": letter.amounts,
                         "$addToSet": {"dead_applied": letter.id},
                         "$set": {"updated_at": dt.datetime.now(dt.UTC)},
                         "$setOnInsert": found["first"],
@@ -200,20 +205,8 @@ class DeadLetters:
             return True
 
 
-def first_fields(kind: Kind, document: Document, zeros: Mapping[str, Collection[str]]) -> Json:
-    """What a document starts with: its natural key, and 0 for the counters of its domain that nothing moved yet."""
-    domain, type_, id_ = document.entity
-    first: Json = {"domain": domain, "entity_type": type_, "entity_id": id_}
-    if kind.bucket_field is not None:
-        first[kind.bucket_field] = document.bucket
-    for counter in zeros.get(domain, ()):
-        if counter not in document.deltas:
-            first[counter] = 0
-    return first
-
-
 def _letter(
-    shard: int, seq: int, at: dt.datetime, collection: str, document: str, deltas: Mapping[str, Any], reason: str
+    shard: int, seq: int, at: dt.datetime, collection: str, document: str, amounts: Mapping[str, Any], reason: str
 ) -> Json:
     return {
         "_id": f"{shard}:{seq}:{collection}:{document}",
@@ -221,7 +214,7 @@ def _letter(
         "seq": seq,
         "collection": collection,
         "document": document,
-        "deltas": dict(deltas),
+        "deltas": dict(amounts),
         "reason": reason,
         "at": at,
         "dropped_at": None,
@@ -230,8 +223,8 @@ def _letter(
 
 def _read(letter: Json) -> Letter:
     # BSON's 64-bit integers come as a subclass of int that nothing else encodes.
-    deltas = {counter: int(n) if isinstance(n, int) else n for counter, n in letter["deltas"].items()}
+    amounts = {counter: int(n) if isinstance(n, int) else n for counter, n in letter["deltas"].items()}
     return Letter(
-        letter["_id"], letter["shard"], int(letter["seq"]), letter["collection"], letter["document"], deltas,
+        letter["_id"], letter["shard"], int(letter["seq"]), letter["collection"], letter["document"], amounts,
         letter["reason"], letter["at"], letter.get("dropped_at"),
     )  # fmt: skip

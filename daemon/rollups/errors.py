@@ -21,7 +21,7 @@ UNAPPLICABLE = {
     17420: "the document is too large",
     DUPLICATE_KEY: "another document has its natural key",
 }
-"""Codes that say this one document can't take its deltas, however often it is tried. Any other code means: wait."""
+"""Codes that say this one document can't take its amounts, however often it is tried. Any other code means: wait."""
 
 
 def is_already_applied(error: Mapping[str, Any]) -> bool:
@@ -29,9 +29,21 @@ def is_already_applied(error: Mapping[str, Any]) -> bool:
     return error.get("code") == DUPLICATE_KEY and list(error.get("keyPattern", ())) == ["_id"]
 
 
+def write_failed(address: str, error: Mapping[str, Any]) -> MongoStoreError:
+    """One failed write of a reply, as an error to wait out."""
+    return MongoStoreError(f"MongoDB at {address}: {error.get('errmsg', error.get('code'))}")
+
+
+def keeps_vanishing(address: str, id_: str, attempts: int) -> MongoStoreError:
+    """A document was there for the insert and gone for the update, in every attempt."""
+    return MongoStoreError(
+        f"MongoDB at {address}: {id_} was inserted and deleted by others in {attempts} attempts; giving up."
+    )
+
+
 @contextmanager
 def store_error(address: str) -> Iterator[None]:
-    """Raises whatever MongoDB raises as StoreError, naming the address."""
+    """Raises whatever MongoDB raises as MongoStoreError, naming the address."""
     try:
         yield
     except PyMongoError as error:

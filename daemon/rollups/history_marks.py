@@ -1,7 +1,7 @@
-"""The entities whose history is half written: their days have new bases, their weeks, months and years not yet.
+"""The entities whose history is half written: their days have new bases, their coarser buckets do not yet.
 
-An entity is marked before the first of its days is written, and the mark goes after its years: so whoever dies in
-between leaves it to the next `backfill --daily`, `audit` knows why the sums differ, and `expire` waits.
+A backfill marks an entity before it writes the first of its days, and removes the mark after its years. So if it dies
+in between, the next `backfill --daily` continues, `audit` knows why the sums differ, and `expire` waits.
 """
 
 from __future__ import annotations
@@ -10,11 +10,9 @@ from collections.abc import Collection
 
 from pymongo import UpdateOne
 
+from daemon.rollups.collections import HISTORY_MARKS
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import MongoSink
-
-COLLECTION = "analytics_backfill_marks"
-"""{_id: entity key}"""
 
 
 class Marks:
@@ -22,7 +20,7 @@ class Marks:
 
     def __init__(self, mongo: MongoSink) -> None:
         self._address = mongo.address
-        self._marks = mongo.database[COLLECTION]
+        self._marks = mongo.database[HISTORY_MARKS]
 
     async def add(self, keys: Collection[str]) -> None:
         operations = [UpdateOne({"_id": key}, {"$setOnInsert": {"_id": key}}, upsert=True) for key in keys]
@@ -36,7 +34,7 @@ class Marks:
             return [mark["_id"] async for mark in cursor]
 
     async def among(self, keys: Collection[str]) -> set[str]:
-        """Those of the entities that are marked."""
+        """The entities among these that are marked."""
         with store_error(self._address):
             return {mark["_id"] async for mark in self._marks.find({"_id": {"$in": list(keys)}})}
 

@@ -1,15 +1,15 @@
-"""The five rollups in MongoDB, written so that applying a claim twice, by anyone, at any time, changes nothing.
+"""The rollups in MongoDB, written so that applying a claim twice, by anyone, at any time, changes nothing.
 
 Every document remembers the last seq applied to it, and every write asks for a document that has not seen its own:
 
     filter {_id, flush_seq: {$not: {$gte: seq}}}   update {$inc, $set: {flush_seq: seq, …}, $setOnInsert}   upsert
 
-If the document has this seq or a later one, the filter finds nothing, the upsert tries to insert, and fails with E11000
-on `_id_`: "already applied". The flusher applies claims of a shard in the order of their seqs, so a later seq implies
-this one. E11000 also comes when somebody else (a backfill, the retry of a dead letter) inserts the document between our
-find and our insert; so what met a document is looked up, and what does not hold the seq is written again.
+If the document has this seq or a later one, the filter finds nothing. The upsert then tries to insert, and fails with
+E11000 on `_id_`: "already applied". The flusher applies claims of a shard in the order of their seqs, so a later seq
+implies this one. E11000 also comes when another process (a backfill, the retry of a dead letter) inserts the document
+between our find and our insert. So the documents that failed so are read, and those without the seq are written again.
 
-Never decides what to do about a failure: it says which documents cannot take their deltas, and raises StoreError when
+Never decides what to do about a failure: it says which documents cannot take their amounts, and raises StoreError when
 the outcome is unknown.
 """
 
@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import pymongo
@@ -30,26 +30,21 @@ from pymongo.errors import PyMongoError
 from daemon.buffer.connection import address_of
 from daemon.config import MongoSection
 from daemon.domain.outcome import Failure, SinkResult
-from daemon.domain.rollup import DAILY, EXPIRING, KINDS, TOTALS, YEARLY, Document, Kind, Rollup
-from daemon.errors import ConfigError, MongoStoreError
-from daemon.rollups.dead_letters import DeadLetters, first_fields
-from daemon.rollups.errors import UNAPPLICABLE, is_already_applied, store_error
+from daemon.domain.rollup import EXPIRING, KINDS, TOTALS, Document, Kind, Rollup
+from daemon.domain.window import RANKED
+from daemon.errors import ConfigError
+from daemon.rollups.build import first_fields
+from daemon.rollups.dead_letters import DeadLetters
+from daemon.rollups.errors import UNAPPLICABLE, is_already_applied, keeps_vanishing, store_error, write_failed
 
 CLOSE_TIMEOUT_S = 2.0
 DATABASE_DEFAULT = "tallyd"
-EPOCHS = "analytics_epochs"
-"""{_id: epoch of a Redis, baseline: {counter: amount}, at}. See `open_epoch`."""
-FLOORS = "analytics_flush_floors"
-"""{_id: shard, seq}: the highest seq whose documents may have been written. See `raise_floor`."""
 
 INSERTS_MET_MAX = 10
-"""How often a write may meet documents that others inserted beside it. The second attempt finds them: more than one
-repetition means that they are deleted again meanwhile."""
+"""Attempts at a write that meets documents others inserted beside it. The second one finds them, unless they were
+deleted again."""
 RANKING_TIMEOUT_S = 3_600.0
 """How long MongoDB may take to build one rollup's indexes; 10 million documents took less than a minute."""
-RANKED = (TOTALS, DAILY, YEARLY)
-"""The rollups top lists are read from (`config.ranked_kinds`: those that are offered)."""
-
 COMMAND_DOCUMENTS_MAX = 2_000
 """Documents of one update command: about 2.5 KiB each at most, far below the 16 MiB a command may have."""
 
@@ -57,7 +52,7 @@ Json = dict[str, Any]
 
 
 async def close_client(client: AsyncMongoClient[Json]) -> None:
-    """Closes it, whether or not the server answers: the driver's farewell (`endSessions`) waits without a time-out."""
+    """Closes it, whether or not the server answers: the driver's `endSessions` waits without a time-out."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await client.close()
@@ -91,12 +86,21 @@ def open_client(url: str, timeout_ms: int, appname: str) -> tuple[AsyncMongoClie
 
 
 class MongoSink:
-    """The rollups. Every method raises StoreError if MongoDB fails or doesn't answer in time."""
+    """The rollups: `async with MongoSink(config.mongo) as mongo`. Connects when it is first used.
+
+    Every method raises StoreError if MongoDB fails or doesn't answer in time.
+    """
 
     def __init__(self, section: MongoSection) -> None:
         self._address = address_of(section.url)
         self._client, self.database = open_client(section.url, section.timeout_ms, "tallyd")
         self.dead_letters = DeadLetters(self.database, self._address)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
     @property
     def address(self) -> str:
@@ -106,23 +110,16 @@ class MongoSink:
     def collection(self, kind: Kind) -> AsyncCollection[Json]:
         return self.database[kind.collection]
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
     async def close(self) -> None:
         await close_client(self._client)
 
     async def ensure_indexes(self) -> None:
-        """The natural key of each rollup, unique."""
+        """The natural key of each rollup, unique; and what dead letters are looked up by."""
         with store_error(self._address):
             for kind in KINDS:
-                await self.collection(kind).create_indexes(
-                    [IndexModel([(field, 1) for field in ("domain", "entity_type", "entity_id", *_bucket(kind))],
-                                name="natural_key", unique=True)]
-                )  # fmt: skip
+                natural_key = IndexModel([(field, 1) for field in kind.key_fields], name="natural_key", unique=True)
+                await self.collection(kind).create_indexes([natural_key])
+        await self.dead_letters.ensure_indexes()
 
     async def ensure_ranking(self, counters: Iterable[str], kinds: Iterable[Kind] = RANKED) -> None:
         """What top lists of these rollups are read from, two indexes a counter: in the order of what was counted, and,
@@ -134,7 +131,7 @@ class MongoSink:
         names = sorted(counters)
         with store_error(self._address), pymongo.timeout(RANKING_TIMEOUT_S):
             for kind in kinds:
-                of_type = [(field, 1) for field in ("domain", "entity_type", *_bucket(kind))]
+                of_type = [(field, 1) for field in kind.type_fields]
                 models = []
                 for counter in names:
                     base = f"base.{counter}"
@@ -145,25 +142,13 @@ class MongoSink:
                     ]
                 await self.collection(kind).create_indexes(models)
 
-    async def floor(self, shard: int) -> int:
-        """The highest seq that may have been written to this shard's documents; 0 if none."""
-        with store_error(self._address):
-            document = await self.database[FLOORS].find_one({"_id": shard})
-        return int(document["seq"]) if document else 0
-
-    async def raise_floor(self, shard: int, seq: int) -> None:
-        """Must precede the first write of `seq`: a Redis that lost its memory then never gives out a seq that a
-        document may already hold."""
-        with store_error(self._address):
-            await self.database[FLOORS].update_one({"_id": shard}, {"$max": {"seq": seq}}, upsert=True)
-
     async def write(
         self, rollup: Rollup, seq: int, zeros: Mapping[str, Collection[str]], skip: Collection[tuple[str, str]] = ()
     ) -> SinkResult:
-        """Applies a claim to the five collections, all at once.
+        """Applies a claim to the collections of all rollups, side by side.
 
         `zeros`: per domain the counters a new document starts with at 0. `skip`: (collection, id) of documents that
-        are left out because an earlier attempt at this claim put their deltas into the dead letters.
+        are left out because an earlier attempt at this claim put their amounts into the dead letters.
         """
         now = dt.datetime.now(dt.UTC)
         results = await asyncio.gather(
@@ -206,25 +191,6 @@ class MongoSink:
         with store_error(self._address):
             return await self.collection(TOTALS).count_documents({"domain": domain, "entity_type": entity_type})
 
-    async def open_epoch(self, epoch: int, counters: Collection[str]) -> None:
-        """Records, once, what the totals held when a Redis began to count: see `audit`. Must precede the first write
-        of what that Redis counted."""
-        with store_error(self._address):
-            if await self.database[EPOCHS].find_one({"_id": epoch}) is not None:
-                return
-            letters = (await self.dead_letters.sums()).get(TOTALS.collection, {})
-            totals = await self.sums(TOTALS, counters)
-            baseline = {counter: totals.get(counter, 0) + letters.get(counter, 0) for counter in counters}
-            await self.database[EPOCHS].update_one(
-                {"_id": epoch}, {"$setOnInsert": {"baseline": baseline, "at": dt.datetime.now(dt.UTC)}}, upsert=True
-            )
-
-    async def baseline(self, epoch: int) -> dict[str, int] | None:
-        """What `open_epoch` recorded, or None if nothing of that epoch was flushed yet."""
-        with store_error(self._address):
-            found = await self.database[EPOCHS].find_one({"_id": epoch})
-        return None if found is None else {counter: int(n) for counter, n in found["baseline"].items()}
-
     async def sums(self, kind: Kind, fields: Collection[str]) -> dict[str, int]:
         """Amount per field over all documents of a rollup, those that expired included. A counter's field holds what
         was counted; `base.<counter>` what was taken over."""
@@ -243,7 +209,7 @@ class MongoSink:
                 yield document["_id"], _by_field(document, fields)
 
     async def holding(self, kind: Kind, ids: Collection[str], seq: int) -> list[str]:
-        """Those of these documents that have this seq, or a later one."""
+        """The ids among these whose documents have this seq, or a later one."""
         with store_error(self._address):
             cursor = self.collection(kind).find({"_id": {"$in": list(ids)}, "flush_seq": {"$gte": seq}}, {"_id": 1})
             return [document["_id"] async for document in cursor]
@@ -265,7 +231,7 @@ class MongoSink:
                 if not left:
                     break
             else:
-                raise MongoStoreError(f"MongoDB at {self._address}: {left[0].id} is there, and is not, time and again.")
+                raise keeps_vanishing(self._address, left[0].id, INSERTS_MET_MAX)
         return result
 
     async def _write_once(
@@ -276,19 +242,29 @@ class MongoSink:
         zeros: Mapping[str, Collection[str]],
         now: dt.datetime,
     ) -> tuple[SinkResult, list[Document]]:
-        """Also returns the documents that somebody else inserted at the same moment: they are to be written again."""
+        """Also returns the documents that another process inserted at the same moment: they must be written again."""
         unseen = {"$not": {"$gte": seq}}
         stamp = {"flush_seq": seq, "updated_at": now}
         operations = [_operation(kind, document, unseen, stamp, zeros) for document in documents]
-        result, met = self._judge(kind, documents, await self.update(kind, operations))
+        result, met = self._classify(kind, documents, await self._update(kind, operations))
         if not met:
             return result, []
         holding = set(await self.holding(kind, [document.id for document in met], seq))
         beside_us = [document for document in met if document.id not in holding]
         return result.plus(SinkResult(0, already=len(holding))), beside_us
 
-    async def update(self, kind: Kind, operations: list[Json]) -> Json:
-        """Carries out these statements of an `update` command, unordered, and returns the server's reply."""
+    async def update(self, kind: Kind, operations: Sequence[Json]) -> list[tuple[Json, Json]]:
+        """Carries out these statements of an `update` command, unordered. Returns those that failed, each with its
+        error."""
+        failed = []
+        for start in range(0, len(operations), COMMAND_DOCUMENTS_MAX):
+            part = operations[start : start + COMMAND_DOCUMENTS_MAX]
+            reply = await self._update(kind, part)
+            failed += [(part[error["index"]], error) for error in reply.get("writeErrors", ())]
+        return failed
+
+    async def _update(self, kind: Kind, operations: Sequence[Json]) -> Json:
+        """One command; returns the server's reply."""
         # The command itself: pymongo's bulk_write builds the same from objects of its own, for a tenth of the time.
         with store_error(self._address):
             reply: Json = await self.database.command(
@@ -299,21 +275,21 @@ class MongoSink:
                 writeConcern=self.collection(kind).write_concern.document,
             )
         if "writeConcernError" in reply:
-            raise MongoStoreError(f"MongoDB at {self._address}: {reply['writeConcernError'].get('errmsg')}")
+            raise write_failed(self._address, reply["writeConcernError"])
         return reply
 
-    def _judge(self, kind: Kind, documents: list[Document], reply: Json) -> tuple[SinkResult, list[Document]]:
+    def _classify(self, kind: Kind, documents: list[Document], reply: Json) -> tuple[SinkResult, list[Document]]:
         """What a reply says of these documents, and those that are there and did not match. Raises StoreError if a
         write that failed may succeed later."""
         met, failures = [], []
-        for failed in reply.get("writeErrors", ()):
-            document = documents[failed["index"]]
-            if is_already_applied(failed):
+        for error in reply.get("writeErrors", ()):
+            document = documents[error["index"]]
+            if is_already_applied(error):
                 met.append(document)
-            elif failed["code"] in UNAPPLICABLE:
-                failures.append(Failure(kind.collection, document.id, UNAPPLICABLE[failed["code"]]))
+            elif error["code"] in UNAPPLICABLE:
+                failures.append(Failure(kind.collection, document.id, UNAPPLICABLE[error["code"]]))
             else:
-                raise MongoStoreError(f"MongoDB at {self._address}: {failed.get('errmsg', failed['code'])}")
+                raise write_failed(self._address, error)
         return SinkResult(len(documents) - len(met) - len(failures), failures=tuple(failures)), met
 
 
@@ -331,13 +307,9 @@ def _with_expired(kind: Kind) -> list[Json]:
     return [{"$unionWith": kind.expired_collection}] if kind in EXPIRING else []
 
 
-def _bucket(kind: Kind) -> tuple[str, ...]:
-    return () if kind.bucket_field is None else (kind.bucket_field,)
-
-
 def _operation(kind: Kind, document: Document, unseen: Json, stamp: Json, zeros: Mapping[str, Collection[str]]) -> Json:
     return {
         "q": {"_id": document.id, "flush_seq": unseen},
-        "u": {"$inc": document.deltas, "$set": stamp, "$setOnInsert": first_fields(kind, document, zeros)},
+        "u": {"$inc": document.amounts, "$set": stamp, "$setOnInsert": first_fields(kind, document, zeros)},
         "upsert": True,
     }

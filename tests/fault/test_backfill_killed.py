@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from daemon.move.backfill import progress
-from daemon.rollups.history_marks import COLLECTION as MARKS
+from daemon.rollups.collections import BACKFILLS
+from daemon.rollups.collections import HISTORY_MARKS as MARKS
 from tests.kit.daemons import Daemon
 from tests.kit.proxy import Fault, Proxy, update_of
 from tests.kit.system import System, event
@@ -29,8 +29,8 @@ BACKFILL_STEPS = [
     ("redis", b"ZADD", Fault.LOSE_REPLY, "after entities were made due"),
     ("mongo", TOTALS, Fault.HOLD_REQUEST, "before the bases"),
     ("mongo", TOTALS, Fault.LOSE_REPLY, "after the bases"),
-    ("mongo", update_of(progress.COLLECTION), Fault.HOLD_REQUEST, "before the run is recorded"),
-    ("mongo", update_of(progress.COLLECTION), Fault.LOSE_REPLY, "after the run was recorded"),
+    ("mongo", update_of(BACKFILLS), Fault.HOLD_REQUEST, "before the run is recorded"),
+    ("mongo", update_of(BACKFILLS), Fault.LOSE_REPLY, "after the run was recorded"),
 ]
 SYNC_STEPS = [
     ("mysql", b"SELECT CAST(d.k", Fault.HOLD_REQUEST, "before the rows are read"),

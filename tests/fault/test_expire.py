@@ -14,7 +14,7 @@ import pytest
 from daemon.domain.rollup import DAILY, Kind
 from daemon.retention.batch import Batches, Record
 from daemon.retention.history import UndecidedError
-from daemon.rollups.history_marks import COLLECTION as MARKS
+from daemon.rollups.collections import HISTORY_MARKS as MARKS
 from daemon.rollups.mongo import Json, MongoSink
 from daemon.verify.audit.audit import auditor
 from tests.kit.proxy import Fault, Proxy

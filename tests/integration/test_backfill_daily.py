@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.rollups.history_marks import COLLECTION as MARKS
+from daemon.rollups.collections import HISTORY_MARKS as MARKS
 from tests.kit.system import System, event, expected_rollups
 from tests.kit.takeover import Recorder, add_rows, audited, backfill, bases, everything
 

@@ -16,10 +16,11 @@ from daemon.config import Config, replica_tables
 from daemon.devstack import process
 from daemon.doctor import checks, machine, startup
 from daemon.doctor.finding import Finding
-from daemon.doctor.mongo_facts import SCRATCH
-from daemon.doctor.mysql_facts import declared_key, read_mysql
+from daemon.doctor.mysql_facts import read_mysql
 from daemon.errors import ConfigError
 from daemon.replica.mysql import MysqlSink
+from daemon.replica.sql import declared_key
+from daemon.rollups.collections import DOCTOR
 from daemon.rollups.mongo import MongoSink
 from tests.kit.servers import RedisServer, redis_program
 from tests.kit.system import System, wait_until
@@ -342,7 +343,7 @@ def test_a_natural_key_that_is_not_unique_is_fatal(system: System) -> None:
 
 
 def test_a_write_that_fails_is_fatal(system: System) -> None:
-    system.mongo.command("create", SCRATCH, viewOn="analytics_entity_totals", pipeline=[])
+    system.mongo.command("create", DOCTOR, viewOn="analytics_entity_totals", pipeline=[])
     found = mongo_found(system.config())["mongo.write"]
     assert found.severity == "fatal"
     assert "view" in found.found
@@ -440,7 +441,8 @@ def test_the_key_is_declared_as_the_sink_declares_it(system: System, declared: s
         assert key is not None
         sink = MysqlSink(config.mysql)
         try:
-            return declared_key(key), await sink._key_type(replica_tables(config)["jav", "movie"])
+            declared = declared_key(key.data_type, key.charset, key.collation)
+            return declared, await sink._key_type(replica_tables(config)["jav", "movie"])
         finally:
             await sink.close()
 

@@ -9,20 +9,18 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from daemon.domain.bucket import buckets_of
 from daemon.domain.counter import parse_amount
 from daemon.domain.entity import Entity, is_entity_id, parse_entity
+from daemon.domain.rollup import DAILY
 from daemon.errors import ConfigError
 
 AMOUNT_MAX = 10**15
 """Largest amount of a day: sums of them over a life stay 64-bit integers."""
-_DATE = re.compile(r"\d{4}-\d\d-\d\d\Z", re.ASCII)
 _ENTITY_FIELDS = ("domain", "entity_type", "entity_id")
 _FIELDS = ("date", "counter", "amount")
 
@@ -91,7 +89,7 @@ def parse(number: int, line: bytes, fields: Fields, counters: Counters) -> Day |
     if known is None:
         return Wrong(number, "entity", f"{entity.domain}.{entity.type} is mapped to no table: it has no base")
     date, counter, amount = found.get("date"), found.get("counter"), found.get("amount")
-    if not isinstance(date, str) or not _DATE.match(date) or buckets_of(date) is None:
+    if not isinstance(date, str) or DAILY.parse(date) is None:
         return Wrong(number, "date", "must be a day, as 2026-02-19")
     if not isinstance(counter, str) or counter not in known:
         return Wrong(number, "counter", f"must be one of {', '.join(known)}")

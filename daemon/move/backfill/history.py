@@ -20,10 +20,8 @@ from typing import NamedTuple
 from msgspec import Struct, field
 
 from daemon.config import Config, ReplicaTable, domain_counters
-from daemon.domain.bucket import buckets_of
 from daemon.domain.entity import Entity, parse_entity
-from daemon.domain.rollup import DAILY, KINDS, TOTALS, Document, Kind
-from daemon.errors import MongoStoreError
+from daemon.domain.rollup import COARSER, DAILY, TOTALS, Bucketed, Document, Kind
 from daemon.importer.gunzip import UnreadableError
 from daemon.importer.lines import Lines, Position, fresh_digest
 from daemon.importer.source import FileSource, StoppedError
@@ -33,10 +31,10 @@ from daemon.move.backfill.run import PROBLEMS_LISTED_MAX, Watcher
 from daemon.replica.adopt import SOURCE, lacking
 from daemon.replica.mysql import MysqlSink
 from daemon.retention.history import with_expired_history
-from daemon.rollups.dead_letters import first_fields
-from daemon.rollups.errors import is_already_applied, store_error
+from daemon.rollups.build import first_fields
+from daemon.rollups.errors import is_already_applied, store_error, write_failed
 from daemon.rollups.history_marks import Marks
-from daemon.rollups.mongo import COMMAND_DOCUMENTS_MAX, Json, MongoSink
+from daemon.rollups.mongo import Json, MongoSink
 
 STEPS = {
     "mark": "The entities are marked (`rollups/history_marks.py`). Nothing of theirs expires. The next run sums them.",
@@ -191,14 +189,13 @@ class History:
         """Sets the bases of all weeks, months and years of these entities to the sums of their days' bases."""
         expired = await with_expired_history(self._mongo, keys)  # they were marked, and nothing of theirs was set
         entities = {key: entity for key in keys if key not in expired and (entity := parse_entity(key)) is not None}
-        sums: dict[Kind, dict[Bucket, Base]] = {kind: {} for kind in KINDS if kind not in (TOTALS, DAILY)}
+        sums: dict[Bucketed, dict[Bucket, Base]] = {kind: {} for kind in COARSER}
         whole: dict[str, Base] = {key: {} for key in entities}
         async for entity, date, base in self._days(entities.values()):
-            buckets = buckets_of(date)
-            assert buckets is not None, f"{entity.key}: {date}"
+            day = DAILY.parse(date)
+            assert day is not None, f"{entity.key}: {date}"
             for kind, by_bucket in sums.items():
-                assert kind.bucket_field is not None
-                _add(by_bucket.setdefault(Bucket(entity, getattr(buckets, kind.bucket_field)), {}), base)
+                _add(by_bucket.setdefault(Bucket(entity, kind.bucket_of(day)), {}), base)
             _add(whole[entity.key], base)
         for kind, by_bucket in sums.items():
             await self._set(kind, by_bucket)
@@ -226,7 +223,7 @@ class History:
 
     async def _set(self, kind: Kind, bases: Mapping[Bucket, Base]) -> None:
         now = dt.datetime.now(dt.UTC)
-        operations = [
+        left = [
             {
                 "q": {"_id": bucket.id},
                 "u": {
@@ -240,17 +237,13 @@ class History:
             }
             for bucket, base in bases.items()
         ]
-        for start in range(0, len(operations), COMMAND_DOCUMENTS_MAX):
-            left = operations[start : start + COMMAND_DOCUMENTS_MAX]
-            while left:
-                met = []
-                for failed in (await self._mongo.update(kind, left)).get("writeErrors", ()):
-                    if not is_already_applied(failed):  # else a flush inserted it beside us: then it is there now
-                        raise MongoStoreError(
-                            f"MongoDB at {self._mongo.address}: {failed.get('errmsg', failed['code'])}"
-                        )
-                    met.append(left[failed["index"]])
-                left = met
+        while left:
+            met = []
+            for operation, error in await self._mongo.update(kind, left):
+                if not is_already_applied(error):  # else a flush inserted it beside us: then it is there now
+                    raise write_failed(self._mongo.address, error)
+                met.append(operation)
+            left = met
 
 
 def _numbered(source: FileSource, tally: HistoryTally) -> Iterator[tuple[int, bytes]]:

@@ -10,10 +10,9 @@ from __future__ import annotations
 import datetime as dt
 
 from daemon.config import ReplicaTable
+from daemon.rollups.collections import BACKFILLS
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
-
-COLLECTION = "analytics_backfills"
 
 
 class Progress:
@@ -21,7 +20,7 @@ class Progress:
 
     def __init__(self, mongo: MongoSink, name: str, table: ReplicaTable) -> None:
         self._address = mongo.address
-        self._records = mongo.database[COLLECTION]
+        self._records = mongo.database[BACKFILLS]
         self._name = name
         self._of = {"table": table.table, "key": table.key}
 

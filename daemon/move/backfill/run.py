@@ -27,7 +27,7 @@ from daemon.buffer.keys import shard_of
 from daemon.config import Config, ReplicaTable, domain_counters
 from daemon.domain.entity import Entity
 from daemon.domain.rollup import TOTALS
-from daemon.errors import ConfigError, MongoStoreError
+from daemon.errors import ConfigError
 from daemon.move.backfill.changes import Change, adopted, has_counted, reconciled
 from daemon.move.backfill.legacy import KEYLESS_LISTED_MAX, LegacyRow, LegacyTable, entity_id_of
 from daemon.move.backfill.progress import Progress
@@ -35,7 +35,8 @@ from daemon.replica.adopt import NO_NUMBER, TOO_LARGE, Row, adopt, fits, holds_n
 from daemon.replica.columns import moved_columns, record_columns
 from daemon.replica.mysql import MysqlSink
 from daemon.replica.synced import synced
-from daemon.rollups.mongo import COMMAND_DOCUMENTS_MAX, Json, MongoSink
+from daemon.rollups.errors import write_failed
+from daemon.rollups.mongo import Json, MongoSink
 
 STEPS = {
     "page": "Nothing has changed.",
@@ -260,10 +261,8 @@ class Backfill:
             }
             for key, changes in wanted.items()
         ]
-        for start in range(0, len(operations), COMMAND_DOCUMENTS_MAX):
-            reply = await self._mongo.update(TOTALS, operations[start : start + COMMAND_DOCUMENTS_MAX])
-            for failed in reply.get("writeErrors", ()):
-                raise MongoStoreError(f"MongoDB at {self._mongo.address}: {failed.get('errmsg', failed['code'])}")
+        for _, error in await self._mongo.update(TOTALS, operations):
+            raise write_failed(self._mongo.address, error)
         now_there = await self._mongo.totals(wanted)
         return {
             key

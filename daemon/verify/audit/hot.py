@@ -9,7 +9,7 @@ from daemon.buffer.counters import parse_ledger
 from daemon.buffer.due import amounts_in_flight
 from daemon.buffer.keys import shard_keys
 from daemon.domain.counter import add_up, parse_amount, parse_field
-from daemon.domain.rollup import Rollup
+from daemon.domain.rollup import DAILY, Rollup
 from daemon.rollups.build import build
 
 SCAN_COUNT = 1_000
@@ -104,7 +104,7 @@ async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[dict[str, Sums],
                     if field is None or amount is None:
                         malformed += 1
                     else:
-                        sums = days.setdefault(field.buckets.date, {})
+                        sums = days.setdefault(DAILY.bucket_of(field.at), {})
                         sums[field.counter] = sums.get(field.counter, 0) + amount
         if cursor == 0:
             return days, malformed

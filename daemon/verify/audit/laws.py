@@ -2,8 +2,8 @@
 
     conservation   accepted + baseline = live + in flight + dead + applied                  per counter
     ledger         accepted = live + in flight + flushed + dead                            per counter and shard
-    rollups        totals = Σ daily = Σ weekly = Σ monthly = Σ yearly, dead letters added     per counter
-    base           Σ daily = Σ weekly = Σ monthly = Σ yearly ≤ totals, of what was taken over per counter
+    rollups        totals = the sum of each other rollup, dead letters added               per counter
+    base           Σ daily = the sum of each coarser rollup ≤ totals, of what was taken over  per counter
 
 `applied` is the sum of MongoDB's totals less what batches in flight have in them already. `baseline` is what the totals
 held when this Redis began to count (0, unless it lost its memory once).
@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from daemon.domain.rollup import DAILY, KINDS, MONTHLY, TOTALS, WEEKLY, YEARLY
+from daemon.domain.rollup import COARSER, DAILY, KINDS, TOTALS
 from daemon.verify.audit.hot import Hot, Sums
 from daemon.verify.audit.rollups import Rollups
 
@@ -143,7 +143,7 @@ def bases_agree(bases: Mapping[str, Sums], counters: Sequence[str], who: str = "
         if daily > totals:
             detail = f"{where}the days' bases sum to {daily}, more than the totals' {totals}"
             broken.append(Broken("base", counter, daily - totals, detail))
-        for kind in (WEEKLY, MONTHLY, YEARLY):
+        for kind in COARSER:
             found = bases[kind.name].get(counter, 0)
             if found != daily:
                 detail = f"{where}{kind.name} bases sum to {found}, daily ones to {daily}"

@@ -10,6 +10,7 @@ from msgspec import Struct
 from daemon.domain.counter import add_up
 from daemon.domain.rollup import KINDS, TOTALS
 from daemon.retention.expiring import Limbo, read_limbo
+from daemon.rollups.floors import read_baseline
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.hot import Hot, Sums
 
@@ -46,10 +47,10 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
                 continue
             documents = {document.id: document for document in shard.in_flight.documents[kind]}
             for id_ in await mongo.holding(kind, documents.keys(), shard.in_flight_seq):
-                for counter, amount in documents[id_].deltas.items():
+                for counter, amount in documents[id_].amounts.items():
                     ahead[kind.name][counter] = ahead[kind.name].get(counter, 0) + amount
     dead = {kind.name: letters.get(kind.collection, {}) for kind in KINDS}
-    baseline = await mongo.baseline(epoch)
+    baseline = await read_baseline(mongo, epoch)
     if baseline is None:  # this Redis has not been flushed from yet: all there is was there before
         baseline = {
             counter: sums[TOTALS.name].get(counter, 0) + dead[TOTALS.name].get(counter, 0) for counter in counters

@@ -1,4 +1,4 @@
-"""What the rollups say of one day: its sums, and whether it lies within its week, its month, its year and the totals.
+"""Whether a day lies within its week, its month, its year and the totals, by what the rollups say.
 
 A week may lie in two months or two years, so only buckets that lie wholly in another are compared with it.
 """
@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import NamedTuple
 
-from daemon.domain.bucket import buckets_of
 from daemon.domain.retention import kept_from
-from daemon.domain.rollup import DAILY, KINDS, MONTHLY, TOTALS, WEEKLY, YEARLY, Kind, total
+from daemon.domain.rollup import COARSER, DAILY, TOTALS, Bucketed, Kind, start_of_day, total
 from daemon.read.days import Types, active_entities, bucket
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.report.artifact import Agreement, Disagreement
@@ -21,18 +21,22 @@ CHUNK_ENTITIES = 1_000
 SOME_MAX = 20
 LOOKS = 5
 PAUSE_S = 0.3
+OF_A_DAY = (DAILY, *COARSER)
+"""The rollups in which a day is in one bucket."""
 
 
 class Kept(NamedTuple):
     """The retention that is configured, and the day it is counted from. See `daemon.domain.retention`."""
 
     today: dt.date
-    daily_days: int
-    weekly_weeks: int
+    retention: Mapping[str, int]
 
-    def holds(self, kind: Kind, bucket: str) -> bool:
-        oldest = kept_from(kind, self.today, daily_days=self.daily_days, weekly_weeks=self.weekly_weeks)
-        return oldest is None or bucket >= oldest
+    def holds(self, kind: Kind, day: dt.date) -> bool:
+        """Whether the day's bucket is kept."""
+        if not isinstance(kind, Bucketed):
+            return True
+        oldest = kept_from(kind, start_of_day(self.today), self.retention)
+        return oldest is None or kind.bucket_of(start_of_day(day)) >= oldest
 
 
 async def agreement(
@@ -64,14 +68,10 @@ async def agreement(
 
 def within(day: dt.date) -> Iterator[tuple[Kind, Kind]]:
     """Which of the day's buckets lies wholly in which other."""
-    monday = day - dt.timedelta(days=day.weekday())
-    sunday = monday + dt.timedelta(days=6)
-    yield from ((DAILY, WEEKLY), (DAILY, MONTHLY), (DAILY, YEARLY), (MONTHLY, YEARLY))
-    if monday.strftime("%Y-%m") == sunday.strftime("%Y-%m"):
-        yield WEEKLY, MONTHLY
-    if monday.year == sunday.year:
-        yield WEEKLY, YEARLY
-    yield from ((kind, TOTALS) for kind in (DAILY, WEEKLY, MONTHLY, YEARLY))
+    for inner, outer in combinations(OF_A_DAY, 2):
+        if inner.lies_in(outer, start_of_day(day)):
+            yield inner, outer
+    yield from ((kind, TOTALS) for kind in OF_A_DAY)
 
 
 async def _disagreements(
@@ -79,18 +79,15 @@ async def _disagreements(
 ) -> list[Disagreement]:
     if not entities:
         return []
-    names = _bucket_names(day)
+    at = start_of_day(day)
+    names: dict[Kind, str | None] = {TOTALS: None, **{kind: kind.bucket_of(at) for kind in OF_A_DAY}}
     # The inner buckets first: a flush in between can only add to the outer ones.
     documents = {
         (kind, key): document
-        for kind in (DAILY, WEEKLY, MONTHLY, YEARLY, TOTALS)
+        for kind in (*OF_A_DAY, TOTALS)
         for key, document in (await bucket(mongo, kind, entities, names[kind])).items()
     }
-    pairs = [
-        (inner, outer)
-        for inner, outer in within(day)
-        if kept.holds(inner, names[inner] or "") and kept.holds(outer, names[outer] or "")
-    ]
+    pairs = [(inner, outer) for inner, outer in within(day) if kept.holds(inner, day) and kept.holds(outer, day)]
     return [
         Disagreement(
             key, counter,
@@ -103,9 +100,3 @@ async def _disagreements(
         if (here := total(documents.get((inner, key), {}), counter))
         > (there := total(documents.get((outer, key), {}), counter))
     ]  # fmt: skip
-
-
-def _bucket_names(day: dt.date) -> dict[Kind, str | None]:
-    buckets = buckets_of(day.isoformat())
-    assert buckets is not None
-    return {kind: getattr(buckets, kind.bucket_field) if kind.bucket_field else None for kind in KINDS}

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from daemon.buffer.connection import opened
@@ -91,7 +92,7 @@ async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) 
     counters = sorted({counter for domain in config.domains for counter in domain_counters(config, domain)})
     types = [(domain, kind) for domain, each in config.domains.items() for kind in each.entity_types]
     window = [today - dt.timedelta(days=back) for back in reversed(range(wanted.days))]
-    kept = Kept(today, config.retention.daily_days, config.retention.weekly_weeks)
+    kept = Kept(today, msgspec.structs.asdict(config.retention))
     async with _opened_mongo(config) as mongo:
         in_flight = [shard.in_flight_entities() for shard in hot]
         moving = set[str]().union(*in_flight, await mongo.dead_letters.entities())
@@ -103,7 +104,7 @@ async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) 
                 sums=sums.get(date) or dict.fromkeys(counters, 0),
                 live=live_of_day(hot, date),
                 in_flight=in_flight_of_day(hot, date),
-                expired=not kept.holds(DAILY, date),
+                expired=not kept.holds(DAILY, day),
                 agreement=await agreement(mongo, types, day, counters, kept, wanted.limit, moving),
             )
 

@@ -33,7 +33,7 @@ def live_of_day(hot: Sequence[Hot], date: str) -> Amounts:
 
 def in_flight_of_day(hot: Sequence[Hot], date: str) -> Amounts:
     return add_up(
-        document.deltas
+        document.amounts
         for shard in hot
         if shard.in_flight is not None
         for document in shard.in_flight.documents[DAILY]

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 import msgspec
 from msgspec import Struct
 
+from daemon.rollups.collections import SHADOW
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.shadow.compare import Comparison, percent_of
 
-SHADOW = "analytics_shadow"
 WINDOWS_DAYS = (1, 7, 14, 30, 90)
 
 

@@ -7,9 +7,9 @@ import datetime as dt
 import pytest
 
 from daemon.domain.retention import kept_from
-from daemon.domain.rollup import DAILY, MONTHLY, TOTALS, WEEKLY, YEARLY, Kind
+from daemon.domain.rollup import DAILY, MONTHLY, WEEKLY, YEARLY, Bucketed
 
-TODAY = dt.date(2027, 1, 2)  # a Saturday of 2026-W53
+NOW = dt.datetime.fromisoformat("2027-01-02T03:04")  # a Saturday of 2026-W53
 
 
 @pytest.mark.parametrize(
@@ -22,10 +22,9 @@ TODAY = dt.date(2027, 1, 2)  # a Saturday of 2026-W53
         (WEEKLY, 0, 53, "2026-W01"),
         (WEEKLY, 0, 54, "2025-W52"),
         (WEEKLY, 5, 0, None),
-        (TOTALS, 1, 1, None),
         (MONTHLY, 1, 1, None),
         (YEARLY, 1, 1, None),
     ],
 )
-def test_the_oldest_bucket_that_is_kept(kind: Kind, days: int, weeks: int, oldest: str | None) -> None:
-    assert kept_from(kind, TODAY, daily_days=days, weekly_weeks=weeks) == oldest
+def test_the_oldest_bucket_that_is_kept(kind: Bucketed, days: int, weeks: int, oldest: str | None) -> None:
+    assert kept_from(kind, NOW, {"daily_days": days, "weekly_weeks": weeks}) == oldest

@@ -37,7 +37,7 @@ def as_dict(rollup: Rollup) -> dict[str, dict[str, dict[str, int]]]:
     for kind, documents in rollup.documents.items():
         assert len({document.id for document in documents}) == len(documents), f"{kind.name}: a document twice"
     return {
-        kind.name: {document.id: document.deltas for document in documents}
+        kind.name: {document.id: document.amounts for document in documents}
         for kind, documents in rollup.documents.items()
     }
 
@@ -66,14 +66,14 @@ def test_every_rollup_sums_to_the_same(counted: list[tuple[str, str, dt.date, in
     for documents in rollup.documents.values():
         sums: Counter[str] = Counter()
         for document in documents:
-            sums.update(document.deltas)
+            sums.update(document.amounts)
         assert sums == expected
 
 
 def test_a_document_knows_its_entity_and_bucket() -> None:
     rollup = build([("jav:movie:a:b", [("view:2026-02-19", "3")])])
     found = {kind.name: rollup.documents[kind] for kind in KINDS}
-    assert [(d.id, tuple(d.entity), d.bucket, d.deltas) for documents in found.values() for d in documents] == [
+    assert [(d.id, tuple(d.entity), d.bucket, d.amounts) for documents in found.values() for d in documents] == [
         ("jav:movie:a:b", ("jav", "movie", "a:b"), None, {"view": 3}),
         ("jav:movie:a:b:2026-02-19", ("jav", "movie", "a:b"), "2026-02-19", {"view": 3}),
         ("jav:movie:a:b:2026-W08", ("jav", "movie", "a:b"), "2026-W08", {"view": 3}),
@@ -131,8 +131,8 @@ def test_no_delta_leaves_64_bits_and_no_amount_is_lost(amounts: list[tuple[str, 
     rollup = build([(entity, [(f"view:{day}", str(amount))]) for (entity, day), amount in unique.items()])
     put_aside = sum(int(amount) for _, _, amount in rollup.malformed)
     for documents in rollup.documents.values():
-        assert all(0 <= document.deltas["view"] <= INT64_MAX for document in documents)
-        assert sum(document.deltas["view"] for document in documents) + put_aside == sum(unique.values())
+        assert all(0 <= document.amounts["view"] <= INT64_MAX for document in documents)
+        assert sum(document.amounts["view"] for document in documents) + put_aside == sum(unique.values())
 
 
 def test_amounts_of_both_signs_that_overflow_a_bucket_but_not_the_totals_are_set_aside() -> None:
@@ -140,4 +140,4 @@ def test_amounts_of_both_signs_that_overflow_a_bucket_but_not_the_totals_are_set
     days = ("2026-01-01", most), ("2026-01-20", -most), ("2026-01-02", most)
     rollup = build([("jav:movie:m", [(f"view:{day}", str(amount)) for day, amount in days])])
     assert [entry.amount for entry in rollup.malformed] == [str(most)]
-    assert all(abs(n) <= most for kind in KINDS for d in rollup.documents[kind] for n in d.deltas.values())
+    assert all(abs(n) <= most for kind in KINDS for d in rollup.documents[kind] for n in d.amounts.values())

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.domain.bucket import buckets_of
 from daemon.domain.entity import Entity, is_entity_id
+from daemon.domain.rollup import DAILY
 from daemon.errors import ConfigError
 from daemon.move.backfill.dailyfile import AMOUNT_MAX, Day, Wrong, parse, reader
 
@@ -69,6 +69,6 @@ def test_any_line_is_a_day_or_named_as_wrong(line: bytes, csv: bool) -> None:
         assert found.entity[:2] in COUNTERS
         assert is_entity_id(found.entity.id)
         assert found.entity.key.encode()
-        assert buckets_of(found.date) is not None
+        assert DAILY.parse(found.date) is not None
         assert found.counter in COUNTERS["jav", "movie"]
         assert 0 <= found.amount <= AMOUNT_MAX

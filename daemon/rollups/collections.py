@@ -1,0 +1,82 @@
+"""Every collection in MongoDB, by its name, and every field stored in it.
+
+All names are data: renaming one loses what is stored under it. A test stores something in each and compares the fields.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from daemon.domain.rollup import EXPIRING, KINDS, OWN_FIELDS
+
+DEAD_LETTERS = "analytics_dead_letters"
+FLOORS = "analytics_flush_floors"
+EPOCHS = "analytics_epochs"
+HISTORY_MARKS = "analytics_backfill_marks"
+BASE_COLUMNS = "analytics_base_columns"
+EXPIRY = "analytics_expiry"
+BACKFILLS = "analytics_backfills"
+SHADOW = "analytics_shadow"
+DOCTOR = "analytics_doctor"
+
+ROLLUPS = (*(kind.collection for kind in KINDS), *(kind.expired_collection for kind in EXPIRING))
+"""Their documents hold OWN_FIELDS and, under its own name, the amount of each counter."""
+
+FIELDS: Mapping[str, Mapping[str, str]] = {
+    **dict.fromkeys(ROLLUPS, OWN_FIELDS),
+    DEAD_LETTERS: {
+        "_id": "<shard>:<seq>:<collection>:<document>",
+        "shard": "of the claim",
+        "seq": "of the claim",
+        "collection": 'where the amounts belong; "" for a foreign value found in Redis',
+        "document": "the id of the document they belong to; for a foreign value its key and field",
+        "deltas": "{counter: amount}; for a foreign value {amount: the texts that were found}",
+        "first": "what the document starts with if it has to be made",
+        "reason": "why the document could not take them",
+        "at": "when",
+        "dropped_at": "when an operator gave the letter up; null while it waits",
+    },
+    FLOORS: {"_id": "shard", "seq": "the highest seq whose documents may have been written"},
+    EPOCHS: {
+        "_id": "the epoch of a Redis",
+        "baseline": "{counter: amount}: what totals and dead letters held when that Redis began to count",
+        "at": "when it was recorded",
+    },
+    HISTORY_MARKS: {"_id": "key of an entity whose history is half written"},
+    BASE_COLUMNS: {
+        "_id": "entity type, as jav.movie",
+        "columns": "{counter: table.column}: the columns its bases were read from",
+    },
+    EXPIRY: {
+        "_id": "name of a rollup",
+        "n": "the number of its last expiry batch",
+        "state": "idle, sealing, deleting or folding",
+        "documents": "the documents of the batch",
+    },
+    BACKFILLS: {
+        "_id": "entity type, as jav.movie",
+        "table": "the MySQL table that is read",
+        "key": "its key column",
+        "after": "the key behind which the next run goes on; null: from the start",
+        "rows": "rows read so far",
+        "started_at": "when the run began",
+        "at": "when it last got on",
+        "finished_at": "when it ended; null while it is open",
+    },
+    SHADOW: {
+        "_id": "<entity type>:<counter>:<day>",
+        "entity_type": "as jav.movie",
+        "counter": "the counter",
+        "date": "the UTC day",
+        "at": "when it was compared",
+        "own": "the application's sum",
+        "tallyd": "tallyd's sum",
+        "apart": "the rows' differences added up without their signs",
+        "differing": "rows that differ",
+        "p50": "a difference without sign: half of the rows have at most this",
+        "p90": "the same of 90 %",
+        "p99": "the same of 99 %",
+        "max": "the largest",
+    },
+    DOCTOR: {"_id": "host, process and a random part of the doctor that tries a write", "at": "when"},
+}

@@ -1,0 +1,30 @@
+"""The names of keys in Redis, and the shard of an entity."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from daemon.buffer.keys import IMPORTS, LAYOUT, shard_keys, shard_of
+
+
+@given(st.integers(0, 16_383))
+def test_every_key_of_a_shard_has_the_shard_as_its_hash_tag(shard: int) -> None:
+    keys = shard_keys(shard).__dict__.values()
+    assert len(set(keys)) == len(keys)
+    assert all(key.startswith(f"anl:{{{shard}}}:") for key in keys)
+
+
+def test_keys_of_all_shards_together_have_no_hash_tag() -> None:
+    assert not [key for key in (LAYOUT, IMPORTS) if "{" in key]
+
+
+def test_an_entity_stays_in_its_shard() -> None:
+    """What was counted lies there, so these numbers may never change."""
+    assert {key: shard_of(key, 16) for key in ("jav:movie:a", "jav:movie:b")} == {"jav:movie:a": 4, "jav:movie:b": 14}
+
+
+@given(st.text(max_size=300), st.integers(1, 16_384))
+def test_every_key_has_a_shard(key: str, shards: int) -> None:
+    assert 0 <= shard_of(key, shards) < shards
+    assert shard_of(key, 1) == 0
