@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import json
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 from msgspec import msgpack
 
+from daemon.rollups.mongo import MongoSink
 from tests.kit.system import System, event, expected_rollups
 
 DAY = dt.date(2026, 2, 19)
@@ -161,6 +163,29 @@ def test_a_foreign_value_that_was_frozen_twice_is_one_letter_of_both(system: Sys
     system.flush()
     (letter,) = letters(system)
     assert letter["deltas"] == {"amount": "7, 9"}
+
+
+def test_letters_are_looked_up_by_an_index(system: System) -> None:
+    """By the plans MongoDB itself recorded: a look at all letters would be a COLLSCAN."""
+    count(system, event(entity_id="a"))
+    system.mongo.command("profile", 2)
+
+    async def look() -> None:
+        async with MongoSink(system.config().mongo) as mongo:
+            await mongo.dead_letters.of_claim(0, 1)
+            await mongo.dead_letters.waiting_for("analytics_entity_daily", ["jav:movie:a:2026-02-19"])
+            await mongo.dead_letters.count()
+            assert [letter async for letter in mongo.dead_letters.each()] == []
+
+    asyncio.run(look())
+    system.mongo.command("profile", 0)
+    looks = system.mongo["system.profile"].find({"ns": {"$regex": "dead_letters$"}})
+    assert [look["planSummary"].partition("}")[0] for look in looks] == [
+        "IXSCAN { shard: 1, seq: 1 ",
+        "IXSCAN { collection: 1, document: 1 ",
+        "COUNT_SCAN { dropped_at: 1, at: 1, _id: 1 ",
+        "IXSCAN { dropped_at: 1, at: 1, _id: 1 ",
+    ]
 
 
 def payload(views: int) -> bytes:

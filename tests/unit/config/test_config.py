@@ -221,6 +221,7 @@ def test_a_wrong_value_is_told_with_its_key(toml: str, key: str) -> None:
         ("[actions.a]\nvalue_min = 5\nvalue_max = 4", "actions.a"),
         ("[actions.a]\ncounters = { flush_seq = 'one' }", "actions.a.counters.flush_seq"),
         ("[actions.date]", "actions.date.counters.date"),
+        ("[actions.dead_applied]", "actions.dead_applied.counters.dead_applied"),
         ("[domains.jav]\nentity_types = ['movie']\nactions = ['veiw']", "domains.jav.actions"),
         ("[replica.jav.film]\ntable='t'\nkey='k'\ncolumns={view='v'}", "replica.jav.film"),
         ("[replica.jav.movie]\ntable='t'\nkey='k'\ncolumns={share='v'}", "replica.jav.movie.columns.share"),
