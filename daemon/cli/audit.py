@@ -20,13 +20,13 @@ DIFFERENCES_SHOWN = 20
 def audit(
     config: ConfigOption = None,
     data: DataOption = None,
-    deep: Annotated[bool, typer.Option("--deep", help="Compare each entity across the five rollups, too.")] = False,
+    deep: Annotated[bool, typer.Option("--deep", help="Compare each entity across all rollups, too.")] = False,
     repair_replica: Annotated[
         bool, typer.Option("--repair-replica", help="Set every row of MySQL that differs to MongoDB's totals.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """State the conservation law: accepted = live + in flight + dead-lettered + applied, the five rollups agree, and
+    """State the conservation law: accepted = live + in flight + dead-lettered + applied, all rollups agree, and
     MySQL equals MongoDB where it is not due. Exit 1 and the differences if it is broken.
 
     Safe at any moment. If counts move while it reads (it tries a few times), it states what can be stated then:

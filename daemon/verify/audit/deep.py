@@ -1,6 +1,6 @@
-"""Each entity across the five rollups: its totals against the sums of its days, weeks, months and years. Reads only.
+"""Each entity across all rollups: its totals against the sums of its days, weeks and so on. Reads only.
 
-The five are streamed in the order of the entity key and merged, so memory stays flat whatever the number of entities.
+They are streamed in the order of the entity key and merged, so memory stays flat whatever the number of entities.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the five rollups hold, per counter: what was counted, how much of a batch in flight is in that already, and what
+"""What the rollups hold, per counter: what was counted, how much of a batch in flight is in that already, and what
 was taken over. Reads only."""
 
 from __future__ import annotations
