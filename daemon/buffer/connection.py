@@ -16,7 +16,6 @@ import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import hiredis
 from redis.asyncio import Redis
@@ -29,7 +28,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from daemon.buffer import keys, scripts
 from daemon.buffer.layout import Layout
 from daemon.buffer.scripts import Script
-from daemon.config import RedisSection
+from daemon.config import RedisSection, address_of
 from daemon.errors import LayoutError, RedisStoreError, StoreError
 
 Arg = str | bytes | int
@@ -70,12 +69,6 @@ async def opened(section: RedisSection) -> AsyncIterator[Redis]:
         raise RedisStoreError(f"Redis at {address_of(section.url)}: {error}") from None
     finally:
         await redis.aclose()
-
-
-def address_of(url: str) -> str:
-    """The address for messages: the URL without user and password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def _pack(command: tuple[Arg, ...]) -> bytes:

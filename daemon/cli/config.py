@@ -1,14 +1,38 @@
-"""`tallyd config`: what this machine's tallyd would run with."""
+"""`tallyd config`: the configuration in force, an example of one, and its JSON Schema."""
 
 from __future__ import annotations
+
+from typing import Annotated
+
+import typer
 
 from daemon.cli.options import ConfigOption, DataOption, load, print_json
 from daemon.config import masked
 
 
-def show_config(config: ConfigOption = None, data: DataOption = None) -> None:
-    """Print the effective configuration as JSON, secrets masked; exit 2 and every problem if it is wrong.
+def show_config(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    example: Annotated[
+        bool, typer.Option("--example", help="Print an example file instead: every key, default, unit and bound.")
+    ] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Print a JSON Schema of the file instead, for editors such as taplo.")
+    ] = False,
+) -> None:
+    """Print the configuration in force as JSON, secrets masked. Exit 2 and every problem if it is wrong.
 
     Example: `TALLYD_RATE_LIMIT__PER_MINUTE=0 tallyd config --config tallyd.toml`
+
+    Example: `tallyd config --example > tallyd.toml`
+
+    Example: `tallyd config --schema > tallyd.schema.json`
     """
-    print_json(masked(load(config, data)))
+    from daemon.config import generate
+
+    if example:
+        print(generate.example(), end="")
+    elif schema:
+        print_json(generate.json_schema())
+    else:
+        print_json(masked(load(config, data)))

@@ -15,8 +15,7 @@ from pymongo import ReadPreference
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError
 
-from daemon.buffer.connection import address_of
-from daemon.config import Config
+from daemon.config import Config, address_of
 from daemon.doctor import clock
 from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Refusal

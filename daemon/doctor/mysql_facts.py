@@ -15,8 +15,7 @@ import asyncmy
 from asyncmy.cursors import DictCursor
 from asyncmy.errors import MySQLError
 
-from daemon.buffer.connection import address_of
-from daemon.config import Config, ReplicaTable, replica_tables
+from daemon.config import Config, ReplicaTable, address_of, replica_tables
 from daemon.doctor import clock
 from daemon.doctor.clock import Clock
 from daemon.errors import ConfigError, MysqlStoreError

@@ -13,9 +13,9 @@ from redis.asyncio import Redis
 from redis.exceptions import AskError, ClusterDownError, ResponseError
 
 from daemon.buffer import keys
-from daemon.buffer.connection import address_of, opened
+from daemon.buffer.connection import opened
 from daemon.buffer.keys import shard_keys
-from daemon.config import Config
+from daemon.config import Config, address_of
 from daemon.doctor import clock, probes
 from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Refusal, known

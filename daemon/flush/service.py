@@ -9,15 +9,13 @@ from collections.abc import Callable
 from prometheus_client import start_http_server
 
 from daemon import lifecycle, log, notify
-from daemon.config import Config
+from daemon.config import Config, read_at_start
 from daemon.errors import unforeseen
 from daemon.flush.flusher import Flusher
 from daemon.scheduling import give_way
 
 CLOSE_TIMEOUT_S = 2.0
 STATUS_INTERVAL_S = 5.0
-AT_START_ONLY = ("flush.metrics_port", "flush.niceness")
-"""What a reload doesn't change."""
 
 _log = logging.getLogger(__name__)
 
@@ -106,8 +104,8 @@ class Service:
                 _log.error("Not reloaded, the configuration stays as it was. %s", error, exc_info=unforeseen(error))
                 notify.ready(f"{self._status}; the new configuration cannot be used, the old one stays")
                 continue
-            keys = [key for key in lifecycle.changed(self._config, config) if not key.startswith(AT_START_ONLY)]
-            late = [key for key in lifecycle.changed(self._started_with, config) if key.startswith(AT_START_ONLY)]
+            keys = [key for key in lifecycle.changed(self._config, config) if not read_at_start("flush", key)]
+            late = [key for key in lifecycle.changed(self._started_with, config) if read_at_start("flush", key)]
             log.configure(config.log.level, config.log.format)
             _log.info("Reloaded; changed: %s.", ", ".join(keys) or "nothing")
             if late:

@@ -19,8 +19,7 @@ from asyncmy.constants.CLIENT import FOUND_ROWS
 from asyncmy.cursors import SSCursor
 from asyncmy.errors import MySQLError
 
-from daemon.buffer.connection import address_of
-from daemon.config import MysqlSection, ReplicaTable
+from daemon.config import MysqlSection, ReplicaTable, address_of
 from daemon.domain.counter import INT64_MAX
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import total

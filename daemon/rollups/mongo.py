@@ -27,8 +27,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
-from daemon.buffer.connection import address_of
-from daemon.config import MongoSection
+from daemon.config import MongoSection, address_of
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import EXPIRING, KINDS, TOTALS, Document, Kind, Rollup
 from daemon.domain.window import RANKED

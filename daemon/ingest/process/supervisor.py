@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from daemon import log, notify
-from daemon.config import Config
+from daemon.config import Config, read_at_start
 from daemon.errors import unforeseen
 from daemon.ingest.decode import build_catalogue
 from daemon.ingest.process.listener import Listener
@@ -34,22 +34,6 @@ PROBE_TRIES = 5
 PULSE_AGE_MAX_S = 8 * BEAT_S
 """A worker's event loop that hasn't turned for this long hangs; more where systemd allows more."""
 RELOAD_TIMEOUT_S = 10.0
-
-AT_START_ONLY = (
-    "http.host",
-    "http.port",
-    "http.workers",
-    "http.header_bytes_max",
-    "http.interface",
-    "redis",
-    "dedupe",
-    "ingest.slice_us",
-    "spool",
-    "mongo",
-    "mysql",
-    "read.timeout_ms",
-)
-"""Keys and sections that running workers keep as they were."""
 
 _log = logging.getLogger(__name__)
 
@@ -163,8 +147,8 @@ class Supervisor:
             _log.error("Not reloaded, the configuration stays as it was. %s", error, exc_info=unforeseen(error))
             notify.ready(f"{self._status()}; the new configuration is wrong, the old one stays")
             return
-        keys = [key for key in changed(self.config, config) if not key.startswith(AT_START_ONLY)]
-        late = [key for key in changed(self._started_with, config) if key.startswith(AT_START_ONLY)]
+        keys = [key for key in changed(self.config, config) if not read_at_start("ingest", key)]
+        late = [key for key in changed(self._started_with, config) if read_at_start("ingest", key)]
         self.config = config
         self._generation += 1
         self._run_dir.publish(Snapshot(self._generation, config))

@@ -1,0 +1,220 @@
+"""Every problem of a configuration, each with its key: unknown and missing keys, wrong types and values, and values
+that do not go together.
+
+Who calls it: `load`. It says what is wrong, `load` says where; it shows no value that may be a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import string
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+from urllib.parse import urlsplit
+
+import msgspec
+
+from daemon.config.effective import domain_actions, domain_counters, effective_actions
+from daemon.config.schema import Config, ImportRoute, Section, bare, bounds_of, extra_of, keys_of, section_of
+from daemon.domain.counter import RESERVED
+
+Path = tuple[str | int, ...]
+"""Where a value stands: `("import", "routes", 0, "domain")`."""
+
+_TYPES = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list", dict: "a table",
+}  # fmt: skip
+_SCHEMES = {"redis": ("redis", "rediss", "unix"), "mongo": ("mongodb", "mongodb+srv"), "mysql": ("mysql", "mariadb")}
+
+
+class Problem(NamedTuple):
+    path: Path
+    text: str
+
+
+def dotted(path: Path) -> str:
+    """A path as messages show it: `import.routes[0].domain`."""
+    return "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in path).lstrip(".")
+
+
+def check(raw: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
+    """The configuration, unless a value is wrong by itself, and every problem found."""
+    problems = list(_table_problems(raw, Config, ()))
+    if problems:
+        return None, problems
+    config = msgspec.convert(raw, Config)
+    return config, list(_cross_problems(config))
+
+
+def _table_problems(value: Any, section: type[Section], path: Path) -> Iterator[Problem]:
+    if not isinstance(value, dict):
+        yield Problem(path, "must be a table")
+        return
+    known = keys_of(section)
+    for name in sorted(value.keys() - known.keys()):
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f'did you mean "{near[0]}"? Known' if near else "known"
+        yield Problem((*path, name), f"unknown key; {hint} here: {', '.join(sorted(known))}")
+    for name, key in known.items():
+        given = value.get(name, key.default)
+        if given is msgspec.NODEFAULT:
+            yield Problem((*path, name), "missing")
+        elif name in value and not (given is None and key.default is None):  # null, in JSON from the environment
+            yield from _value_problems(given, key.kind, (*path, name))
+
+
+def _value_problems(value: Any, kind: Any, path: Path) -> Iterator[Problem]:
+    """Every problem of a value against its type; msgspec alone would stop at the first one."""
+    section, plain = section_of(kind), bare(kind)
+    if section is not None:
+        yield from _table_problems(value, section, path)
+    elif get_origin(plain) is dict and isinstance(value, dict) and value:
+        name_kind, inner_kind = get_args(plain)
+        for name, inner in value.items():
+            yield from _value_problems(name, name_kind, (*path, name))
+            yield from _value_problems(inner, inner_kind, (*path, name))
+    elif get_origin(plain) is tuple and isinstance(value, list) and value:
+        for index, inner in enumerate(value):
+            yield from _value_problems(inner, get_args(plain)[0], (*path, index))
+    elif not _fits(value, kind):
+        yield Problem(path, _rule(value, kind))
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def _rule(value: Any, kind: Any) -> str:
+    """What a value of this type must be. It shows the value only if the type names the ones allowed."""
+    plain = bare(kind)
+    if get_origin(plain) is Literal:
+        return f"invalid value {json.dumps(value, default=str)}; allowed: {', '.join(get_args(plain))}"
+    if not _fits(value, plain):
+        return f"must be {_TYPES[get_origin(plain) or plain]}"
+    bounds = bounds_of(kind)
+    return f"must be {bounds}" if bounds else extra_of(kind).get("rule", "must not be empty")
+
+
+# Values that do not go together ---------------------------------------------------------------------------------------
+
+
+def _cross_problems(config: Config) -> Iterator[Problem]:
+    domains = list(_domain_problems(config))
+    yield from domains
+    if not domains:
+        yield from _replica_problems(config)
+    yield from _import_problems(config)
+    yield from _url_problems(config)
+    if config.ingest.queue_events_max < config.http.batch_events_max:
+        yield Problem(("ingest", "queue_events_max"), "below http.batch_events_max, so a full batch would never fit")
+    if config.flush.retry_ms > config.flush.retry_max_ms:
+        yield Problem(("flush", "retry_ms"), "above flush.retry_max_ms")
+
+
+def _domain_problems(config: Config) -> Iterator[Problem]:
+    actions = effective_actions(config)
+    for name, action in actions.items():
+        if action.value_min > action.value_max:
+            yield Problem(("actions", name), f"value_min {action.value_min} is above value_max {action.value_max}")
+        for counter in action.counters:
+            if counter in RESERVED:
+                yield Problem(
+                    ("actions", name, "counters", counter), "a rollup document uses this name itself; choose another"
+                )
+    for domain, section in config.domains.items():
+        for name in section.actions:
+            if name not in actions:
+                known = ", ".join(sorted(actions))
+                yield Problem(("domains", domain, "actions"), f"there is no action {name!r}; known: {known}")
+
+
+def _replica_problems(config: Config) -> Iterator[Problem]:
+    for domain, kinds in config.replica.items():
+        for kind, table in kinds.items():
+            path = ("replica", domain, kind)
+            if domain not in config.domains or kind not in config.domains[domain].entity_types:
+                yield Problem(path, "there is no such domain and entity type")
+                continue
+            for counter in table.columns:
+                if counter not in domain_counters(config, domain):
+                    yield Problem((*path, "columns", counter), f"domain {domain!r} has no such counter")
+            for counter, column in table.shadow.items():
+                shadow = (*path, "shadow", counter)
+                if counter not in table.columns:
+                    yield Problem(shadow, "is not among the columns, so there is nothing to compare it with")
+                elif column in table.columns.values():
+                    yield Problem(shadow, f"tallyd writes column {column!r} itself")
+
+
+def _url_problems(config: Config) -> Iterator[Problem]:
+    for store, schemes in _SCHEMES.items():
+        url: str = getattr(config, store).url
+        if url and (text := _url_problem(url, schemes, database=store == "mysql")):
+            yield Problem((store, "url"), text)
+
+
+def _url_problem(url: str, schemes: tuple[str, ...], *, database: bool) -> str:
+    try:
+        parts = urlsplit(url)
+        hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+        named = all(host.hostname and (host.port is None or host.port) for host in hosts)
+    except ValueError:  # its text may hold a part of the password
+        return "is no address; percent-encode what is special in a user name or password"
+    if parts.scheme not in schemes:
+        return f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}"
+    if not (named or parts.scheme == "unix"):
+        return "names no host"
+    if database and not parts.path.strip("/"):
+        return "names no database; must look like mysql://user:password@host:3306/database"
+    return ""
+
+
+def _import_problems(config: Config) -> Iterator[Problem]:
+    try:
+        re.compile(config.import_.bot_pattern)
+    except re.error as error:
+        yield Problem(("import", "bot_pattern"), f"not a regular expression: {error}")
+    for index, route in enumerate(config.import_.routes):
+        yield from _route_problems(config, route, ("import", "routes", index))
+
+
+def _route_problems(config: Config, route: ImportRoute, path: Path) -> Iterator[Problem]:
+    try:
+        pattern = re.compile(route.pattern)
+    except re.error as error:
+        yield Problem((*path, "pattern"), f"not a regular expression: {error}")
+        return
+    groups = {str(number) for number in range(pattern.groups + 1)} | set(pattern.groupindex)
+    for name in ("domain", "entity_type", "entity_id", "action"):
+        yield from (Problem((*path, name), text) for text in _template_problems(getattr(route, name), groups))
+    domain = config.domains.get(route.domain)
+    if domain is None:
+        if "{" not in route.domain:
+            known = ", ".join(sorted(config.domains))
+            yield Problem((*path, "domain"), f"there is no domain {route.domain!r}; known: {known}")
+        return
+    for name, choice in (("entity_type", domain.entity_types), ("action", domain_actions(config, route.domain))):
+        chosen = getattr(route, name)
+        if "{" not in chosen and chosen not in choice:
+            known = ", ".join(sorted(choice))
+            yield Problem((*path, name), f"domain {route.domain!r} has no {chosen!r}; known: {known}")
+
+
+def _template_problems(template: str, groups: set[str]) -> Iterator[str]:
+    try:
+        fields = [(field, spec, conversion) for _, field, spec, conversion in string.Formatter().parse(template)]
+    except ValueError as error:
+        yield f"{template!r}: {error}"
+        return
+    for name, spec, conversion in fields:
+        if spec or conversion:
+            yield f"{template!r}: only {{name}} and {{number}}, nothing behind the name"
+        elif name is not None and name not in groups:
+            known = ", ".join(f"{{{group}}}" for group in sorted(groups))
+            yield f"{template!r}: there is no {{{name}}}; known: {known}"

@@ -1,0 +1,113 @@
+"""What follows from a Config: the actions, counters and tables in force, and the values that may be shown.
+
+Who calls it: everyone who needs more than a single value. Pure; it opens no connection.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from daemon.config.schema import (
+    ACTIONS_BUILT_IN,
+    DOMAINS_DEFAULT,
+    REPLICA_DEFAULT,
+    ActionSection,
+    Config,
+    Key,
+    ReplicaTable,
+    keys_of,
+    section_of,
+)
+from daemon.domain.rollup import KINDS, TOTALS, Kind
+from daemon.domain.window import kind_of
+from daemon.errors import ConfigError
+
+
+def effective_actions(config: Config) -> dict[str, ActionSection]:
+    """The configured actions over the built-in ones, with each one's counters filled in."""
+    merged = {**ACTIONS_BUILT_IN, **config.actions}
+    return {
+        name: action if action.counters else msgspec.structs.replace(action, counters={name: "value"})
+        for name, action in merged.items()
+    }
+
+
+def domain_actions(config: Config, domain: str) -> tuple[str, ...]:
+    """The names of the actions a domain takes."""
+    return config.domains[domain].actions or tuple(effective_actions(config))
+
+
+def domain_counters(config: Config, domain: str) -> tuple[str, ...]:
+    """Every counter a domain's actions move, sorted."""
+    actions = effective_actions(config)
+    return tuple(sorted({c for name in domain_actions(config, domain) for c in actions[name].counters}))
+
+
+def replica_tables(config: Config) -> dict[tuple[str, str], ReplicaTable]:
+    """(domain, entity type) → table, for every mapped type; empty without MySQL."""
+    if not config.mysql.url:
+        return {}
+    mapping = config.replica or (REPLICA_DEFAULT if config.domains == DOMAINS_DEFAULT else {})
+    return {(domain, kind): table for domain, kinds in mapping.items() for kind, table in kinds.items()}
+
+
+def chosen_tables(config: Config, types: list[str] | None = None) -> dict[tuple[str, str], ReplicaTable]:
+    """The mapped tables of the entity types that `--type` names ("jav.movie"); without any, all of them. Raises
+    ConfigError if nothing is mapped, or a type named is not."""
+    tables = replica_tables(config)
+    by_name = {f"{domain}.{kind}": (domain, kind) for domain, kind in tables}
+    if not by_name:
+        raise ConfigError(
+            "No entity type is mapped to a table: name the table, its key and its columns in [replica.DOMAIN.TYPE] of"
+            " the configuration (see ops/tallyd.example.toml)."
+        )
+    unknown = [name for name in types or () if name not in by_name]
+    if unknown:
+        raise ConfigError(f"--type: {', '.join(unknown)} is mapped to no table; mapped: {', '.join(by_name)}.")
+    return {by_name[name]: tables[by_name[name]] for name in types or by_name}
+
+
+def ranked_kinds(config: Config) -> tuple[Kind, ...]:
+    """The rollups that keep top lists: totals always, the others for the windows the read API offers."""
+    windows = config.read.top_windows if config.read.enabled else ()
+    wanted = {TOTALS, *map(kind_of, windows)}
+    return tuple(kind for kind in KINDS if kind in wanted)
+
+
+def require(config: Config, *stores: Literal["redis", "mongo", "mysql"]) -> None:
+    """Raises ConfigError naming each of these stores that has no address."""
+    missing = [f"  {store}.url: not set" for store in stores if not getattr(config, store).url]
+    if missing:
+        raise ConfigError(
+            "No address for:\n" + "\n".join(missing) + "\nSet it in the file or as TALLYD_<STORE>__URL, or name an"
+            " embedded stack with --data DIR (`tallyd stack up --data DIR` starts one)."
+        )
+
+
+def address_of(url: str) -> str:
+    """The address of a store for messages: its URL without user and password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def masked(config: Config) -> dict[str, Any]:
+    """The effective values as plain data, with passwords and keys replaced by `***`."""
+    plain: dict[str, Any] = msgspec.to_builtins(config)
+    for name, table in keys_of(Config).items():
+        section = section_of(table.kind)
+        for key in keys_of(section).values() if section else ():
+            plain[name][key.name] = _masked(plain[name][key.name], key)
+    return plain
+
+
+def _masked(value: Any, key: Key) -> Any:
+    if key.mask is None or not value:
+        return value
+    if key.mask == "all":
+        return dict.fromkeys(value, "***") if isinstance(value, dict) else "***"
+    url = re.sub(r"(://[^:/@]*:).*@", r"\1***@", value)
+    return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", r"\1***", url)

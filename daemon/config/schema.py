@@ -1,0 +1,478 @@
+"""Every key of the configuration: its type, bounds, default and text. The only place that declares a key.
+
+The rest derives from here: the checks and their messages, `ops/tallyd.example.toml`, the JSON Schema, the keys that a
+daemon reads at its start only, and the secrets that nothing shows. The docstring under a key is its text in the
+example and in the JSON Schema. The key's name ends with its unit. After a change, run
+`tallyd config --example > ops/tallyd.example.toml`.
+
+Who calls it: everyone who is handed a Config or a section of one. It reads no file and no variable.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+
+import msgspec
+from msgspec import NODEFAULT, Meta, Struct, field
+
+from daemon.domain.action import Step
+from daemon.domain.counter import NAME_PATTERN
+from daemon.domain.window import WINDOWS, Window
+
+Daemon = Literal["ingest", "flush"]
+
+AT_INGEST_START = Meta(extra={"at_start": "ingest"})
+"""On a key or a section: the ingest daemon reads it at its start only, never at a reload."""
+AT_FLUSH_START = Meta(extra={"at_start": "flush"})
+"""The same for the flush daemon."""
+SECRET = Meta(extra={"mask": "all"})
+"""On a key: no output shows its value."""
+
+VALUE_MAX = 1_000_000_000
+"""The largest value an action may allow. A call's sum of them stays exact in Lua's doubles."""
+
+
+_KEY_RULE = "must have 16 to 255 characters: ASCII, no spaces"
+_NAME_RULE = "must begin with a-z and hold only a-z, 0-9 and _, 32 characters at most"
+_SQL_NAME_RULE = "must begin with a letter or _ and hold only letters, digits, _ and $, 64 characters at most"
+_ORIGIN_RULE = 'must be like https://shop.example, or "*"'
+
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, extra={"rule": _NAME_RULE})]
+SqlName = Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_$]{0,63}\Z", extra={"rule": _SQL_NAME_RULE})]
+Url = Annotated[str, Meta(extra={"mask": "password"})]
+Count = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+CountOrOff = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+PortOrOff = Annotated[int, Meta(ge=0, le=65_535)]
+Status = Annotated[int, Meta(ge=100, le=599)]
+Bots = Literal["count", "skip"]
+ProducerKey = Annotated[str, Meta(min_length=16, max_length=255, pattern=r"\A[!-~]+\Z", extra={"rule": _KEY_RULE})]
+ReaderKey = Annotated[str, Meta(max_length=255, pattern=r"\A(?:[!-~]{16,})?\Z", extra={"rule": _KEY_RULE})]
+Origin = Annotated[str, Meta(pattern=r"\A(?:\*|https?://[!-.0-~]+)\Z", extra={"rule": _ORIGIN_RULE})]
+
+
+class Section(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file."""
+
+
+class Http(Section, frozen=True):
+    """Where the ingest daemon listens, and what a request may be."""
+
+    host: Annotated[str, AT_INGEST_START] = "127.0.0.1"
+    """The address to listen on."""
+    port: Annotated[Port, AT_INGEST_START] = 8080
+    """The port to listen on."""
+    workers: Annotated[int, Meta(ge=1, le=256), AT_INGEST_START] = 1
+    """Worker processes."""
+    interface: Annotated[Literal["asgi", "rsgi"], AT_INGEST_START] = "rsgi"
+    """How Granian calls a worker. Both give the same answers; RSGI costs less."""
+    event_bytes_max: Count = 65_536
+    """Largest body of a single event. A larger one gets 413."""
+    batch_bytes_max: Count = 1_048_576
+    """Largest body of a batch. A larger one gets 413."""
+    batch_events_max: Annotated[int, Meta(ge=1, le=2_000)] = 2_000
+    """Most events in one batch. More get 422."""
+    body_timeout_ms: Count = 10_000
+    """How long the body of a request may take to arrive. A slower one gets 408."""
+    requests_in_flight_max: Count = 4_096
+    """Requests that one worker holds at a time, waiting ones included. More get 503."""
+    header_bytes_max: Annotated[int, Meta(ge=8_192, le=1_048_576), AT_INGEST_START] = 32_768
+    """Largest head of a request. A larger one gets 431. A request for the totals of 500 UUIDs takes 20 KiB."""
+    closing_ms: Count = 1_000
+    """How long a stopping daemon goes on taking requests. Each answer asks its client to connect elsewhere. The time is
+    shorter when no requests come."""
+    drain_timeout_s: Count = 10
+    """How long a stopping worker may then take to answer the requests it has accepted. After that it is killed."""
+
+
+class RedisSection(Section, frozen=True):
+    """The buffer: new counts, and the ids of counted events."""
+
+    url: Url = ""
+    """redis://user:password@host:6379/0, rediss://… or unix:///path/of/the/socket."""
+    timeout_ms: Count = 2_000
+    """How long one call may take. After that its outcome is unknown, and its connection is dropped."""
+    reconnect_ms: Count = 200
+    """How long requests are refused after a failed connect, before the next attempt."""
+    shards: Annotated[int, Meta(ge=1, le=16_384)] = 1
+    """Each shard has its own dedupe and its own flushes. A single server needs 1. The number is fixed once data exists
+    (`anl:layout`)."""
+
+
+class MongoSection(Section, frozen=True):
+    """The rollups: what was counted, for good."""
+
+    url: Url = ""
+    """mongodb://user:password@host:27017/database or mongodb+srv://…"""
+    timeout_ms: Count = 20_000
+    """How long one write or read may take, the choice of a server included."""
+
+
+class MysqlSection(Section, frozen=True):
+    """The replica: totals in columns of the application's own tables."""
+
+    url: Url = ""
+    """mysql://user:password@host:3306/database. Empty: no replica columns are written."""
+    timeout_ms: Count = 10_000
+    """How long one statement may take."""
+    lock_timeout_s: Count = 5
+    """How long a flusher waits for the advisory lock of another one. Then it tries again later."""
+    rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 5_000
+    """Rows of one UPDATE."""
+
+
+class RateLimit(Section, frozen=True):
+    """How many requests one client address may send."""
+
+    per_minute: CountOrOff = 60
+    """Requests of one address in a minute, counted from its first one. 0: no limit."""
+    blocked_addresses_max: Count = 65_536
+    """Addresses over their limit that one worker remembers. It refuses their requests without asking Redis."""
+
+
+class Producers(Section, frozen=True):
+    """Trusted senders of events."""
+
+    keys: Annotated[dict[Name, ProducerKey], SECRET] = {}
+    """Name of a producer → the key it sends as `X-Tallyd-Key`. The rate limit does not apply to it."""
+
+
+class Ingest(Section, frozen=True):
+    """How events reach Redis, and which event times are taken."""
+
+    queue_events_max: Count = 20_000
+    """Events of one worker that wait for a Lua call. More get 503."""
+    call_events_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    """Events of one Lua call. A larger batch takes several calls. A call keeps Redis busy for 4 to 7 µs an event."""
+    calls_in_flight_max: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Calls from one worker to one shard that are under way at a time."""
+    retry_after_s: Count = 1
+    """How long a 503 tells the client to wait."""
+    future_max_s: CountOrOff = 300
+    """An event further ahead of the server's clock is counted under the server's time."""
+    max_age_s: CountOrOff = 0
+    """An older event gets 422. 0: events of any age are taken."""
+    slice_us: Annotated[int, Meta(ge=0, le=100_000), AT_INGEST_START] = 100
+    """How long Linux (6.12 and later) lets a worker run before another process may have its core. The kernel's own
+    value is 1,400 or more. With less, worker and Redis answer each other at once where they share cores. 0: the
+    kernel's own value. Less than 100 is taken as 100."""
+
+
+class Dedupe(Section, frozen=True):
+    """How long the ids of counted events are remembered."""
+
+    window_s: Annotated[int, Meta(ge=1, le=30 * 86_400)] = 172_800
+    """A second delivery of an event is recognised for this long, and for twice as long at most."""
+    events_per_window: Count = 10_000_000
+    """The memory of the first window is laid out for so many events. Each later window is laid out for the number that
+    the one before it saw."""
+
+
+class SpoolSection(Section, frozen=True):
+    """Where events wait while Redis does not take them."""
+
+    dir: str = ".tallyd/spool"
+    """Folder on a local disk, shared by the workers of one machine. Empty: no spool, and a 503 instead."""
+    bytes_max: Annotated[int, Meta(ge=1_048_576)] = 1_073_741_824
+    """Most bytes in the folder. When it is full, events get 503. An event takes about 90 bytes."""
+    segment_bytes: Annotated[int, Meta(ge=65_536, le=268_435_456)] = 16_777_216
+    """A file of this size is closed, and a new one begun. A replay holds one file in memory."""
+    probe_ms: Count = 500
+    """How often a spooling worker asks whether Redis takes events again. It then also looks for files that other
+    workers left."""
+    replay_call_events_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    """Events of one Lua call of a replay. New events wait behind such a call, so it is small."""
+
+
+class Flush(Section, frozen=True):
+    """When the flusher writes to MongoDB and MySQL, and how much at a time."""
+
+    threshold: Count = 500
+    """A flush starts at once when a shard has so many dirty entities."""
+    interval_s: Annotated[float, Meta(gt=0, le=86_400)] = 5.0
+    """The longest that a counted event waits for a flush to start."""
+    poll_ms: Count = 250
+    """How often the flusher looks at the number of dirty entities."""
+    claim_entities_max: Annotated[int, Meta(ge=1, le=20_000)] = 5_000
+    """Entities in one claim."""
+    claim_fields_max: Annotated[int, Meta(ge=1, le=100_000)] = 20_000
+    """Counter-days in one claim. An entity that holds more is in several claims."""
+    claim_us_max: Count = 500
+    """How long one script of a claim may keep Redis from other clients. A claim takes as many scripts as it needs, and
+    other calls run between them."""
+    lease_ms: Count = 10_000
+    """Another flusher may take over a claim that is not acknowledged by then."""
+    retry_ms: Count = 500
+    """First pause after a failed flush. It doubles with each failure, up to `retry_max_ms`."""
+    retry_max_ms: Count = 10_000
+    """Longest pause after a failed flush."""
+    stop_timeout_s: Count = 10
+    """How long a stopping flusher may take to finish its claim. After that the next flusher gets the claim whole."""
+    niceness: Annotated[int, Meta(ge=0, le=19), AT_FLUSH_START] = 10
+    """How far the flusher gives way to the ingest daemon where they share cores (nice(2)). Where systemd gives each
+    service its own share, the unit's CPUWeight= decides."""
+    metrics_port: Annotated[PortOrOff, AT_FLUSH_START] = 0
+    """The flusher serves /metrics on this port of loopback. 0: it serves none."""
+
+
+class Retention(Section, frozen=True):
+    """How long the fine rollups are kept. `tallyd expire` deletes older ones. Totals, months and years stay."""
+
+    daily_days: CountOrOff = 0
+    """Days that `daily` reaches back, today included. 0: for ever."""
+    weekly_weeks: CountOrOff = 0
+    """Weeks that `weekly` reaches back, this one included. 0: for ever."""
+
+
+class Read(Section, frozen=True):
+    """What the ingest daemon answers to GET. It needs `mongo.url`, and for exact totals `redis.url`."""
+
+    enabled: bool = True
+    """False: every read gets 404."""
+    key: Annotated[ReaderKey, SECRET] = ""
+    """Readers send it as `X-Tallyd-Key` or `Authorization: Bearer`. Others get 401. Empty: anyone may read."""
+    cors_origins: tuple[Origin, ...] = ()
+    """Pages of these origins ("https://shop.example") may read from a browser. "*": pages of any origin."""
+    timeout_ms: Annotated[Count, AT_INGEST_START] = 2_000
+    """How long one query of totals, lists and series may take. A slower one gets 503."""
+    sum_timeout_ms: Count = 10_000
+    """How long one query that sums documents may take: the days of a summary, or a top list that no index serves."""
+    reads_in_flight_max: Count = 1_024
+    """Reads of one worker that wait for a store. More get 503. Cached answers are given all the same."""
+    retry_after_s: Count = 1
+    """How long a 503 tells the client to wait."""
+    cache_bytes_max: Annotated[int, Meta(ge=1_048_576)] = 67_108_864
+    """Most bytes of one worker's cached answers."""
+    cache_ttl_ms: CountOrOff = 1_000
+    """How old cached totals and series may get. 0: they are not cached."""
+    top_cache_ttl_ms: CountOrOff = 10_000
+    """How old cached top lists and summaries may get. 0: they are not cached."""
+    closed_day_ttl_s: Count = 3_600
+    """How long a summary remembers the sums of a day before yesterday. Only late events change such a day."""
+    ids_max: Annotated[int, Meta(ge=1, le=500)] = 500
+    """Most entities of one request for totals. More get 422."""
+    top_limit_max: Annotated[int, Meta(ge=1, le=100)] = 100
+    """Most entities of one top list. More get 422."""
+    series_points_max: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
+    """Most points of one series. More get 422."""
+    top_windows: tuple[Window, ...] = WINDOWS
+    """Windows that a top list can be about. Windows of days need indexes on the daily documents, and "year" on the
+    yearly ones. The flusher keeps these indexes."""
+
+
+class Log(Section, frozen=True):
+    """What tallyd logs on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe messages that are logged."""
+    format: Literal["text", "json"] = "text"
+    """A line of text for people, or a JSON object for collectors."""
+
+
+BOT_PATTERN = (
+    r"(?i)https?://|@[a-z]"  # an address or a contact: robots are asked to give one, browsers don't
+    r"|(?<!cu)bots?(?![a-z])"  # but not the telephones called CUBOT
+    r"|crawl|spider|slurp|nutch|archiv|scan|sourcer"  # search engines and archives
+    r"|feed|rss|oldreader|fetch|preview|proxy"  # programs that read for someone, or beforehand
+    r"|monitor|scout|validator|xenu|protocol discovery|phantom|headless"  # and those that look whether it works
+    r"|curl|wget|python|perl|ruby|java/|php/|go-http|http_?client|http_request|cfnetwork|indy library"  # scripts
+    r"|^-?$"  # who gives no name at all
+)
+"""Tells programs from people by their user agent. `tests/data/semicomplete-bots.txt` is what it is held against."""
+
+
+class ImportRoute(Section, frozen=True):
+    """Which requests of an access log count, and as what. The first route whose pattern matches the path wins."""
+
+    pattern: str
+    """Regular expression searched for in the path. The path is as logged, without the query string."""
+    domain: str
+    """The event's domain. This and the next three may hold `{0}`, the whole path, and `{1}` or `{name}`, a group of the
+    pattern."""
+    entity_type: str
+    """The event's entity type."""
+    entity_id: str
+    """The event's entity id."""
+    action: str
+    """The event's action."""
+    methods: tuple[str, ...] | None = None
+    """Default: `methods` of the section."""
+    statuses: tuple[Status, ...] | None = None
+    """Default: `statuses` of the section."""
+    bots: Bots | None = None
+    """Default: `bots` of the section."""
+
+
+class Import(Section, frozen=True):
+    """How `tallyd import` reads access logs and files of events."""
+
+    methods: tuple[str, ...] = ("GET",)
+    """Requests with these methods count."""
+    statuses: tuple[Status, ...] = (200, 304)
+    """Requests with these statuses count."""
+    bots: Bots = "skip"
+    """Whether requests of programs (see `bot_pattern`) count."""
+    bot_pattern: str = BOT_PATTERN
+    """Regular expression searched for in the user agent. A log without user agents has no bots."""
+    line_bytes_max: Annotated[int, Meta(ge=64, le=16_777_216)] = 65_536
+    """A longer line is rejected."""
+    call_events_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
+    """Events of one Lua call, and between two checkpoints."""
+    calls_in_flight_max: Annotated[int, Meta(ge=1, le=16)] = 2
+    """Calls under way while the next lines are read. One to each shard counts as one."""
+    store_wait_ms_max: Count = 60_000
+    """How long the import waits for a Redis that does not answer. Then it stops."""
+    routes: tuple[ImportRoute, ...] = ()
+    """Which requests of an access log count, and as what: [[import.routes]]. See weblog.example.toml."""
+
+
+class ActionSection(Section, frozen=True):
+    """What clients may report."""
+
+    value_min: Annotated[int, Meta(ge=1, le=VALUE_MAX)] = 1
+    """Smallest value of an event. A smaller one gets 422."""
+    value_max: Annotated[int, Meta(ge=1, le=VALUE_MAX)] = 100
+    """Largest value of an event. A larger one gets 422."""
+    counters: dict[Name, Step] = {}
+    """Counter → "one" (an event adds 1) or "value" (it adds its value). Empty: the counter of the action's own name, by
+    the value."""
+
+
+class DomainSection(Section, frozen=True):
+    """What is counted, and which actions count."""
+
+    entity_types: Annotated[tuple[Name, ...], Meta(min_length=1)]
+    """The kinds of things that events can be about."""
+    actions: tuple[Name, ...] = ()
+    """The actions that clients may report. Empty: every configured action."""
+
+
+class ReplicaTable(Section, frozen=True):
+    """Where the totals of one entity type are copied to."""
+
+    table: SqlName
+    """The table of the application."""
+    key: SqlName
+    """The column that holds the entity id. It needs a unique index."""
+    columns: Annotated[dict[Name, SqlName], Meta(min_length=1)]
+    """Counter → the column that tallyd writes."""
+    label: SqlName | None = None
+    """A column that people know the rows by. Reports show it beside the key."""
+    shadow: dict[Name, SqlName] = {}
+    """Counter → the column in which the application still counts by itself. See `tallyd shadow-compare`."""
+    enrich: tuple[SqlName, ...] = ()
+    """Columns that a top list shows beside the counts (`enrich=1`)."""
+
+
+ACTIONS_BUILT_IN = {"view": ActionSection(), "download": ActionSection()}
+DOMAINS_DEFAULT = {"jav": DomainSection(entity_types=("movie", "actor", "tag"), actions=("view", "download"))}
+REPLICA_DEFAULT = {
+    "jav": {
+        "movie": ReplicaTable(table="jav", key="uuid", columns={"view": "views", "download": "downloads"}, label="code")
+    }
+}
+
+
+class Config(Section, frozen=True):
+    """Everything tallyd can be told. `ops/tallyd.example.toml` shows every key."""
+
+    enabled: bool = True
+    """The rollback switch. False: every event is answered 202, and nothing is stored. No column of MySQL is written
+    then, because the columns are the application's."""
+    http: Http = field(default_factory=Http)
+    redis: Annotated[RedisSection, AT_INGEST_START] = field(default_factory=RedisSection)
+    mongo: Annotated[MongoSection, AT_INGEST_START] = field(default_factory=MongoSection)
+    mysql: Annotated[MysqlSection, AT_INGEST_START] = field(default_factory=MysqlSection)
+    rate_limit: RateLimit = field(default_factory=RateLimit)
+    producers: Producers = field(default_factory=Producers)
+    ingest: Ingest = field(default_factory=Ingest)
+    dedupe: Annotated[Dedupe, AT_INGEST_START] = field(default_factory=Dedupe)
+    spool: Annotated[SpoolSection, AT_INGEST_START] = field(default_factory=SpoolSection)
+    flush: Flush = field(default_factory=Flush)
+    retention: Retention = field(default_factory=Retention)
+    read: Read = field(default_factory=Read)
+    log: Log = field(default_factory=Log)
+    import_: Import = field(default_factory=Import, name="import")
+    actions: dict[Name, ActionSection] = field(default_factory=dict)
+    """[actions.NAME]: what clients may report. These two are built in, and a table of the same name replaces one. See
+    actions.example.toml for more of them."""
+    domains: dict[Name, DomainSection] = field(default_factory=lambda: dict(DOMAINS_DEFAULT))
+    """[domains.NAME]: what is counted, and which actions count. Domains given here replace this one."""
+    replica: dict[Name, dict[Name, ReplicaTable]] = field(default_factory=dict)
+    """[replica.DOMAIN.TYPE]: the MySQL table that the totals of one entity type are copied to. This one holds while the
+    domains are the default ones."""
+
+
+class Key(NamedTuple):
+    """What a section declares of one key."""
+
+    name: str
+    """As the file spells it."""
+    kind: Any
+    """The type with its bounds, and without `| None`: TOML has no null."""
+    default: Any
+    """`msgspec.NODEFAULT`: the key must be given."""
+    at_start: Daemon | None
+    """The daemon that reads it at its start only."""
+    mask: Literal["all", "password"] | None
+    """What of the value no output shows."""
+
+
+@cache
+def keys_of(section: type[Section]) -> dict[str, Key]:
+    """The keys of a section by name, in the order of the file."""
+    kinds = get_type_hints(section, include_extras=True)
+    keys = {}
+    for each in msgspec.structs.fields(section):
+        kind = kinds[each.name]
+        if type(None) in get_args(kind):
+            kind = get_args(kind)[0]
+        extra = extra_of(kind)
+        default = each.default if each.default_factory is NODEFAULT else each.default_factory()
+        keys[each.encode_name] = Key(each.encode_name, kind, default, extra.get("at_start"), extra.get("mask"))
+    return keys
+
+
+def read_at_start(daemon: Daemon, key: str) -> bool:
+    """Whether this daemon reads a dotted key at its start only, so that a reload leaves it as it was."""
+    kind: Any = Config
+    for name in key.split("."):
+        section = section_of(kind)
+        found = keys_of(section).get(name) if section else None
+        if found is None:
+            return False
+        if found.at_start == daemon:
+            return True
+        kind = found.kind
+    return False
+
+
+def extra_of(kind: Any) -> dict[str, Any]:
+    """What this module notes on a type beside the bounds that msgspec checks."""
+    return {name: value for meta in getattr(kind, "__metadata__", ()) for name, value in (meta.extra or {}).items()}
+
+
+def bare(kind: Any) -> Any:
+    """The type without its bounds."""
+    return get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
+
+
+def section_of(kind: Any) -> type[Section] | None:
+    """The section that describes a table of this type; None for any other type."""
+    plain = bare(kind)
+    return plain if isinstance(plain, type) and issubclass(plain, Section) else None
+
+
+def bounds_of(kind: Any) -> str:
+    """The bounds of a number in words, "" if it has none: "between 1 and 65535"."""
+    metas = getattr(kind, "__metadata__", ())
+    low, above, high = (
+        next((value for meta in metas if (value := getattr(meta, name)) is not None), None)
+        for name in ("ge", "gt", "le")
+    )
+    if low is None and above is None:
+        return ""
+    if high is None:
+        return f"at least {low}"
+    return f"between {low} and {high}" if above is None else f"above {above} and at most {high}"

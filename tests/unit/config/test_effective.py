@@ -1,0 +1,85 @@
+"""What follows from a configuration: tables, rollups with top lists, needed stores; and that no secret is shown."""
+
+from __future__ import annotations
+
+import json
+
+import msgspec
+import pytest
+
+from daemon.config import Config, masked, ranked_kinds, replica_tables, require
+from daemon.errors import ConfigError
+from tests.unit.config.given import read
+
+
+def test_stores_that_a_command_needs_are_asked_for_together() -> None:
+    with pytest.raises(ConfigError) as raised:
+        require(read(), "redis", "mongo")
+    assert "redis.url: not set" in str(raised.value)
+    assert "mongo.url: not set" in str(raised.value)
+    require(read(REDIS__URL="redis://h"), "redis")
+
+
+def test_the_default_replica_table_belongs_to_the_default_domain() -> None:
+    assert replica_tables(read()) == {}
+    tables = replica_tables(read(MYSQL__URL="mysql://h/db"))
+    assert tables["jav", "movie"].columns == {"view": "views", "download": "downloads"}
+    assert (tables["jav", "movie"].table, tables["jav", "movie"].key) == ("jav", "uuid")
+    assert replica_tables(read(MYSQL__URL="mysql://h/db", DOMAINS='{"blog": {"entity_types": ["post"]}}')) == {}
+
+
+def test_the_readers_key_is_not_shown() -> None:
+    assert masked(read(READ__KEY="a-key-for-the-readers"))["read"]["key"] == "***"
+    assert masked(read())["read"]["key"] == ""
+
+
+@pytest.mark.parametrize(
+    ("windows", "names"),
+    [
+        ('["total"]', ["totals"]),
+        ('["day", "90d"]', ["totals", "daily"]),
+        ('["year"]', ["totals", "yearly"]),
+        ("[]", ["totals"]),
+    ],
+)
+def test_lists_are_kept_for_the_windows_offered(windows: str, names: list[str]) -> None:
+    assert [kind.name for kind in ranked_kinds(read(READ__TOP_WINDOWS=windows))] == names
+    assert [kind.name for kind in ranked_kinds(read(READ__TOP_WINDOWS=windows, READ__ENABLED="false"))] == ["totals"]
+
+
+# Secrets ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("variable", "url", "shown"),
+    [
+        ("REDIS__URL", "redis://:hush@h:6379/0", "redis://:***@h:6379/0"),
+        ("REDIS__URL", "redis://me:hush@h/0", "redis://me:***@h/0"),
+        ("REDIS__URL", "redis://me:hu@hush@h/0", "redis://me:***@h/0"),
+        ("REDIS__URL", "redis://h/0?password=hush&db=2", "redis://h/0?password=***&db=2"),
+        ("REDIS__URL", "redis://h:6379/0", "redis://h:6379/0"),
+        ("MONGO__URL", "mongodb://me:hush@a:1,b:2/db?w=1", "mongodb://me:***@a:1,b:2/db?w=1"),
+        (
+            "MONGO__URL",
+            "mongodb://h/db?tlsCertificateKeyFilePassword=hush",
+            "mongodb://h/db?tlsCertificateKeyFilePassword=***",
+        ),
+        ("MYSQL__URL", "mysql://me:hush@h:3306/db", "mysql://me:***@h:3306/db"),
+    ],
+)
+def test_passwords_are_not_shown(variable: str, url: str, shown: str) -> None:
+    plain = masked(read(**{variable: url}))
+    assert plain[variable.partition("__")[0].lower()]["url"] == shown
+    assert "hush" not in json.dumps(plain)
+
+
+def test_producer_keys_are_not_shown_but_their_names_are() -> None:
+    config = read(PRODUCERS__KEYS='{"shop": "hush-hush-hush-hush", "blog": "hush-hush-hush-hush-hush"}')
+    plain = masked(config)
+    assert plain["producers"]["keys"] == {"shop": "***", "blog": "***"}
+    assert "hush" not in json.dumps(plain)
+
+
+def test_a_masked_configuration_can_be_read_again() -> None:
+    plain = masked(read())
+    assert msgspec.convert(plain, Config) == Config()
