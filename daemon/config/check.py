@@ -165,7 +165,7 @@ def _url_problem(url: str, schemes: tuple[str, ...], *, database: bool) -> str:
         hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
         named = all(host.hostname and (host.port is None or host.port) for host in hosts)
     except ValueError:  # its text may hold a part of the password
-        return "is no address; percent-encode what is special in a user name or password"
+        return "not an address; percent-encode special characters in the user name and the password"
     if parts.scheme not in schemes:
         return f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}"
     if not (named or parts.scheme == "unix"):

@@ -26,6 +26,7 @@ ENV_CONFIG = "TALLYD_CONFIG"
 ENV_STACK_PREFIX = "TALLYD_STACK_"
 """These variables choose the programs of the embedded stack. They are no keys."""
 ENV_NOT_KEYS = frozenset({ENV_CONFIG, "TALLYD_RUN_ID", "TALLYD_RUN_DIR", "TALLYD_DATA"})
+"""Nor are these."""
 
 
 def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
@@ -36,8 +37,9 @@ def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping
 
     Raises ConfigError with every problem, its key, and the line or the variable it comes from.
     """
-    file = path or (Path(environ[ENV_CONFIG]) if environ.get(ENV_CONFIG) else FILE_DEFAULT)
-    text = "" if file is FILE_DEFAULT and not file.exists() else _read(file)
+    named = path or (Path(environ[ENV_CONFIG]) if environ.get(ENV_CONFIG) else None)
+    file = named or FILE_DEFAULT
+    text = _read(file) if named or file.exists() else ""
     raw = _parse(file, text)
     places = Places(file, text)
     problems = _apply_environ(raw, environ, places)

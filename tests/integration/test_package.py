@@ -91,6 +91,11 @@ def test_the_installed_command_answers(installed: Path, tmp_path: Path) -> None:
     assert run(installed / "tallyd", "--version", cwd=tmp_path).strip() == f"tallyd {daemon.__version__}"
 
 
+def test_the_installed_command_knows_the_text_of_every_key(installed: Path, tmp_path: Path) -> None:
+    example = run(installed / "tallyd", "config", "--example", cwd=tmp_path)
+    assert example == (CHECKOUT / "ops" / "tallyd.example.toml").read_text()
+
+
 def test_the_installed_package_counts_an_event(installed: Path, system: System) -> None:
     with system.ingest(command=(str(installed / "tallyd"),)) as ingest:
         assert ingest.post(event()).status_code == 202
