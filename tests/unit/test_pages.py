@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 
-import msgspec
 import pytest
 from typer.main import get_command
 
@@ -16,6 +15,7 @@ from bench import results
 from daemon.buffer.keys import IMPORTS, LAYOUT, shard_keys
 from daemon.cli import app
 from daemon.config import Config, Flush, Read
+from daemon.config.schema import keys_of, section_of
 from daemon.domain.rollup import EXPIRING, KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -92,10 +92,10 @@ def test_recipes_commands_and_keys_that_are_named_exist() -> None:
     recipes = set(re.findall(r"^([a-z][a-z-]*)(?: \*ARGS)?:", (ROOT / "Justfile").read_text(), re.MULTILINE))
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
     keys = {
-        f"{section.encode_name}.{key.encode_name}"
-        for section in msgspec.structs.fields(Config)
-        if isinstance(section.type, type) and issubclass(section.type, msgspec.Struct)
-        for key in msgspec.structs.fields(section.type)
+        f"{table.name}.{key}"
+        for table in keys_of(Config).values()
+        if (section := section_of(table.kind))
+        for key in keys_of(section)
     }
     sections = "|".join({key.partition(".")[0] for key in keys})
     wrong = [found for found in named(r"`(?:\./justw|just) ([a-z][a-z-]*)") if found[1] not in recipes]
