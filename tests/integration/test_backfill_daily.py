@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from daemon.rollups.collections import HISTORY_MARKS as MARKS
-from tests.kit.system import System, event, expected_rollups
+from tests.kit.system import ROLLUPS, System, event, expected_rollups
 from tests.kit.takeover import Recorder, add_rows, audited, backfill, bases, everything
 
 Days = list[tuple[str, str, dt.date, int]]
@@ -53,7 +53,7 @@ def expected_bases(days: Days) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def history(system: System) -> dict[str, dict[str, dict[str, int]]]:
-    return {name: bases(system, name) for name in ("daily", "weekly", "monthly", "yearly")}
+    return {name: bases(system, name) for name in ROLLUPS[1:]}
 
 
 def test_days_weeks_months_and_years_beside_what_is_counted(legacy: System) -> None:

@@ -41,7 +41,15 @@ ROOT = Path(__file__).resolve().parents[2]
 TALLYD = (sys.executable, "-m", "daemon.cli")
 START_TIMEOUT_S = 20.0
 WAIT_TIMEOUT_S = 20.0
-ROLLUPS = ("totals", "daily", "weekly", "monthly", "yearly")
+SUFFIXES: dict[str, Callable[[dt.date], str]] = {
+    "totals": lambda _: "",
+    "daily": lambda day: f":{day:%Y-%m-%d}",
+    "weekly": lambda day: f":{day:%G-W%V}",
+    "monthly": lambda day: f":{day:%Y-%m}",
+    "yearly": lambda day: f":{day:%Y}",
+}
+"""What each rollup adds to an entity's key, by the calendar alone."""
+ROLLUPS = tuple(SUFFIXES)
 EVENTS = "/api/v1/analytics/events"
 BATCH = "/api/v1/analytics/events/batch"
 
@@ -262,6 +270,6 @@ def expected_rollups(counted: list[tuple[str, str, dt.date, int]]) -> dict[str, 
     """The five rollups of (entity key, counter, UTC day, amount), computed from nothing but the calendar."""
     sums: dict[str, dict[str, Counter[str]]] = {name: {} for name in ROLLUPS}
     for key, counter, day, amount in counted:
-        for name, suffix in zip(ROLLUPS, ("", ":%Y-%m-%d", ":%G-W%V", ":%Y-%m", ":%Y"), strict=True):
-            sums[name].setdefault(key + day.strftime(suffix), Counter())[counter] += amount
+        for name, suffix in SUFFIXES.items():
+            sums[name].setdefault(key + suffix(day), Counter())[counter] += amount
     return {name: {id_: dict(counters) for id_, counters in documents.items()} for name, documents in sums.items()}

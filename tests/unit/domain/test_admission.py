@@ -14,9 +14,12 @@ from daemon.domain.action import Action
 from daemon.domain.admission import Catalogue
 from daemon.domain.event import Event, EventIn
 from daemon.domain.rejection import Rejection
+from daemon.domain.rollup import FINEST
 
 NOW = dt.datetime(2026, 2, 19, 12, tzinfo=dt.UTC)
 NOW_S = NOW.timestamp()
+BUCKET = FINEST.bucket_of(dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC))
+"""Of an event that says nothing else."""
 FUTURE_MAX_S = 300
 MAX_AGE_S = 86_400
 REQUIRED = ("event_id", "domain", "entity_type", "entity_id", "action", "occurred_at")
@@ -48,31 +51,31 @@ def test_an_admitted_event_names_its_entity_and_what_it_adds() -> None:
     assert event is not None
     assert (event.event_id, event.entity) == ("e1", "shop:item:a:b")
     assert event.effect.increments == (
-        ("rating_count", "rating_count:2026-02-19", "1"), ("rating_sum", "rating_sum:2026-02-19", "4"),
+        ("rating_count", f"rating_count:{BUCKET}", "1"), ("rating_sum", f"rating_sum:{BUCKET}", "4"),
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("ahead_s", "date"),
+    ("ahead_s", "counted_at"),
     [
-        (0, "2026-02-19"),
-        (300, "2026-02-19"),
-        (301, "2026-02-19"),
-        (86_400 * 400, "2026-02-19"),
-        (-86_400, "2026-02-18"),
+        (0, NOW),
+        (300, NOW + dt.timedelta(seconds=300)),
+        (301, NOW),
+        (86_400 * 400, NOW),
+        (-86_400, NOW - dt.timedelta(days=1)),
     ],
 )
-def test_the_far_future_is_the_servers_day(ahead_s: int, date: str) -> None:
+def test_the_far_future_is_the_servers_time(ahead_s: int, counted_at: dt.datetime) -> None:
     event = admit(occurred_at=(NOW + dt.timedelta(seconds=ahead_s)).isoformat())
     assert event is not None
-    assert event.effect.increments[0][1] == f"view:{date}"
+    assert event.effect.increments[0][1] == f"view:{FINEST.bucket_of(counted_at)}"
 
 
 def test_the_near_future_is_its_own_day() -> None:
     midnight = dt.datetime(2026, 2, 19, 23, 58, tzinfo=dt.UTC)
     event = CATALOGUE.admit(msgspec.convert(raw(occurred_at="2026-02-20T00:02:00Z"), EventIn), midnight.timestamp())
     assert event is not None
-    assert event.effect.increments[0][1] == "view:2026-02-20"
+    assert event.effect.increments[0][1] == f"view:{FINEST.bucket_of(dt.datetime(2026, 2, 20, tzinfo=dt.UTC))}"
 
 
 @pytest.mark.parametrize(("age_s", "admitted"), [(0, True), (MAX_AGE_S, True), (MAX_AGE_S + 1, False), (10**9, False)])

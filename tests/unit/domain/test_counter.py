@@ -9,15 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.domain.counter import INT64_MAX, RESERVED, field_name, parse_amount, parse_field
+from daemon.domain.rollup import BUCKETED, FINEST
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,31}", fullmatch=True)
 
 
-@given(names.filter(lambda name: name not in RESERVED), st.dates())
-def test_a_field_is_read_as_it_was_written(counter: str, day: dt.date) -> None:
-    field = parse_field(field_name(counter, day.isoformat()))
+@given(names.filter(lambda name: name not in RESERVED), st.datetimes())
+def test_a_field_is_read_as_it_was_written(counter: str, at: dt.datetime) -> None:
+    field = parse_field(field_name(counter, FINEST.bucket_of(at)))
     assert field is not None
-    assert (field.counter, field.at.date(), field.buckets[1]) == (counter, day, day.isoformat())
+    assert (field.counter, field.at) == (counter, FINEST.start_of(at))
+    assert field.buckets == (None, *(kind.bucket_of(at) for kind in BUCKETED))
+
+
+def test_a_field_names_a_counter_and_a_bucket() -> None:
+    assert field_name("view", "2026-02-19") == "view:2026-02-19"
 
 
 @pytest.mark.parametrize(

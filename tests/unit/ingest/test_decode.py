@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
+from daemon.domain.rollup import FINEST
 from daemon.ingest.decode import Batch, Decoder, Unreadable, build_catalogue
 
 NOW_S = 1_771_500_000.0  # 2026-02-19
@@ -22,6 +24,7 @@ GOOD = {
     "occurred_at": "2026-02-19T10:00:00Z",
 }  # fmt: skip
 BODY = json.dumps(GOOD).encode()
+COUNTED_AT = dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC)
 
 
 def good(**fields: Any) -> dict[str, Any]:
@@ -187,7 +190,7 @@ def test_a_good_event_is_an_event() -> None:
     event = DECODER.single(BODY)
     assert isinstance(event, Event)
     assert (event.event_id, event.entity) == ("e1", "jav:movie:m")
-    assert event.effect.increments == (("view", "view:2026-02-19", "1"),)
+    assert event.effect.increments == (("view", f"view:{FINEST.bucket_of(COUNTED_AT)}", "1"),)
 
 
 @pytest.mark.parametrize("space", [b"", b" ", b"\n\t \r"])
