@@ -30,9 +30,23 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackInfo]:
         embedded.down(data)
 
 
+@pytest.fixture(scope="module")
+def shared_system(stack: StackInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Stores that every test of the module shares."""
+    system = System(stack, tmp_path_factory.mktemp("shared"))
+    yield system
+    system.close()
+
+
 @pytest.fixture
-def system(stack: StackInfo, tmp_path: Path) -> Iterator[System]:
-    """Clean stores on the session's servers."""
-    clean = System(stack, tmp_path)
-    yield clean
-    clean.close()
+def system(request: pytest.FixtureRequest, stack: StackInfo, tmp_path: Path) -> Iterator[System]:
+    """Clean stores on the session's servers. The tests of a module with `ONE_SYSTEM = True` share one, emptied before
+    each: MongoDB makes its indexes once. They may not change tables."""
+    if getattr(request.module, "ONE_SYSTEM", False):
+        shared: System = request.getfixturevalue("shared_system")
+        shared.empty(tmp_path)
+        yield shared
+    else:
+        clean = System(stack, tmp_path)
+        yield clean
+        clean.close()

@@ -1,105 +1,131 @@
-"""The flush daemon killed (SIGKILL) at every step of a claim, and the next one finishing: every count exact.
-
-The step is chosen by a proxy that holds the request back, or loses its reply; the process is killed while it waits.
-"""
+"""The flush daemon killed (SIGKILL) before and after every step of a claim, and the next one finishing: every count
+exact, and what `STEPS` says is what the stores hold."""
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import json
 import signal
+from collections.abc import Callable
+from typing import Any
 
-import pytest
-
-from daemon.buffer import scripts
 from daemon.buffer.counters import DUE_PER_CALL
+from daemon.domain.rollup import DAILY, KINDS
 from daemon.read.status import read_status
-from tests.kit.proxy import Fault, Proxy, update_of
+from daemon.rollups.collections import DEAD_LETTERS, EPOCHS, FLOORS
+from tests.kit.kill import Kill, killed, kills, stopped
+from tests.kit.proxy import Fault, Proxy
 from tests.kit.system import System, event, expected_rollups, wait_until
+from tests.kit.takeover import audited
 
-LEASE_MS = "1000"
+ONE_SYSTEM = True
+QUICK = {"TALLYD_FLUSH__LEASE_MS": "300", "TALLYD_FLUSH__INTERVAL_S": "0.1"}
+ONE_AN_ENTITY = {"FLUSH__CLAIM_US_MAX": "1"}
+"""Each part of a claim holds one entity."""
+ONE_IN_ALL = {"FLUSH__CLAIM_US_MAX": "1000000"}
+MOVIES = [f"m{n}" for n in range(12)]
 DAYS = [dt.date(2024, 12, 29), dt.date(2024, 12, 30), dt.date(2026, 2, 19)]
+SPOILED = f"jav:movie:m1:{DAYS[0]}"
+CLAIM = "anl:{0}:claim"
 
-CLAIM = scripts.CLAIM.sha.encode()
-ACK = scripts.ACK.sha.encode()
-STEPS = [
-    ("redis", CLAIM, Fault.HOLD_REQUEST, "before the claim"),
-    ("redis", CLAIM, Fault.LOSE_REPLY, "after the claim"),
-    ("mongo", b"analytics_flush_floors", Fault.HOLD_REQUEST, "before the floor is read"),
-    *[
-        ("mongo", update_of(f"analytics_entity_{name}"), fault, f"{name}: {fault.value}")
-        for name in ("totals", "daily", "weekly", "monthly", "yearly")
-        for fault in Fault
-    ],
-    ("redis", ACK, Fault.HOLD_REQUEST, "after MongoDB, before the ack"),
-    ("redis", ACK, Fault.LOSE_REPLY, "after the ack"),
-]
+Counted = list[tuple[str, str, dt.date, int]]
 
 
-def count_some(system: System, times: int = 1) -> list[tuple[str, str, dt.date, int]]:
-    """Sends events of several entities, days and counters; returns what must be counted."""
+def count_some(system: System, movies: list[str] = MOVIES) -> Counted:
+    """Sends events of several entities, days and counters, each twice; returns what must be counted."""
     counted, events = [], []
-    for n in range(40):
+    for n, movie in enumerate(movies):
         for day in DAYS:
             action, value = ("download", 1) if n % 3 == 0 else ("view", n % 7 + 1)
-            events += [event(entity_id=f"m{n}", action=action, value=value, occurred_at=f"{day}T01:02:03Z")] * 2
-            counted.append((f"jav:movie:m{n}", action, day, value))
+            events += [event(entity_id=movie, action=action, value=value, occurred_at=f"{day}T01:02:03Z")] * 2
+            counted.append((f"jav:movie:{movie}", action, day, value))
     assert system.count(*events) == len(counted)
     return counted
 
 
-@pytest.mark.parametrize(("store", "marker", "fault"), [step[:3] for step in STEPS], ids=[step[3] for step in STEPS])
-def test_a_killed_flusher_loses_and_doubles_nothing(system: System, store: str, marker: bytes, fault: Fault) -> None:
-    system.add_movies(*(f"m{n}" for n in range(40)))
-    system.env |= {"TALLYD_FLUSH__LEASE_MS": LEASE_MS, "TALLYD_FLUSH__INTERVAL_S": "0.1"}
+def spoil(system: System, view: object) -> None:
+    system.mongo[DAILY.collection].update_one({"_id": SPOILED}, {"$set": {"view": view}})
+
+
+def seq(system: System) -> int:
+    """Of the claim in flight."""
+    return int(system.redis.hget(CLAIM, "seq") or 0)
+
+
+def written(system: System) -> int:
+    """How many of the rollups hold the claim in flight, in some document."""
+    return sum(system.mongo[kind.collection].find_one({"flush_seq": seq(system)}) is not None for kind in KINDS)
+
+
+def epochs(system: System) -> list[dict[str, Any]]:
+    return list(system.mongo[EPOCHS].find().sort("at", 1))
+
+
+HOLDS: dict[str, Callable[[System], object]] = {
+    "floor": lambda system: not seq(system),
+    "freeze": lambda system: system.redis.hget(CLAIM, "open") == b"1",
+    "seal": lambda system: seq(system) and system.redis.hget(CLAIM, "open") != b"1" and len(epochs(system)) == 1,
+    "open_epoch": lambda system: len(epochs(system)) == 2 and not written(system),
+    "raise_floor": lambda system: system.mongo[FLOORS].find_one({"seq": seq(system)}) and not written(system),
+    "write": written,
+    "bury": lambda system: system.mongo[DEAD_LETTERS].find_one({"seq": seq(system)}),
+    "list_due": lambda system: seq(system) and written(system) == len(KINDS),
+    "ack": lambda system: not seq(system),
+}
+"""Step → what shows in the stores after it."""
+
+
+@kills("daemon.flush.drain")
+def test_a_killed_flusher_loses_and_doubles_nothing(system: System, kill: Kill) -> None:
+    """On top of what another Redis counted, which was lost with its memory; one document takes no amounts."""
+    system.env |= QUICK
+    movies = MOVIES + [f"many{n}" for n in range(DUE_PER_CALL if kill.step == "list_due" else 0)]
+    system.add_movies(*movies)
     counted = count_some(system)
-    variable = f"{store.upper()}__URL"
-    with (
-        Proxy(system.env[f"TALLYD_{variable}"], marker, fault).running() as proxy,
-        system.flusher(**{variable: proxy.url()}) as flusher,
-    ):
-        assert proxy.tripped.wait(20), "the flusher never came to that step"
-        flusher.kill()  # SIGKILL, to the whole process group
     system.flush()
+    before = system.rollup("totals")
+    system.redis.flushall()
+    spoil(system, "many")
+    counted += count_some(system, movies)
+
+    killed(system, kill, "flush", **ONE_AN_ENTITY if kill.step == "freeze" else ONE_IN_ALL)
+    if kill.after:
+        assert HOLDS[kill.step](system)
+    assert system.flush().replica_error is None
+
+    [letter] = system.mongo[DEAD_LETTERS].find()
+    assert (letter["document"], letter["deltas"]) == (SPOILED, {"view": 2})
+    spoil(system, 2)
+    system.tallyd_here("dead", "retry", "--all")
+    assert system.mongo[DEAD_LETTERS].count_documents({}) == 0
     assert system.rollups() == expected_rollups(counted)
     totals = system.rollup("totals")
-    for uuid, (views, downloads) in system.replica().items():
-        expected = totals[f"jav:movie:{uuid}"]
-        assert (views, downloads) == (expected.get("view", 0), expected.get("download", 0))
-    ledger = system.ledger()
-    for counter in ("view", "download"):
-        total = sum(amount for _, name, _, amount in counted if name == counter)
-        assert ledger[f"accepted:{counter}"] == ledger[f"flushed:{counter}"] == total
-    assert system.redis.hkeys("anl:{0}:claim") in ([b"last", b"acked_at"], [b"acked_at", b"last"])
-
-
-@pytest.mark.parametrize("taken_over", [False, True], ids=["killed first", "taken over first"])
-@pytest.mark.parametrize("fault", Fault, ids=[fault.value for fault in Fault])
-def test_a_batch_left_between_two_parts_is_finished_by_the_next(
-    system: System, fault: Fault, *, taken_over: bool
-) -> None:
-    """Events come in meanwhile, of the entities that are frozen already, too."""
-    system.env |= {
-        "TALLYD_FLUSH__LEASE_MS": LEASE_MS,
-        "TALLYD_FLUSH__INTERVAL_S": "0.1",
-        "TALLYD_FLUSH__CLAIM_US_MAX": "1",
+    assert system.replica() == {
+        movie: (totals[f"jav:movie:{movie}"].get("view", 0), totals[f"jav:movie:{movie}"].get("download", 0))
+        for movie in movies
     }
+    baseline = {name: sum(document.get(name, 0) for document in before.values()) for name in ("view", "download")}
+    assert [epoch["baseline"] for epoch in epochs(system)] == [{"view": 0, "download": 0}, baseline]
+    assert system.redis.keys("anl:{0}:counters:*") == system.redis.keys("anl:{0}:dirty") == []
+    assert system.redis.zcard("anl:{0}:replica") == system.redis.scard("anl:{0}:syncing") == 0
+    assert sorted(system.redis.hkeys(CLAIM)) == [b"acked_at", b"last"]
+    ledger = system.ledger()
+    assert all(ledger[f"accepted:{name}"] == ledger[f"flushed:{name}"] for name in baseline)
+    assert audited(system) == set()
+
+
+@kills("daemon.flush.drain", "freeze")
+def test_a_claim_left_between_two_parts_is_finished_while_its_flusher_waits(system: System, kill: Kill) -> None:
+    """Events come in meanwhile, of the entities that are frozen already, too."""
+    system.env |= QUICK
     counted = count_some(system)
-    with (
-        Proxy(system.env["TALLYD_REDIS__URL"], CLAIM, fault, nth=5).running() as proxy,
-        system.flusher(REDIS__URL=proxy.url()) as flusher,
-    ):
-        assert proxy.tripped.wait(20), "the flusher never came to that part"
+    with stopped(system, kill, "flush", **ONE_AN_ENTITY):
         wait_until(lambda: parts(system) >= 3, "some parts are frozen")
-        assert system.redis.hget("anl:{0}:claim", "open") == b"1"
         assert asyncio.run(read_status(system.config())).shards[0].in_flight >= 3
         counted += count_some(system)
-        if not taken_over:
-            flusher.kill()
         system.flush()
     assert system.rollups() == expected_rollups(counted)
-    assert json.loads(system.tallyd("audit", "--json").stdout)["exact"]
+    assert audited(system) == set()
     assert parts(system) == 0
 
 
@@ -107,33 +133,8 @@ def parts(system: System) -> int:
     return sum(field.startswith(b"payload") for field in system.redis.hkeys("anl:{0}:claim"))
 
 
-@pytest.mark.parametrize("fault", Fault, ids=[fault.value for fault in Fault])
-def test_a_flusher_killed_between_two_calls_of_an_ack_leaves_no_row_behind(system: System, fault: Fault) -> None:
-    """Some entities are due, synced and settled before the batch is acknowledged, and due once more after."""
-    ids = [f"m{n}" for n in range(DUE_PER_CALL + 50)]
-    system.add_movies(*ids)
-    system.env |= {"TALLYD_FLUSH__LEASE_MS": LEASE_MS, "TALLYD_FLUSH__INTERVAL_S": "0.1"}
-    system.count(*(event(entity_id=id_) for id_ in ids))
-    with (
-        Proxy(system.env["TALLYD_REDIS__URL"], ACK, fault, nth=2).running() as proxy,
-        system.flusher(REDIS__URL=proxy.url()) as flusher,
-    ):
-        assert proxy.tripped.wait(20), "the flusher never came to that call"
-        flusher.kill()
-    if fault is Fault.HOLD_REQUEST:
-        assert "flushed:view" not in system.ledger()
-    else:
-        wait_until(lambda: "flushed:view" in system.ledger(), "Redis carries the last call out")
-    synced = list(system.replica().values()).count((1, 0))
-    assert synced + system.redis.zcard("anl:{0}:replica") >= DUE_PER_CALL, "listed before the batch is acknowledged"
-    system.flush()
-    assert system.replica() == dict.fromkeys(ids, (1, 0))
-    assert system.ledger()["flushed:view"] == len(ids)
-    assert json.loads(system.tallyd("audit", "--json").stdout)["exact"]
-
-
 def test_a_frozen_flusher_that_wakes_up_late_changes_nothing(system: System) -> None:
-    system.env |= {"TALLYD_FLUSH__LEASE_MS": "300", "TALLYD_FLUSH__INTERVAL_S": "0.1"}
+    system.env |= QUICK
     counted = count_some(system)
     with system.flusher(LOG__LEVEL="debug") as frozen:
         wait_until(

@@ -6,16 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.devstack.stack import StackInfo
 from tests.kit.system import Ingest, System
-
-
-@pytest.fixture(scope="module")
-def shared_system(stack: StackInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Stores that every test of the module shares."""
-    system = System(stack, tmp_path_factory.mktemp("shared"))
-    yield system
-    system.close()
 
 
 @pytest.fixture(scope="module", params=["rsgi", "asgi"])

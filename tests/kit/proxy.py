@@ -1,8 +1,8 @@
 """A TCP proxy that can hold a request back or lose its reply at a chosen moment, so that a process can be killed just
 there.
 
-It forwards bytes and knows nothing of the protocol but what the test's marker says: the first request chunk that
-contains `marker`, or the `nth`, trips it. What it then does is the `Fault`.
+It forwards bytes and knows nothing of the protocol but what the test's markers say: the first request chunk that
+contains all of them, or the `nth`, trips it. What it then does is the `Fault`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from enum import Enum
 from urllib.parse import urlsplit
 
 
+def command_of(name: str, collection: str) -> bytes:
+    """What only this command on this collection of MongoDB has in it: `name: "collection"` in BSON."""
+    return b"\x02" + name.encode() + b"\x00" + struct.pack("<i", len(collection) + 1) + collection.encode() + b"\x00"
+
+
 def update_of(collection: str) -> bytes:
-    """What only a bulk write to this collection of MongoDB has in it: `update: "collection"` in BSON."""
-    return b"\x02update\x00" + struct.pack("<i", len(collection) + 1) + collection.encode() + b"\x00"
+    return command_of("update", collection)
 
 
 class Fault(Enum):
@@ -28,17 +32,18 @@ class Fault(Enum):
 
 
 class Proxy:
-    """Between a client and the server of `url`. `tripped` is set once the marked request was met."""
+    """Between a client and the server of `url`. `tripped` is set once the marked request is held, or answered."""
 
-    def __init__(self, url: str, marker: bytes, fault: Fault, *, nth: int = 1) -> None:
+    def __init__(self, url: str, markers: bytes | tuple[bytes, ...], fault: Fault, *, nth: int = 1) -> None:
         parts = urlsplit(url)
         assert parts.hostname is not None
         assert parts.port is not None
         self._target = (parts.hostname, parts.port)
         self._parts = parts
-        self._marker = marker
+        self._markers = (markers,) if isinstance(markers, bytes) else markers
         self._fault = fault
         self._to_come = nth
+        self._met = False
         self._port = 0
         self._loop = asyncio.new_event_loop()
         self._open = threading.Event()
@@ -72,6 +77,9 @@ class Proxy:
         self._loop.run_until_complete(asyncio.sleep(0.05))
         self._loop.close()
 
+    def _is_marked(self, data: bytes) -> bool:
+        return all(marker in data for marker in self._markers)
+
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             server_reader, server_writer = await asyncio.open_connection(*self._target)
@@ -84,11 +92,13 @@ class Proxy:
         holding = False
         try:
             while data := await reader.read(65_536):
-                self._to_come -= self._marker in data
-                if self._to_come == 0 and not self.tripped.is_set():
-                    self.tripped.set()
-                    holding = self._fault is Fault.HOLD_REQUEST
+                self._to_come -= self._is_marked(data)
+                if self._to_come == 0 and not self._met:
+                    self._met = True
                     mute.set()
+                    if self._fault is Fault.HOLD_REQUEST:
+                        holding = True
+                        self.tripped.set()
                 if not holding:
                     writer.write(data)
                     await writer.drain()
@@ -98,7 +108,9 @@ class Proxy:
     async def _replies(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event) -> None:
         try:
             while data := await reader.read(65_536):
-                if not mute.is_set():
+                if mute.is_set():
+                    self.tripped.set()
+                else:
                     writer.write(data)
                     await writer.drain()
         finally:
@@ -123,7 +135,7 @@ class Gate(Proxy):
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mute: asyncio.Event) -> None:
         try:
             while data := await reader.read(65_536):
-                if self._marker in data:
+                if self._is_marked(data):
                     self.tripped.set()
                     await self._released.wait()
                 writer.write(data)

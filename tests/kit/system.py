@@ -26,14 +26,17 @@ import httpx
 import pymongo
 import redis
 from mirakuru import HTTPExecutor, SimpleExecutor
+from typer.testing import CliRunner
 
 from daemon import config as configuration
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Counters, Limits, ingest_events
 from daemon.buffer.layout import Layout
+from daemon.cli import app
 from daemon.config import Config
 from daemon.devstack import process
 from daemon.devstack.stack import StackInfo
+from daemon.errors import TallydError
 from daemon.flush.flusher import Flushed, Flusher
 from daemon.ingest.decode import Batch, Decoder, build_catalogue
 
@@ -130,6 +133,7 @@ class System:
             "TALLYD_RATE_LIMIT__PER_MINUTE": "0",
             "TALLYD_SPOOL__DIR": str(scratch / "spool"),
         }
+        self._env = dict(self.env)
         self.redis = redis.Redis.from_url(stack.redis)
         self.redis.flushall()
         self.mongo_client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(stack.mongo, tz_aware=True)
@@ -139,6 +143,14 @@ class System:
             "CREATE TABLE jav (id INT PRIMARY KEY AUTO_INCREMENT, uuid CHAR(36) NOT NULL UNIQUE, code VARCHAR(32),"
             " views BIGINT UNSIGNED NOT NULL DEFAULT 0, downloads BIGINT UNSIGNED NOT NULL DEFAULT 0)"
         )
+
+    def empty(self, scratch: Path) -> None:
+        """As new, but for the tables, collections and indexes there are."""
+        self.env, self.scratch = dict(self._env), scratch
+        self.redis.flushall()
+        for name in self.mongo.list_collection_names():
+            self.mongo[name].delete_many({})
+        self.sql("DELETE FROM jav")
 
     def close(self) -> None:
         self.mongo_client.drop_database(self.database)
@@ -166,6 +178,14 @@ class System:
         )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
+
+    def tallyd_here(self, *args: str, **env: str) -> tuple[int, str]:
+        """Runs a command in this process, which saves its start. Returns its exit code and what it printed."""
+        done = CliRunner().invoke(app, args, env=self.environ(**env))
+        if isinstance(done.exception, TallydError):
+            return done.exception.exit_code, done.stdout
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, done.stdout
 
     def count(self, *events: dict[str, Any]) -> int:
         """Counts events as the ingest worker would, without HTTP. Returns how many were new."""
@@ -238,8 +258,8 @@ class System:
         return run_sql(self.stack.mysql, self.database if database is None else database, statement, *args)
 
     def add_movies(self, *uuids: str) -> None:
-        for uuid in uuids:
-            self.sql("INSERT INTO jav (uuid) VALUES (%s)", uuid)
+        if uuids:
+            self.sql(f"INSERT INTO jav (uuid) VALUES {', '.join(['(%s)'] * len(uuids))}", *uuids)
 
     def replica(self) -> dict[str, tuple[int, int]]:
         """uuid → (views, downloads)."""

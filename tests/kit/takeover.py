@@ -78,11 +78,11 @@ def everything(system: System) -> dict[str, Any]:
 
 def audited(system: System, *options: str) -> set[tuple[str, str, int]]:
     """(law, counter, difference) of all that `tallyd audit --deep` finds; it has to have judged everything."""
-    done = system.tallyd("audit", "--deep", "--json", *options, check=False)
-    report = json.loads(done.stdout)
+    exit_code, printed = system.tallyd_here("audit", "--deep", "--json", *options)
+    report = json.loads(printed)
     assert report["exact"]
     assert report["deep"]
-    assert done.returncode == (1 if report["broken"] else 0)
+    assert exit_code == (1 if report["broken"] else 0)
     return {(found["law"], found["counter"], found["difference"]) for found in report["broken"]}
 
 

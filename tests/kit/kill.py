@@ -1,0 +1,155 @@
+"""Where a process is killed (SIGKILL) at each step of the `STEPS` of a module, and a process that is.
+
+Each step has its request on the wire, or its file. It is killed before, when the request has not reached the store, and
+after, when the store has answered and the process has not heard of it. A step without a stop fails the tests.
+"""
+
+from __future__ import annotations
+
+import importlib
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from daemon.buffer import scripts
+from daemon.domain.rollup import DAILY, KINDS, TOTALS
+from daemon.rollups.collections import BACKFILLS, DEAD_LETTERS, EPOCHS, EXPIRY, FLOORS, HISTORY_MARKS
+from tests.kit.daemons import Daemon
+from tests.kit.proxy import Fault, Proxy, command_of, update_of
+from tests.kit.system import System, wait_until
+
+AT_FSYNC = Path(__file__).with_name("at_fsync")
+"""A folder for PYTHONPATH; see the module in it."""
+BASES = (update_of(TOTALS.collection), b"base.view\x00")
+NOTES = (update_of(TOTALS.collection), b"$max\x00", b"synced.view\x00")
+
+
+class Stop(NamedTuple):
+    """The `nth` request of a store that contains the markers; of "disk", see `at_fsync`."""
+
+    store: str
+    markers: bytes | tuple[bytes, ...]
+    nth: int = 1
+
+
+STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
+    "daemon.flush.drain": {
+        "floor": (Stop("mongo", command_of("find", FLOORS)),),
+        "freeze": (Stop("redis", scripts.CLAIM.sha.encode(), nth=5),),
+        "seal": (Stop("redis", scripts.CLAIM.sha.encode()),),
+        "open_epoch": (Stop("mongo", update_of(EPOCHS)),),
+        "raise_floor": (Stop("mongo", update_of(FLOORS)),),
+        "write": tuple(Stop("mongo", update_of(kind.collection)) for kind in KINDS),
+        "bury": (Stop("mongo", update_of(DEAD_LETTERS)),),
+        "list_due": (Stop("redis", scripts.ACK.sha.encode()),),
+        "ack": (Stop("redis", scripts.ACK.sha.encode()),),
+    },
+    "daemon.replica.sync": {
+        "lock": (Stop("mysql", b"GET_LOCK"),),
+        "read": (Stop("mysql", b"SELECT CAST(d.k"),),
+        "adopt": (Stop("mongo", BASES),),
+        "begin_sync": (Stop("redis", scripts.BEGIN_SYNC.sha.encode()),),
+        "update": (Stop("mysql", b"UPDATE `jav`"),),
+        "note": (Stop("mongo", NOTES),),
+        "end_sync": (Stop("redis", b"SREM"),),
+        "unlock": (Stop("mysql", b"RELEASE_LOCK"),),
+        "settle": (Stop("redis", scripts.SETTLE.sha.encode()),),
+    },
+    "daemon.move.backfill.run": {
+        "page": (Stop("mysql", b"ORDER BY `uuid`"),),
+        "make_due": (Stop("redis", b"ZADD"),),
+        "adopt": (Stop("mongo", update_of(TOTALS.collection)),),
+        "record": (Stop("mongo", update_of(BACKFILLS)),),
+        "rebase": (Stop("mongo", BASES),),
+    },
+    "daemon.move.backfill.history": {
+        "mark": (Stop("mongo", update_of(HISTORY_MARKS)),),
+        "set_days": (Stop("mongo", update_of(DAILY.collection)),),
+        "sum": tuple(Stop("mongo", update_of(kind.collection)) for kind in KINDS if kind not in (TOTALS, DAILY)),
+        "unmark": (Stop("mongo", command_of("delete", HISTORY_MARKS)),),
+    },
+    "daemon.retention.batch": {
+        "begin": (Stop("mongo", update_of(EXPIRY)),),
+        "mark": (Stop("mongo", update_of(DAILY.collection)),),
+        "list_marked": (Stop("mongo", update_of(EXPIRY), nth=2),),
+        "delete": (Stop("mongo", command_of("delete", DAILY.collection)),),
+        "list_deleted": (Stop("mongo", update_of(EXPIRY), nth=3),),
+        "fold": (Stop("mongo", update_of(DAILY.expired_collection)),),
+        "end": (Stop("mongo", update_of(EXPIRY), nth=4),),
+    },
+    "daemon.importer.sender": {
+        "count": (Stop("redis", scripts.INGEST.sha.encode(), nth=5),),
+        "save": (Stop("redis", b"HSET\r\n$11\r\nanl:imports", nth=2),),
+    },
+    "daemon.ingest.durable": {
+        "send": (Stop("redis", scripts.INGEST.sha.encode()),),
+        "append": (Stop("disk", b"write .open", nth=2),),  # the first is the segment's header
+        "fsync": (Stop("disk", b"fsync .open", nth=2),),
+        "answer": (Stop("client", b""),),
+    },
+    "daemon.spool.replay": {
+        "send": (Stop("redis", scripts.INGEST.sha.encode(), nth=2),),
+        "set_aside": (Stop("disk", b"fsync damaged"),),
+        "delete": (Stop("disk", b"fsync spool"),),
+    },
+}
+"""Module → step → the requests at which it is stopped."""
+
+
+class Kill(NamedTuple):
+    step: str
+    stop: Stop
+    fault: Fault
+
+    @property
+    def after(self) -> bool:
+        return self.fault is Fault.LOSE_REPLY
+
+
+def kills(module: str, *steps: str) -> pytest.MarkDecorator:
+    """Parametrizes a test over `kill`: before and after each step of the module's STEPS, or of these of them."""
+    stops = STOPS[module]
+    assert stops.keys() == importlib.import_module(module).STEPS.keys()
+    found = {
+        f"{'after' if fault is Fault.LOSE_REPLY else 'before'} {step}" + f", request {n}" * (n > 1): Kill(
+            step, stop, fault
+        )
+        for step in steps or stops
+        for n, stop in enumerate(stops[step], start=1)
+        for fault in Fault
+    }
+    return pytest.mark.parametrize("kill", found.values(), ids=found.keys())
+
+
+@contextmanager
+def stopped(system: System, kill: Kill, *arguments: str, **env: str) -> Iterator[Daemon]:
+    """A `tallyd` that has come to the step and waits there. Leaving the context kills it, with its workers."""
+    store, markers, nth = kill.stop
+    with ExitStack() as stack:
+        if store == "disk":
+            reached = system.scratch / f"reached-{kill.step}"
+            when = "after" if kill.after else "before"
+            held = {"PYTHONPATH": str(AT_FSYNC), "HOLD": f"{when} {nth} {markers.decode()}", "REACHED": str(reached)}
+            process = stack.enter_context(Daemon(system, *arguments, **env, **held))
+            wait_until(reached.exists, f"{arguments} comes to {kill.step}")
+        else:
+            for script in scripts.ALL:
+                system.redis.script_load(script.source)  # else the marked call is only told NOSCRIPT
+            variable = f"{store.upper()}__URL"
+            proxy = Proxy(system.environ(**env)[f"TALLYD_{variable}"], markers, kill.fault, nth=nth)
+            stack.enter_context(proxy.running())
+            process = stack.enter_context(Daemon(system, *arguments, **env | {variable: proxy.url()}))
+            assert proxy.tripped.wait(20), f"{arguments} never came to {kill.step}:\n{process.text()}"
+        yield process
+        process.send(signal.SIGKILL)
+        process.process.wait()
+
+
+def killed(system: System, kill: Kill, *arguments: str, **env: str) -> None:
+    """A `tallyd` that is killed at the step."""
+    with stopped(system, kill, *arguments, **env):
+        pass
