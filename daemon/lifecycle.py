@@ -1,10 +1,12 @@
-"""What both daemons share of their life: the signals that ask something of them, and what a reload has changed."""
+"""The signals that daemons and long commands answer, and which keys a reload has changed."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -18,6 +20,25 @@ def on_signals(*, stop: Callable[[], None], reload: Callable[[], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, reload)
+
+
+@contextlib.asynccontextmanager
+async def stopped_by_signals(stopping: threading.Event) -> AsyncIterator[list[signal.Signals]]:
+    """SIGINT and SIGTERM set `stopping`, and are listed. A second one of them ends the process, as by default."""
+    loop, received = asyncio.get_running_loop(), list[signal.Signals]()
+
+    def stop(number: signal.Signals) -> None:
+        received.append(number)
+        stopping.set()
+        loop.remove_signal_handler(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    try:
+        yield received
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
 
 
 def changed(old: Config, new: Config) -> list[str]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from daemon.cli.enabled import require_on
-from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
+from daemon.cli.output import print_json, print_table
 from daemon.config import Config, require
 from daemon.errors import CheckFailed
+
+if TYPE_CHECKING:
+    from daemon.verify.audit.audit import Report
 
 DIFFERENCES_SHOWN = 20
 
@@ -26,18 +29,17 @@ def audit(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """State the conservation law: accepted = live + in flight + dead-lettered + applied, all rollups agree, and
-    MySQL equals MongoDB where it is not due. Exit 1 and the differences if it is broken.
+    """State the conservation law: accepted = live + in flight + dead-lettered + applied. All rollups must agree, and a
+    row of MySQL that is not due must equal MongoDB. Exit 1 and the differences if not.
 
-    Safe at any moment. If counts move while it reads (it tries a few times), it states what can be stated then:
-    everything acknowledged is in MongoDB, and nothing that was not accepted.
+    Safe at any moment. If counts move while it reads, it tries again a few times. Then it states only that MongoDB
+    holds all that was acknowledged, and nothing that was not accepted.
 
     Example: `tallyd audit --deep --data .tallyd`
     """
-    from daemon.verify.audit.audit import Report, auditor
+    from daemon.verify.audit.audit import auditor
 
-    loaded = load(config, data)
-    require(loaded, "redis", "mongo")
+    loaded = load(config, data, "redis", "mongo")
     if repair_replica:
         require_on(loaded, "--repair-replica")
 
@@ -62,25 +64,25 @@ async def _sync_replica(config: Config) -> None:
     from daemon.flush.flusher import Flusher
 
     require(config, "mysql")
-    flusher = Flusher(config)
-    try:
+    async with Flusher(config) as flusher:
         await flusher.sync_replicas()
-    finally:
-        await flusher.close()
 
 
-def _print(report: object, repaired: int, console: Console, *, deep: bool) -> None:
-    from daemon.verify.audit.audit import Report
-
-    assert isinstance(report, Report)
-    table = Table("counter", "accepted", "live", "in flight", "applied", "dead", "difference", "base")
-    for line in report.lines:
-        accepted = f"{line.accepted:,}" + (f" + {line.baseline:,} before" if line.baseline else "")
-        amounts = (line.live, line.in_flight, line.applied, line.dead)
-        moving = "" if report.exact else "moving"
-        difference = moving or f"{line.difference:,}"
-        table.add_row(line.counter, accepted, *(f"{n:,}" for n in amounts), difference, f"{line.base:,}")
-    console.print(table)
+def _print(report: Report, repaired: int, console: Console, *, deep: bool) -> None:
+    print_table(
+        ("counter", "accepted", "live", "in flight", "applied", "dead", "difference", "base"),
+        [
+            (
+                line.counter,
+                f"{line.accepted:,}" + (f" + {line.baseline:,} before" if line.baseline else ""),
+                *(line.live, line.in_flight, line.applied, line.dead),
+                line.difference if report.exact else "moving",
+                line.base,
+            )
+            for line in report.lines
+        ],
+        console=console,
+    )
     for broken in report.broken[:DIFFERENCES_SHOWN]:
         where = "" if broken.shard is None else f" shard {broken.shard}"
         console.print(f"{broken.law}{where} {broken.counter}: {broken.difference:+,}  {broken.detail}", style="red")
@@ -90,18 +92,18 @@ def _print(report: object, repaired: int, console: Console, *, deep: bool) -> No
     if repaired:
         console.print(f"{repaired} rows of MySQL were set to MongoDB's totals.")
     if report.rows_pending:
-        console.print(f"{report.rows_pending} rows of MySQL are due and will be set by the next sync.")
+        console.print(f"{report.rows_pending} rows of MySQL are due. The next sync sets them.")
     if report.history_pending:
         console.print(
-            f"The history of {report.history_pending} entities is half written: `tallyd backfill --daily` is under way,"
-            " or was interrupted and has to be run again. What it takes over was not judged."
+            f"The history of {report.history_pending} entities is half written, so the bases were not compared."
+            " If `tallyd backfill --daily` was interrupted, run it again."
         )
     if report.malformed:
-        console.print(f"{report.malformed} foreign values in Redis are in no sum; a flush makes dead letters of them.")
+        console.print(f"{report.malformed} foreign values in Redis are in no sum. A flush makes dead letters of them.")
     if report.spooled_segments:
-        console.print(f"{report.spooled_bytes:,} bytes wait in the spool; they are accepted when they are replayed.")
+        console.print(f"{report.spooled_bytes:,} bytes wait in the spool. They are accepted when they are replayed.")
     if deep and not report.deep:
-        console.print("Counts moved: the entities were not compared one by one. Try again when it is calmer.")
+        console.print("Counts moved, so the entities were not compared one by one. Try again at a calmer time.")
     if report.holds:
-        verdict = "The law holds." if report.exact else "Counts are moving; all that can be stated now holds."
+        verdict = "The law holds." if report.exact else "Counts are moving. What can be stated now holds."
         console.print(verdict, style="green")

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from daemon.cli.options import ConfigOption, DataOption, load, print_json
+from daemon.cli.options import ConfigOption, DataOption, load
+from daemon.cli.output import print_json
 from daemon.config import masked
 
 

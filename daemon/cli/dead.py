@@ -1,24 +1,24 @@
-"""`tallyd dead`: the amounts no document could take."""
+"""`tallyd dead`: the amounts that no document could take."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
 
-import msgspec
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
-from daemon.config import Config, replica_tables, require
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
+from daemon.cli.output import print_json, print_table
+from daemon.config import Config, replica_tables
 from daemon.errors import CheckFailed, ConfigError
 from daemon.rollups.dead_letters import DeadLetters, Letter, Retried
 
 app = typer.Typer(help="Look at, retry or drop the amounts no document could take.", no_args_is_help=True)
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The letter's id, as `dead list` shows it.")]
+
+T = TypeVar("T")
 
 
 @app.command("list")
@@ -34,24 +34,30 @@ def list_(
     Example: `tallyd dead list --limit 20`
     """
 
-    async def work(loaded: Config) -> list[Letter]:
-        async with _letters(loaded) as letters:
-            found: list[Letter] = []
-            async for letter in letters.each(dropped=dropped):
-                found.append(letter)
-                if len(found) == limit:
-                    break
-            return found
+    async def work(letters: DeadLetters, _: Config) -> list[Letter]:
+        found: list[Letter] = []
+        async for letter in letters.each(dropped=dropped):
+            found.append(letter)
+            if len(found) == limit:
+                break
+        return found
 
-    found = run(work(load(config, data)))
+    found = _on_letters(config, data, work)
     if as_json:
         print_json(found)
         return
-    table = Table("id", "deltas", "reason", "at")
-    for letter in found:
-        deltas = ", ".join(f"{counter} {amount}" for counter, amount in letter.amounts.items())
-        table.add_row(letter.id, deltas, letter.reason, f"{letter.at:%Y-%m-%d %H:%M:%S}")
-    Console().print(table)
+    print_table(
+        ("id", "amounts", "reason", "at"),
+        [
+            (
+                letter.id,
+                ", ".join(f"{counter} {amount}" for counter, amount in letter.amounts.items()),
+                letter.reason,
+                f"{letter.at:%Y-%m-%d %H:%M:%S}",
+            )
+            for letter in found
+        ],
+    )
 
 
 @app.command()
@@ -60,15 +66,7 @@ def show(id_: IdArgument, config: ConfigOption = None, data: DataOption = None) 
 
     Example: `tallyd dead show 0:1771495200000000:analytics_entity_daily:jav:movie:x:2026-02-19`
     """
-
-    async def work(loaded: Config) -> Letter | None:
-        async with _letters(loaded) as letters:
-            return await letters.get(id_)
-
-    found = run(work(load(config, data)))
-    if found is None:
-        raise CheckFailed(f"There is no dead letter {id_}.")
-    print_json(msgspec.to_builtins(found))
+    print_json(_on_letters(config, data, lambda letters, _: _existing(letters, id_)))
 
 
 @app.command()
@@ -78,23 +76,19 @@ def retry(
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Add a letter's amounts to its document, exactly once, after what was in their way was mended.
+    """Add a letter's amounts to its document, exactly once. First remove the reason why the document refused them.
 
     Example: `tallyd dead retry --all`
     """
     if (id_ is None) == (not all_):
         raise ConfigError("Name one letter, or --all.")
 
-    async def work(loaded: Config) -> dict[str, Retried]:
-        async with _letters(loaded) as letters:
-            if id_ is None:
-                return {letter.id: await _retry(loaded, letters, letter) async for letter in letters.each()}
-            found = await letters.get(id_)
-            if found is None:
-                raise CheckFailed(f"There is no dead letter {id_}.")
-            return {id_: await _retry(loaded, letters, found)}
+    async def work(letters: DeadLetters, loaded: Config) -> dict[str, Retried]:
+        if id_ is None:
+            return {letter.id: await _retry(loaded, letters, letter) async for letter in letters.each()}
+        return {id_: await _retry(loaded, letters, await _existing(letters, id_))}
 
-    results = run(work(load(config, data)))
+    results = _on_letters(config, data, work)
     for letter_id, result in results.items():
         print(f"{letter_id}: {result.value}")
     failed = sum(result is not Retried.APPLIED for result in results.values())
@@ -105,22 +99,37 @@ def retry(
 
 @app.command()
 def drop(id_: IdArgument, config: ConfigOption = None, data: DataOption = None) -> None:
-    """Give a letter's amounts up. It stays on record, so that `tallyd audit` can account for them.
+    """Give a letter's amounts up. The letter stays on record, for `tallyd audit`.
 
     Example: `tallyd dead drop 0:1771495200000000::jav:movie:x view`
     """
-
-    async def work(loaded: Config) -> bool:
-        async with _letters(loaded) as letters:
-            return await letters.drop(id_)
-
-    if not run(work(load(config, data))):
+    if not _on_letters(config, data, lambda letters, _: letters.drop(id_)):
         raise CheckFailed(f"No dead letter {id_} waits for a decision.")
     print(f"{id_}: dropped")
 
 
+def _on_letters(config: Path | None, data: Path | None, work: Callable[[DeadLetters, Config], Awaitable[T]]) -> T:
+    from daemon.rollups.mongo import MongoSink
+
+    loaded = load(config, data, "redis", "mongo")
+
+    async def opened() -> T:
+        async with MongoSink(loaded.mongo) as mongo:
+            return await work(mongo.dead_letters, loaded)
+
+    return run(opened())
+
+
+async def _existing(letters: DeadLetters, id_: str) -> Letter:
+    found = await letters.get(id_)
+    if found is None:
+        raise CheckFailed(f"There is no dead letter {id_}.")
+    return found
+
+
 async def _retry(config: Config, letters: DeadLetters, letter: Letter) -> Retried:
-    """The document first, then MySQL's list, then the letter goes: dying anywhere in between repeats harmlessly."""
+    """First the document, then the list of due rows, then the letter is deleted. A crash in between is safe: the next
+    retry repeats the steps, and none counts twice."""
     from daemon.buffer.connection import opened
     from daemon.buffer.due import make_due
     from daemon.domain.entity import parse_entity
@@ -135,15 +144,3 @@ async def _retry(config: Config, letters: DeadLetters, letter: Letter) -> Retrie
             await make_due(redis, letter.shard, [letter.document])
     await letters.forget(letter)
     return result
-
-
-@asynccontextmanager
-async def _letters(config: Config) -> AsyncIterator[DeadLetters]:
-    from daemon.rollups.mongo import MongoSink
-
-    require(config, "redis", "mongo")
-    mongo = MongoSink(config.mongo)
-    try:
-        yield mongo.dead_letters
-    finally:
-        await mongo.close()

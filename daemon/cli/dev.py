@@ -28,9 +28,9 @@ def dev(
 ) -> None:
     """Run the whole system here until Ctrl-C: servers, a demo table of twelve movies, ingest and flush.
 
-    Prints a curl line that counts a first event, then what the daemons say. On Ctrl-C or SIGTERM ingest stops first,
-    then flush, then the servers; what was counted stays in DIR. Servers that `tallyd stack up` had started are used,
-    and left running.
+    Prints a curl line that counts a first event, then the lines of the daemons. On Ctrl-C or SIGTERM ingest stops
+    first, then flush, then the servers. The counts stay in DIR. Servers that `tallyd stack up` started are used, and
+    left running.
 
     Example: `tallyd dev --data ./.tallyd --port 8080`
     """

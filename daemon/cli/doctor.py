@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
-from daemon.config import require
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
+from daemon.cli.output import print_json
 from daemon.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the stores and this machine, and explain each finding with its fix. Exit code 1 if one is fatal.
+    """Check the stores and this machine. Explain each finding, and how to mend it. Exit code 1 if one is fatal.
 
     It deletes what it writes to try the stores. Run it where the daemons run, as their user.
 
@@ -34,9 +34,7 @@ def doctor(
     """
     from daemon.doctor.checks import run_all
 
-    loaded = load(config, data)
-    require(loaded, "redis", "mongo")
-    findings = run(run_all(loaded))
+    findings = run(run_all(load(config, data, "redis", "mongo")))
     if as_json:
         print_json(findings)
     else:
@@ -62,7 +60,7 @@ def _print(findings: Sequence[Finding], console: Console) -> None:
 
 
 def _explain(finding: Finding, console: Console) -> None:
-    """Lines that can be copied: no borders, and no breaks of our own."""
+    """As lines that can be copied: without borders and breaks."""
     console.print()
     head = Text.assemble((finding.severity, STYLES[finding.severity]), f" {finding.check}: {finding.found}")
     console.print(head, soft_wrap=True)

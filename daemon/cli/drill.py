@@ -1,4 +1,4 @@
-"""`tallyd drill`: what an operator may have to do one day, done now on servers of its own."""
+"""`tallyd drill`: rehearses what an operator may have to do one day, on servers of its own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from daemon.cli.options import JsonOption, print_json
-from daemon.cli.report import DIR_DEFAULT
+from daemon.cli.options import JsonOption
+from daemon.cli.output import print_json
+from daemon.cli.report import DIR_DEFAULT, FolderOption
 from daemon.config import ENV_PREFIX, ENV_STACK_PREFIX
 from daemon.errors import CheckFailed
 
@@ -23,27 +24,22 @@ app = typer.Typer(help="Drills on servers of their own: each step is done and ch
 
 @app.callback()
 def _group() -> None:
-    """With one command only, typer would drop its name."""
+    """Keeps the command's name: typer drops it from a group of one."""
 
 
 @app.command()
 def rollback(
     data: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="New folder for its servers, to be looked at later. Default: a temporary one."
-        ),
+        typer.Option(metavar="DIR", help="New folder for its servers, which is kept. Default: a temporary one."),
     ] = None,
-    folder: Annotated[
-        Path, typer.Option("--dir", metavar="DIR", help="Where reports and this are kept.")
-    ] = DIR_DEFAULT,
+    folder: FolderOption = DIR_DEFAULT,
     as_json: JsonOption = False,
 ) -> None:
-    """Go over to tallyd, back to the application's own counting, and to tallyd again, and check that no count is lost.
+    """Go over to tallyd, back to the application's own counting, and to tallyd again. Check that no count is lost.
 
-    Starts private servers and an ingest daemon, with a configuration of its own whatever the environment says, and
-    stops them. Writes DIR/rollback/drill-YYYY-MM-DD.json, which `tallyd report verify --dir DIR` knows. Exit 1 if a
-    step fails.
+    Starts private servers and an ingest daemon, and stops them. Ignores the configuration in the environment. Writes
+    DIR/rollback/drill-YYYY-MM-DD.json, which `tallyd report verify --dir DIR` checks. Exit 1 if a step fails.
 
     Example: `tallyd drill rollback --dir ./reports`
     """

@@ -1,4 +1,4 @@
-"""What commands say that would write MySQL's columns if tallyd were not switched off (`enabled = false`)."""
+"""What a command says when tallyd is switched off (`enabled = false`) and its rows of MySQL are not written."""
 
 from __future__ import annotations
 

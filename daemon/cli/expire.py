@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
-from daemon.config import Config, require
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
+from daemon.cli.output import print_json, print_table, progress
+from daemon.config import Config
 
 if TYPE_CHECKING:
     from daemon.retention.expire import Expired
@@ -24,24 +22,27 @@ def expire(
 ) -> None:
     """Delete the daily and weekly documents that are older than `retention.daily_days` and `retention.weekly_weeks`.
 
-    Their amounts are kept, added up per entity, so that `tallyd audit` still accounts for every count. Documents that
-    were written to within the last seven days wait for a later run. Safe to interrupt and to repeat.
+    Their amounts are kept as one sum for each entity, so `tallyd audit` still accounts for every count. Documents
+    written within the last seven days wait for a later run. Safe to interrupt and to repeat.
 
     Example: `tallyd expire --dry-run`
     """
-    loaded = load(config, data)
-    require(loaded, "redis", "mongo")
-    done = run(_expire(loaded, dry_run=dry_run))
+    done = run(_expire(load(config, data, "redis", "mongo"), dry_run=dry_run))
     if as_json:
         print_json(done)
         return
-    table = Table(
-        "rollup", "kept from", "would be deleted" if dry_run else "deleted", *(["amounts"] if dry_run else [])
+    print_table(
+        ("rollup", "kept from", *(("would be deleted", "amounts") if dry_run else ("deleted",))),
+        [
+            (
+                each.rollup,
+                each.kept_from or "all",
+                each.documents,
+                *([", ".join(f"{field} {amount:,}" for field, amount in each.amounts.items())] if dry_run else []),
+            )
+            for each in done
+        ],
     )
-    for each in done:
-        amounts = ", ".join(f"{field} {amount:,}" for field, amount in each.amounts.items())
-        table.add_row(each.rollup, each.kept_from or "all", f"{each.documents:,}", *([amounts] if dry_run else []))
-    Console().print(table)
 
 
 async def _expire(config: Config, *, dry_run: bool) -> list[Expired]:
@@ -49,17 +50,9 @@ async def _expire(config: Config, *, dry_run: bool) -> list[Expired]:
     from daemon.retention.expire import expire
     from daemon.rollups.mongo import MongoSink
 
-    mongo, console = MongoSink(config.mongo), Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("Expiring")
-            async with opened(config.redis) as redis:
-                return await expire(
-                    config, redis, mongo, dry_run=dry_run,
-                    progress=lambda so_far: bar.update(
-                        task, description=f"{so_far.rollup}: {so_far.documents:,} documents"
-                    ),
-                )  # fmt: skip
-    finally:
-        await mongo.close()
+    with progress("Expiring") as move:
+        async with MongoSink(config.mongo) as mongo, opened(config.redis) as redis:
+            return await expire(
+                config, redis, mongo, dry_run=dry_run,
+                progress=lambda so_far: move(description=f"{so_far.rollup}: {so_far.documents:,} documents"),
+            )  # fmt: skip

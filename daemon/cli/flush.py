@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from daemon import log
 from daemon.cli.enabled import left_due
-from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
-from daemon.config import Config, require
-from daemon.errors import StoreError
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
+from daemon.cli.output import print_json, progress
+from daemon.config import Config
+from daemon.errors import MysqlStoreError
 
 if TYPE_CHECKING:
     from daemon.flush.flusher import Flushed
@@ -29,9 +28,8 @@ def flush(
 
     Example: `tallyd flush --once --data .tallyd`
     """
-    loaded = load(config, data)
+    loaded = load(config, data, "redis", "mongo")
     log.configure(loaded.log.level, loaded.log.format)
-    require(loaded, "redis", "mongo")
     from daemon.doctor.startup import check_flush
 
     run(check_flush(loaded))
@@ -42,7 +40,7 @@ def flush(
         return
     done = run(_flush_once(loaded))
     if as_json:
-        print_json(dataclasses.asdict(done))
+        print_json(done)
     else:
         print(
             f"{done.entities} entities in {done.claims} claims: {done.documents} documents written, {done.already}"
@@ -50,9 +48,7 @@ def flush(
             f" {done.seconds:.2f} seconds."
         )
     if done.replica_error:
-        raise StoreError(
-            f"{done.replica_error}\nMongoDB is up to date; what MySQL lacks stays on the list for the next flush."
-        )
+        raise MysqlStoreError(f"{done.replica_error}\nMongoDB is up to date. The rows of MySQL stay due.")
 
 
 def _replica_words(config: Config, done: Flushed) -> str:
@@ -66,16 +62,22 @@ def _replica_words(config: Config, done: Flushed) -> str:
 async def _flush_once(config: Config) -> Flushed:
     from daemon.flush.flusher import Flusher
 
-    flusher = Flusher(config)
-    console = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    try:
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("Flushing", total=None)
+    with progress("Flushing") as move:
+        async with Flusher(config) as flusher:
             return await flusher.once(
-                lambda done: bar.update(
-                    task, description=f"{done.entities:,} entities, {done.documents:,} documents, {done.rows:,} rows"
+                lambda done: move(
+                    description=f"{done.entities:,} entities, {done.documents:,} documents, {done.rows:,} rows"
                 )
             )
-    finally:
-        await flusher.close()
+
+
+async def flush_first(config: Config) -> None:
+    """Writes all that was counted so far to MongoDB and MySQL, for commands with `--wait`.
+
+    If tallyd is switched off, it writes to MongoDB only, and says so. Raises StoreError if a store refuses.
+    """
+    done = await _flush_once(config)
+    if done.replica_error:
+        raise MysqlStoreError(done.replica_error)
+    if not config.enabled:
+        print(left_due(done.due), file=sys.stderr)

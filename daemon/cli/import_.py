@@ -8,11 +8,13 @@ import sys
 import threading
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
+from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
 
-from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, check_folder_of, load, run
+from daemon.cli.output import bars, print_json, wide_console
 from daemon.config import require
 from daemon.errors import ConfigError
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
 
 REJECTS_DEFAULT = Path("tallyd-import-rejected.ndjson")
 STANDARD_INPUT = 0
-WIDTH_NO_TERMINAL = 140
 
 
 class FormatOption(StrEnum):
@@ -39,30 +40,30 @@ def import_files(
     data: DataOption = None,
     format_: Annotated[
         FormatOption,
-        typer.Option("--format", help="combined (also common), ndjson, or auto: whichever the first line looks like."),
+        typer.Option("--format", help="combined (also common), ndjson, or auto: told from the first line."),
     ] = FormatOption.AUTO,
     rejects: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help=f"Where rejected lines are appended to. Default: {REJECTS_DEFAULT}."),
     ] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only read and judge; no Redis, no file of rejects unless named.")
+        bool, typer.Option("--dry-run", help="Only read and check; no Redis, no file of rejects unless named.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Import access logs (combined, common) and NDJSON events. What was imported once is not counted again.
 
-    Which requests of an access log count, and as what, is configured in `import` (see ops/weblog.example.toml). How
-    far each file was read is recorded in Redis by its content: the same file again, renamed, gzipped or grown, is
-    recognised, and an import that was stopped or killed goes on where it was. Ctrl-C stops it in good order.
+    `import` in the configuration says which requests of an access log count, and as what (see
+    ops/weblog.example.toml). Redis keeps how far each file was read, by its content. So the same file is recognised
+    when it was renamed, gzipped or has grown. An import that was stopped or killed goes on where it was. Ctrl-C stops
+    it cleanly.
 
-    Exit codes: 0 every file was read to its end (whatever lines were rejected); 1 one was not; 2 wrong usage.
+    Exit codes: 0 every file was read to its end, whatever lines were rejected; 1 a file was not; 2 wrong usage.
 
     Example: `tallyd import --config ops/weblog.example.toml access.log access.log.1.gz`
     """
     from daemon.importer import session
     from daemon.importer.classify import Format
-    from daemon.importer.progress import ProgressBar
     from daemon.importer.rejects import Rejects
 
     loaded = load(config, data)
@@ -70,14 +71,14 @@ def import_files(
         require(loaded, "redis")
         if not loaded.enabled:
             raise ConfigError("enabled = false: nothing would be counted. Set it to true to import, or try --dry-run.")
+    check_folder_of(rejects, "--rejects")
     stopping = threading.Event()
-    if rejects is not None and not rejects.parent.is_dir():
-        raise ConfigError(f"--rejects: there is no folder {rejects.parent}.")
     sources = _sources(files, stopping)
     rejected = Rejects(rejects or (None if dry_run else REJECTS_DEFAULT))
     forced = None if format_ is FormatOption.AUTO else Format(format_.value)
-    with ProgressBar(shown=sys.stdout.isatty() and sys.stderr.isatty()) as watcher:
-        outcome = run(session.run(loaded, sources, rejected, watcher, stopping, forced=forced, dry_run=dry_run))
+    shown = sys.stdout.isatty() and sys.stderr.isatty()
+    with bars(DownloadColumn(), TransferSpeedColumn(), shown=shown) as bar:
+        outcome = run(session.run(loaded, sources, rejected, Screen(bar), stopping, forced=forced, dry_run=dry_run))
     _print(outcome, rejected.written_to, dry_run=dry_run, as_json=as_json)
     if outcome.stopped_by:
         raise typer.Exit(128 + outcome.stopped_by)
@@ -86,15 +87,27 @@ def import_files(
     raise typer.Exit(1 if any(each.error for each in outcome.files) else 0)
 
 
+class Screen(NamedTuple):
+    """The watcher of a run: a bar for each file, in bytes read (of a gzipped file, of its compressed size)."""
+
+    bar: Progress
+
+    def begin(self, source: Source) -> None:
+        self.bar.add_task(Path(source.name).name, total=source.size_bytes)
+
+    def advance(self, source: Source) -> None:
+        self.bar.update(self.bar.task_ids[-1], completed=source.done_bytes)
+
+
 def _sources(files: list[str], stopping: threading.Event) -> list[Source]:
-    """Opens everything before anything is counted. Raises ConfigError naming every file that can't be."""
+    """Opens all files before anything is counted. Raises ConfigError with every file that cannot be opened."""
     from daemon.importer.source import FileSource, StreamSource
 
     sources: list[Source] = []
     problems = []
     if files.count("-") > 1:
         problems.append("-: standard input can be read once only")
-    if "-" in files and sys.stdin is None:  # then something else may have its number
+    if "-" in files and sys.stdin is None:  # then another file may have its number
         problems.append("-: standard input is closed")
     for name in files:
         try:
@@ -114,13 +127,11 @@ def _sources(files: list[str], stopping: threading.Event) -> list[Source]:
 
 
 def _print(outcome: Outcome, rejects: Path | None, *, dry_run: bool, as_json: bool) -> None:
-    from rich.console import Console
-
     from daemon.importer import summary
 
     if as_json:
         print_json(summary.plain(outcome, rejects, dry_run=dry_run))
     elif outcome.files:
-        Console(width=None if sys.stdout.isatty() else WIDTH_NO_TERMINAL).print(summary.shown(outcome.files))
+        wide_console().print(summary.shown(outcome.files))
     for note in summary.notes(outcome, rejects, dry_run=dry_run):
         typer.echo(note, err=True)

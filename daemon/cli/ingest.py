@@ -10,7 +10,7 @@ import typer
 from daemon import config as configuration
 from daemon import log
 from daemon.cli.options import ConfigOption, DataOption, load, run
-from daemon.config import Config, require
+from daemon.config import Config
 
 
 def ingest(
@@ -29,9 +29,7 @@ def ingest(
             os.environ[f"{configuration.ENV_PREFIX}HTTP__{key}"] = str(value)
 
     def read() -> Config:
-        loaded = load(config, data)
-        require(loaded, "redis")
-        return loaded
+        return load(config, data, "redis")
 
     loaded = read()
     log.configure(loaded.log.level, loaded.log.format)

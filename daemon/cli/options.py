@@ -1,17 +1,17 @@
-"""The options several commands share, and how a command reads its configuration from them."""
+"""The options that several commands share, and how a command reads its configuration and runs its work."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-import msgspec
 import typer
 
 from daemon import config as configuration
-from daemon.config import Config
+from daemon.config import Config, require
 from daemon.errors import ConfigError
 
 ConfigOption = Annotated[
@@ -24,19 +24,23 @@ DataOption = Annotated[
 ]
 DomainOption = Annotated[str | None, typer.Option("--domain", help="Domain. Default: the first configured.")]
 TypeOption = Annotated[str | None, typer.Option("--type", help="Entity type. Default: the domain's first.")]
+OneTypeOption = Annotated[
+    str | None, typer.Option("--type", metavar="DOMAIN.TYPE", help="Only this entity type. Default: all.")
+]
+FirstOption = Annotated[dt.datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")]
+LastOption = Annotated[dt.datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")]
+WaitOption = Annotated[bool, typer.Option("--wait", help="Flush first, so that fewer rows are due.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 T = TypeVar("T")
 
 
-def print_json(value: object) -> None:
-    """Machine-readable output of a command, on standard output."""
-    print(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
-
-
-def load(config: Path | None, data: Path | None) -> Config:
-    """The configuration a command runs with. Raises ConfigError."""
-    return configuration.load(config, data=data)
+def load(config: Path | None, data: Path | None, *stores: Literal["redis", "mongo", "mysql"]) -> Config:
+    """The configuration a command runs with. Raises ConfigError, also if the address of one of these stores is not
+    set."""
+    loaded = configuration.load(config, data=data)
+    require(loaded, *stores)
+    return loaded
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -48,7 +52,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 def chosen_type(config: Config, domain: str | None, entity_type: str | None) -> tuple[str, str]:
-    """The domain and entity type asked for, or the first configured ones. Raises ConfigError if there is no such."""
+    """The domain and entity type asked for, or the first configured ones. Raises ConfigError if one is not
+    configured."""
     name = domain or next(iter(config.domains))
     if name not in config.domains:
         raise ConfigError(f"--domain: there is no {name!r}; configured: {', '.join(config.domains)}.")
@@ -56,3 +61,9 @@ def chosen_type(config: Config, domain: str | None, entity_type: str | None) -> 
     if entity_type is not None and entity_type not in types:
         raise ConfigError(f"--type: domain {name!r} has no {entity_type!r}; it has: {', '.join(types)}.")
     return name, entity_type or types[0]
+
+
+def check_folder_of(file: Path | None, option: str) -> None:
+    """Raises ConfigError if the file's folder does not exist."""
+    if file is not None and not file.parent.is_dir():
+        raise ConfigError(f"{option}: there is no folder {file.parent}.")

@@ -1,4 +1,4 @@
-"""`tallyd parity-check`: do the columns of MySQL say what MongoDB's totals say?"""
+"""`tallyd parity-check`: do the columns of MySQL equal MongoDB's totals?"""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typing import IO, TYPE_CHECKING, Annotated
 import msgspec
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from daemon.cli.enabled import left_due
-from daemon.cli.options import ConfigOption, DataOption, load, run
-from daemon.config import Config, chosen_tables, require
-from daemon.errors import CheckFailed, ConfigError, StoreError
+from daemon.cli.flush import flush_first
+from daemon.cli.options import ConfigOption, DataOption, OneTypeOption, WaitOption, check_folder_of, load, run
+from daemon.cli.output import print_table, progress
+from daemon.config import chosen_tables
+from daemon.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
     from daemon.verify.parity.check import Tally
@@ -31,21 +30,19 @@ MISMATCHES_SHOWN = 20
 def parity_check(
     config: ConfigOption = None,
     data: DataOption = None,
-    entity_type: Annotated[
-        str | None, typer.Option("--type", metavar="DOMAIN.TYPE", help="One mapped type. Default: all of them.")
-    ] = None,
+    entity_type: OneTypeOption = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help=f"How many rows of each type. Default: {LIMIT_DEFAULT}.")
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every row, and totals without a row.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Flush first, so that nothing is pending at the start.")] = False,
+    wait: WaitOption = False,
     as_json: Annotated[bool, typer.Option("--print-json", "--json", help="Print JSON instead of a table.")] = False,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the JSON to a file, too.")] = None,
 ) -> None:
-    """Compare MySQL's columns with MongoDB's totals, the rows with the highest counter first, and list each mismatch.
+    """Compare MySQL's columns with MongoDB's totals, the rows with the highest counter first. List each mismatch.
 
-    A row whose entity is due for MySQL, has live counts or is in flight is pending and no mismatch; --wait flushes
-    first. A row that is not 0 and has no totals is a mismatch (has it been backfilled?). Exit 1 if there is one.
+    A row is pending, and no mismatch, if its entity is due, has live counts or is in flight. --wait flushes first.
+    A row that is not 0 and has no totals is a mismatch (was it backfilled?). Exit 1 if there is a mismatch.
 
     Example: `tallyd parity-check --all --wait --output parity.json`
     """
@@ -53,10 +50,8 @@ def parity_check(
 
     if limit is not None and all_:
         raise ConfigError("--limit and --all: choose one.")
-    if output is not None and not output.parent.is_dir():
-        raise ConfigError(f"--output: there is no folder {output.parent}.")
-    loaded = load(config, data)
-    require(loaded, "redis", "mongo", "mysql")
+    check_folder_of(output, "--output")
+    loaded = load(config, data, "redis", "mongo", "mysql")
     tables = chosen_tables(loaded, None if entity_type is None else [entity_type])
     rows_max = None if all_ else limit or LIMIT_DEFAULT
     shown: list[Row] = []
@@ -64,16 +59,12 @@ def parity_check(
     async def work(found: Callable[[Row], None]) -> list[Tally]:
         if wait:
             await flush_first(loaded)
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        console = Console(stderr=True)
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task("Comparing")
+        with progress("Comparing") as move:
             async with check.opened_parity(loaded) as parity:
                 return await check.check(
                     parity, tables, rows_max, found,
-                    lambda tally: bar.update(
-                        task,
-                        description=f"{tally.entity_type}: {tally.checked:,} rows, {tally.mismatches:,} mismatches",
+                    lambda tally: move(
+                        description=f"{tally.entity_type}: {tally.checked:,} rows, {tally.mismatches:,} mismatches"
                     ),
                 )  # fmt: skip
 
@@ -95,24 +86,8 @@ def parity_check(
         raise CheckFailed(f"The parity check found {mismatches} mismatches.")
 
 
-async def flush_first(config: Config) -> None:
-    """Everything counted so far into MongoDB and MySQL; if tallyd is switched off, into MongoDB, and says so. Raises
-    StoreError if either does not take it."""
-    from daemon.flush.flusher import Flusher
-
-    flusher = Flusher(config)
-    try:
-        done = await flusher.once()
-    finally:
-        await flusher.close()
-    if done.replica_error:
-        raise StoreError(done.replica_error)
-    if not config.enabled:
-        print(left_due(done.due), file=sys.stderr)
-
-
 class _Document:
-    """`{"rows": […], "types": […], …}`, written as the rows come: there may be as many as the table has."""
+    """`{"rows": […], "types": […], …}`, written row by row: there may be as many as the table has."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -143,12 +118,20 @@ def _outputs(output: Path | None, *, as_json: bool) -> Iterator[list[_Document]]
 
 
 def _print(tallies: list[Tally], shown: list[Row], console: Console) -> None:
-    table = Table("type", "table", "by", "checked", "mismatches", "pending", "missing")
-    for tally in tallies:
-        missing = "-" if tally.missing is None else f"{tally.missing:,}"
-        amounts = (f"{tally.checked:,}", f"{tally.mismatches:,}", f"{tally.pending:,}", missing)
-        table.add_row(tally.entity_type, tally.table, tally.ordered_by, *amounts)
-    console.print(table)
+    print_table(
+        ("type", "table", "by", "checked", "mismatches", "pending", "missing"),
+        [
+            (
+                tally.entity_type,
+                tally.table,
+                tally.ordered_by,
+                *(tally.checked, tally.mismatches, tally.pending),
+                "-" if tally.missing is None else tally.missing,
+            )
+            for tally in tallies
+        ],
+        console=console,
+    )
     for row in shown:
         values = ", ".join(f"{name} {value:,}" for name, value in row.items() if isinstance(value, int))
         console.print(
@@ -159,12 +142,12 @@ def _print(tallies: list[Tally], shown: list[Row], console: Console) -> None:
         console.print(f"… and {more:,} more (--output FILE lists them)")
     for tally in tallies:
         if tally.pending:
-            console.print(f"{tally.entity_type}: {tally.pending:,} rows are on their way from Redis (--wait flushes).")
+            console.print(f"{tally.entity_type}: {tally.pending:,} rows are pending. --wait flushes first.")
         if tally.missing:
             some = ", ".join(tally.missing_some[:3])
             words = f"{tally.missing:,} entities have totals and no row, such as {some}."
             console.print(f"{tally.entity_type}: {words}", markup=False, soft_wrap=True)
         if tally.keyless:
-            console.print(f"{tally.entity_type}: {tally.keyless:,} rows have no key; no event can name them.")
+            console.print(f"{tally.entity_type}: {tally.keyless:,} rows have no key, so no event can name them.")
     if not any(tally.mismatches for tally in tallies):
         console.print("MySQL equals MongoDB.", style="green")

@@ -1,16 +1,15 @@
-"""`tallyd replay`: the spool by hand, when no ingest daemon is there to do it."""
+"""`tallyd replay`: sends the spool to Redis, on a machine where no ingest daemon does it."""
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+import msgspec
 
-from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
-from daemon.config import Config, require
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
+from daemon.cli.output import print_json, progress
+from daemon.config import Config
 from daemon.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -18,19 +17,18 @@ if TYPE_CHECKING:
 
 
 def replay(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Send what waits in the spool to Redis. Running daemons do that by themselves; this is for a machine without one.
+    """Send what waits in the spool to Redis. A running ingest daemon does that by itself.
 
-    Safe to repeat and to interrupt: events that had reached Redis are recognised. Exit 1 if something is left.
+    Safe to repeat and to interrupt: an event that had reached Redis is not counted again. Exit 1 if something is left.
 
     Example: `tallyd replay --data .tallyd`
     """
-    loaded = load(config, data)
-    require(loaded, "redis")
+    loaded = load(config, data, "redis")
     if not loaded.spool.dir:
         raise ConfigError("spool.dir is empty: there is no spool to replay.")
     done, error = run(_replay(loaded))
     if as_json:
-        print_json({**dataclasses.asdict(done), "error": error})
+        print_json({**msgspec.to_builtins(done), "error": error})
     else:
         print(
             f"{done.events:,} events of {done.segments} segments replayed: {done.counted:,} were new,"
@@ -38,7 +36,7 @@ def replay(config: ConfigOption = None, data: DataOption = None, as_json: JsonOp
             f" in {Path(loaded.spool.dir) / 'damaged'}. {done.busy} segments are held by running daemons."
         )
     if error:
-        raise StoreError(f"{error}\nWhat is left stays in {loaded.spool.dir}; run this again.")
+        raise StoreError(f"{error}\nThe rest stays in {loaded.spool.dir}. Run the command again.")
 
 
 async def _replay(config: Config) -> tuple[Replayed, str | None]:
@@ -51,17 +49,13 @@ async def _replay(config: Config) -> tuple[Replayed, str | None]:
     connection = Connection(config.redis, Layout(config))
     limits = Limits(0, config.dedupe.window_s, config.dedupe.events_per_window)
     counters = [Counters(connection, shard, limits) for shard in range(config.redis.shards)]
+    folder, done = Path(config.spool.dir), Replayed()
     replayer = Replayer(
-        Path(config.spool.dir),
-        lambda events: ingest_events(counters, events),
-        call_events_max=config.spool.replay_call_events_max,
+        folder, lambda events: ingest_events(counters, events), call_events_max=config.spool.replay_call_events_max
     )
-    done, console = Replayed(), Console(stderr=True)
-    columns = (TextColumn("Replaying"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=len(list_segments(Path(config.spool.dir))))
+    with progress("Replaying", len(list_segments(folder))) as move:
         try:
-            await replayer.replay(done, lambda so_far: bar.update(task, completed=so_far.segments))
+            await replayer.replay(done, lambda so_far: move(completed=so_far.segments))
         except StoreError as error:
             return done, str(error)
         finally:

@@ -1,4 +1,4 @@
-"""`tallyd report`: evidence that MySQL and MongoDB agree, as files, and the check of such files."""
+"""`tallyd report`: evidence that MySQL and MongoDB agree, as files; and the check of such files."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
-from daemon.config import Config, require
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
+from daemon.cli.output import print_json, progress
+from daemon.config import Config
 from daemon.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 DIR_DEFAULT = Path("reports")
 LIMIT_DEFAULT = 1_000
 DAYS_MAX = 366
+
+FolderOption = Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the files go.")]
 
 app = typer.Typer(help="Write down whether MySQL and MongoDB agree, and verify what was written.", no_args_is_help=True)
 
@@ -31,7 +32,7 @@ def generate(
     limit: Annotated[
         int, typer.Option(min=1, max=10_000, help="Rows of each mapped type, and entities of each day.")
     ] = LIMIT_DEFAULT,
-    folder: Annotated[Path, typer.Option("--dir", metavar="DIR", help="Where the files go.")] = DIR_DEFAULT,
+    folder: FolderOption = DIR_DEFAULT,
     rollback: Annotated[bool, typer.Option("--rollback", help="Also: could the application go back now?")] = False,
     legacy_url: Annotated[
         str | None, typer.Option(metavar="URL", help="With --rollback: the application's own counting route.")
@@ -39,16 +40,15 @@ def generate(
     pack: Annotated[bool, typer.Option("--archive", help="Also all of it as a zip with SHA-256 sums.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Write one parity artifact a day: what was counted that day, whether the rollups agree about it, what is pending,
-    and whether MySQL equals MongoDB now. Exit 1 if a row or a rollup differs.
+    """Write one parity artifact for each day: what was counted that day, and whether the rollups agree about it. Each
+    also says what is pending, and whether MySQL equals MongoDB now. Exit 1 if a row or a rollup differs.
 
     Example: `tallyd report generate --days 30 --rollback --archive --dir ./reports`
     """
     from daemon.verify.report.generate import Wanted
     from daemon.verify.report.routes import checked_url
 
-    loaded = load(config, data)
-    require(loaded, "redis", "mongo", "mysql")
+    loaded = load(config, data, "redis", "mongo", "mysql")
     url = None if legacy_url is None else checked_url(legacy_url)
     report = run(_generate(loaded, Wanted(days, limit, folder, rollback, url, pack)))
     if as_json:
@@ -68,11 +68,8 @@ def generate(
 async def _generate(config: Config, wanted: Wanted) -> Report:
     from daemon.verify.report import generate
 
-    console = Console(stderr=True)
-    columns = (TextColumn("Reporting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=wanted.days)
-        return await generate.generate(config, wanted, lambda _: bar.advance(task))
+    with progress("Reporting", wanted.days) as move:
+        return await generate.generate(config, wanted, lambda _: move(advance=1))
 
 
 @app.command()
@@ -84,8 +81,8 @@ def verify(
     strict: Annotated[bool, typer.Option("--strict", help="Ask for all that tallyd writes, and a manifest.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Check artifacts against the schema, their own sums and the manifest; each problem is named. Exit 1 if there is
-    one. Artifacts of other producers pass if they have the fields of analytics-artifact.v1; --strict asks for tallyd's.
+    """Check artifacts against the schema, their own sums and the manifest. Name each problem, and exit 1 if there is
+    one. Artifacts of other producers need the fields of analytics-artifact.v1 only; --strict asks for all of tallyd's.
 
     Example: `tallyd report verify --archive reports/archive/evidence-20260219_101500.zip --strict`
     """

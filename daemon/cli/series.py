@@ -8,20 +8,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from daemon.cli.options import (
     ConfigOption,
     DataOption,
     DomainOption,
+    FirstOption,
     JsonOption,
+    LastOption,
     TypeOption,
     chosen_type,
     load,
-    print_json,
     run,
 )
-from daemon.config import domain_counters, require
+from daemon.cli.output import print_json, print_table
+from daemon.config import domain_counters
 from daemon.domain.entity import Entity
 from daemon.domain.rollup import BUCKETED, DAILY
 from daemon.errors import ConfigError
@@ -39,8 +40,8 @@ def series(
     domain: DomainOption = None,
     entity_type: TypeOption = None,
     bucket: Annotated[Bucket, typer.Option(help="Size of a bucket.")] = DAILY.name,
-    first: Annotated[dt.datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")] = None,
-    last: Annotated[dt.datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")] = None,
+    first: FirstOption = None,
+    last: LastOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show one entity's counters bucket by bucket, out of MongoDB, zero where nothing was counted.
@@ -51,33 +52,26 @@ def series(
     from daemon.read.series import series as read_series
     from daemon.rollups.mongo import MongoSink
 
-    loaded = load(config, data)
-    require(loaded, "mongo")
-    domain, entity_type = chosen_type(loaded, domain, entity_type)
+    loaded = load(config, data, "mongo")
+    entity = Entity(*chosen_type(loaded, domain, entity_type), entity_id)
     to_day = last.date() if last else dt.datetime.now(dt.UTC).date()
     from_day = first.date() if first else default_first(bucket, to_day)
     if from_day > to_day:
         raise ConfigError(f"--from {from_day} is after --to {to_day}.")
     if is_too_long(bucket, from_day, to_day, POINTS_MAX):
         raise ConfigError(f"--from, --to: a series has at most {POINTS_MAX} points; choose a larger --bucket.")
-    counters = domain_counters(loaded, domain)
+    counters = domain_counters(loaded, entity.domain)
     field = SIZES[bucket].bucket_field
 
     async def read() -> list[dict[str, object]]:
-        mongo = MongoSink(loaded.mongo)
-        try:
-            entity = Entity(domain, entity_type, entity_id)
+        async with MongoSink(loaded.mongo) as mongo:
             return await read_series(mongo, entity, bucket, counters, from_day, to_day)
-        finally:
-            await mongo.close()
 
     points = run(read())
     if as_json:
         print_json(points)
         return
-    table = Table(field, *counters)
-    for point in points:
-        table.add_row(str(point[field]), *(f"{point[counter]:,}" for counter in counters))
     console = Console()
-    console.print(f"{domain}:{entity_type}:{entity_id}", markup=False, highlight=False, soft_wrap=True)
-    console.print(table)
+    console.print(entity.key, markup=False, highlight=False, soft_wrap=True)
+    rows = [[str(point[field]), *(f"{point[counter]:,}" for counter in counters)] for point in points]
+    print_table((field, *counters), rows, console=console)

@@ -1,4 +1,4 @@
-"""`tallyd shadow-compare`: the application's own column against tallyd's, while both count."""
+"""`tallyd shadow-compare`: compares the application's own column with tallyd's, while both count."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import msgspec
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
-from daemon.cli.parity_check import flush_first
-from daemon.config import Config, require
+from daemon.cli.flush import flush_first
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, WaitOption, load, run
+from daemon.cli.output import print_json, print_table
+from daemon.config import Config, replica_tables
 from daemon.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
@@ -44,22 +43,19 @@ def shadow_compare(
         typer.Option(metavar="N or N%", help="How far apart all rows together may be; N% of the application's."),
     ] = "0",
     worst: Annotated[int, typer.Option(min=0, max=10_000, help="How many of the rows that differ most.")] = 10,
-    wait: Annotated[bool, typer.Option("--wait", help="Flush first, so that tallyd's column is not behind.")] = False,
+    wait: WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Compare the column the application counts in with the one tallyd writes: sums, percentiles of the rows'
-    differences, the worst rows, and how both grew over 1, 7, 14, 30 and 90 days.
+    """Compare the application's own column with tallyd's: sums, percentiles of the rows' differences, the worst rows,
+    and how both grew over 1, 7, 14, 30 and 90 days.
 
-    Configure `shadow` in [replica.DOMAIN.TYPE]: counter = the application's column. Each run is kept as its day's, in
-    MongoDB; run it daily. Exit 1 if the differences of all rows, added up without their signs, exceed the tolerance.
+    Configure `shadow` in [replica.DOMAIN.TYPE]: counter = the application's column. MongoDB keeps one result for each
+    day, so run it daily. Exit 1 if the differences of all rows, added up without their signs, exceed the tolerance.
 
     Example: `tallyd shadow-compare --wait --tolerance 0.1%`
     """
-    from daemon.config import replica_tables
-
     limit = _tolerance(tolerance)
-    loaded = load(config, data)
-    require(loaded, "redis", "mongo", "mysql")
+    loaded = load(config, data, "redis", "mongo", "mysql")
     if not any(table.shadow for table in replica_tables(loaded).values()):
         raise ConfigError('No table has a shadow column: set replica.DOMAIN.TYPE.shadow = { counter = "column" }.')
     found = run(_compare(loaded, worst, wait=wait))
@@ -96,18 +92,14 @@ async def _compare(config: Config, worst: int, *, wait: bool) -> list[tuple[Comp
     if wait:
         await flush_first(config)
     now = dt.datetime.now(dt.UTC)
-    mongo, mysql = MongoSink(config.mongo), MysqlSink(config.mysql)
     found = []
-    try:
+    async with MongoSink(config.mongo) as mongo, MysqlSink(config.mysql) as mysql:
         for (domain, kind), table in replica_tables(config).items():
             for counter in table.shadow:
                 comparison = await compare(mysql, f"{domain}.{kind}", table, counter, worst)
                 past = await history.snapshots(mongo, comparison, now.date())
                 await history.record(mongo, comparison, now)
                 found.append((comparison, history.trends(past, comparison, now.date())))
-    finally:
-        await mysql.close()
-        await mongo.close()
     return found
 
 
@@ -120,17 +112,26 @@ def _print(found: Comparison, trend: list[Trend], console: Console) -> None:
     )
     console.print(f"a row: {_percentiles(found.absolute)}; in percent: {_percentiles(found.percent)}", soft_wrap=True)
     if found.worst:
-        table = Table("row", "application", "tallyd", "difference", "percent")
-        for row in found.worst:
-            amounts = (f"{row.own:,}", f"{row.tallyd:,}", f"{row.difference:+,}", _percent(row.percent))
-            table.add_row(Text(row.label or row.key), *amounts)
-        console.print(table)
+        print_table(
+            ("row", "application", "tallyd", "difference", "percent"),
+            [
+                (row.label or row.key, row.own, row.tallyd, f"{row.difference:+,}", _percent(row.percent))
+                for row in found.worst
+            ],
+            console=console,
+        )
     if trend:
-        table = Table("days", "since", "application grew", "tallyd grew", "difference", "percent")
-        for each in trend:
-            amounts = (f"{each.own:,}", f"{each.tallyd:,}", f"{each.difference:+,}", _percent(each.percent))
-            table.add_row(str(each.days), str(each.since), *amounts)
-        console.print(table)
+        print_table(
+            ("days", "since", "application grew", "tallyd grew", "difference", "percent"),
+            [
+                (
+                    *(each.days, str(each.since), each.own, each.tallyd),
+                    *(f"{each.difference:+,}", _percent(each.percent)),
+                )
+                for each in trend
+            ],
+            console=console,
+        )
 
 
 def _percent(value: float | None) -> str:

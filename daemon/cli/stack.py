@@ -6,8 +6,10 @@ import asyncio
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
+
+from daemon.cli.options import JsonOption
+from daemon.cli.output import print_json
 
 DEFAULT_DATA_DIR = Path(".tallyd")
 
@@ -18,10 +20,10 @@ Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Where the ser
 
 @app.command()
 def up(data: Data = DEFAULT_DATA_DIR) -> None:
-    """Start the servers that aren't running, on free ports, and write where they are into DIR/stack.json.
+    """Start the servers that are not running, on free ports, and write their addresses into DIR/stack.json.
 
-    They run on after this command ends, until `tallyd stack down`. A server that died is started again on the port it
-    had. Without MariaDB on this machine the rest is started, and the replica sync is off. TALLYD_STACK_REDIS_SERVER,
+    They run on after this command, until `tallyd stack down`. A server that died starts again on its old port. Without
+    MariaDB on this machine the others start, and the replica sync is off. TALLYD_STACK_REDIS_SERVER,
     TALLYD_STACK_MONGOD and TALLYD_STACK_MARIADBD choose other programs than those found (empty: as if not installed).
 
     Example: `tallyd stack up --data ./.tallyd`
@@ -38,9 +40,9 @@ def up(data: Data = DEFAULT_DATA_DIR) -> None:
 
 @app.command()
 def down(data: Data = DEFAULT_DATA_DIR) -> None:
-    """Stop the servers of DIR, cleanly, and remove DIR/stack.json. What they stored stays for the next `up`.
+    """Stop the servers of DIR cleanly, and remove DIR/stack.json. Their data stays for the next `up`.
 
-    Only processes that run on DIR are stopped, whatever pids the file names.
+    A process that does not run on DIR is left alone, even if the file names its pid.
 
     Example: `tallyd stack down --data ./.tallyd`
     """
@@ -51,13 +53,10 @@ def down(data: Data = DEFAULT_DATA_DIR) -> None:
 
 
 @app.command()
-def status(
-    data: Data = DEFAULT_DATA_DIR,
-    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
-) -> None:
-    """Show which servers of DIR are running, where they listen and where they log. Exit code 1 unless all run.
+def status(data: Data = DEFAULT_DATA_DIR, as_json: JsonOption = False) -> None:
+    """Show which servers of DIR run, their addresses and their logs. Exit code 1 unless all run.
 
-    A server for which no program is installed is shown as absent; for MariaDB, which is optional, that is no failure.
+    A server whose program is not installed is shown as absent. MariaDB is optional: it may be absent.
 
     Example: `tallyd stack status --data ./.tallyd --json`
     """
@@ -66,8 +65,9 @@ def status(
     servers = stack.status(data)
     complete = stack.is_complete(servers)
     if as_json:
-        state = {"data": str(data.resolve()), "complete": complete, "servers": {each.name: each for each in servers}}
-        typer.echo(msgspec.json.format(msgspec.json.encode(state), indent=2).decode())
+        print_json(
+            {"data": str(data.resolve()), "complete": complete, "servers": {each.name: each for each in servers}}
+        )
     else:
         for each in servers:
             typer.echo(f"{each.name:<6} {each.state:<8} {each.url or '-':<40} {each.log}")

@@ -1,15 +1,14 @@
-"""`tallyd status`: how far along the counts are, shard by shard."""
+"""`tallyd status`: how far the counts have come, shard by shard."""
 
 from __future__ import annotations
 
 import datetime as dt
 
-import msgspec
 from rich.console import Console
-from rich.table import Table
 
-from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, print_json, run
-from daemon.config import Config, require
+from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
+from daemon.cli.output import print_json, print_table
+from daemon.config import Config
 from daemon.errors import StoreError
 from daemon.read.status import Status, read_status
 
@@ -19,11 +18,10 @@ def status(config: ConfigOption = None, data: DataOption = None, as_json: JsonOp
 
     Example: `tallyd status --data .tallyd`
     """
-    loaded = load(config, data)
-    require(loaded, "redis", "mongo")
+    loaded = load(config, data, "redis", "mongo")
     found = run(read_status(loaded))
     if as_json:
-        print_json(msgspec.to_builtins(found))
+        print_json(found)
     else:
         _print_status(found, loaded)
     if found.redis_error or found.mongo_error:
@@ -31,27 +29,31 @@ def status(config: ConfigOption = None, data: DataOption = None, as_json: JsonOp
 
 
 def _print_status(found: Status, loaded: Config) -> None:
-    table = Table("shard", "dirty", "in flight", "age", "replica due", "last flush")
-    for shard in found.shards:
-        table.add_row(
-            str(shard.shard),
-            f"{shard.dirty:,}",
-            f"{shard.in_flight:,}",
-            _age(shard.in_flight_age_s),
-            f"{shard.replica_due:,}" if loaded.mysql.url else "off",
-            f"{_age(shard.last_flush_age_s)} ago" if shard.last_flush_age_s is not None else "never",
-        )
     console = Console()
     if found.shards:
-        console.print(table)
-    sums = Table("counter", "accepted", "duplicate", "flushed", "dead")
-    columns = ("accepted", "duplicate", "flushed", "dead")
-    names = sorted({field.partition(":")[2] for shard in found.shards for field in shard.ledger} - {""})
-    for name in names:
-        amounts = (sum(shard.ledger.get(f"{column}:{name}", 0) for shard in found.shards) for column in columns)
-        sums.add_row(name, *(f"{amount:,}" for amount in amounts))
-    if names:
-        console.print(sums)
+        print_table(
+            ("shard", "dirty", "in flight", "age", "replica due", "last flush"),
+            [
+                (
+                    str(shard.shard),
+                    shard.dirty,
+                    shard.in_flight,
+                    _age(shard.in_flight_age_s),
+                    shard.replica_due if loaded.mysql.url else "off",
+                    "never" if shard.last_flush_age_s is None else f"{_age(shard.last_flush_age_s)} ago",
+                )
+                for shard in found.shards
+            ],
+            console=console,
+        )
+    booked = ("accepted", "duplicate", "flushed", "dead")
+    counters = sorted({field.partition(":")[2] for shard in found.shards for field in shard.ledger} - {""})
+    sums: list[tuple[str | int, ...]] = [
+        (name, *(sum(shard.ledger.get(f"{column}:{name}", 0) for shard in found.shards) for column in booked))
+        for name in counters
+    ]
+    if sums:
+        print_table(("counter", *booked), sums, console=console)
     if found.spool and (found.spool.segments or found.spool.damaged):
         console.print(
             f"Spool: {found.spool.segments} segments, {found.spool.bytes:,} bytes, the oldest from"
@@ -61,11 +63,12 @@ def _print_status(found: Status, loaded: Config) -> None:
     refused = sum(shard.replica_refused for shard in found.shards)
     if refused:
         console.print(
-            f"MySQL refuses the rows of {refused} entities; HGETALL anl:{{shard}}:refused says why.", style="red"
+            f"MySQL refuses the rows of {refused} entities. HGETALL anl:{{shard}}:refused shows the reasons.",
+            style="red",
         )
     aside = sum(shard.ledger.get("aside", 0) for shard in found.shards)
     if aside:
-        console.print(f"{aside} foreign values were moved out of the way in Redis (keys anl:{{shard}}:aside:*).")
+        console.print(f"{aside} foreign values in Redis were renamed (keys anl:{{shard}}:aside:*).")
     if found.dead_letters:
         console.print(f"{found.dead_letters} dead letters (collection analytics_dead_letters).", style="red")
 

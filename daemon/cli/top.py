@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from daemon.cli.options import (
     ConfigOption,
@@ -17,12 +15,17 @@ from daemon.cli.options import (
     TypeOption,
     chosen_type,
     load,
-    print_json,
     run,
 )
-from daemon.config import domain_counters, require
+from daemon.cli.output import print_json, print_table
+from daemon.config import domain_counters
 from daemon.domain.window import Window
 from daemon.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from daemon.read.top import Ranked
 
 
 def top(
@@ -42,29 +45,22 @@ def top(
     from daemon.read.top import Top
     from daemon.rollups.mongo import MongoSink
 
-    loaded = load(config, data)
-    require(loaded, "mongo")
+    loaded = load(config, data, "mongo")
     domain, entity_type = chosen_type(loaded, domain, entity_type)
     counters = domain_counters(loaded, domain)
     if counter not in counters:
         raise ConfigError(f"--counter: domain {domain!r} has no counter {counter!r}; it has: {', '.join(counters)}.")
 
-    today = dt.datetime.now(dt.UTC).date()
-
-    async def read() -> list[dict[str, object]]:
-        mongo = MongoSink(loaded.mongo)
-        try:
+    async def read() -> Sequence[Ranked]:
+        async with MongoSink(loaded.mongo) as mongo:
             reader = Top(mongo, loaded.read.sum_timeout_ms / 1000)
-            ranked = await reader.read(domain, entity_type, counter, window, limit, today)
-            return [{"entity_id": row.entity_id, counter: row.amount} for row in ranked]
-        finally:
-            await mongo.close()
+            return await reader.read(domain, entity_type, counter, window, limit, dt.datetime.now(dt.UTC).date())
 
-    rows = run(read())
+    ranked = run(read())
     if as_json:
-        print_json(rows)
-        return
-    table = Table("#", entity_type, counter)
-    for place, row in enumerate(rows, start=1):
-        table.add_row(str(place), str(row["entity_id"]), f"{row[counter]:,}")
-    Console().print(table)
+        print_json([{"entity_id": row.entity_id, counter: row.amount} for row in ranked])
+    else:
+        print_table(
+            ("#", entity_type, counter),
+            [(place, row.entity_id, row.amount) for place, row in enumerate(ranked, start=1)],
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 import threading
@@ -20,6 +19,7 @@ from daemon.importer.run import Importer, Watcher
 from daemon.importer.source import Source
 from daemon.importer.store import DryRun, Store, opened_store
 from daemon.ingest.decode import Decoder, build_catalogue
+from daemon.lifecycle import stopped_by_signals
 
 _NO_ROUTES = """\
 An access log is to be imported, but nothing says which requests count, and as what. Add routes to the configuration:
@@ -56,11 +56,10 @@ async def run(
     dry_run: bool,
 ) -> Outcome:
     """Imports the files in order. One that can't be read doesn't keep the others from being imported."""
-    received: list[signal.Signals] = []
     files: list[FileTally] = []
     failure: TallydError | None = None
     try:
-        async with _signals(received, stopping), _store(config, stopping, dry_run=dry_run) as store:
+        async with stopped_by_signals(stopping) as received, _store(config, stopping, dry_run=dry_run) as store:
             importer = Importer(config.import_, store, rejects, watcher, _judges(config), forced)
             for source in sources:
                 if stopping.is_set():
@@ -96,23 +95,3 @@ async def _store(config: Config, stopping: threading.Event, *, dry_run: bool) ->
     else:
         async with opened_store(config, stopping) as store:
             yield store
-
-
-@contextlib.asynccontextmanager
-async def _signals(received: list[signal.Signals], stopping: threading.Event) -> AsyncIterator[None]:
-    """SIGINT and SIGTERM ask the import to stop in good order; the second one ends it as it ends any program."""
-    loop = asyncio.get_running_loop()
-
-    def stop(number: signal.Signals) -> None:
-        received.append(number)
-        stopping.set()
-        loop.remove_signal_handler(number)
-
-    watched = (signal.SIGINT, signal.SIGTERM)
-    for number in watched:
-        loop.add_signal_handler(number, stop, number)
-    try:
-        yield
-    finally:
-        for number in watched:
-            loop.remove_signal_handler(number)

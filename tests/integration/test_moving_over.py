@@ -23,7 +23,7 @@ LEFT_OUT = "…"
 A_WEEK_LATER = "# A week later\n"
 STEP_ENDS = "=== the step ends ==="
 COLUMNS = 110
-VOLATILE = re.compile(r"\d{4}-\d\d-\d\d(?:T[\d:.]+Z)?|\d{8}_\d{6}|\d+\.\d\d seconds|\d+\.\d s ago|[ ─━]{2,}")
+VOLATILE = re.compile(r"\d{4}-\d\d-\d\d(?:T[\d:.]+Z)?|\d{8}_\d{6}|\d+\.\d\d seconds|\d+\.\d s ago *|[ ─━]{2,}")
 """Times, and with them the width of a table's columns."""
 
 CREATE_TABLE = """

@@ -44,29 +44,27 @@ async def run(
     """`tables`: the chosen entity types. `stopping`: ends it after the chunk under way. Raises ConfigError, StoreError,
     and LayoutError if Redis is laid out for other shards: entities would be listed where nobody looks for them."""
     outcome = Outcome()
-    connection, mongo, mysql = (
-        Connection(config.redis, Layout(config)),
-        MongoSink(config.mongo),
-        MysqlSink(config.mysql),
-    )
-    try:
+    async with opened(config.redis) as redis, MongoSink(config.mongo) as mongo, MysqlSink(config.mysql) as mysql:
         if not dry_run:
-            await connection.connect()
+            await _check_layout(config)
             await mongo.ensure_indexes()
-        async with opened(config.redis) as redis:
-            for entity_type, table in tables.items():
-                stores = (redis, mongo, mysql)
-                one = Backfill(config, stores, entity_type, table, reconcile=reconcile, dry_run=dry_run)
-                outcome.tables.append(one.tally)
-                if not await one.run(chunk, watcher, stopping.is_set):
-                    return outcome
+        for entity_type, table in tables.items():
+            stores = (redis, mongo, mysql)
+            one = Backfill(config, stores, entity_type, table, reconcile=reconcile, dry_run=dry_run)
+            outcome.tables.append(one.tally)
+            if not await one.run(chunk, watcher, stopping.is_set):
+                return outcome
         if daily is not None:
             history = History(config, mongo, mysql, replica_tables(config), dry_run=dry_run)
             outcome.history = await history.run(daily, watcher, stopping)
         if not dry_run and not stopping.is_set():
             outcome.verification = [await compare(mongo, mysql, name, table) for name, table in tables.items()]
+    return outcome
+
+
+async def _check_layout(config: Config) -> None:
+    connection = Connection(config.redis, Layout(config))
+    try:
+        await connection.connect()
     finally:
         await connection.close()
-        await mysql.close()
-        await mongo.close()
-    return outcome

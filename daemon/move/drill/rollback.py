@@ -190,11 +190,8 @@ class Drill:
         return int(json.loads(answer)["accepted"])
 
     async def _flush_once(self) -> Flushed:
-        flusher = Flusher(self._config)
-        try:
+        async with Flusher(self._config) as flusher:
             return await flusher.once()
-        finally:
-            await flusher.close()
 
     async def _count_directly(self, counts: Mapping[str, Counts]) -> tuple[str, bool]:
         before = await demo.counts(self._config.mysql.url)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from msgspec import Struct
@@ -165,12 +165,9 @@ def usage_of(config: Config) -> Usage:
 
 @asynccontextmanager
 async def auditor(config: Config) -> AsyncIterator[Auditor]:
-    mongo = MongoSink(config.mongo)
-    mysql = MysqlSink(config.mysql) if config.mysql.url else None
-    try:
-        async with opened(config.redis) as redis:
-            yield Auditor(config, redis, mongo, mysql)
-    finally:
-        if mysql is not None:
-            await mysql.close()
-        await mongo.close()
+    """An audit and its connections. Without `mysql.url` it leaves MySQL out."""
+    async with AsyncExitStack() as stores:
+        redis = await stores.enter_async_context(opened(config.redis))
+        mongo = await stores.enter_async_context(MongoSink(config.mongo))
+        mysql = await stores.enter_async_context(MysqlSink(config.mysql)) if config.mysql.url else None
+        yield Auditor(config, redis, mongo, mysql)

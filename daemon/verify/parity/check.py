@@ -36,14 +36,13 @@ class Tally(Struct):
 
 @asynccontextmanager
 async def opened_parity(config: Config) -> AsyncIterator[Parity]:
-    mongo, mysql, ranking = MongoSink(config.mongo), MysqlSink(config.mysql), MysqlSink(config.mysql)
-    try:
-        async with opened(config.redis) as redis:
-            yield Parity(config.redis.shards, redis, mongo, mysql, ranking)
-    finally:
-        await ranking.close()
-        await mysql.close()
-        await mongo.close()
+    async with (
+        opened(config.redis) as redis,
+        MongoSink(config.mongo) as mongo,
+        MysqlSink(config.mysql) as mysql,
+        MysqlSink(config.mysql) as ranking,
+    ):
+        yield Parity(config.redis.shards, redis, mongo, mysql, ranking)
 
 
 async def check(

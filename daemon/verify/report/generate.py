@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -93,7 +92,7 @@ async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) 
     types = [(domain, kind) for domain, each in config.domains.items() for kind in each.entity_types]
     window = [today - dt.timedelta(days=back) for back in reversed(range(wanted.days))]
     kept = Kept(today, msgspec.structs.asdict(config.retention))
-    async with _opened_mongo(config) as mongo:
+    async with MongoSink(config.mongo) as mongo:
         in_flight = [shard.in_flight_entities() for shard in hot]
         moving = set[str]().union(*in_flight, await mongo.dead_letters.entities())
         sums = await sums_by_day(mongo, types, window[0].isoformat(), window[-1].isoformat(), counters)
@@ -124,12 +123,3 @@ async def _rollback(config: Config, wanted: Wanted, now: dt.datetime, pending: W
         enabled=config.enabled, pending=pending, checked=sum(tally.checked for tally in tallies),
         mismatches=mismatches, mysql_equals_mongo=mismatches == 0, safe=mismatches == 0 and pending.is_nothing,
     )  # fmt: skip
-
-
-@asynccontextmanager
-async def _opened_mongo(config: Config) -> AsyncIterator[MongoSink]:
-    mongo = MongoSink(config.mongo)
-    try:
-        yield mongo
-    finally:
-        await mongo.close()
