@@ -7,6 +7,7 @@ and makes longer ones from the prefixes among them; nobody else spells a key.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 LAYOUT = "anl:layout"
@@ -55,3 +56,11 @@ def shard_keys(shard: int) -> ShardKeys:
 def shard_of(key: str, shards: int) -> int:
     """The shard of an entity key or a client address: CRC-32 modulo the number of shards."""
     return 0 if shards == 1 else zlib.crc32(key.encode()) % shards
+
+
+def by_shard(entities: Iterable[str], shards: int) -> dict[int, list[str]]:
+    """The entity keys of each shard, for the shards that have any."""
+    parts: dict[int, list[str]] = {}
+    for entity in entities:
+        parts.setdefault(shard_of(entity, shards), []).append(entity)
+    return parts

@@ -1,4 +1,4 @@
-"""What a line is: an event, left out, or refused. One judge a format; both end in the daemon's own decoder."""
+"""What a line is: an event, left out, or refused. Each format has a function; both use the daemon's own decoder."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from daemon.importer.mapping import Mapping
 from daemon.importer.outcome import LeftOut, Reason, Refusal
 from daemon.ingest.decode import Decoder, Unreadable
 
-Judge = Callable[[bytes, Callable[[], str]], Event | LeftOut | Refusal]
-"""Takes a line and what tells its id (asked only for a line that counts)."""
+Classify = Callable[[bytes, Callable[[], str]], Event | LeftOut | Refusal]
+"""Takes a line, and a function that tells its id. The id is asked for only if the line counts."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -25,14 +25,14 @@ class Format(Enum):
 
 
 def recognise(opening: bytes) -> Format:
-    """The format of a file that begins so."""
+    """The format of a file with this beginning."""
     return Format.NDJSON if opening.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] == b"{" else Format.COMBINED
 
 
-def ndjson_judge(decoder: Decoder) -> Judge:
-    """Events as the HTTP API takes them. They carry their own ids."""
+def classify_ndjson(decoder: Decoder) -> Classify:
+    """Events in the format of the HTTP API. They carry their own ids."""
 
-    def judge(line: bytes, _line_id: Callable[[], str]) -> Event | LeftOut | Refusal:
+    def classify(line: bytes, _line_id: Callable[[], str]) -> Event | LeftOut | Refusal:
         if not line or line.isspace():
             return LeftOut.BLANK
         decoded = decoder.single(line.removeprefix(_BYTE_ORDER_MARK))
@@ -42,17 +42,17 @@ def ndjson_judge(decoder: Decoder) -> Judge:
             return Refusal(Reason.NOT_JSON)
         return Refusal(Reason.INVALID, decoded.errors)
 
-    return judge
+    return classify
 
 
-def combined_judge(decoder: Decoder, mapping: Mapping) -> Judge:
-    """Requests, as far as the mapping counts them."""
+def classify_combined(decoder: Decoder, mapping: Mapping) -> Classify:
+    """Requests of an access log. The mapping says which of them count."""
 
-    def judge(line: bytes, line_id: Callable[[], str]) -> Event | LeftOut | Refusal:
+    def classify(line: bytes, line_id: Callable[[], str]) -> Event | LeftOut | Refusal:
         entry = accesslog.parse(line)
         if isinstance(entry, Reason):
             return LeftOut.BLANK if not line or line.isspace() else Refusal(entry)
-        target = mapping.judge(entry)
+        target = mapping.classify(entry)
         if isinstance(target, LeftOut):
             return target
         decoded = decoder.admit(
@@ -67,4 +67,4 @@ def combined_judge(decoder: Decoder, mapping: Mapping) -> Judge:
         )
         return Refusal(Reason.INVALID, decoded.errors) if isinstance(decoded, Rejection) else decoded
 
-    return judge
+    return classify

@@ -1,6 +1,6 @@
 """The mapping: which requests of an access log count, and as what event. Pure; built once from the configuration.
 
-Paths and user agents repeat, so what the patterns say about them is remembered, for a bounded number of them.
+Paths and user agents repeat, so the results for a bounded number of them are remembered.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from daemon.importer.outcome import LeftOut
 
 REMEMBERED_MAX = 16_384
 REMEMBERED_CHARS_MAX = 512
-"""Longer texts are judged anew each time: what is remembered stays below some 20 MB."""
+"""Longer texts are not remembered, so all that is takes less than about 20 MB."""
 
 T = TypeVar("T")
 
 
 class Target(Struct, frozen=True, gc=False):
-    """What a counted request of one path is an event of."""
+    """The event that a counted request of one path becomes."""
 
     domain: str
     entity_type: str
@@ -43,7 +43,7 @@ class Rule(Struct, frozen=True, gc=False):
 
 
 class Mapping:
-    """Answers what a request counts as."""
+    """Says which event a request becomes, or why it is left out."""
 
     def __init__(self, section: Import) -> None:
         self._rules = [_rule(section, route) for route in section.routes]
@@ -51,7 +51,7 @@ class Mapping:
         self._is_bot = _remembering(lambda agent: bot_pattern.search(agent) is not None)
         self._find = _remembering(lambda path: _find(self._rules, path))
 
-    def judge(self, entry: Entry) -> Target | LeftOut:
+    def classify(self, entry: Entry) -> Target | LeftOut:
         found = self._find(entry.path)
         if found is None:
             return LeftOut.NO_ROUTE
@@ -90,6 +90,6 @@ def _find(rules: Sequence[Rule], path: str) -> tuple[Rule, Target] | None:
     return None
 
 
-def _remembering(judge: Callable[[str], T]) -> Callable[[str], T]:
-    remembered = lru_cache(maxsize=REMEMBERED_MAX)(judge)
-    return lambda text: remembered(text) if len(text) <= REMEMBERED_CHARS_MAX else judge(text)
+def _remembering(answer: Callable[[str], T]) -> Callable[[str], T]:
+    remembered = lru_cache(maxsize=REMEMBERED_MAX)(answer)
+    return lambda text: remembered(text) if len(text) <= REMEMBERED_CHARS_MAX else answer(text)

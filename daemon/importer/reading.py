@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from daemon.config import Import
 from daemon.domain.event import Event
-from daemon.importer.classify import Format, Judge
+from daemon.importer.classify import Classify, Format
 from daemon.importer.gunzip import UnreadableError
 from daemon.importer.lines import Lines, Position
 from daemon.importer.outcome import FileTally, LeftOut, Reason, Refusal
@@ -30,7 +30,7 @@ class Reading:
         sender: Sender,
         rejects: Rejects,
         tally: FileTally,
-        make_judge: Callable[[Format], Judge],
+        classifier_of: Callable[[Format], Classify],
     ) -> None:
         self._line_bytes_max = section.line_bytes_max
         self._call_events_max = section.call_events_max
@@ -38,8 +38,8 @@ class Reading:
         self._sender = sender
         self._rejects = rejects
         self._tally = tally
-        self._make_judge = make_judge
-        self._judge: Judge | None = None
+        self._classifier_of = classifier_of
+        self._classify: Classify | None = None
         self._batch: list[Event] = []
 
     async def run(self, source: Source) -> None:
@@ -65,7 +65,7 @@ class Reading:
         await self._finish(reached)
 
     async def _take(self, chunk: bytes) -> None:
-        """Judges the lines that end in a chunk. An empty one says that nothing came for a while."""
+        """Classifys the lines that end in a chunk. An empty one says that nothing came for a while."""
         if not chunk and self._batch:  # a silent pipe's events don't wait for more of them
             await self._send(self._lines.boundary())
             await self._sender.drain()
@@ -89,9 +89,9 @@ class Reading:
         if len(line) > self._line_bytes_max:
             outcome: Event | LeftOut | Refusal = _TOO_LONG
         else:
-            if self._judge is None:  # made for the first line: a file with nothing new needs no routes
-                self._judge = self._make_judge(Format(self._tally.format))
-            outcome = self._judge(line, self._lines.line_id)
+            if self._classify is None:  # made for the first line: a file with nothing new needs no routes
+                self._classify = self._classifier_of(Format(self._tally.format))
+            outcome = self._classify(line, self._lines.line_id)
         if isinstance(outcome, Event):
             self._batch.append(outcome)
             return True

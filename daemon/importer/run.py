@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from daemon.config import Import
-from daemon.importer.classify import Format, Judge, recognise
+from daemon.importer.classify import Classify, Format, recognise
 from daemon.importer.gunzip import UnreadableError
 from daemon.importer.outcome import FileTally
 from daemon.importer.reading import Reading
@@ -22,7 +22,7 @@ WATCH_INTERVAL_S = 0.1
 
 
 class Watcher(Protocol):
-    """Is told how far the reading is: the progress bar."""
+    """Is told how far the reading has come: the progress bar."""
 
     def begin(self, source: Source) -> None: ...
 
@@ -36,7 +36,7 @@ class Importer(NamedTuple):
     store: Store
     rejects: Rejects
     watcher: Watcher
-    make_judge: Callable[[Format], Judge]
+    classifier_of: Callable[[Format], Classify]
     """Raises ConfigError if the configuration lacks what the format needs."""
     forced: Format | None = None
 
@@ -69,7 +69,7 @@ class Importer(NamedTuple):
         calls_max = self.section.calls_in_flight_max
         sender = Sender(self.store, tally, self.rejects, start.first_line, start.position, calls_max)
         try:
-            await Reading(self.section, start, sender, self.rejects, tally, self.make_judge).run(source)
+            await Reading(self.section, start, sender, self.rejects, tally, self.classifier_of).run(source)
         finally:
             await sender.abandon()
 

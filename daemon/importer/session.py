@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from daemon.config import Config
 from daemon.errors import ConfigError, TallydError
-from daemon.importer.classify import Format, Judge, combined_judge, ndjson_judge
+from daemon.importer.classify import Classify, Format, classify_combined, classify_ndjson
 from daemon.importer.mapping import Mapping
 from daemon.importer.outcome import FileTally
 from daemon.importer.rejects import Rejects
@@ -60,7 +60,7 @@ async def run(
     failure: TallydError | None = None
     try:
         async with stopped_by_signals(stopping) as received, _store(config, stopping, dry_run=dry_run) as store:
-            importer = Importer(config.import_, store, rejects, watcher, _judges(config), forced)
+            importer = Importer(config.import_, store, rejects, watcher, _classifiers(config), forced)
             for source in sources:
                 if stopping.is_set():
                     break
@@ -74,18 +74,18 @@ async def run(
     return Outcome(files, received[0] if received else None, failure)
 
 
-def _judges(config: Config) -> Callable[[Format], Judge]:
+def _classifiers(config: Config) -> Callable[[Format], Classify]:
     decoder = Decoder(build_catalogue(config), batch_events_max=config.http.batch_events_max, clock=time.time)
     mapping = Mapping(config.import_)
 
-    def make_judge(chosen: Format) -> Judge:
+    def classifier_of(chosen: Format) -> Classify:
         if chosen is Format.NDJSON:
-            return ndjson_judge(decoder)
+            return classify_ndjson(decoder)
         if not config.import_.routes:
             raise ConfigError(_NO_ROUTES)
-        return combined_judge(decoder, mapping)
+        return classify_combined(decoder, mapping)
 
-    return make_judge
+    return classifier_of
 
 
 @contextlib.asynccontextmanager

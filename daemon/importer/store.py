@@ -65,7 +65,7 @@ class RedisStore:
     def __init__(
         self, config: Config, connections: Sequence[Connection], imports: Imports, stopping: threading.Event
     ) -> None:
-        limits = Limits(config.rate_limit.per_minute, config.dedupe.window_s, config.dedupe.events_per_window)
+        limits = Limits(0, config.dedupe.window_s, config.dedupe.events_per_window)
         self._counters = [Counters(connection, shard, limits) for shard, connection in enumerate(connections)]
         self._imports = imports
         self._wait_s = config.import_.store_wait_ms_max / 1000

@@ -9,7 +9,7 @@ from daemon.retention.batch import Batches, State, amounts_of, by_entity
 from daemon.rollups.mongo import MongoSink
 
 
-class Limbo(Struct, frozen=True):
+class Expiring(Struct, frozen=True):
     """Two equal ones mean that no batch moved anything in between. `marks`: rollup name → (number, state) of its batch.
     `sums`: rollup name → field → amount. `entities`: the keys of those that are in a batch."""
 
@@ -18,18 +18,18 @@ class Limbo(Struct, frozen=True):
     entities: set[str]
 
 
-async def read_limbo(mongo: MongoSink) -> Limbo:
-    limbo = Limbo({}, {}, set())
+async def read_expiring(mongo: MongoSink) -> Expiring:
+    expiring = Expiring({}, {}, set())
     for kind in EXPIRING:
         batches = Batches(mongo, kind)
         record = await batches.record()
-        limbo.marks[kind.name] = (record.n, record.state.value)
+        expiring.marks[kind.name] = (record.n, record.state.value)
         between = []
         if record.state is State.DELETING:
             between = await batches.deleted(record)
         elif record.state is State.FOLDING:
             between = await batches.unfolded(record)
-        limbo.sums[kind.name] = amounts_of(between)
+        expiring.sums[kind.name] = amounts_of(between)
         if record.state in (State.DELETING, State.FOLDING):
-            limbo.entities.update(by_entity(record.documents))
-    return limbo
+            expiring.entities.update(by_entity(record.documents))
+    return expiring

@@ -23,7 +23,7 @@ from msgspec import Struct, field
 from redis.asyncio import Redis
 
 from daemon.buffer.due import being_set, make_due, pending
-from daemon.buffer.keys import shard_of
+from daemon.buffer.keys import by_shard
 from daemon.config import Config, ReplicaTable, domain_counters
 from daemon.domain.entity import Entity
 from daemon.domain.rollup import TOTALS
@@ -190,7 +190,7 @@ class Backfill:
             for change in changes:
                 watcher.change(change)
             return _Done(changed, due, {})
-        for shard, keys in self._by_shard(due).items():
+        for shard, keys in by_shard(due, self._shards).items():
             await make_due(self._redis, shard, keys)
         _, failures = await adopt(self._mongo, rows, documents, self._zeros)
         problems = {failure.id: failure.reason for failure in failures}
@@ -199,7 +199,7 @@ class Backfill:
     async def _reconciled(self, rows: Mapping[Entity, Row], watcher: Watcher) -> _Done:
         """Bases for documents that have none, and other bases where the column says something else."""
         async with AsyncExitStack() as locks:
-            for shard in sorted(self._by_shard(entity.key for entity in rows)):
+            for shard in sorted(by_shard((entity.key for entity in rows), self._shards)):
                 await locks.enter_async_context(self._mysql.locked(shard))
             # Read again: only under the lock nobody writes them.
             found = await self._mysql.read(self._table, [entity.id for entity in rows])
@@ -236,10 +236,10 @@ class Backfill:
         """Why the base of some of these can't be told from their column, by entity key."""
         supposed = [key for key in wanted if not held[key].is_noted]
         behind = await self._mongo.dead_letters.waiting_for(TOTALS.collection, supposed)
-        for shard, keys in self._by_shard(supposed).items():
+        for shard, keys in by_shard(supposed, self._shards).items():
             behind |= await pending(self._redis, shard, keys)
         unknown: set[str] = set()
-        for shard, keys in self._by_shard(wanted.keys() - set(supposed)).items():
+        for shard, keys in by_shard(wanted.keys() - set(supposed), self._shards).items():
             unknown |= await being_set(self._redis, shard, keys)
         negative = {
             key: f"{LOST_COUNTS} ({change.counter}: {change.after})"
@@ -269,12 +269,6 @@ class Backfill:
             for key, changes in wanted.items()
             if any((now_there.get(key, {}).get("base") or {}).get(each.counter) != each.after for each in changes)
         }
-
-    def _by_shard(self, keys: Iterable[str]) -> dict[int, list[str]]:
-        parts: dict[int, list[str]] = {}
-        for key in keys:
-            parts.setdefault(shard_of(key, self._shards), []).append(key)
-        return parts
 
 
 class _Held(NamedTuple):

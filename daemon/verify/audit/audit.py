@@ -19,7 +19,7 @@ from daemon.buffer.connection import opened
 from daemon.buffer.due import make_due
 from daemon.config import Config, domain_counters, replica_tables
 from daemon.replica.mysql import MysqlSink
-from daemon.retention.expiring import Limbo, read_limbo
+from daemon.retention.expiring import Expiring, read_expiring
 from daemon.rollups.history_marks import Marks
 from daemon.rollups.mongo import MongoSink
 from daemon.spool.segment import Usage, usage
@@ -94,8 +94,8 @@ class Auditor:
         more = 0
         compared = False
         if thorough and exact:
-            found, found_more = await self._deep(counters, hot, rollups.limbo, bases=not history_pending)
-            compared = await self._still(hot, rollups.limbo)
+            found, found_more = await self._deep(counters, hot, rollups.expiring, bases=not history_pending)
+            compared = await self._still(hot, rollups.expiring)
             if compared:
                 broken, more = broken + found, found_more
         pending = 0
@@ -118,27 +118,26 @@ class Auditor:
         )
 
     async def _deep(
-        self, counters: list[str], hot: list[Hot], limbo: Limbo, *, bases: bool
+        self, counters: list[str], hot: list[Hot], expiring: Expiring, *, bases: bool
     ) -> tuple[list[Broken], int]:
         found: list[Broken] = []
         more = 0
-        async for difference in deep(self._mongo, counters, await self._moving(hot) | limbo.entities, bases=bases):
+        async for difference in deep(self._mongo, counters, await self._moving(hot) | expiring.entities, bases=bases):
             more += len(found) >= BROKEN_MAX
             found += [difference] if len(found) < BROKEN_MAX else []
         return found, more
 
-    async def _still(self, hot: Collection[Hot], limbo: Limbo) -> bool:
+    async def _still(self, hot: Collection[Hot], expiring: Expiring) -> bool:
         """Whether nothing was accepted, claimed, acknowledged or expired since it was read."""
         marks = [await read_marks(self._redis, shard.shard) == shard.marks for shard in hot]
-        return all(marks) and await read_limbo(self._mongo) == limbo
+        return all(marks) and await read_expiring(self._mongo) == expiring
 
     async def mark_due(self) -> int:
-        """Puts every row that differs on the replica list, so that the next sync sets it. Returns how many."""
+        """Makes every row that differs due, so that the next sync sets it. Returns how many."""
         marked = 0
         async for rows, _ in self._rows():
-            for row in rows:
-                shard = keys.shard_of(row.key, self._config.redis.shards)
-                await make_due(self._redis, shard, [row.key])
+            for shard, entities in keys.by_shard((row.key for row in rows), self._config.redis.shards).items():
+                await make_due(self._redis, shard, entities)
             marked += len(rows)
         return marked
 

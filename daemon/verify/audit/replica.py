@@ -11,7 +11,7 @@ from msgspec import Struct
 from redis.asyncio import Redis
 
 from daemon.buffer.due import pending
-from daemon.buffer.keys import shard_of
+from daemon.buffer.keys import by_shard
 from daemon.config import ReplicaTable
 from daemon.domain.rollup import total
 from daemon.replica.mysql import MysqlSink
@@ -81,11 +81,10 @@ async def confirm(
 
 
 async def _moving(redis: Redis, shards: int, entities: Sequence[str], *, dirty_too: bool) -> set[str]:
-    by_shard: dict[int, list[str]] = {}
-    for entity in entities:
-        by_shard.setdefault(shard_of(entity, shards), []).append(entity)
-    found = [await pending(redis, shard, keys, dirty_too=dirty_too) for shard, keys in by_shard.items()]
-    return {entity for part in found for entity in part}
+    found: set[str] = set()
+    for shard, keys in by_shard(entities, shards).items():
+        found |= await pending(redis, shard, keys, dirty_too=dirty_too)
+    return found
 
 
 async def _read_again(mongo: MongoSink, mysql: MysqlSink, tables: Tables, keys: Sequence[str]) -> list[Row]:

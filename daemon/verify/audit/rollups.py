@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from daemon.domain.counter import add_up
 from daemon.domain.rollup import KINDS, TOTALS
-from daemon.retention.expiring import Limbo, read_limbo
+from daemon.retention.expiring import Expiring, read_expiring
 from daemon.rollups.floors import read_baseline
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.hot import Hot, Sums
@@ -18,7 +18,7 @@ from daemon.verify.audit.hot import Hot, Sums
 class Rollups(Struct, frozen=True):
     """Sums by kind name (totals, daily, …) and counter. `ahead`: the part of them that belongs to batches in flight.
     `dead`: amounts of dead letters. `baseline`: what totals held when this Redis began to count. None of these has a
-    base in it; `bases` are the sums of those. `limbo`: what an expiry is about to move, part of the sums. `steady`:
+    base in it; `bases` are the sums of those. `expiring`: what an expiry is about to move, part of the sums. `steady`:
     none moved anything meanwhile."""
 
     sums: dict[str, Sums]
@@ -26,19 +26,19 @@ class Rollups(Struct, frozen=True):
     dead: dict[str, Sums]
     baseline: Sums
     bases: dict[str, Sums]
-    limbo: Limbo
+    expiring: Expiring
     steady: bool
 
 
 async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collection[str], epoch: int) -> Rollups:
     letters = await mongo.dead_letters.sums((shard.shard, shard.in_flight_seq) for shard in hot if shard.in_flight_seq)
-    limbo = await read_limbo(mongo)
+    expiring = await read_expiring(mongo)
     sums: dict[str, Sums] = {}
     bases: dict[str, Sums] = {}
     ahead: dict[str, Sums] = {kind.name: {} for kind in KINDS}
     for kind in KINDS:
         fields = [*counters, *(f"base.{counter}" for counter in counters)]
-        between = limbo.sums.get(kind.name, {})
+        between = expiring.sums.get(kind.name, {})
         both = add_up((await mongo.sums(kind, fields), {field: between.get(field, 0) for field in fields}))
         sums[kind.name] = {counter: both.get(counter, 0) for counter in counters}
         bases[kind.name] = {counter: both.get(f"base.{counter}", 0) for counter in counters}
@@ -55,4 +55,4 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
         baseline = {
             counter: sums[TOTALS.name].get(counter, 0) + dead[TOTALS.name].get(counter, 0) for counter in counters
         }
-    return Rollups(sums, ahead, dead, baseline, bases, limbo, steady=await read_limbo(mongo) == limbo)
+    return Rollups(sums, ahead, dead, baseline, bases, expiring, steady=await read_expiring(mongo) == expiring)

@@ -30,7 +30,7 @@ _WRITTEN: dict[str, type[Struct]] = {
 _DATED = re.compile(r"(?:.*/)?(?:parity|rollback|drill)-(\d{4}-\d\d-\d\d)\.json\Z")
 
 
-def judge(file: str, content: bytes, *, strict: bool) -> Iterator[Problem]:
+def validate(file: str, content: bytes, *, strict: bool) -> Iterator[Problem]:
     """`strict`: all that tallyd writes must be there; else the fields that every producer of the schema writes."""
     try:
         found = msgspec.json.decode(content)

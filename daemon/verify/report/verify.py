@@ -11,7 +11,7 @@ from msgspec import Struct
 from daemon.verify.report.archive import MANIFEST, sum_of
 from daemon.verify.report.artifact import FileSum, Manifest
 from daemon.verify.report.contents import Content, Problem, of_archive, of_folder
-from daemon.verify.report.validate import judge
+from daemon.verify.report.validate import validate
 
 
 class Verdict(Struct, frozen=True):
@@ -51,7 +51,7 @@ def _verify(contents: Iterable[Content], name: str, *, strict: bool, sealed: boo
             continue
         file, data = content
         seen += 1
-        found = [*judge(file, data, strict=strict)]
+        found = [*validate(file, data, strict=strict)]
         problems += found
         if file == MANIFEST:
             manifest = None if found else msgspec.json.decode(data, type=Manifest)

@@ -29,7 +29,7 @@ def request(path: str = "/a", method: str = "GET", status: int = 200, agent: str
 
 
 def judge(entry: Entry, *routes: ImportRoute, **section: Any) -> Target | LeftOut:
-    return Mapping(Import(routes=routes or (route("^/"),), **section)).judge(entry)
+    return Mapping(Import(routes=routes or (route("^/"),), **section)).classify(entry)
 
 
 def test_the_whole_path_can_be_the_id() -> None:
@@ -92,8 +92,8 @@ def test_long_paths_and_agents_are_judged_like_short_ones() -> None:
     mapping = Mapping(Import(routes=(route("^/"),)))
     path, agent = "/" + "x" * REMEMBERED_CHARS_MAX, "x" * REMEMBERED_CHARS_MAX
     for _ in range(2):
-        assert mapping.judge(request(path, agent=agent)) == Target("web", "page", path, "view")
-        assert mapping.judge(request(path, agent=f"{agent} bot")) is LeftOut.BOT
+        assert mapping.classify(request(path, agent=agent)) == Target("web", "page", path, "view")
+        assert mapping.classify(request(path, agent=f"{agent} bot")) is LeftOut.BOT
 
 
 def test_the_default_pattern_knows_the_programs_in_a_real_log_and_nobody_else() -> None:
