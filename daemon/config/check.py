@@ -20,7 +20,7 @@ from daemon.config.effective import domain_actions, domain_counters, effective_a
 from daemon.config.schema import Config, ImportRoute, Section, bare, bounds_of, extra_of, keys_of, section_of
 from daemon.domain.counter import RESERVED
 
-Path = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 """Where a value stands: `("import", "routes", 0, "domain")`."""
 
 _TYPES = {
@@ -30,11 +30,11 @@ _SCHEMES = {"redis": ("redis", "rediss", "unix"), "mongo": ("mongodb", "mongodb+
 
 
 class Problem(NamedTuple):
-    path: Path
+    path: KeyPath
     text: str
 
 
-def dotted(path: Path) -> str:
+def dotted(path: KeyPath) -> str:
     """A path as messages show it: `import.routes[0].domain`."""
     return "".join(f"[{name}]" if isinstance(name, int) else f".{name}" for name in path).lstrip(".")
 
@@ -48,7 +48,7 @@ def check(raw: dict[str, Any]) -> tuple[Config | None, list[Problem]]:
     return config, list(_cross_problems(config))
 
 
-def _table_problems(value: Any, section: type[Section], path: Path) -> Iterator[Problem]:
+def _table_problems(value: Any, section: type[Section], path: KeyPath) -> Iterator[Problem]:
     if not isinstance(value, dict):
         yield Problem(path, "must be a table")
         return
@@ -65,7 +65,7 @@ def _table_problems(value: Any, section: type[Section], path: Path) -> Iterator[
             yield from _value_problems(given, key.kind, (*path, name))
 
 
-def _value_problems(value: Any, kind: Any, path: Path) -> Iterator[Problem]:
+def _value_problems(value: Any, kind: Any, path: KeyPath) -> Iterator[Problem]:
     """Every problem of a value against its type; msgspec alone would stop at the first one."""
     section, plain = section_of(kind), bare(kind)
     if section is not None:
@@ -184,7 +184,7 @@ def _import_problems(config: Config) -> Iterator[Problem]:
         yield from _route_problems(config, route, ("import", "routes", index))
 
 
-def _route_problems(config: Config, route: ImportRoute, path: Path) -> Iterator[Problem]:
+def _route_problems(config: Config, route: ImportRoute, path: KeyPath) -> Iterator[Problem]:
     try:
         pattern = re.compile(route.pattern)
     except re.error as error:

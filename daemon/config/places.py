@@ -10,10 +10,10 @@ import re
 import tomllib
 from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path as File
+from pathlib import Path
 from typing import Any
 
-from daemon.config.check import Path
+from daemon.config.check import KeyPath
 
 _BLANK = re.compile(r"(?:\s|#[^\n]*)*")
 _PART = r"""(?:"(?:\\.|[^"\\\n])*"|'[^'\n]*'|[A-Za-z0-9_-]+)"""
@@ -26,16 +26,16 @@ _SCALAR = re.compile(
 class Places:
     """The file and its text, and what was given elsewhere."""
 
-    def __init__(self, file: File, text: str) -> None:
+    def __init__(self, file: Path, text: str) -> None:
         self._file = file
         self._text = text
-        self._given: dict[Path, str] = {}
+        self._given: dict[KeyPath, str] = {}
 
-    def given(self, path: Path, place: str) -> None:
+    def given(self, path: KeyPath, place: str) -> None:
         """Notes that `place` gave the value at this path, and all below it, in place of the file."""
         self._given[path] = place
 
-    def of(self, path: Path) -> str:
+    def of(self, path: KeyPath) -> str:
         """How a message about this path begins: "tallyd.toml line 7: ", "TALLYD_HTTP__PORT: ", or "" if unknown.
 
         A key that was not given stands where its table does; but a default stands nowhere."""
@@ -50,11 +50,11 @@ class Places:
         return self.of(path[:-1]) if len(path) > 2 else ""
 
     @cached_property
-    def _lines(self) -> dict[Path, int]:
+    def _lines(self) -> dict[KeyPath, int]:
         return lines_of(self._text)
 
 
-def lines_of(text: str) -> dict[Path, int]:
+def lines_of(text: str) -> dict[KeyPath, int]:
     """The line, from 1, of each key and list element of a TOML text; none at all if the text is not understood."""
     scan = _Scan(text)
     try:
@@ -64,7 +64,7 @@ def lines_of(text: str) -> dict[Path, int]:
     return scan.lines if scan.lines.keys() == set(_paths(tomllib.loads(text), ())) else {}
 
 
-def _paths(value: Any, path: Path) -> Iterator[Path]:
+def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, inner in items:
         yield (*path, name)
@@ -75,14 +75,14 @@ class _Scan:
     """Reads a text that tomllib has accepted, and so need not find its mistakes."""
 
     def __init__(self, text: str) -> None:
-        self.lines: dict[Path, int] = {}
+        self.lines: dict[KeyPath, int] = {}
         self._text = text
         self._at = 0
-        self._last: dict[Path, int] = {}
+        self._last: dict[KeyPath, int] = {}
         """Array of tables → index of its last table."""
 
     def document(self) -> None:
-        table: Path = ()
+        table: KeyPath = ()
         while not self._ends():
             if self._took("[["):
                 *names, name = self._key()
@@ -98,22 +98,22 @@ class _Scan:
             else:
                 self._pair(table)
 
-    def _table(self, names: list[str]) -> Path:
+    def _table(self, names: list[str]) -> KeyPath:
         """The path of these names. A name of an array of tables means its last table."""
-        path: Path = ()
+        path: KeyPath = ()
         for name in names:
             path = (*path, name)
             if path in self._last:
                 path = (*path, self._last[path])
         return path
 
-    def _pair(self, table: Path) -> None:
+    def _pair(self, table: KeyPath) -> None:
         path = (*table, *self._key())
         self._note(path)
         self._expect("=")
         self._value(path)
 
-    def _value(self, path: Path) -> None:
+    def _value(self, path: KeyPath) -> None:
         if self._took("["):
             index = 0
             while not self._took("]"):
@@ -137,7 +137,7 @@ class _Scan:
             names.append(name)
         return names
 
-    def _note(self, path: Path) -> None:
+    def _note(self, path: KeyPath) -> None:
         line = self._text.count("\n", 0, self._at) + 1
         for length in range(1, len(path) + 1):
             self.lines.setdefault(path[:length], line)

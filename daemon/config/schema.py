@@ -163,7 +163,7 @@ class Dedupe(Section, frozen=True):
     """How long the ids of counted events are remembered."""
 
     window_s: Annotated[int, Meta(ge=1, le=30 * 86_400)] = 172_800
-    """A second delivery of an event is recognised for this long, and for twice as long at most."""
+    """A second delivery within this time is always recognised, and after twice this time never."""
     events_per_window: Count = 10_000_000
     """The memory of the first window is laid out for so many events. Each later window is laid out for the number that
     the one before it saw."""
@@ -320,7 +320,7 @@ class Import(Section, frozen=True):
     call_events_max: Annotated[int, Meta(ge=1, le=10_000)] = 500
     """Events of one Lua call, and between two checkpoints."""
     calls_in_flight_max: Annotated[int, Meta(ge=1, le=16)] = 2
-    """Calls under way while the next lines are read. One to each shard counts as one."""
+    """Calls under way while the next lines are read. Calls to several shards at once count as one."""
     store_wait_ms_max: Count = 60_000
     """How long the import waits for a Redis that does not answer. Then it stops."""
     routes: tuple[ImportRoute, ...] = ()
