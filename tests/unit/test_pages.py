@@ -14,7 +14,7 @@ from typer.main import get_command
 from bench import results
 from daemon.buffer.keys import IMPORTS, LAYOUT, shard_keys
 from daemon.cli import app
-from daemon.config import Config, Flush, Read
+from daemon.config import Config
 from daemon.config.schema import keys_of, section_of
 from daemon.rollups.collections import FIELDS, ROLLUPS
 
@@ -116,7 +116,8 @@ def test_recipes_commands_and_keys_that_are_named_exist() -> None:
 
 
 def test_the_age_of_a_total_follows_from_the_defaults() -> None:
-    age_s = Flush().interval_s + (Flush().poll_ms + Read().cache_ttl_ms) / 1000
+    flush, read = Config().flush, Config().read
+    age_s = flush.interval_s + (flush.poll_ms + read.cache_ttl_ms) / 1000
     assert f"With the defaults that is {age_s:g} s" in (ROOT / "README.md").read_text()
 
 
