@@ -14,13 +14,15 @@ import pytest
 from daemon.domain.rollup import DAILY, Kind
 from daemon.retention.batch import Batches, Record
 from daemon.retention.history import UndecidedError
+from daemon.rollups.collections import EXPIRY
 from daemon.rollups.collections import HISTORY_MARKS as MARKS
 from daemon.rollups.mongo import Json, MongoSink
 from daemon.verify.audit.audit import auditor
-from tests.kit.proxy import Fault, Proxy
+from tests.kit.kill import Kill, killed, kills
 from tests.kit.system import System, event
 from tests.kit.takeover import Recorder, add_rows, backfill, bases
 
+ONE_SYSTEM = True
 TODAY = dt.datetime.now(dt.UTC).date()
 KEEP = {"RETENTION__DAILY_DAYS": "30", "RETENTION__WEEKLY_WEEKS": "8"}
 OLD, RECENT = TODAY - dt.timedelta(days=100), TODAY - dt.timedelta(days=10)
@@ -58,8 +60,9 @@ def age(system: System) -> None:
 
 
 def expire(system: System, *options: str, **env: str) -> dict[str, dict[str, Any]]:
-    done = system.tallyd("expire", "--json", *options, **env)
-    return {found["rollup"]: found for found in json.loads(done.stdout)}
+    exit_code, printed = system.tallyd_here("expire", "--json", *options, **env)
+    assert exit_code == 0
+    return {found["rollup"]: found for found in json.loads(printed)}
 
 
 def audited(system: System) -> None:
@@ -111,7 +114,7 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(aged: System) -> None:
     assert found["daily"]["amounts"] == {"view": 3 * 78, "download": 0, "base.view": 2 * (100 + 101 + 102)}
     assert found["daily"]["kept_from"] == (TODAY - dt.timedelta(days=29)).isoformat()
     assert aged.mongo["analytics_entity_daily"].count_documents({}) == 48
-    assert "analytics_expiry" not in aged.mongo.list_collection_names()
+    assert aged.mongo[EXPIRY].count_documents({}) == 0
 
 
 def test_without_retention_everything_is_kept(aged: System) -> None:
@@ -215,27 +218,9 @@ def test_documents_that_are_no_plain_amounts_stay(aged: System, change: Json) ->
 # Dying at every step ----------------------------------------------------------------------------------------------
 
 
-def command(name: str, collection: str) -> bytes:
-    return name.encode() + b"\x00" + (len(collection) + 1).to_bytes(4, "little") + collection.encode() + b"\x00"
-
-
-STEPS = [
-    (command("update", "analytics_expiry"), "the record"),
-    (command("update", "analytics_entity_daily"), "the marks"),
-    (command("delete", "analytics_entity_daily"), "the deletion"),
-    (command("update", "analytics_entity_daily_expired"), "the sums"),
-]
-
-
-@pytest.mark.parametrize("fault", list(Fault))
-@pytest.mark.parametrize("marker", [step[0] for step in STEPS], ids=[step[1] for step in STEPS])
-def test_one_that_is_cut_off_leaves_nothing_that_the_next_does_not_finish(
-    aged: System, marker: bytes, fault: Fault
-) -> None:
-    with Proxy(aged.env["TALLYD_MONGO__URL"], marker, fault).running() as proxy:
-        done = aged.tallyd("expire", check=False, MONGO__URL=proxy.url(), MONGO__TIMEOUT_MS="1000")
-        assert proxy.tripped.is_set()
-    assert done.returncode == 1
+@kills("daemon.retention.batch")
+def test_one_that_is_killed_leaves_nothing_that_the_next_does_not_finish(aged: System, kill: Kill) -> None:
+    killed(aged, kill, "expire")
     audited(aged)
     expire(aged)
     assert aged.mongo["analytics_entity_daily"].count_documents({"date": {"$lt": RECENT.isoformat()}}) == 0

@@ -13,7 +13,7 @@ from daemon.buffer.counters import DUE_PER_CALL
 from daemon.domain.rollup import DAILY, KINDS
 from daemon.read.status import read_status
 from daemon.rollups.collections import DEAD_LETTERS, EPOCHS, FLOORS
-from tests.kit.kill import Kill, killed, kills, stopped
+from tests.kit.kill import Kill, held, killed, kills
 from tests.kit.proxy import Fault, Proxy
 from tests.kit.system import System, event, expected_rollups, wait_until
 from tests.kit.takeover import audited
@@ -119,7 +119,8 @@ def test_a_claim_left_between_two_parts_is_finished_while_its_flusher_waits(syst
     """Events come in meanwhile, of the entities that are frozen already, too."""
     system.env |= QUICK
     counted = count_some(system)
-    with stopped(system, kill, "flush", **ONE_AN_ENTITY):
+    with held(system, kill, "flush", **ONE_AN_ENTITY) as frozen:
+        frozen.wait()
         wait_until(lambda: parts(system) >= 3, "some parts are frozen")
         assert asyncio.run(read_status(system.config())).shards[0].in_flight >= 3
         counted += count_some(system)

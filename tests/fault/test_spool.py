@@ -6,16 +6,20 @@ import resource
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 
 from daemon.buffer import scripts
+from daemon.devstack import process
+from tests.kit.kill import Kill, held, killed, kills
 from tests.kit.proxy import Fault, Proxy
 from tests.kit.servers import RedisServer, redis_program
-from tests.kit.system import BATCH, WAIT_TIMEOUT_S, Ingest, System, event, wait_until
+from tests.kit.system import BATCH, EVENTS, WAIT_TIMEOUT_S, Ingest, System, event, wait_until
 
 PERSISTENT = ("--appendonly", "yes", "--appendfsync", "always")
 FAST = {"TALLYD_REDIS__TIMEOUT_MS": "500", "TALLYD_SPOOL__PROBE_MS": "50", "TALLYD_REDIS__RECONNECT_MS": "50"}
@@ -143,18 +147,56 @@ def test_a_redis_restarted_empty_goes_on_counting(system: System, own_redis: Red
     assert system.tallyd("audit").returncode == 0
 
 
-def test_a_killed_worker_leaves_a_segment_the_next_one_replays(system: System, own_redis: RedisServer) -> None:
-    with system.ingest(HTTP__WORKERS="2") as ingest:
-        own_redis.stop()
-        post_some(ingest, [event() for _ in range(20)])
-        ingest.executor.kill()
-    left = spool_files(system)
-    assert left
-    assert all(path.suffix == ".open" for path in left)
+@kills("daemon.ingest.durable")
+def test_an_event_counts_once_whatever_its_worker_was_killed_at(
+    system: System, own_redis: RedisServer, kill: Kill
+) -> None:
+    """Redis is away, but at `send`. The client sends the event again if it had no answer."""
+    port, one = process.free_port(), event()
+    url = f"http://127.0.0.1:{port}"
+    with (
+        held(system, kill, "ingest", "--port", str(port), REDIS__TIMEOUT_MS="20000") as worker,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        worker.daemon.wait_up(url)
+        if kill.step != "send":
+            own_redis.stop()
+        sent = pool.submit(httpx.post, url + EVENTS, json=one, timeout=WAIT_TIMEOUT_S)
+        if kill.step == "answer":
+            assert sent.result().status_code == 202
+        else:
+            worker.wait()
+        worker.kill()
+        assert (sent.exception() is None) is (kill.step == "answer")
+    assert [path.suffix for path in spool_files(system)] == [".open"] * (kill.step != "send")
     own_redis.start()
-    with system.ingest(HTTP__WORKERS="2"):
+    with system.ingest(HTTP__WORKERS="2") as ingest:
         replayed(system)
-    assert accepted(system) == 20
+        is_replayed = kill.step in ("fsync", "answer") or (kill.step, kill.after) == ("append", True)
+        assert accepted(system) == (is_replayed or (kill.step, kill.after) == ("send", True))
+        post_some(ingest, [one])
+    assert accepted(system) == 1
+    assert not (Path(system.env["TALLYD_SPOOL__DIR"]) / "damaged").exists()
+
+
+@kills("daemon.spool.replay")
+def test_a_killed_replay_run_again_counts_every_event_once(system: System, own_redis: RedisServer, kill: Kill) -> None:
+    """Of three records, one damaged."""
+    folder = Path(system.env["TALLYD_SPOOL__DIR"])
+    with system.ingest() as ingest:
+        own_redis.stop()
+        for _ in range(3):
+            post_some(ingest, [event()])
+    own_redis.start()
+    [segment] = spool_files(system)
+    whole = segment.read_bytes()
+    middle = len(whole) // 2
+    segment.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :])
+    killed(system, kill, "replay", SPOOL__REPLAY_CALL_EVENTS_MAX="1")
+    assert system.tallyd_here("replay")[0] == 0
+    assert accepted(system) == 2
+    assert len(list((folder / "damaged").iterdir())) == 1
+    assert not spool_files(system)
 
 
 def test_a_stopped_daemon_seals_its_spool_and_replay_empties_it_by_hand(system: System, own_redis: RedisServer) -> None:

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from daemon.buffer import scripts
-from tests.kit.importing import forget, importing, ledger_views, line, live, pipe, run, views
+from tests.kit.importing import EXAMPLE, forget, importing, ledger_views, line, live, pipe, run, views
+from tests.kit.kill import Kill, killed, kills
 from tests.kit.proxy import Fault, Proxy
 from tests.kit.servers import RedisServer, redis_program
 from tests.kit.system import System, wait_until
@@ -52,6 +53,19 @@ def test_killed_again_and_again_it_ends_exact(system: System, big_log: tuple[Pat
     assert done["total"]["duplicates"] <= 3 * 2_000, "only what was in flight is sent again"
     assert pages(system) == expected
     assert run(system, log)["total"]["lines"] == 0
+
+
+@kills("daemon.importer.sender")
+def test_killed_at_a_step_it_ends_exact(system: System, tmp_path: Path, kill: Kill) -> None:
+    log = tmp_path / "a.log"
+    log.write_bytes(b"".join(line(n) for n in range(9_000)))
+    killed(system, kill, "import", "--config", EXAMPLE, str(log), IMPORT__CALL_EVENTS_MAX="1000")
+    counted, saved = ledger_views(system), system.redis.hlen("anl:imports")
+    assert counted >= 1000 * (4 if kill.step == "count" else 2)
+    done = run(system, log)
+    assert done["total"]["counted"] <= 9_000 - counted
+    assert (done["files"][0]["from_line"] > 1) is (saved > 0)
+    assert views(system) == 9_000
 
 
 def test_killed_with_a_new_configuration_of_calls_it_ends_exact(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -22,14 +22,14 @@ from tests.kit.daemons import Daemon
 from tests.kit.proxy import Fault, Proxy, command_of, update_of
 from tests.kit.system import System, wait_until
 
-AT_FSYNC = Path(__file__).with_name("at_fsync")
+AT_FILE = Path(__file__).with_name("at_file")
 """A folder for PYTHONPATH; see the module in it."""
 BASES = (update_of(TOTALS.collection), b"base.view\x00")
 NOTES = (update_of(TOTALS.collection), b"$max\x00", b"synced.view\x00")
 
 
 class Stop(NamedTuple):
-    """The `nth` request of a store that contains the markers; of "disk", see `at_fsync`."""
+    """The `nth` request of a store that contains the markers. "disk": see `at_file`. "client": it has its answer."""
 
     store: str
     markers: bytes | tuple[bytes, ...]
@@ -94,7 +94,7 @@ STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
     "daemon.spool.replay": {
         "send": (Stop("redis", scripts.INGEST.sha.encode(), nth=2),),
         "set_aside": (Stop("disk", b"fsync damaged"),),
-        "delete": (Stop("disk", b"fsync spool"),),
+        "delete": (Stop("disk", b"unlink .seg"),),
     },
 }
 """Module → step → the requests at which it is stopped."""
@@ -120,36 +120,52 @@ def kills(module: str, *steps: str) -> pytest.MarkDecorator:
         )
         for step in steps or stops
         for n, stop in enumerate(stops[step], start=1)
-        for fault in Fault
+        for fault in (Fault if stop.store != "client" else (Fault.LOSE_REPLY,))
     }
     return pytest.mark.parametrize("kill", found.values(), ids=found.keys())
 
 
+class Held(NamedTuple):
+    """A `tallyd` that waits at the step once it comes there."""
+
+    daemon: Daemon
+    is_there: Callable[[], bool]
+
+    def wait(self) -> None:
+        wait_until(self.is_there, f"it comes there: {self.daemon.text()}")
+
+    def kill(self) -> None:
+        """It and its workers."""
+        for each in self.daemon.workers():
+            each.kill()
+        self.daemon.send(signal.SIGKILL)
+        self.daemon.process.wait()
+
+
 @contextmanager
-def stopped(system: System, kill: Kill, *arguments: str, **env: str) -> Iterator[Daemon]:
-    """A `tallyd` that has come to the step and waits there. Leaving the context kills it, with its workers."""
+def held(system: System, kill: Kill, *arguments: str, **env: str) -> Iterator[Held]:
+    """A `tallyd` that is on its way to the step."""
     store, markers, nth = kill.stop
     with ExitStack() as stack:
+        reached = system.scratch / "reached"
+        is_there = reached.exists
         if store == "disk":
-            reached = system.scratch / f"reached-{kill.step}"
-            when = "after" if kill.after else "before"
-            held = {"PYTHONPATH": str(AT_FSYNC), "HOLD": f"{when} {nth} {markers.decode()}", "REACHED": str(reached)}
-            process = stack.enter_context(Daemon(system, *arguments, **env, **held))
-            wait_until(reached.exists, f"{arguments} comes to {kill.step}")
-        else:
+            assert isinstance(markers, bytes)
+            hold = f"{'after' if kill.after else 'before'} {nth} {markers.decode()}"
+            env |= {"PYTHONPATH": str(AT_FILE), "HOLD": hold, "REACHED": str(reached)}
+        elif store != "client":
             for script in scripts.ALL:
                 system.redis.script_load(script.source)  # else the marked call is only told NOSCRIPT
             variable = f"{store.upper()}__URL"
             proxy = Proxy(system.environ(**env)[f"TALLYD_{variable}"], markers, kill.fault, nth=nth)
             stack.enter_context(proxy.running())
-            process = stack.enter_context(Daemon(system, *arguments, **env | {variable: proxy.url()}))
-            assert proxy.tripped.wait(20), f"{arguments} never came to {kill.step}:\n{process.text()}"
-        yield process
-        process.send(signal.SIGKILL)
-        process.process.wait()
+            env |= {variable: proxy.url()}
+            is_there = proxy.tripped.is_set
+        yield Held(stack.enter_context(Daemon(system, *arguments, **env)), is_there)
 
 
 def killed(system: System, kill: Kill, *arguments: str, **env: str) -> None:
-    """A `tallyd` that is killed at the step."""
-    with stopped(system, kill, *arguments, **env):
-        pass
+    """A `tallyd` that came to the step and was killed there."""
+    with held(system, kill, *arguments, **env) as process:
+        process.wait()
+        process.kill()

@@ -1,0 +1,38 @@
+"""Holds a process at a call on a file, so that a test can kill it there. Python imports this module by its name.
+
+`HOLD` is "before 2 fsync .open": before the second fsync of a file whose path ends with ".open". Or "after". Before a
+"write", half of it is written. `REACHED`: the file that says that it waits. Only a test's PYTHONPATH leads here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+when, nth, call, end = os.environ["HOLD"].split()
+real: Any = getattr(os, call)
+numbers = itertools.count(1)
+
+
+def held(file: Any, *data: Any) -> Any:
+    path = str(Path(f"/proc/self/fd/{file}").readlink() if isinstance(file, int) else file)
+    reached = path.endswith(end) and next(numbers) == int(nth)
+    if reached and when == "before":
+        if data:
+            real(file, data[0][: len(data[0]) // 2])
+        hold()
+    result = real(file, *data)
+    if reached:
+        hold()
+    return result
+
+
+def hold() -> None:
+    Path(os.environ["REACHED"]).touch()
+    time.sleep(3600)
+
+
+setattr(os, call, held)
