@@ -19,7 +19,8 @@ ELSEWHERE = ("flusher killed before", "flusher killed after")
 LEFT_TO_CHAOS = (
     "at any time", "ingest frozen before Lua", "flusher frozen past its lease before bulk weekly",
     "flusher frozen past its lease before bulk monthly", "flusher frozen past its lease before bulk yearly",
-    "mongo restarted", "mysql restarted", "redis restarted", "mysql rows locked", "its settle arrives late", "its floor arrives late", "its GET_LOCK arrives late",
+    "mongo restarted", "mysql restarted", "redis restarted", "mysql rows locked", "its settle arrives late",
+    "its floor arrives late", "its GET_LOCK arrives late",
 )  # fmt: skip
 """Much like others that are here; each takes seconds."""
 FIXED = [
