@@ -99,6 +99,16 @@ def test_every_collection_and_field_is_in_the_design() -> None:
     assert lacking == set()
 
 
+def test_every_module_with_steps_is_in_the_design() -> None:
+    modules = {
+        str(path.relative_to(ROOT / "daemon"))
+        for path in (ROOT / "daemon").rglob("*.py")
+        if re.search(r"^STEPS\b", path.read_text(), re.MULTILINE)
+    }
+    sentence = (ROOT / "daemon/DESIGN.md").read_text().partition("`STEPS`")[2].partition("\n\n")[0]
+    assert {name for name in CODE.findall(sentence) if name.endswith(".py")} == modules
+
+
 def test_recipes_commands_and_keys_that_are_named_exist() -> None:
     recipes = set(re.findall(r"^([a-z][a-z-]*)(?: \*ARGS)?:", (ROOT / "Justfile").read_text(), re.MULTILINE))
     commands = set(get_command(app).commands)  # type: ignore[attr-defined]
