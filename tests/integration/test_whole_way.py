@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 
 import pytest
 
-from daemon.domain.rollup import KINDS
+from daemon.domain.entity import Entity
+from daemon.domain.rollup import BUCKETED, KINDS
+from daemon.export.rows import Selection, rows
+from daemon.read.series import series
+from daemon.rollups.mongo import MongoSink
+from daemon.verify.audit.audit import auditor
 from tests.kit.system import BATCH, System, event, expected_rollups, wait_until
 
 MOVIE = "0f8fad5b-d9cb-469f-a165-70867728950e"
@@ -129,6 +135,29 @@ def test_status_top_and_series_show_what_was_counted(system: System) -> None:
         "2026-W08"
         in system.tallyd("series", "a", "--bucket", "weekly", "--from", "2026-02-18", "--to", "2026-02-20").stdout
     )
+
+
+def test_every_rollup_in_the_list_can_be_read_exported_and_audited(system: System) -> None:
+    at = dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC)
+    system.count(event(entity_id="a", value=3, occurred_at=at.isoformat()))
+    system.flush()
+    entity, day = Entity("jav", "movie", "a"), at.date()
+
+    async def read() -> None:
+        async with MongoSink(system.config().mongo) as mongo:
+            for kind in BUCKETED:
+                points = await series(mongo, entity, kind.name, ["view"], day - dt.timedelta(days=400), day)
+                bucket = kind.bucket_of(at)
+                assert {point[kind.bucket_field]: point["view"] for point in points if point["view"]} == {bucket: 3}
+                assert min(point[kind.bucket_field] for point in points) < bucket
+                selection = Selection(kind, ("view",), ("jav", "movie"), day, day)
+                found = [row async for chunk in rows(mongo, selection) for row in chunk]
+                assert found == [(*entity, bucket, 3, 0)]
+        async with auditor(system.config()) as by:
+            report = await by.audit(thorough=True)
+        assert (report.broken, report.exact, report.deep) == ([], True, True)
+
+    asyncio.run(read())
 
 
 def test_two_shards_count_like_one(system: System) -> None:
