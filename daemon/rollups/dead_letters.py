@@ -64,7 +64,7 @@ class DeadLetters:
         self._address = address
 
     async def ensure_indexes(self) -> None:
-        """What `of_claim`, `waiting_for`, `count` and `each` are answered from."""
+        """Creates the indexes that `of_claim`, `waiting_for`, `count` and `each` use."""
         with store_error(self._address):
             await self._letters.create_indexes(
                 [
@@ -77,7 +77,7 @@ class DeadLetters:
     async def bury(
         self, shard: int, seq: int, rollup: Rollup, failures: Iterable[Failure], zeros: Mapping[str, Collection[str]]
     ) -> None:
-        """Records what could not be applied. Repeatable: each letter has an id of its own."""
+        """Records amounts that could not be applied. It may be repeated: each letter has an id of its own."""
         by_id = {(kind.collection, d.id): (kind, d) for kind, documents in rollup.documents.items() for d in documents}
         now = dt.datetime.now(dt.UTC)
         letters = []

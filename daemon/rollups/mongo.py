@@ -113,7 +113,7 @@ class MongoSink:
         await close_client(self._client)
 
     async def ensure_indexes(self) -> None:
-        """The natural key of each rollup, unique; and what dead letters are looked up by."""
+        """Creates the unique index of each rollup's natural key, and the indexes of the dead letters."""
         with store_error(self._address):
             for kind in KINDS:
                 natural_key = IndexModel([(field, 1) for field in kind.key_fields], name="natural_key", unique=True)
@@ -121,11 +121,10 @@ class MongoSink:
         await self.dead_letters.ensure_indexes()
 
     async def ensure_ranking(self, counters: Iterable[str], kinds: Iterable[Kind] = RANKED) -> None:
-        """What top lists of these rollups are read from, two indexes a counter: in the order of what was counted, and,
-        of the documents that have one, in the order of the base.
+        """Creates the indexes of top lists, two a counter: one by the counted amount, one by the base.
 
-        Over documents that exist already this takes as long as it takes (10 million: minutes), but nobody waits:
-        MongoDB writes on meanwhile.
+        The second leaves out documents without a base. Over 10 million documents this takes minutes. MongoDB takes
+        writes meanwhile.
         """
         names = sorted(counters)
         with store_error(self._address), pymongo.timeout(RANKING_TIMEOUT_S):
