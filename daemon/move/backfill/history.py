@@ -21,7 +21,7 @@ from msgspec import Struct, field
 
 from daemon.config import Config, ReplicaTable, domain_counters
 from daemon.domain.entity import Entity, parse_entity
-from daemon.domain.rollup import COARSER, DAILY, TOTALS, Bucketed, Document, Kind
+from daemon.domain.rollup import COARSER, DAILY, EXPIRING, TOTALS, Bucketed, Document, Kind
 from daemon.importer.gunzip import UnreadableError
 from daemon.importer.lines import Lines, Position, fresh_digest
 from daemon.importer.source import FileSource, StoppedError
@@ -48,7 +48,10 @@ LINE_BYTES_MAX = 65_536
 LINES_AT_ONCE = 1_000
 MARKS_AT_ONCE = 100
 """Entities summed together: all of their days are read."""
-HAS_EXPIRED = "has begun to expire (retention.daily_days, retention.weekly_weeks): its history can't be set any more"
+HAS_EXPIRED = (
+    f"has begun to expire ({', '.join(f'retention.{kind.retention_key}' for kind in EXPIRING)}):"
+    " its history can't be set any more"
+)
 NO_BASE = "has no base: MySQL has no such row, or no backfill has seen it"
 
 Tables = Mapping[tuple[str, str], ReplicaTable]
