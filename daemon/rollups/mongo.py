@@ -172,11 +172,9 @@ class MongoSink:
 
     async def totals_of_type(self, domain: str, entity_type: str, chunk: int) -> AsyncIterator[list[Json]]:
         """All totals documents of an entity type, in the order of their ids, `chunk` at a time."""
-        after = ""
+        after = f"{domain}:{entity_type}:"
         while True:
             wanted = {"_id": {"$gt": after}, "domain": domain, "entity_type": entity_type}
-            if not after:
-                wanted["_id"] = {"$gte": f"{domain}:{entity_type}:"}
             with store_error(self._address):
                 documents = await self.collection(TOTALS).find(wanted).sort([("_id", 1)]).limit(chunk).to_list()
             if not documents:
