@@ -12,11 +12,10 @@ from typing import Annotated
 import typer
 
 from bench import guard, machine, page, results, suite, table
-from bench.demonstrate import demonstrate as show_the_guard
-from bench.ground import ROOT
 from bench.measure import Row
 from bench.results import Result
 from bench.settings import FULL, QUICK
+from tests.kit.commands import ROOT
 
 
 def main(
@@ -38,9 +37,6 @@ def main(
         bool, typer.Option(help="Fail (exit code 1) if something got slower than bench/baseline.json.")
     ] = False,
     baseline: Annotated[bool, typer.Option(help="Measure bench/baseline.json anew.")] = False,
-    demonstrate: Annotated[
-        bool, typer.Option(help="Show on copies with deliberate slow-downs that --check finds them.")
-    ] = False,
 ) -> None:
     """Measure tallyd on this machine against what else the machine can do.
 
@@ -56,8 +52,8 @@ def main(
 
         python -m bench --check                          did anything get slower?
     """
-    if sum((quick, page_only, check, baseline, demonstrate)) > 1:
-        raise typer.BadParameter("--quick, --page, --check, --baseline and --demonstrate exclude each other")
+    if sum((quick, page_only, check, baseline)) > 1:
+        raise typer.BadParameter("--quick, --page, --check and --baseline exclude each other")
     for name in only or ():
         if name not in suite.GROUPS:
             raise typer.BadParameter(f"there is no {name!r}; there are {', '.join(suite.GROUPS)}", param_hint="--only")
@@ -65,8 +61,6 @@ def main(
         if page_only:
             page.write()
             good = True
-        elif demonstrate:
-            good = show_the_guard()
         elif check or baseline:
             good = guard.check() if check else guard.write_baseline(rounds)
         else:

@@ -30,7 +30,7 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
     plain = plain_commands(settings.alone_events)
 
     with ground.served(INGEST) as tallyd, ground.pipeline() as pipeline:
-        ground.empty()
+        ground.forget()
         ground.warm_dedupe()
 
         def ours(_: int) -> float:

@@ -26,7 +26,7 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
         return run.per_second
 
     with ground.served(INGEST) as tallyd:
-        ground.empty()
+        ground.forget()
         ground.warm_dedupe()
         rounds = in_turn(
             settings.rounds,

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Coroutine
 from itertools import chain
 from typing import Any
-from urllib.parse import urlsplit
 
 import uvloop
 from pymongo import AsyncMongoClient, UpdateOne
@@ -29,6 +28,7 @@ from daemon.flush.drain import Applied
 from daemon.flush.flusher import Flusher
 from daemon.rollups.build import build
 from daemon.rollups.mongo import MongoSink
+from tests.kit.system import with_database
 
 BARS = (Bar("ratio", "at least", 0.6),)
 WHAT = "flush of 5,000 dirty entities, five rollups"
@@ -90,7 +90,7 @@ class FlushBench:
 
     def prepare(self) -> None:
         """Forgets everything, and makes the indexes of both databases."""
-        self._ground.empty()
+        self._ground.forget()
 
         async def indexes() -> None:
             for database in (OURS, PEER):
@@ -209,4 +209,4 @@ def _plain(kind: Kind, document: Document, now: dt.datetime, counters: tuple[str
 
 
 def _config(ground: Ground, database: str) -> Config:
-    return ground.config(MONGO__URL=urlsplit(ground.stack.mongo)._replace(path=f"/{database}").geturl())
+    return ground.config(MONGO__URL=with_database(ground.stack.mongo, database))

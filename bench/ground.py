@@ -6,131 +6,85 @@ for. All that is started here is stopped here.
 
 from __future__ import annotations
 
-import asyncio
 import os
-import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import psutil
-import redis
 
 from bench import events, pipeline, processes
-from daemon import config as configuration
 from daemon.buffer.keys import ShardKeys, shard_keys
-from daemon.config import Config
-from daemon.devstack import process, stack
-from daemon.devstack.stack import StackInfo
+from daemon.devstack import process
+from tests.kit.commands import ROOT
+from tests.kit.daemon import Daemon, run_id_at
+from tests.kit.servers import Stack
+from tests.kit.system import System
 
-ROOT = Path(__file__).resolve().parent.parent
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 15.0
+DATABASE = "tallyd"
 SETTLE_TIMEOUT_S = 10.0
-CALL_TIMEOUT_S = 120.0
-"""Emptying a Redis of ten million keys takes a while."""
 AOF_REWRITE_BYTES = 256 << 20
-RATE_LIMIT_PER_MINUTE = 1_000_000_000
+RATE_LIMIT_PER_MINUTE = "1000000000"
 """On, and never reached: each request is counted against its address's limit, and none is refused."""
+TIMEOUT_MS = "300000"
+"""A machine that is held up for seconds must make a figure bad, not end the run or send events to the spool."""
+LISTENERS = 4
+"""New connections that are asked for their server's run id: the kernel chooses between listeners anew each time."""
 
 INGEST = ("-m", "daemon.cli", "ingest", "--port")
 BARE = ("-m", "bench.peers.bare")
-
-
-TIMEOUT_MS = 300_000
-"""A machine that is held up for seconds must make a figure bad, not end the run or send events to the spool."""
 
 
 class GroundError(Exception):
     """Something under the measurement is not as it must be."""
 
 
-class Served:
-    """A server that runs as a process of its own. `check` before every measurement."""
+class Served(Daemon):
+    """A server that runs as a process of its own and names its run id under /healthz. `check` before measuring."""
 
-    def __init__(self, url: str, run_id: str, pid: int) -> None:
-        self.url = url
-        self.pid = pid
-        self._run_id = run_id
+    def __init__(self, ground: Ground, command: Sequence[str], port: int, **env: str) -> None:
+        super().__init__(ground, name=f"served-{port}", command=command, fds=(), **env)
+        self.url = f"http://127.0.0.1:{port}"
 
     def check(self) -> None:
         """Raises GroundError if somebody else answers: a second server on a port shares the traffic silently."""
-        for _ in range(4):  # a new connection each: the kernel chooses between the listeners anew
-            found = httpx.get(f"{self.url}/healthz", timeout=5).json()["run_id"]
-            if found != self._run_id:
+        super().check()
+        for _ in range(LISTENERS):
+            if self.running and run_id_at(self.url) != self.run_id:
                 raise GroundError(f"Another server answers on {self.url}.")
 
 
-class Ground:
-    """Clean stores, and what is needed to measure on them."""
+class Ground(System):
+    """Clean stores, and what is needed to measure on them: everything switched on."""
 
-    def __init__(self, info: StackInfo, scratch: Path) -> None:
-        self.stack = info
-        self.scratch = scratch
-        self.redis = redis.Redis.from_url(info.redis, socket_timeout=CALL_TIMEOUT_S)
+    def __init__(self, stack: Stack, scratch: Path) -> None:
+        super().__init__(stack, scratch, database=DATABASE)
+        self.env |= self.environ(
+            RATE_LIMIT__PER_MINUTE=RATE_LIMIT_PER_MINUTE, REDIS__TIMEOUT_MS=TIMEOUT_MS, MONGO__TIMEOUT_MS=TIMEOUT_MS
+        )
+        del self.env["TALLYD_MYSQL__URL"]
         # A rewrite of the log takes a core for seconds; it is done between the rounds instead.
         self.redis.config_set("auto-aof-rewrite-percentage", 0)
         self.keys: ShardKeys = shard_keys(0)
 
-    def environ(self, **more: str) -> dict[str, str]:
-        """The configuration as environment variables: these stores, everything switched on. `more`: keys without
-        TALLYD_."""
-        ours = {
-            "REDIS__URL": self.stack.redis,
-            "MONGO__URL": self.stack.mongo,
-            "RATE_LIMIT__PER_MINUTE": str(RATE_LIMIT_PER_MINUTE),
-            "SPOOL__DIR": str(self.scratch / "spool"),
-            "REDIS__TIMEOUT_MS": str(TIMEOUT_MS),
-            "MONGO__TIMEOUT_MS": str(TIMEOUT_MS),
-            **more,
-        }
-        return {f"TALLYD_{key}": value for key, value in ours.items()}
-
-    def config(self, **more: str) -> Config:
-        """The same as a value."""
-        return configuration.load(environ=self.environ(**more))
+    @contextmanager
+    def served(self, command: Sequence[str], **env: str) -> Iterator[Served]:
+        """Runs `python COMMAND PORT` on this checkout until the block ends."""
+        port = process.free_port()
+        server = Served(self, [sys.executable, *command, str(port)], port, PYTHONPATH=str(ROOT), **env)
+        with self.serving(server):
+            yield server
 
     @contextmanager
-    def served(self, command: Sequence[str], root: Path = ROOT, **more: str) -> Iterator[Served]:
-        """Runs `python COMMAND PORT` on the code under `root` until the block ends."""
-        port, run_id = process.free_port(), secrets.token_hex(8)
-        environ = {**self.environ(**more), "TALLYD_RUN_ID": run_id, "PYTHONPATH": str(root)}
-        with self.server([sys.executable, *command, str(port)], environ, port, run_id) as served:
-            yield served
-
-    @contextmanager
-    def server(self, command: Sequence[str], environ: dict[str, str], port: int, run_id: str) -> Iterator[Served]:
-        """Runs any server that tells its run id under /healthz, until the block ends."""
-        with self.running(command, environ, f"served-{port}.log") as (started, log):
-            served = Served(f"http://127.0.0.1:{port}", run_id, started.pid)
-            _wait_for(served, started, log)
-            yield served
-
-    @contextmanager
-    def running(
-        self, command: Sequence[str], environ: dict[str, str], log_name: str
-    ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
-        """Runs a program until the block ends; what it says goes to a log."""
-        log = self.scratch / log_name
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("TALLYD_")}
-        with log.open("wb") as output:
-            started = subprocess.Popen(
-                [*process.dies_with_parent(), *command],
-                env={**inherited, **environ},
-                cwd=self.scratch,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            yield started, log
-        finally:
-            stop(started)
+    def serving(self, server: Served) -> Iterator[Served]:
+        """Runs a server from when it answers until the block ends."""
+        with self.asked_to_stop(server):
+            server.wait_up()
+            yield server
 
     def redis_cpu_s(self) -> float:
         """Seconds of CPU Redis has used so far, all its threads, by its own account, which is to the microsecond."""
@@ -139,22 +93,24 @@ class Ground:
 
     def mongo_cpu_s(self) -> float:
         """The same of mongod, all its threads."""
-        return processes.cpu_s([psutil.Process(self.stack.pids["mongo"])])
+        mongod = self.stack.servers["mongo"].process
+        assert mongod is not None
+        return processes.cpu_s([psutil.Process(mongod.pid)])
 
     def accepted(self) -> int:
         """Events the ledger holds as accepted, once nothing changes any more: each of ours moves one counter by 1."""
         deadline = time.monotonic() + SETTLE_TIMEOUT_S
-        before, now = -1, self._ledger()
+        before, now = -1, self._accepted()
         while now != before and time.monotonic() < deadline:
             time.sleep(0.05)
-            before, now = now, self._ledger()
+            before, now = now, self._accepted()
         return now
 
-    def _ledger(self) -> int:
-        ledger: dict[bytes, bytes] = self.redis.hgetall(self.keys.ledger)  # type: ignore[assignment]
-        if any(name.startswith(b"duplicate:") for name in ledger):
+    def _accepted(self) -> int:
+        ledger = self.ledger()
+        if any(name.startswith("duplicate:") for name in ledger):
             raise GroundError(f"Events were taken for duplicates, and none was one: {ledger}")
-        return sum(int(amount) for name, amount in ledger.items() if name.startswith(b"accepted:"))
+        return sum(amount for name, amount in ledger.items() if name.startswith("accepted:"))
 
     def live(self) -> int:
         """The sum of all counts that lie in Redis."""
@@ -175,7 +131,7 @@ class Ground:
         if accepted != live:
             raise GroundError(f"The ledger accepted {accepted} events, and {live} are counted.")
 
-    def empty(self) -> None:
+    def forget(self) -> None:
         """Forgets everything in Redis, the log included."""
         self.redis.flushall()
         self.rest(at_bytes=0)
@@ -208,49 +164,11 @@ class Ground:
 @contextmanager
 def raised(scratch: Path, *, mysql: bool = False) -> Iterator[Ground]:
     """The ground for a run, taken down at the end. `mysql`: with MariaDB, which takes seconds to set up."""
-    data = scratch / "stack"
-    if not mysql:
-        os.environ["TALLYD_STACK_MARIADBD"] = ""
-    try:
-        info = asyncio.run(stack.bring_up(data, die_with_parent=True)).info
-    finally:
-        if not mysql:
-            del os.environ["TALLYD_STACK_MARIADBD"]
-    if mysql and not info.mysql:
-        stack.down(data)
-        raise GroundError("MariaDB is missing: run `ops/install-servers bench`.")
-    try:
-        yield Ground(info, scratch)
-    finally:
-        stack.down(data)
+    with Stack(scratch / "stack", mysql=mysql) as stack:
+        yield Ground(stack, scratch)
 
 
 def forget_configuration() -> None:
     """What is measured is the default configuration, not this shell's."""
     for variable in [name for name in os.environ if name.startswith("TALLYD_") and "_STACK_" not in name]:
         del os.environ[variable]
-
-
-def _wait_for(served: Served, started: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
-        try:
-            return served.check()
-        except (httpx.HTTPError, ValueError, KeyError):
-            if started.poll() is not None or time.monotonic() > deadline:
-                text = log.read_text(errors="replace")
-                raise GroundError(f"A server did not start. What it said:\n{text}") from None
-        time.sleep(0.05)
-
-
-def stop(started: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, and SIGKILL for whoever outlives it: a worker survives its parent."""
-    with suppress(psutil.NoSuchProcess):
-        workers = processes.tree(started.pid)[1:]
-        started.terminate()
-        with suppress(subprocess.TimeoutExpired):
-            started.wait(STOP_TIMEOUT_S)
-        process.stop(dict.fromkeys(workers, 1.0))
-    if started.poll() is None:
-        started.kill()
-    started.wait()

@@ -17,8 +17,9 @@ from rich.table import Table
 
 from bench import machine, table, wrk
 from bench.costs import Costs, Meter
-from bench.ground import ROOT, GroundError, forget_configuration, raised
+from bench.ground import GroundError, forget_configuration, raised
 from bench.results import encode
+from tests.kit.commands import ROOT
 
 BASELINE = Path(__file__).with_name("baseline.json")
 ROUNDS = 3
@@ -75,7 +76,7 @@ def lost(found: dict[str, float], baseline: dict[str, float]) -> list[str]:
 
 
 def check() -> bool:
-    """Measures, prints and judges. Raises GroundError without a baseline of all that is watched."""
+    """Measures, prints and compares. Raises GroundError without a baseline of all that is watched."""
     baseline = _baseline()
     found, rounds, _ = _measure(ROUNDS, baseline)
     _show(found, baseline)

@@ -5,7 +5,6 @@ The flusher is the real daemon. So many entities are made dirty beforehand that 
 
 from __future__ import annotations
 
-import sys
 import time
 
 from bench import events, paced, wrk
@@ -19,14 +18,13 @@ SHARE_OF_MAXIMUM = 0.5
 BACKLOG_ENTITIES = 100_000
 BARS = (Bar("value", "at most", 10),)
 START_TIMEOUT_S = 15.0
-FLUSH = (sys.executable, "-m", "daemon.cli", "flush")
 
 
 def measure(ground: Ground, settings: Settings) -> list[Row]:
     """One row."""
     with_flusher: list[Latencies] = []
     with ground.served(INGEST) as tallyd:
-        ground.empty()
+        ground.forget()
         ground.warm_dedupe()
         counted_run(ground, tallyd, PATH, events=1, connections=CONNECTIONS, seconds=1)
         fastest = counted_run(
@@ -40,11 +38,11 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
 
         def draining(_: int) -> float:
             _make_dirty(ground)
-            with ground.running(FLUSH, ground.environ(), "flush.log") as (started, log):
+            with ground.flusher() as flusher:
                 deadline = time.monotonic() + START_TIMEOUT_S
                 while ground.dirty() >= BACKLOG_ENTITIES:
-                    if started.poll() is not None or time.monotonic() > deadline:
-                        raise GroundError(f"The flusher does not flush. What it said:\n{log.read_text()}")
+                    if not flusher.running or time.monotonic() > deadline:
+                        raise GroundError(f"The flusher does not flush. What it said:\n{flusher.text()}")
                     time.sleep(0.01)
                 with_flusher.append(answer())
                 if (left := ground.dirty()) <= events.ENTITIES:

@@ -17,7 +17,7 @@ import pymongo
 import redis
 
 from bench import wrk
-from daemon.devstack.stack import StackInfo
+from tests.kit.servers import Stack
 
 CORES = 2
 DIRTY = "-dirty"
@@ -31,7 +31,7 @@ def take_cores(count: int = CORES) -> int:
     return len(chosen)
 
 
-def describe(stack: StackInfo, root: Path) -> dict[str, str]:
+def describe(stack: Stack, root: Path) -> dict[str, str]:
     """Name → text, in the order of the table's head."""
     store = redis.Redis.from_url(stack.redis)
     client: pymongo.MongoClient[dict[str, object]] = pymongo.MongoClient(stack.mongo)

@@ -33,7 +33,7 @@ end
 
 def measure(ground: Ground, settings: Settings) -> list[Row]:
     """Two rows. Their peers are bytes too, so a low ratio is the good side."""
-    ground.empty()
+    ground.forget()
     before = _used(ground)
     rss, count = _fill(ground, settings)
     ours = _left_of_sets(ground, before, count)
@@ -78,7 +78,7 @@ def _fill(ground: Ground, settings: Settings) -> tuple[list[float], int]:
 
 def dedupe_bytes(ground: Ground, count: int) -> float:
     """Bytes an event of a dedupe memory laid out for so many and full. Forgets everything else."""
-    ground.empty()
+    ground.forget()
     before = _used(ground)
     config = ground.config(DEDUPE__EVENTS_PER_WINDOW=str(count))
     with ground.pipeline() as pipeline:
@@ -99,7 +99,7 @@ def string_bytes(ground: Ground, count: int) -> float:
     """Bytes of a string key an event. A script of Redis' own writes them, without the log: only memory matters here."""
     ground.redis.config_set("appendonly", "no")
     try:
-        ground.empty()
+        ground.forget()
         before = _used(ground)
         fill = ground.redis.register_script(STRINGS)
         for first in range(0, count, STRINGS_AT_ONCE):

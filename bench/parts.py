@@ -10,9 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from bench.ground import ROOT, Ground, GroundError
+from bench.ground import Ground, GroundError
 from bench.measure import Row
 from bench.settings import Settings
+from tests.kit.commands import ROOT
 
 TESTS = Path(__file__).with_name("test_parts.py")
 

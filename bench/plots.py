@@ -30,20 +30,20 @@ def write(found: Mapping[str, Result], folder: Path) -> None:
 def _throughput(rows: dict[str, Row]) -> Any:
     bars = {"tallyd: validates, dedupes, counts, books": rows["single"].value}
     bars |= {label: median(rows[name].peer) for name, label in PEERS.items() if name in rows}
-    figure, axes = _figure()
-    drawn = axes.barh(list(bars), list(bars.values()), color=[OURS, *[THEIRS] * (len(bars) - 1)])
-    axes.bar_label(drawn, fmt="{:,.0f}", padding=4)
+    drawn, axes = figure()
+    shown = axes.barh(list(bars), list(bars.values()), color=[OURS, *[THEIRS] * (len(bars) - 1)])
+    axes.bar_label(shown, fmt="{:,.0f}", padding=4)
     axes.invert_yaxis()
     axes.set_xlabel("single events a second, one worker, 64 connections")
     axes.margins(x=0.12)
-    return figure
+    return drawn
 
 
 def _flush_time(rows: list[Row]) -> Any:
     points = {
         int(size): row.value for row in rows if (size := row.name.removeprefix("scale-")).isdecimal()
     }  # µs an entity by entities
-    figure, axes = _figure()
+    drawn, axes = figure()
     entities = sorted(points)
     seconds = [points[n] * n / 1e6 for n in entities]
     axes.loglog(entities, seconds, "o-", color=OURS, label="measured")
@@ -53,20 +53,21 @@ def _flush_time(rows: list[Row]) -> Any:
     axes.set_xlabel("dirty entities")
     axes.set_ylabel("seconds to flush")
     axes.legend(frameon=False)
-    return figure
+    return drawn
 
 
-def _figure() -> tuple[Any, Any]:
+def figure() -> tuple[Any, Any]:
+    """An empty figure and its axes, for an SVG. Called by the load test's report, too."""
     import matplotlib as mpl  # noqa: PLC0415  (only the plots need it, and it takes a second)
 
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "tallyd"  # the same file for the same results
     from matplotlib import pyplot  # noqa: PLC0415  (after the backend was chosen)
 
-    figure, axes = pyplot.subplots(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
+    drawn, axes = pyplot.subplots(figsize=(WIDTH_IN, HEIGHT_IN), layout="constrained")
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
+    return drawn, axes
 
 
-def _save(figure: Any, path: Path) -> None:
-    figure.savefig(path, metadata={"Date": None, "Creator": None})
+def _save(drawn: Any, path: Path) -> None:
+    drawn.savefig(path, metadata={"Date": None, "Creator": None})

@@ -17,11 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
-import msgspec
-import pymongo
 from pymongo.database import Database
 
 from bench import single, wrk
@@ -31,6 +28,7 @@ from bench.settings import Settings
 from daemon.config import domain_counters
 from daemon.domain.window import days_between
 from daemon.rollups.mongo import MongoSink
+from tests.kit.system import with_database
 
 SCRIPT = Path(__file__).with_name("reads.lua")
 PREFIX = "/api/v1/analytics/"
@@ -57,7 +55,7 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
     """Fills MongoDB first, unless an earlier run on this stack did."""
     entities = settings.read_entities
     fill(ground, entities)
-    mongo = urlsplit(ground.stack.mongo)._replace(path=f"/{DATABASE}").geturl()
+    mongo = with_database(ground.stack.mongo, DATABASE)
     at_most_10_ms = (Bar("value", "at most", 10),)
     with ground.served(INGEST, MONGO__URL=mongo) as served, ground.served(BARE) as bare:
         rows = [
@@ -76,14 +74,12 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
 
 def fill(ground: Ground, entities: int) -> None:
     """The documents, of thousands of entities, and the indexes the flusher makes."""
-    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(ground.stack.mongo)
-    database = client[DATABASE]
+    database = ground.mongo_client[DATABASE]
     if database.analytics_entity_daily.estimated_document_count() != entities * DAYS:
         _make_documents(database, entities)
-    client.close()
 
     async def index() -> None:
-        config = ground.config(MONGO__URL=urlsplit(ground.stack.mongo)._replace(path=f"/{DATABASE}").geturl())
+        config = ground.config(MONGO__URL=with_database(ground.stack.mongo, DATABASE))
         sink = MongoSink(config.mongo)
         await sink.ensure_ranking(domain_counters(config, "jav"))
         await sink.close()
@@ -167,7 +163,7 @@ def _cold(served: Served, settings: Settings) -> Row:
 def _beside_ingest(ground: Ground, served: Served, bare: Served, settings: Settings, entities: int) -> list[Row]:
     """Ingest at its limit beside the readers and, in turn, beside readers who ask the bare app, and alone: what the
     readers themselves take from the two cores is none of tallyd's."""
-    ground.empty()
+    ground.forget()
     ground.warm_dedupe()
 
     def ingest() -> float:
@@ -222,7 +218,7 @@ def _run(served: Served, *, entities: int, connections: int, seconds: int) -> wr
     served.check()
     command = _command(served, entities, connections, seconds, 0)
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 30)
-    return _result(done.stdout + done.stderr)
+    return wrk.result_of(done.stdout + done.stderr)
 
 
 def _read_while(work: Callable[[], None], served: Served, entities: int) -> wrk.Result:
@@ -236,7 +232,7 @@ def _read_while(work: Callable[[], None], served: Served, entities: int) -> wrk.
                 work()
             finally:
                 readers.send_signal(signal.SIGINT)  # its time is up, it takes that to mean
-            reads = _result(readers.communicate(timeout=30)[0])
+            reads = wrk.result_of(readers.communicate(timeout=30)[0])
         if abs(reads.per_second / PACE_PER_S - 1) <= PACE_TOLERANCE:
             return reads
     raise wrk.WrkError(f"{reads.per_second:.0f} reads a second are not {PACE_PER_S}: the machine is too busy.")
@@ -245,16 +241,6 @@ def _read_while(work: Callable[[], None], served: Served, entities: int) -> wrk.
 def _pace(runs: list[wrk.Result]) -> str:
     """What was reached."""
     return f"{median(run.per_second for run in runs):.0f}"
-
-
-def _result(said: str) -> wrk.Result:
-    line = next((line for line in said.splitlines() if line.startswith(wrk.MARK)), None)
-    if line is None:
-        raise wrk.WrkError(f"wrk ended without a result:\n{said}")
-    result = msgspec.json.decode(line.removeprefix(wrk.MARK), type=wrk.Result)
-    if result.not_2xx or result.socket_errors or result.timeouts:
-        raise wrk.WrkError(f"This is no measurement, some reads failed: {result}")
-    return result
 
 
 def _command(served: Served, entities: int, connections: int, seconds: int, pause_ms: int) -> list[str]:

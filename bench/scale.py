@@ -7,17 +7,16 @@ the documents, is a row of its own.
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any, NamedTuple
 
 import msgspec
-import pymongo
 
 from bench import events, processes
 from bench.ground import Ground, GroundError
 from bench.measure import Bar, Row, in_turn
 from bench.settings import Settings
+from tests.kit.daemon import Daemon
 
 LINEAR = (Bar("ratio", "at most", 1.15),)
 SCRIPT = (Bar("value", "at most", 5),)
@@ -37,7 +36,7 @@ SLOW_US, SLOW_KEPT = 1_000, 100_000
 """Scripts that took Redis longer are looked at; how many are remembered."""
 POLL_S = 0.1
 FIRST_SHARE = 0.1
-FLUSH = (sys.executable, "-m", "daemon.cli", "flush", "--once", "--json")
+FLUSH = ("flush", "--once", "--json")
 
 
 class Flush(NamedTuple):
@@ -59,7 +58,7 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
     largest = settings.scale_entities
     sizes = [size for size in (SMALLEST * STEP**power for power in range(10)) if size < largest]
     _give_mongo_room(ground)
-    ground.empty()
+    ground.forget()
     ground.redis.config_set("slowlog-log-slower-than", SLOW_US)
     ground.redis.config_set("slowlog-max-len", SLOW_KEPT)
     new = _flush(ground, largest, largest)
@@ -137,14 +136,14 @@ def _flush(ground: Ground, size: int, of: int) -> Flush:
     if ground.dirty() != size:
         raise GroundError(f"{size} entities were to be dirty, and {ground.dirty()} are.")
     rss: list[tuple[int, float]] = []
-    with ground.running(FLUSH, ground.environ(), "flush.log") as (started, log):
-        flusher = processes.tree(started.pid)[0]
-        while started.poll() is None:
-            rss.append((size - ground.dirty(), processes.rss_mib(flusher)))
+    with Daemon(ground, *FLUSH) as flusher:
+        main = processes.tree(flusher.pid)[0]
+        while flusher.running:
+            rss.append((size - ground.dirty(), processes.rss_mib(main)))
             time.sleep(POLL_S)
-    if started.returncode != 0:
-        raise GroundError(f"The flusher failed. What it said:\n{log.read_text(errors='replace')}")
-    done = msgspec.json.decode(log.read_bytes(), type=_Done)
+    if flusher.process.returncode != 0:
+        raise GroundError(f"The flusher failed. What it said:\n{flusher.text()}")
+    done = msgspec.json.decode(flusher.log.read_bytes(), type=_Done)
     if done.entities != size:
         raise GroundError(f"{size} entities were dirty, and {done.entities} were flushed.")
     settled = [mib for flushed, mib in rss if flushed >= size * FIRST_SHARE and mib] or [0.0]
@@ -160,6 +159,5 @@ def _longest_script_ms(ground: Ground) -> float:
 
 
 def _give_mongo_room(ground: Ground) -> None:
-    with pymongo.MongoClient[dict[str, Any]](ground.stack.mongo) as client:
-        client.drop_database("tallyd")
-        client.admin.command("setParameter", 1, wiredTigerEngineRuntimeConfig=MONGO_CACHE)
+    ground.mongo_client.drop_database(ground.database)
+    ground.mongo_client.admin.command("setParameter", 1, wiredTigerEngineRuntimeConfig=MONGO_CACHE)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 from bench import wrk
-from bench.ground import BARE, INGEST, ROOT, Ground, GroundError, Served
+from bench.ground import BARE, INGEST, Ground, GroundError, Served
 from bench.measure import Bar, Row, in_turn
 from bench.peers import start
 from bench.peers.bare import EAGER_PATH, SHORT_SLICES
@@ -39,7 +38,7 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
             fastapi = stack.enter_context(start.fastapi(ground, store))
             peers["single-nginx"] = lambda _: _counted(nginx, store, settings)
             peers["single-fastapi"] = lambda _: _counted(fastapi, store, settings)
-        ground.empty()
+        ground.forget()
         ground.warm_dedupe()
         runs: list[wrk.Result] = []
 
@@ -83,9 +82,9 @@ PEERS: dict[str, tuple[str, tuple[Bar, ...]]] = {
 
 
 @contextmanager
-def both(ground: Ground, root: Path = ROOT) -> Iterator[tuple[Served, Served]]:
+def both(ground: Ground) -> Iterator[tuple[Served, Served]]:
     """`tallyd ingest` and the bare peer, running."""
-    with ground.served(INGEST, root) as tallyd, ground.served(BARE) as bare:
+    with ground.served(INGEST) as tallyd, ground.served(BARE) as bare:
         yield tallyd, bare
 
 

@@ -85,7 +85,7 @@ def conclude(rows: Sequence[Row]) -> bool:
                 f"bench: {row.name} is undecided: {found}; wanted {row.bar_text}; but others used {row.others:.0%} of"
                 " the cores meanwhile. Run it again on a quiet machine."
             )
-    judged = [mark(row) for row in rows if row.bars]
-    if judged:
-        print(f"bench: {judged.count(HELD)} of {len(judged)} bars held.")
-    return NOT_HELD not in judged
+    marks = [mark(row) for row in rows if row.bars]
+    if marks:
+        print(f"bench: {marks.count(HELD)} of {len(marks)} bars held.")
+    return NOT_HELD not in marks

@@ -22,6 +22,7 @@ from bench import events
 from bench.pipeline import Pipeline
 from bench.replica import ROWS, create_table
 from daemon import config as configuration
+from daemon import response
 from daemon.buffer import scripts
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Claim, Counters, Limits, Request
@@ -32,7 +33,6 @@ from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
 from daemon.domain.rollup import Rollup
 from daemon.flush.flusher import GC_THRESHOLD_OBJECTS
-from daemon.ingest import response
 from daemon.ingest.batcher import Batcher
 from daemon.ingest.decode import Batch
 from daemon.metrics import IngestTally
@@ -121,9 +121,9 @@ def test_refuse(benchmark: Any, config: Config) -> None:
     body = msgspec.json.encode(wrong)
 
     def refuse() -> response.Response:
-        judged = decoder.single(body)
-        assert isinstance(judged, Rejection)
-        return response.invalid(judged)
+        refused = decoder.single(body)
+        assert isinstance(refused, Rejection)
+        return response.invalid(refused)
 
     assert told(benchmark, "refuse an event with 4 wrong fields: 422")(refuse).status == 422
 

@@ -68,9 +68,14 @@ def run(url: str, *, events: int, connections: int, seconds: int) -> Result:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + GRACE_S)
     except subprocess.TimeoutExpired:
         raise WrkError(f"wrk got no answer from {url}.") from None  # it then waits for ever
-    line = next((line for line in done.stdout.splitlines() if line.startswith(MARK)), None)
+    return result_of(done.stdout + done.stderr)
+
+
+def result_of(said: str) -> Result:
+    """What a run of wrk printed at its end. Raises WrkError unless every answer was good."""
+    line = next((line for line in said.splitlines() if line.startswith(MARK)), None)
     if line is None:
-        raise WrkError(f"wrk ended with exit code {done.returncode}:\n{done.stdout}{done.stderr}")
+        raise WrkError(f"wrk ended without a result:\n{said}")
     result = msgspec.json.decode(line.removeprefix(MARK), type=Result)
     if result.not_2xx or result.socket_errors or result.timeouts:
         raise WrkError(f"This is no measurement, some requests failed: {result}")

@@ -5,12 +5,11 @@
     verdict.py    whether an answer is the documented one
     tally.py      what the producers know: per entity and day, what was accepted
     swarm.py      Locust, in a process of its own, because gevent patches all of it
-    system.py     the stores and daemons under load, fresh for each run
+    system.py     the stores and daemons under load, fresh for each run (from tests/kit)
     faults.py     what happens to them meanwhile
     run.py        a run from its begin to its verdict
-    judge.py      the tally against MongoDB, MySQL and the ledger
+    compare.py    the tally against MongoDB, MySQL and the ledger
     report.py     what a run leaves behind: JSON and a page
-    plot.py       a line chart as SVG
 
 `python -m loadtest SCENARIO` (`just load SCENARIO`) runs one. See README.md.
 """

@@ -5,14 +5,10 @@ A fault blocks until it is over, and leaves the system whole, also when the run 
 
 from __future__ import annotations
 
-import asyncio
-import os
-import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
-from daemon.devstack import stack
-from loadtest.system import System
+from loadtest.system import LoadedSystem
 
 FAULT_S_MAX = 10.0
 
@@ -23,32 +19,33 @@ class Fault(NamedTuple):
     name: str
     from_share: float
     to_share: float
-    act: Callable[[System, float], None]
+    act: Callable[[LoadedSystem, float], None]
 
 
-def freeze_redis(system: System, seconds: float) -> None:
+def freeze_redis(system: LoadedSystem, seconds: float) -> None:
     """SIGSTOP: calls get no answer, and what they carried is counted when it wakes up."""
-    pid = system.info.pids["redis"]
-    os.kill(pid, signal.SIGSTOP)
+    redis = system.stack.servers["redis"]
+    redis.freeze()
     try:
         system.stopping.wait(seconds)
     finally:
-        os.kill(pid, signal.SIGCONT)
+        redis.thaw()
 
 
-def stop_redis(system: System, seconds: float) -> None:
+def stop_redis(system: LoadedSystem, seconds: float) -> None:
     """An ordinary stop, and a start with what it had stored."""
-    asyncio.run(stack.take_down(system.data, ("redis",)))
+    redis = system.stack.servers["redis"]
+    redis.stop()
     try:
         system.stopping.wait(seconds)
     finally:
-        system.info = asyncio.run(stack.bring_up(system.data, die_with_parent=True)).info
+        redis.start()
 
 
-def replace_ingest(system: System, _seconds: float) -> None:
+def replace_ingest(system: LoadedSystem, _seconds: float) -> None:
     """A new daemon beside the old one, on the same port; then the old one is asked to stop."""
-    before, system.ingest = system.ingest, system.start_ingest()
-    before.stop()
+    before, system.serving = system.serving, system.start_ingest(system.serving.port)
+    system.end(before)
 
 
 FAULTS: dict[str, tuple[Fault, ...]] = {

@@ -16,9 +16,8 @@ from typing import Any, NamedTuple
 
 from loadtest.scenarios import Scenario
 from loadtest.tally import DOMAIN, ENTITY_TYPE, Counted, uuid_of
+from tests.kit.events import BATCH, EVENTS
 
-EVENTS = "/api/v1/analytics/events"
-BATCH = "/api/v1/analytics/events/batch"
 JSON = "application/json"
 EVENT_BYTES_MAX = 65_536
 """The default of `http.event_bytes_max`."""

@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 import msgspec
 
 from daemon.devstack import process
-from loadtest import judge, report
+from loadtest import compare, report
 from loadtest.faults import FAULT_S_MAX, FAULTS
 from loadtest.report import Mark, Report
 from loadtest.scenarios import Scenario
-from loadtest.system import ROOT, System, Unfit, environment, raised
+from loadtest.system import PATIENT, LoadedSystem, Unfit, raised, unfit
 from loadtest.tally import LOCUST_REPORT, TALLY, Orders, Sample, Tally
+from tests.kit.commands import ROOT, inherited
 
 SETTLE_TIMEOUT_S = 240.0
 """What the swarm may need after the load: open requests end, and what is unknown is sent again."""
@@ -69,8 +70,9 @@ def run(plan: Plan, folder: Path, watcher: Watcher, stopping: threading.Event) -
         watcher.phase("flushing what is left")
         system.settle()
         watcher.phase("comparing every entity")
-        verdict = judge.judge(tally, system.config())
-        audit = system.audit()
+        verdict = compare.compare(tally, system)
+        with unfit():
+            audit = system.audit("--deep", check=False, **PATIENT)
     page = (folder / LOCUST_REPORT).read_text()
     return _report(plan, began_at, tally, swarm.samples, marks, verdict, audit), page
 
@@ -78,7 +80,7 @@ def run(plan: Plan, folder: Path, watcher: Watcher, stopping: threading.Event) -
 class Swarm:
     """The running producers."""
 
-    def __init__(self, plan: Plan, system: System, folder: Path, watcher: Watcher) -> None:
+    def __init__(self, plan: Plan, system: LoadedSystem, folder: Path, watcher: Watcher) -> None:
         self.samples: list[Sample] = []
         self.began = threading.Event()
         self.began_s = time.monotonic()
@@ -87,14 +89,14 @@ class Swarm:
         self._seconds = plan.seconds
         self._watcher = watcher
         self._log = folder / "swarm.log"
-        orders = Orders(plan.scenario.name, system.url, plan.users, plan.rate, plan.seconds, str(folder))
+        orders = Orders(plan.scenario.name, system.serving.url, plan.users, plan.rate, plan.seconds, str(folder))
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
                     *process.dies_with_parent(),
                     *(sys.executable, "-m", "loadtest.swarm", msgspec.json.encode(orders).decode()),
                 ],
-                env=environment(),
+                env=inherited(),
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -139,7 +141,7 @@ class Swarm:
             self._watcher.sample(sample)
 
 
-def _inflict(plan: Plan, system: System, swarm: Swarm) -> list[Mark]:
+def _inflict(plan: Plan, system: LoadedSystem, swarm: Swarm) -> list[Mark]:
     """The scenario's faults, each at its time. Returns what was done; less if the run ends early."""
     marks: list[Mark] = []
     for fault in FAULTS.get(plan.scenario.name, ()):
@@ -158,7 +160,7 @@ def _report(
     tally: Tally,
     samples: list[Sample],
     marks: list[Mark],
-    verdict: judge.Verdict,
+    verdict: compare.Verdict,
     audit: dict[str, Any],
 ) -> Report:
     return Report(
@@ -190,7 +192,7 @@ def _report(
     )
 
 
-def _problems(tally: Tally, verdict: judge.Verdict, audit: dict[str, Any]) -> list[str]:
+def _problems(tally: Tally, verdict: compare.Verdict, audit: dict[str, Any]) -> list[str]:
     """Why the run failed. Never that it was slow."""
     problems = []
     if tally.failed:
@@ -200,12 +202,12 @@ def _problems(tally: Tally, verdict: judge.Verdict, audit: dict[str, Any]) -> li
     if tally.unsettled:
         problems.append(f"Nobody knows of {tally.unsettled:,} requests whether they count: they were never answered.")
     if not tally.events:
-        problems.append("No event was accepted: there is nothing to judge.")
+        problems.append("No event was accepted: there is nothing to compare.")
     if not verdict.exact:
         differences = len(verdict.differences) + verdict.differences_more
         problems.append(f"The counts differ in {differences:,} places. The first: {verdict.differences[0]}")
     if not audit["holds"]:
         problems.append(f"The audit found {len(audit['broken']) + audit['broken_more']:,} differences.")
     elif not (audit["exact"] and audit["deep"]) or audit["rows_pending"] or audit["spooled_segments"]:
-        problems.append("The audit could not judge everything: not all was at rest.")
+        problems.append("The audit could not compare everything: not all was at rest.")
     return problems

@@ -1,4 +1,4 @@
-"""What the swarm is told, and what it tells: a sample a second, and in the end the tally, which the judge believes."""
+"""What the swarm is told, and what it tells: a sample a second, and in the end the tally to compare the stores with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
+DATABASE = "tallyd"
 DOMAIN, ENTITY_TYPE = "jav", "movie"
 UUID_PREFIX = "10ad7e57-d9cb-469f-a165-"
 
@@ -51,7 +52,7 @@ class Tally(Struct):
     """The end of a run.
 
     An event is in `entities` and `days` once, whatever became of its first delivery: with the first 202 that was read.
-    `unsettled`: requests whose outcome nobody knows, although they were sent again; the counts can't be judged then.
+    `unsettled`: requests whose outcome nobody knows, although they were sent again; the counts can't be compared then.
     """
 
     entities: dict[str, dict[str, int]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from loadtest.parcels import BATCH, Parcel
+from loadtest.parcels import Parcel
+from tests.kit.events import BATCH
 
 ACCEPTED = b'{"status":"accepted"}'
 QUOTED_BYTES_MAX = 200

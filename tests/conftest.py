@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from daemon.devstack import stack as embedded
-from daemon.devstack.stack import StackInfo
+from daemon.errors import StackError
+from tests.kit.servers import Stack
 from tests.kit.system import System
 
 # How long an example takes says more about the machine than about the code.
@@ -18,20 +18,18 @@ settings.load_profile("tallyd")
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StackInfo]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Redis 7, MongoDB and MariaDB for the whole session. A missing server fails the run."""
-    data = tmp_path_factory.mktemp("stack")
-    info = embedded.up(data)
     try:
-        if not info.mysql:
-            pytest.exit("The tests need MariaDB: run ./justw test, or apt-get install mariadb-server.", returncode=1)
-        yield info
-    finally:
-        embedded.down(data)
+        servers = Stack(tmp_path_factory.mktemp("stack"))
+    except StackError as error:
+        pytest.exit(f"A server is missing: {error}", returncode=1)
+    with servers:
+        yield servers
 
 
 @pytest.fixture(scope="module")
-def shared_system(stack: StackInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def shared_system(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Stores that every test of the module shares."""
     system = System(stack, tmp_path_factory.mktemp("shared"))
     yield system
@@ -39,7 +37,7 @@ def shared_system(stack: StackInfo, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture
-def system(request: pytest.FixtureRequest, stack: StackInfo, tmp_path: Path) -> Iterator[System]:
+def system(request: pytest.FixtureRequest, stack: Stack, tmp_path: Path) -> Iterator[System]:
     """Clean stores on the session's servers. The tests of a module with `ONE_SYSTEM = True` share one, emptied before
     each: MongoDB makes its indexes once. They may not change tables."""
     if getattr(request.module, "ONE_SYSTEM", False):

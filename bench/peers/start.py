@@ -6,7 +6,6 @@ What they need is installed by `just bench-peers`. All that is started here is s
 from __future__ import annotations
 
 import os
-import secrets
 import string
 import subprocess
 import time
@@ -17,17 +16,17 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
+from msgspec.structs import replace
 
-from bench.ground import ROOT, Ground, GroundError, Served, stop
+from bench.ground import Ground, GroundError, Served
 from daemon.devstack import process, programs
-from daemon.devstack.servers import SERVERS
+from tests.kit.commands import ROOT
+from tests.kit.servers import REDIS, Server
 
-(REDIS,) = (server for server in SERVERS if server.name == "redis")
 HERE = Path(__file__).resolve().parent
 VENV = ROOT / ".bench" / "venv"
 NGINX_MODULES = Path("/usr/lib/nginx/modules")
 NGINX_LUA = NGINX_MODULES / "ngx_http_lua_module.so"
-START_TIMEOUT_S = 10.0
 
 
 class PeerStore:
@@ -62,19 +61,8 @@ class PeerStore:
 @contextmanager
 def store(ground: Ground) -> Iterator[PeerStore]:
     """A second Redis, with the settings of the embedded stack's."""
-    folder, port = ground.scratch / "peer-redis", process.free_port()
-    program = programs.find(REDIS.program, ground.scratch)
-    assert program is not None, "the stack is up, so there is one"
-    folder.mkdir()
-    url = REDIS.url.format(port=port)
-    started = subprocess.Popen(
-        [*process.dies_with_parent(), *REDIS.command(program, folder, port)], stdout=subprocess.DEVNULL
-    )
-    try:
-        _wait_for_redis(url)
-        yield PeerStore(url)
-    finally:
-        stop(started)
+    with Server(replace(REDIS, slice_us=0), ground.scratch / "peer") as server:
+        yield PeerStore(server.url)
 
 
 @contextmanager
@@ -83,7 +71,8 @@ def nginx(ground: Ground, peer: PeerStore) -> Iterator[Served]:
     program = programs.on_path("nginx")
     if program is None or not NGINX_LUA.exists():
         raise GroundError("nginx or its Lua module is missing: run `just bench-peers`.")
-    folder, port, run_id = ground.scratch / "nginx", process.free_port(), secrets.token_hex(8)
+    folder, port = ground.scratch / "nginx", process.free_port()
+    server = Served(ground, [str(program), "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"], port)
     (folder / "temp").mkdir(parents=True)
     (folder / "nginx.conf").write_text(
         string.Template((HERE / "nginx.conf").read_text()).substitute(
@@ -92,13 +81,12 @@ def nginx(ground: Ground, peer: PeerStore) -> Iterator[Served]:
             port=port,
             redis_port=peer.port,
             sha=peer.client.script_load((HERE / "dedupe.lua").read_text()),
-            run_id=run_id,
+            run_id=server.run_id,
             here=HERE,
         )
     )
-    command = [str(program), "-p", str(folder), "-c", "nginx.conf", "-e", "stderr"]
-    with ground.server(command, {}, port, run_id) as served:
-        yield served
+    with ground.serving(server):
+        yield server
 
 
 @contextmanager
@@ -107,13 +95,12 @@ def fastapi(ground: Ground, peer: PeerStore) -> Iterator[Served]:
     program = VENV / "bin" / "uvicorn"
     if not program.exists():
         raise GroundError("FastAPI's environment is missing: run `just bench-peers`.")
-    port, run_id = process.free_port(), secrets.token_hex(8)
+    port = process.free_port()
     command = [
         *(str(program), "--app-dir", str(HERE), "fastapi_app:app", "--port", str(port)),
         *("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning"),
     ]
-    environ = {"PEER_REDIS": peer.url, "TALLYD_RUN_ID": run_id}
-    with ground.server(command, environ, port, run_id) as served:
+    with ground.serving(Served(ground, command, port, PEER_REDIS=peer.url)) as served:
         yield served
 
 
@@ -129,19 +116,3 @@ def versions() -> dict[str, str]:
         if done.returncode == 0:
             found["fastapi"], found["uvicorn"] = done.stdout.split()
     return found
-
-
-def _wait_for_redis(url: str) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
-    while not _answers(url):
-        if time.monotonic() > deadline:
-            raise GroundError("The peers' Redis did not start.")
-        time.sleep(0.05)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with redis.Redis.from_url(url) as client:
-            return bool(client.ping())
-    except redis.RedisError:
-        return False

@@ -1,9 +1,7 @@
-"""The system under faults: real servers and daemons, really killed, and every count compared with a model.
+"""The system under faults: real servers and daemons, really killed, and every count compared with the oracle.
 
-    model.py     what must have been counted, from nothing but the calendar and plain dictionaries
-    load.py      a producer that knows of each event whether it was accepted, rejected, or nobody can say
-    gate.py      a proxy between one daemon and one store that holds requests, loses replies, or cuts the line
-    world.py     a private stack, the daemons, a gate between every two of them, and what they hold in the end
+    load.py      a producer that knows of each event whether it was accepted, rejected, or is unknown
+    world.py     a private stack, the daemons, a proxy between every two of them, and what they hold in the end
     faults.py    the faults, a list one can read
     run.py       load and random faults for as long as wanted, checks in between, the report
     figures.py   how long recovering takes

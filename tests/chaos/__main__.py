@@ -1,7 +1,7 @@
 """`just chaos` and `just soak`: load, random faults, checks in between, a report.
 
 Chaos hits as often as it can and checks after every few faults. A soak is calmer, mostly load; in its second part no
-fault ends a process, so that memory can be judged over the rest of the run.
+fault ends a process, so that memory can be compared over the rest of the run.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SOAK = Plan(pause_s=8.0, check_s=120.0, ends_processes_share=0.35, events_per_s=
 def run(
     seconds: Annotated[float, typer.Option(min=1, help="How long.")] = 300,
     seed: Annotated[int | None, typer.Option(help="Repeats a run's choices. Default: random, and printed.")] = None,
-    soak: Annotated[bool, typer.Option("--soak", help="Mostly load; memory is judged too.")] = False,
+    soak: Annotated[bool, typer.Option("--soak", help="Mostly load; memory has to stay flat, too.")] = False,
     events_per_s: Annotated[float | None, typer.Option(min=1, help="Load.")] = None,
     report: Annotated[Path | None, typer.Option("--json", help="Write the report to this file.")] = None,
 ) -> None:
@@ -82,7 +82,7 @@ def _run(folder: Path, plan: Plan, seed: int, seconds: float, found: dict[str, A
             _hit(trial, plan, dice, seconds)
             trial.check()
             trial.load.pause()
-            audit = trial.world.audit()
+            audit = trial.world.deep_audit()
             found["audit"] = {"holds": audit["holds"], "exact": audit["exact"], "rows_pending": audit["rows_pending"]}
         finally:
             memory.stop()
@@ -96,7 +96,7 @@ def _run(folder: Path, plan: Plan, seed: int, seconds: float, found: dict[str, A
                 "documents_and_rows": trial.documents,
                 "faults": sum(trial.inflicted.values()),
                 "faults_by_kind": dict(sorted(trial.inflicted.items())),
-                "replies_lost": sum(gate.lost for gate in trial.world.gates.values()),
+                "replies_lost": sum(line.lost for line in trial.world.proxies.values()),
                 "memory": memory.report(),
             }
         if plan is not CHAOS and plan.ends_processes_share < 1:

@@ -13,19 +13,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-import pymongo
-
 from daemon.buffer import scripts
-from tests.chaos.gate import Trap
-from tests.chaos.world import FROZEN_S, LEASE_MS, STORES, TIMEOUT_MS, World, wait_until
-from tests.kit.proxy import update_of
+from tests.chaos.world import FROZEN_S, LEASE_MS, STORES, TIMEOUT_MS, World
+from tests.kit import proxy
+from tests.kit.oracle import ROLLUPS
+from tests.kit.proxy import Trap, update_of
+from tests.kit.wait import wait_until
 
 STEP_TIMEOUT_S = 30.0
 LATE_S = 2 * LEASE_MS / 1000
 
 INGEST, CLAIM, ACK, SETTLE = (s.sha.encode() for s in (scripts.INGEST, scripts.CLAIM, scripts.ACK, scripts.SETTLE))
 FLOOR = b"analytics_flush_floors"
-BULKS = {name: update_of(f"analytics_entity_{name}") for name in ("totals", "daily", "weekly", "monthly", "yearly")}
+BULKS = {name: update_of(f"analytics_entity_{name}") for name in ROLLUPS}
 LOCK, UPDATE, UNLOCK = b"GET_LOCK", b"UPDATE `jav`", b"RELEASE_LOCK"
 
 Act = Callable[[World, random.Random], None]
@@ -40,7 +40,8 @@ class Fault(NamedTuple):
 
 
 def _caught(world: World, daemon: str, store: str, marker: bytes, *, hold: bool) -> Trap:
-    trap = world.gates[daemon, store].trap(marker, hold=hold)
+    fault = proxy.Fault.HOLD_REQUEST if hold else proxy.Fault.LOSE_REPLY
+    trap = world.proxies[daemon, store].trap(marker, fault, keep=hold)
     assert trap.tripped.wait(STEP_TIMEOUT_S), f"{daemon} never came to {marker!r}"
     return trap
 
@@ -65,7 +66,7 @@ def frozen_past_lease(daemon: str, store: str, marker: bytes, hold: bool, world:
     trap = _caught(world, daemon, store, marker, hold=hold)
     world.daemons[daemon].freeze()
     held = world.claims().items()
-    wait_until(lambda: not held & world.claims().items(), "another flusher finishes the claim")
+    wait_until(lambda: not held & world.claims().items(), "another flusher finishes the claim", STEP_TIMEOUT_S)
     time.sleep(LEASE_MS / 1000)
     trap.release(deliver=True)
     world.daemons[daemon].thaw()
@@ -85,7 +86,9 @@ def worker_killed(hold: bool, world: World, _dice: random.Random) -> None:
     trap = _caught(world, "ingest", "redis", INGEST, hold=hold)
     world.daemons["ingest"].kill_worker()
     trap.release(deliver=False)
-    wait_until(lambda: not world.daemons["ingest"].running, "the ingest daemon ends when its worker has died")
+    wait_until(
+        lambda: not world.daemons["ingest"].running, "the ingest daemon ends when its worker has died", STEP_TIMEOUT_S
+    )
 
 
 def any_time(daemon: str, world: World, dice: random.Random) -> None:
@@ -96,7 +99,7 @@ def any_time(daemon: str, world: World, dice: random.Random) -> None:
 
 def stopped(daemon: str, world: World, _dice: random.Random) -> None:
     """SIGTERM."""
-    world.daemons[daemon].stop()
+    world.daemons[daemon].end()
 
 
 def both_flushers(world: World, dice: random.Random) -> None:
@@ -110,49 +113,47 @@ def both_flushers(world: World, dice: random.Random) -> None:
 
 def server_killed(store: str, world: World, dice: random.Random) -> None:
     time.sleep(dice.random() / 2)
-    world.stores[store].kill()
+    world.servers[store].kill()
     time.sleep(dice.random())
-    world.stores[store].start()
+    world.servers[store].start()
 
 
 def server_frozen(store: str, world: World, _dice: random.Random) -> None:
     """Longer than every time-out."""
-    world.stores[store].freeze()
+    world.servers[store].freeze()
     time.sleep(FROZEN_S)
-    world.stores[store].thaw()
+    world.servers[store].thaw()
 
 
 def server_restarted(store: str, world: World, _dice: random.Random) -> None:
-    world.stores[store].stop()
-    world.stores[store].start()
+    world.servers[store].stop()
+    world.servers[store].start()
 
 
 def ingest_and_redis_killed(world: World, dice: random.Random) -> None:
     """The events are in the spool when their daemon dies too."""
-    world.stores["redis"].kill()
+    world.servers["redis"].kill()
     time.sleep(1 + dice.random())
     world.daemons["ingest"].kill()
-    world.stores["redis"].start()
+    world.servers["redis"].start()
 
 
 def scripts_flushed(world: World, _dice: random.Random) -> None:
-    with world.redis() as client:
-        client.script_flush()
+    world.redis.script_flush()
 
 
 def out_of_memory(world: World, dice: random.Random) -> None:
-    with world.redis() as client:
-        client.config_set("maxmemory", "1")
-        time.sleep(0.5 + dice.random())
-        client.config_set("maxmemory", "0")
+    world.redis.config_set("maxmemory", "1")
+    time.sleep(0.5 + dice.random())
+    world.redis.config_set("maxmemory", "0")
 
 
 def mongo_locked(world: World, _dice: random.Random) -> None:
     """mongod answers, but writes wait for longer than every time-out."""
-    with pymongo.MongoClient(world.stores["mongo"].url) as client:
-        client.admin.command("fsync", lock=True)
-        time.sleep(FROZEN_S)
-        client.admin.command("fsyncUnlock")
+    admin = world.mongo_client.admin
+    admin.command("fsync", lock=True)
+    time.sleep(FROZEN_S)
+    admin.command("fsyncUnlock")
 
 
 def rows_locked(world: World, _dice: random.Random) -> None:
@@ -167,24 +168,23 @@ def rows_locked(world: World, _dice: random.Random) -> None:
 # The line ----------------------------------------------------------------------------------------------------------
 
 
+def _lines_to(store: str, world: World) -> list[proxy.Proxy]:
+    """`World.up` restores them."""
+    return [line for (_, name), line in world.proxies.items() if name == store]
+
+
 def replies_lost(store: str, world: World, dice: random.Random) -> None:
     """One reply in twenty is lost on every line to the store, for as long as two time-outs."""
-    gates = [gate for (_, name), gate in world.gates.items() if name == store]
-    for gate in gates:
-        gate.lossy(0.05, dice.randrange(2**32))
+    for line in _lines_to(store, world):
+        line.lossy(0.05, dice.randrange(2**32))
     time.sleep(2 * TIMEOUT_MS / 1000)
-    for gate in gates:
-        gate.reset()
 
 
 def line_cut(store: str, world: World, dice: random.Random) -> None:
     """Nobody reaches the store for a while."""
-    gates = [gate for (_, name), gate in world.gates.items() if name == store]
-    for gate in gates:
-        gate.shut()
+    for line in _lines_to(store, world):
+        line.cut()
     time.sleep(0.5 + dice.random())
-    for gate in gates:
-        gate.reset()
 
 
 WHEN = ((True, "before"), (False, "after"))

@@ -1,7 +1,7 @@
-"""How long recovering takes, and what `appendfsync always` costs: the figures of DESIGN.md. `python -m chaos.figures`.
+"""How long recovering takes, and what `appendfsync always` costs: the figures in the documentation.
 
-The daemons run with their own defaults here (lease, intervals, time-outs, batch sizes), with the gates in between left
-open. Figures of one run belong together; the machine does everything itself, the load included.
+`python -m tests.chaos.figures` measures them. The daemons run with their own defaults (lease, intervals, time-outs,
+batch sizes), and the lines in between lose nothing. Figures of one run belong together: one machine does it all.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ import typer
 
 from bench import wrk
 from daemon import config as configuration
-from tests.chaos.load import BATCH, EVENTS
-from tests.chaos.world import World, raised, wait_until
-from tests.kit.proxy import update_of
+from tests.chaos.world import READY_TIMEOUT_S, World, raised
+from tests.kit.events import BATCH, EVENTS, event
+from tests.kit.proxy import Fault, update_of
+from tests.kit.wait import wait_until
 
 DEFAULTS = configuration.load(environ={"TALLYD_REDIS__URL": "redis://x"})
 ROUNDS = 5
@@ -43,7 +44,7 @@ def main(
 ) -> None:
     """Measure and print as JSON.
 
-    Example: `PYTHONPATH=tests:. .venv/bin/python -m chaos.figures`
+    Example: `.venv/bin/python -m tests.chaos.figures`
     """
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="tallyd-figures-") as folder:
@@ -59,14 +60,14 @@ def main(
 def fsync(folder: Path) -> dict[str, Any]:
     """Single events over HTTP, rounds with `everysec` and `always` in turn, in one Redis."""
     rates: dict[str, list[float]] = {"everysec": [], "always": []}
-    with _raised(folder, appendfsync="everysec") as world, world.redis() as client:
+    with _raised(folder, appendfsync="everysec") as world:
         for name in ("flush-a", "flush-b"):
             world.daemons[name].kill()
-        url = f"http://127.0.0.1:{world.http_port}{EVENTS}"
-        client.config_set("auto-aof-rewrite-percentage", 0)
+        url = world.serving.url + EVENTS
+        world.redis.config_set("auto-aof-rewrite-percentage", 0)
         for _ in range(ROUNDS):
             for mode, found in rates.items():
-                client.config_set("appendfsync", mode)
+                world.redis.config_set("appendfsync", mode)
                 found.append(wrk.run(url, events=1, connections=CONNECTIONS, seconds=ROUND_S).per_second)
     every, always = median(rates["everysec"]), median(rates["always"])
     return {
@@ -82,14 +83,16 @@ def flusher_killed(folder: Path) -> dict[str, Any]:
     waits = []
     with _raised(folder, appendfsync="everysec") as world:
         for _ in range(KILLS):
-            trap = world.gates["flush-a", "mongo"].trap(update_of("analytics_entity_totals"), hold=True)
+            trap = world.proxies["flush-a", "mongo"].trap(
+                update_of("analytics_entity_totals"), Fault.HOLD_REQUEST, keep=True
+            )
             with _sending(world, 1_000.0):
                 assert trap.tripped.wait(60)
             world.daemons["flush-a"].kill()
             killed_s = time.monotonic()
             begun = world.claims().items()
             trap.release(deliver=False)
-            wait_until(lambda begun=begun: not begun & world.claims().items(), "the other takes over")
+            wait_until(lambda begun=begun: not begun & world.claims().items(), "the other takes over", READY_TIMEOUT_S)
             waits.append(time.monotonic() - killed_s)
             world.up()
     return {
@@ -104,13 +107,13 @@ def redis_away(folder: Path, down_s: float) -> dict[str, Any]:
     """Redis stopped under load, and started; the time until the spool is empty, while the load goes on."""
     with _raised(folder, appendfsync="everysec") as world, _sending(world, DOWN_EVENTS_PER_S) as producer:
         time.sleep(2)
-        world.stores["redis"].stop()
+        world.servers["redis"].stop()
         before = producer.answered
         time.sleep(down_s)
         spooled_bytes = sum(path.stat().st_size for path in world.spool.iterdir())
-        world.stores["redis"].start()
+        world.servers["redis"].start()
         started_s, at_start, counted = time.monotonic(), producer.answered, _counted(world)
-        wait_until(lambda: _counted(world) > counted, "the replay begins")
+        wait_until(lambda: _counted(world) > counted, "the replay begins", READY_TIMEOUT_S)
         begun_s = time.monotonic()
         wait_until(lambda: not list(world.spool.iterdir()), "the spool is empty", timeout_s=300)
         ended_s, at_end = time.monotonic(), producer.answered
@@ -147,7 +150,12 @@ class Producer(threading.Thread):
         tag, next_s, number = secrets.token_hex(4), time.monotonic(), 0
         while not self._ended.is_set():
             number += 1
-            body = json.dumps([_event(f"{tag}-{number}-{n}", number * BATCH_EVENTS + n) for n in range(BATCH_EVENTS)])
+            body = json.dumps(
+                [
+                    event(event_id=f"{tag}-{number}-{n}", entity_id=f"m{(number * BATCH_EVENTS + n) % MOVIES}")
+                    for n in range(BATCH_EVENTS)
+                ]
+            )
             connection.request("POST", BATCH, body, {"content-type": "application/json"})
             response = connection.getresponse()
             answer = response.read()
@@ -167,7 +175,7 @@ class Producer(threading.Thread):
 
 @contextmanager
 def _sending(world: World, events_per_s: float) -> Iterator[Producer]:
-    producer = Producer(world.http_port, events_per_s)
+    producer = Producer(world.serving.port, events_per_s)
     producer.start()
     try:
         yield producer
@@ -178,24 +186,12 @@ def _sending(world: World, events_per_s: float) -> Iterator[Producer]:
 @contextmanager
 def _raised(folder: Path, *, appendfsync: str) -> Iterator[World]:
     with raised(folder, appendfsync=appendfsync, quick=False) as world:
-        world.add_movies(frozenset({"a"}))
+        world.add_movies("a")
         yield world
 
 
 def _counted(world: World) -> int:
     return sum(world.accepted().values())
-
-
-def _event(event_id: str, number: int) -> dict[str, Any]:
-    return {
-        "event_id": event_id,
-        "domain": "jav",
-        "entity_type": "movie",
-        "entity_id": f"m{number % MOVIES}",
-        "action": "view",
-        "value": 1,
-        "occurred_at": "2026-02-19T10:00:00Z",
-    }
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""A producer under faults: it knows of every event whether it was accepted, rejected, or nobody can say.
+"""A producer under faults: it knows of every event whether it was accepted, rejected, or is unknown.
 
-What nobody can say (no answer, a cut one, 5xx) is sent again under the same ids, as a real producer would, until it is
-answered. Good events that are refused and bad ones that are accepted are `trouble`.
+An event is unknown after no answer, a cut one, or 5xx. It is sent again under the same id, as a real producer would,
+until it is answered. Good events that are refused and bad ones that are accepted are `trouble`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import time
 from collections import Counter, deque
 from typing import Any, NamedTuple
 
-from tests.chaos.model import Model
+from tests.kit.events import BATCH, EVENTS
+from tests.kit.oracle import Model
 
-EVENTS = "/api/v1/analytics/events"
-BATCH = "/api/v1/analytics/events/batch"
 ANSWER_TIMEOUT_S = 6.0
 RESEND_AFTER_S = 0.3
 UNKNOWN_MAX = 20
-"""Parcels whose fate is open, of one sender: with more it only sends those again."""
+"""Parcels of one sender whose outcome is unknown. With more than this it only sends those again."""
 RECENT = 300
 """Events a sender remembers, to send some of them twice."""
 TROUBLE_MAX = 50
@@ -80,7 +79,7 @@ class Load:
             sender.start()
 
     def pause(self) -> None:
-        """Returns once no request is under way. What nobody can say stays so."""
+        """Returns once no request is under way. What is unknown stays so."""
         self.running.clear()
         for sender in self._senders:
             assert sender.idle.wait(ANSWER_TIMEOUT_S + 30), "a sender does not come to an end"
@@ -186,7 +185,7 @@ class Sender(threading.Thread):
             return
         if closing:
             self._hang_up()
-        self._judge(parcel, status, body)
+        self._settle(parcel, status, body)
 
     def _hang_up(self) -> None:
         if self._connection is not None:
@@ -197,7 +196,7 @@ class Sender(threading.Thread):
         self.tally["unknown"] += parcel.events
         self._unknown.append((time.monotonic(), parcel))
 
-    def _judge(self, parcel: Parcel, status: int, body: bytes) -> None:
+    def _settle(self, parcel: Parcel, status: int, body: bytes) -> None:
         if status >= 500:
             if status != 503:
                 self._load.complain(f"answered {status}: {body[:200]!r}")

@@ -63,7 +63,7 @@ class Sampler(threading.Thread):
         return {role: {"processes": processes[role], **_life(samples)} for role, samples in sorted(longest.items())}
 
     def _processes(self) -> list[tuple[str, psutil.Process]]:
-        found = [(name, store.process) for name, store in self._world.stores.items() if store.process is not None]
+        found = [(name, server.process) for name, server in self._world.servers.items() if server.process is not None]
         for name, daemon in self._world.daemons.items():
             found += [(name if n == 0 else f"{name} worker", each) for n, each in enumerate(daemon.processes())]
         return found

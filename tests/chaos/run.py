@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tests.chaos.faults import Fault
 from tests.chaos.load import MOVIES, Load
-from tests.chaos.model import COUNTERS, Document, Model, differences, replica
 from tests.chaos.world import World, raised
+from tests.kit.oracle import COUNTERS, Document, Model, differences, replica
 
 DIFFERENCES_SHOWN = 10
 
@@ -50,7 +50,7 @@ class Trial:
         load.resend()
         world.drain()
         assert not load.trouble, load.trouble
-        found, rows = world.rollups(), world.rows()
+        found, rows = world.documents(), world.replica()
         expected = load.model.rollups(found)
         wrong = list(differences(expected, found))
         wrong += differences({"jav": replica(expected["totals"], MOVIES)}, {"jav": rows})
@@ -79,8 +79,8 @@ def _lost_and_doubled(expected: Mapping[str, Document], found: Mapping[str, Docu
 def begun(path: Path, *, seed: int, events_per_s: float, shards: int = 1, **settings: str) -> Iterator[Trial]:
     """A trial whose load has begun."""
     with raised(path, shards=shards, **settings) as world:
-        world.add_movies(MOVIES)
-        load = Load(world.http_port, Model(), seed=seed, events_per_s=events_per_s)
+        world.add_movies(*MOVIES)
+        load = Load(world.serving.port, Model(), seed=seed, events_per_s=events_per_s)
         load.start()
         try:
             yield Trial(world, load)

@@ -45,7 +45,7 @@ def test_every_count_is_exact_after(trial: Trial, fault: Fault) -> None:
 
 def test_the_audit_holds_in_the_end(trial: Trial) -> None:
     trial.load.pause()
-    report = trial.world.audit()
+    report = trial.world.deep_audit()
     assert report["holds"]
     assert report["exact"]
     assert report["rows_pending"] == report["spooled_segments"] == 0

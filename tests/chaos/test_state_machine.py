@@ -35,8 +35,8 @@ from daemon.replica.mysql import MysqlSink
 from daemon.replica.sync import Replica
 from daemon.rollups.dead_letters import Retried
 from daemon.verify.audit.audit import auditor
-from tests.chaos.model import BUCKETS, Model, before, differences, replica
 from tests.chaos.steps import Flusher, Stepped
+from tests.kit.oracle import BUCKETS, Model, before, differences, replica
 from tests.kit.system import System, event
 from tests.kit.takeover import Recorder
 

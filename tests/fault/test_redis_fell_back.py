@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kit.servers import RedisServer, redis_program
+from tests.kit.servers import RedisServer
 from tests.kit.system import System, event
 
 AOF = "appendonlydir"
@@ -22,32 +21,25 @@ AOF = "appendonlydir"
 class FallingBack:
     """A Redis of the test's own, and the state it had when `remember` was called."""
 
-    def __init__(self, server: RedisServer, folder: Path) -> None:
+    def __init__(self, server: RedisServer) -> None:
         self._server = server
-        self._folder = folder
+        self._log, self._earlier = server.data / AOF, server.data / "earlier"
 
     def remember(self) -> None:
-        shutil.copytree(self._folder / AOF, self._folder / "earlier")
+        shutil.copytree(self._log, self._earlier)
 
     def fall_back(self) -> None:
-        self._server.signal(signal.SIGKILL)
-        self._server.stop()
-        shutil.rmtree(self._folder / AOF)
-        (self._folder / "earlier").rename(self._folder / AOF)
+        self._server.kill()
+        shutil.rmtree(self._log)
+        self._earlier.rename(self._log)
         self._server.start()
 
 
 @pytest.fixture
 def redis(system: System, tmp_path: Path) -> Iterator[FallingBack]:
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    server = RedisServer(redis_program(7, folder), folder, "--appendonly", "yes", "--appendfsync", "always")
-    server.start()
-    system.env["TALLYD_REDIS__URL"] = server.url
-    system.redis.close()
-    system.redis = server.client()
-    yield FallingBack(server, folder)
-    server.stop()
+    with RedisServer(7, tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        system.use_redis(server)
+        yield FallingBack(server)
 
 
 def total(system: System) -> int:

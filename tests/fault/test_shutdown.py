@@ -17,7 +17,7 @@ import pytest
 
 from daemon.buffer import scripts
 from daemon.devstack import process
-from tests.kit.daemons import Daemon
+from tests.kit.daemon import Daemon
 from tests.kit.load import Load
 from tests.kit.proxy import Gate
 from tests.kit.system import BATCH, EVENTS, System, event, expected_rollups, wait_until

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
 import pytest
 
 from daemon.buffer import scripts
 from daemon.devstack import process
 from tests.kit.kill import Kill, held, killed, kills
 from tests.kit.proxy import Fault, Proxy
-from tests.kit.servers import RedisServer, redis_program
+from tests.kit.servers import RedisServer
 from tests.kit.system import BATCH, EVENTS, WAIT_TIMEOUT_S, Ingest, System, event, wait_until
 
 PERSISTENT = ("--appendonly", "yes", "--appendfsync", "always")
@@ -28,15 +26,10 @@ FAST = {"TALLYD_REDIS__TIMEOUT_MS": "500", "TALLYD_SPOOL__PROBE_MS": "50", "TALL
 @pytest.fixture
 def own_redis(system: System, tmp_path: Path) -> Iterator[RedisServer]:
     """A Redis the test may hurt, in place of the shared one."""
-    folder = tmp_path / "redis"
-    folder.mkdir()
-    server = RedisServer(redis_program(7, folder), folder, *PERSISTENT)
-    server.start()
-    system.env |= {"TALLYD_REDIS__URL": server.url, **FAST}
-    system.redis.close()
-    system.redis = server.client()
-    yield server
-    server.stop()
+    with RedisServer(7, tmp_path / "redis", *PERSISTENT) as server:
+        system.env |= FAST
+        system.use_redis(server)
+        yield server
 
 
 def spool_files(system: System) -> list[Path]:
@@ -81,10 +74,9 @@ def test_events_wait_for_a_redis_that_is_down_and_are_counted_once(system: Syste
 def test_a_redis_that_is_frozen_past_its_timeout(system: System, own_redis: RedisServer) -> None:
     with system.ingest() as ingest:
         post_some(ingest, [event()])
-        assert own_redis._process is not None
-        own_redis._process.send_signal(signal.SIGSTOP)
+        own_redis.freeze()
         post_some(ingest, [event() for _ in range(20)])
-        own_redis._process.send_signal(signal.SIGCONT)
+        own_redis.thaw()
         replayed(system)
         # The first call was in the server's hands when it was frozen: it ran later, and its replay was a duplicate.
         assert accepted(system) == 21
@@ -216,7 +208,7 @@ def test_a_torn_tail_is_cut_off_and_damage_in_the_middle_is_set_aside(system: Sy
         own_redis.stop()
         for _ in range(3):  # a record each
             post_some(ingest, [event()])
-        ingest.executor.kill()
+        ingest.kill()
     (segment,) = spool_files(system)
     whole = segment.read_bytes()
     third = len(whole) // 3 + len(whole) // 6
@@ -254,7 +246,7 @@ def test_a_full_spool_answers_503_and_takes_events_again_when_it_is_empty(
 def test_a_full_disk_answers_503_and_loses_nothing_that_was_accepted(system: System, own_redis: RedisServer) -> None:
     """The disk is a file-size limit of the process: a write past it fails half-way, as on a full disk."""
     with system.ingest() as ingest:
-        workers = child_pids(ingest.pid)
+        workers = [worker.pid for worker in ingest.workers()]
         own_redis.stop()
         post_some(ingest, [event() for _ in range(3)])
         (segment,) = spool_files(system)
@@ -284,7 +276,3 @@ def test_new_events_flow_while_a_replay_runs(system: System, own_redis: RedisSer
             answered += 1
         assert answered
         assert accepted(system) == 15_000 + answered
-
-
-def child_pids(pid: int) -> list[int]:
-    return [child.pid for child in psutil.Process(pid).children(recursive=True)]

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from daemon.errors import ConfigError
-from tests.kit.daemons import Daemon
+from tests.kit.daemon import Daemon
 from tests.kit.system import TALLYD, System, event, wait_until
 from tests.kit.takeover import Recorder, add_rows, audited, backfill, bases, drain_until, everything
 
@@ -43,7 +43,7 @@ def test_columns_become_bases_and_totals_are_base_plus_counted(legacy: System) -
     assert legacy.rollup("totals") == {"jav:movie:a": {"view": 3}, "jav:movie:b": {"download": 1}, "jav:movie:c": {}}
     assert bases(legacy) == BASES
     assert audited(legacy) == set()
-    lines = {line["counter"]: line for line in json.loads(legacy.tallyd("audit", "--json").stdout)["lines"]}
+    lines = {line["counter"]: line for line in legacy.audit()["lines"]}
     assert (lines["view"]["applied"], lines["view"]["base"]) == (3, 107)
 
 

@@ -174,7 +174,7 @@ def test_a_stopped_run_leaves_marks_and_the_next_one_sums(legacy: System) -> Non
     assert bases(legacy, "daily")
     assert not bases(legacy, "weekly")
     assert legacy.mongo[MARKS].count_documents({}) == 4
-    report = json.loads(legacy.tallyd("audit", "--deep", "--json").stdout)
+    report = legacy.audit("--deep")
     assert (report["holds"], report["history_pending"]) == (True, 4)
     assert "half written" in legacy.tallyd("audit").stdout
     backfill(legacy, daily=path)

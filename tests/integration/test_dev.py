@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import shlex
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
-from urllib.parse import urlsplit
+from typing import Self
 
-import asyncmy
 import httpx
 import psutil
 import pytest
 
 from daemon.devstack import stack
+from tests.kit.commands import ROOT, TALLYD
+from tests.kit.stores import run_sql
+from tests.kit.wait import wait_until
 
 READY_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 60
 COUNTED_TIMEOUT_S = 20
-CHECKOUT = Path(__file__).parents[2]
-DEV = (sys.executable, "-P", "-m", "daemon.cli", "dev")
+DEV = (*TALLYD, "dev")
 READY = "Ctrl-C stops everything"
 
 
@@ -43,7 +41,7 @@ class Dev:
                 stdout=stream,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                cwd=CHECKOUT,
+                cwd=ROOT,
             )
 
     def __enter__(self) -> Self:
@@ -53,13 +51,13 @@ class Dev:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-            wait_until(lambda: not left_of(self.data), STOP_TIMEOUT_S)
+            wait_until(lambda: not left_of(self.data), "nothing is left", STOP_TIMEOUT_S)
 
     def text(self) -> str:
         return self.output.read_text(errors="replace")
 
     def wait_ready(self) -> Self:
-        wait_until(lambda: READY in self.text() or self.process.poll() is not None, READY_TIMEOUT_S)
+        wait_until(lambda: READY in self.text() or self.process.poll() is not None, "it is ready", READY_TIMEOUT_S)
         assert READY in self.text(), self.text()
         return self
 
@@ -72,13 +70,6 @@ class Dev:
         words = shlex.split(line)
         header, _, value = words[words.index("-H") + 1].partition(": ")
         return httpx.post(words[-1], content=words[words.index("-d") + 1], headers={header: value}, trust_env=False)
-
-
-def wait_until(condition: Callable[[], Any], timeout_s: float) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, f"not within {timeout_s} s"
-        time.sleep(0.05)
 
 
 def left_of(data: Path) -> list[str]:
@@ -110,17 +101,8 @@ def stores_of(data: Path) -> set[str]:
 
 
 def views(mysql_url: str) -> int:
-    address = urlsplit(mysql_url)
-
-    async def ask() -> int:
-        connection = await asyncmy.connect(host=address.hostname, port=address.port, user=address.username, db="tallyd")
-        async with connection.cursor() as cursor:
-            await cursor.execute("SELECT SUM(views) FROM jav")
-            [(total,)] = await cursor.fetchall()
-        await connection.ensure_closed()
-        return int(total)
-
-    return asyncio.run(ask())
+    [(total,)] = run_sql(mysql_url, "SELECT SUM(views) FROM jav")
+    return int(total)
 
 
 @pytest.fixture
@@ -145,7 +127,7 @@ def test_the_printed_curl_line_is_counted_into_mariadb_and_stays_counted(data: P
         assert views(info.mysql) == 0
 
         assert (dev.curl().status_code, dev.curl().status_code) == (202, 202), "the second is a duplicate"
-        wait_until(lambda: views(info.mysql) == 1, COUNTED_TIMEOUT_S)
+        wait_until(lambda: views(info.mysql) == 1, "it is in the row", COUNTED_TIMEOUT_S)
 
         assert left_of(data)
         dev.process.terminate()
@@ -158,7 +140,7 @@ def test_the_printed_curl_line_is_counted_into_mariadb_and_stays_counted(data: P
         assert info is not None
         assert views(info.mysql) == 1
         assert dev.curl().status_code == 202
-        wait_until(lambda: views(info.mysql) == 2, COUNTED_TIMEOUT_S)
+        wait_until(lambda: views(info.mysql) == 2, "it is in the row", COUNTED_TIMEOUT_S)
         dev.process.terminate()
         assert dev.end() == 0, dev.text()
 
@@ -177,15 +159,15 @@ def test_ctrl_c_stops_everything(data: Path, output: Path) -> None:
 
 def test_ctrl_c_while_it_starts_stops_everything(data: Path, output: Path) -> None:
     with Dev(data, output) as dev:
-        wait_until(lambda: left_of(data), READY_TIMEOUT_S)
+        wait_until(lambda: left_of(data), "something runs", READY_TIMEOUT_S)
         time.sleep(0.2)
         os.killpg(dev.process.pid, signal.SIGINT)
         assert dev.end() == 0, dev.text()
-    wait_until(lambda: not left_of(data), 1)
+    wait_until(lambda: not left_of(data), "nothing is left", 1)
 
 
 def test_sigterm_to_the_wrapper_stops_everything(data: Path, output: Path) -> None:
-    with Dev(data, output, command=(str(CHECKOUT / "justw"), "dev")) as dev:
+    with Dev(data, output, command=(str(ROOT / "justw"), "dev")) as dev:
         dev.wait_ready()
         assert left_of(data)
         dev.process.terminate()
@@ -199,7 +181,7 @@ def test_sigkill_leaves_nothing_either(data: Path, output: Path) -> None:
         assert left_of(data)
         dev.process.kill()
         dev.end()
-        wait_until(lambda: not left_of(data), STOP_TIMEOUT_S)
+        wait_until(lambda: not left_of(data), "nothing is left", STOP_TIMEOUT_S)
 
 
 def test_a_daemon_that_dies_ends_it_with_failure(data: Path, output: Path) -> None:

@@ -22,7 +22,7 @@ from daemon.replica.mysql import MysqlSink
 from daemon.replica.sql import declared_key
 from daemon.rollups.collections import DOCTOR
 from daemon.rollups.mongo import MongoSink
-from tests.kit.servers import RedisServer, redis_program
+from tests.kit.servers import RedisServer
 from tests.kit.system import System, wait_until
 
 CLOSED = "127.0.0.1:1"
@@ -147,11 +147,8 @@ class Own:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    folder = tmp_path_factory.mktemp("doctor-redis")
-    started = RedisServer(redis_program(7, folder), folder, "--appendonly", "yes")
-    started.start()
-    yield started
-    started.stop()
+    with RedisServer(7, tmp_path_factory.mktemp("doctor-redis"), "--appendonly", "yes") as started:
+        yield started
 
 
 RESET = {
@@ -253,64 +250,44 @@ def test_config_may_be_forbidden(own: Own) -> None:
 
 
 def test_a_replica_is_fatal(own: Own, tmp_path: Path) -> None:
-    replica = RedisServer(redis_program(7, tmp_path), tmp_path, "--replicaof", "127.0.0.1", str(own.server.port))
-    replica.start()
-    try:
+    with RedisServer(7, tmp_path, "--replicaof", "127.0.0.1", str(own.server.port)) as replica:
         found = own.found(REDIS__URL=replica.url)
         assert found["redis.role"].severity == "fatal"
         assert found["redis.role"].fix.endswith(f"TALLYD_REDIS__URL=redis://127.0.0.1:{own.server.port}/0")
         assert found["redis.scripts"].severity == "fatal"
         with pytest.raises(ConfigError, match="replica of"):
             asyncio.run(startup.check_ingest(own.config(REDIS__URL=replica.url)))
-    finally:
-        replica.stop()
 
 
 def test_a_snapshot_that_failed_is_fatal_where_it_stops_writes(system: System, tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    server = RedisServer(redis_program(7, tmp_path), folder)
-    server.start()
-    try:
-        with server.client() as client:
-            shutil.rmtree(folder)
-            client.bgsave()
-            wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "the snapshot fails")
-            config = system.config(REDIS__URL=server.url)
-            assert redis_found(config)["redis.snapshots"].severity == "warning"
-            client.config_set("save", "3600 1")
-            found = redis_found(config)
-            assert found["redis.snapshots"].severity == "fatal"
-            assert "MISCONF" in found["redis.scripts"].found
-            client.config_set("save", "")
-    finally:
-        server.stop()
+    with RedisServer(7, tmp_path) as server, server.client() as client:
+        shutil.rmtree(server.data)
+        client.bgsave()
+        wait_until(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", "the snapshot fails")
+        config = system.config(REDIS__URL=server.url)
+        assert redis_found(config)["redis.snapshots"].severity == "warning"
+        client.config_set("save", "3600 1")
+        found = redis_found(config)
+        assert found["redis.snapshots"].severity == "fatal"
+        assert "MISCONF" in found["redis.scripts"].found
+        client.config_set("save", "")
 
 
 def test_redis_6_is_enough(system: System, tmp_path: Path) -> None:
-    server = RedisServer(redis_program(6, tmp_path), tmp_path, "--appendonly", "yes")
-    server.start()
-    try:
+    with RedisServer(6, tmp_path, "--appendonly", "yes") as server:
         found = redis_found(system.config(REDIS__URL=server.url))
         assert {name for name, each in found.items() if each.severity != "ok"} == set()
-    finally:
-        server.stop()
 
 
 def test_a_cluster_has_to_be_one_node_for_all_shards(system: System, tmp_path: Path) -> None:
-    server = RedisServer(redis_program(7, tmp_path), tmp_path, "--cluster-enabled", "yes")
-    server.start()
-    try:
-        with server.client() as client:
-            config = system.config(REDIS__URL=server.url, REDIS__SHARDS="3")
-            assert redis_found(config)["redis.cluster"].severity == "fatal"
-            client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-            wait_until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"), "the cluster is up")
-            found = redis_found(config)
-            assert found["redis.cluster"].severity == "ok"
-            assert found["redis.scripts"].severity == "ok"
-    finally:
-        server.stop()
+    with RedisServer(7, tmp_path, "--cluster-enabled", "yes") as server, server.client() as client:
+        config = system.config(REDIS__URL=server.url, REDIS__SHARDS="3")
+        assert redis_found(config)["redis.cluster"].severity == "fatal"
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        wait_until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"), "the cluster is up")
+        found = redis_found(config)
+        assert found["redis.cluster"].severity == "ok"
+        assert found["redis.scripts"].severity == "ok"
 
 
 # MongoDB -------------------------------------------------------------------------------------------------------------

@@ -14,14 +14,12 @@ import pytest
 from daemon.move.drill import rollback
 from daemon.move.drill.rollback import Drill
 from daemon.verify.report.artifact import Step
-from tests.kit.system import TALLYD, System
+from tests.kit.commands import TALLYD, run
+from tests.kit.system import System
 
 
 def drill(cwd: Path, *arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*TALLYD, "drill", "rollback", *arguments],
-        cwd=cwd, env=os.environ | env, capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    return run([*TALLYD, "drill", "rollback", *arguments], cwd=cwd, env=os.environ | env)
 
 
 def test_no_count_is_lost_on_the_way_there_and_back_and_there_again(tmp_path: Path, system: System) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.kit.servers import RedisServer, redis_program
+from tests.kit.servers import RedisServer
 from tests.kit.system import BATCH, EVENTS, Ingest, System, event, wait_until
 from tests.kit.wire import Answer, Wire, chunked, head, request
 
@@ -101,14 +101,11 @@ QUEUE_MAX = 6
 @pytest.fixture
 def slow(system: System, tmp_path: Path) -> Iterator[tuple[Ingest, RedisServer]]:
     """A daemon with a tiny queue, and a Redis of its own that a test may hold still."""
-    server = RedisServer(redis_program(7, tmp_path), tmp_path)
-    server.start()
-    with system.ingest(
+    with RedisServer(7, tmp_path) as server, system.ingest(
         REDIS__URL=server.url, REDIS__TIMEOUT_MS="20000", INGEST__QUEUE_EVENTS_MAX=str(QUEUE_MAX),
         INGEST__CALLS_IN_FLIGHT_MAX="1", HTTP__BATCH_EVENTS_MAX=str(QUEUE_MAX), SPOOL__DIR="",
     ) as ingest:  # fmt: skip
         yield ingest, server
-    server.stop()
 
 
 def test_over_the_queue_the_answer_is_503_and_what_waits_is_counted(slow: tuple[Ingest, RedisServer]) -> None:

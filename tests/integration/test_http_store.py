@@ -5,18 +5,14 @@ Without a spool here, so that an event Redis does not take is a 503.
 
 from __future__ import annotations
 
-import secrets
-import signal
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
 
-from daemon.devstack.stack import StackInfo
-from tests.kit.servers import RedisServer, redis_program
+from tests.kit.load import Load
+from tests.kit.servers import RedisServer, Stack
 from tests.kit.system import BATCH, EVENTS, Ingest, System, event, wait_until
 
 UNAVAILABLE = {"message": "Events cannot be taken at the moment. Send them again, with the same ids."}
@@ -25,15 +21,12 @@ PREFIX = "anl:{0}:counters:jav:movie:"
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    folder: Path = tmp_path_factory.mktemp("redis")
-    started = RedisServer(redis_program(7, folder), folder)
-    started.start()
-    yield started
-    started.stop()
+    with RedisServer(7, tmp_path_factory.mktemp("redis")) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
-def private(server: RedisServer, stack: StackInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def private(server: RedisServer, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     system = System(stack, tmp_path_factory.mktemp("private"))
     system.env |= {
         "TALLYD_REDIS__URL": server.url, "TALLYD_REDIS__TIMEOUT_MS": "1000", "TALLYD_SPOOL__DIR": "",
@@ -106,11 +99,11 @@ def test_a_daemon_starts_without_redis_and_counts_when_it_comes(private: System,
 def test_a_redis_that_hangs_is_not_waited_for(ingest: Ingest, server: RedisServer) -> None:
     sent = [event(entity_id=f"m{n}") for n in range(10)]
     with ThreadPoolExecutor(10) as pool:
-        server.signal(signal.SIGSTOP)
+        server.freeze()
         try:
             answers = list(pool.map(lambda each: httpx.post(ingest.url + EVENTS, json=each, timeout=30), sent))
         finally:
-            server.signal(signal.SIGCONT)
+            server.thaw()
     for answer in answers:
         assert_unavailable(answer)
     wait_until(lambda: {ingest.post(each).status_code for each in sent} == {202}, "events are taken again")
@@ -158,69 +151,25 @@ def test_a_redis_exchanged_for_one_laid_out_differently_is_not_touched(ingest: I
 # Scripts and signals under load -----------------------------------------------------------------------------------
 
 
-class Load:
-    """Clients that post single events, each of a movie of its own, until told to stop."""
-
-    def __init__(self, url: str, clients: int) -> None:
-        self._url = url
-        self._stopping = threading.Event()
-        self._pool = ThreadPoolExecutor(clients)
-        self.acked: set[str] = set()
-        self.other: list[str] = []
-        """What became of the events that were not acked."""
-        self.unknown: set[str] = set()
-        self._work = [self._pool.submit(self._send) for _ in range(clients)]
-
-    def _send(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=20) as client:
-            while not self._stopping.is_set():
-                movie = secrets.token_hex(8)
-                try:
-                    answer = client.post(EVENTS, json=event(entity_id=movie))
-                except httpx.HTTPError as error:
-                    self.unknown.add(movie)
-                    self.other.append(type(error).__name__)
-                    if isinstance(error, httpx.ConnectError):
-                        return
-                    continue
-                if answer.status_code == 202:
-                    self.acked.add(movie)
-                else:
-                    self.other.append(str(answer.status_code))
-
-    def stop(self) -> None:
-        self._stopping.set()
-        for each in self._work:
-            each.result()
-        self._pool.shutdown()
-
-
 def test_scripts_forgotten_under_load_fail_no_request(ingest: Ingest, server: RedisServer) -> None:
-    load = Load(ingest.url, 8)
-    with server.client() as redis:
-        for goal in range(50, 1_000, 50):
-            wait_until(lambda goal=goal: len(load.acked) >= goal, "events are counted")  # type: ignore[misc]
+    with Load(ingest.url, spread=True).running() as load, server.client() as redis:
+        for _ in range(20):
+            load.wait_for_more(50)
             redis.script_flush()
-    load.stop()
-    assert load.other == []
-    assert counted(server) == dict.fromkeys(load.acked, 1)
+    assert load.failures == []
+    assert counted(server) == dict.fromkeys(load.labels, 1)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_was_answered_202_before_sigterm_is_counted(private: System, server: RedisServer, workers: int) -> None:
     with server.client() as redis:
         redis.flushall()
-    with private.ingest(HTTP__WORKERS=str(workers)) as ingest:
-        load = Load(ingest.url, 8)
-        wait_until(lambda: len(load.acked) >= 300, "there is load")
-        process = ingest.executor.process
-        assert process is not None
-        process.terminate()
-        assert process.wait(30) == 0
-        load.stop()
-    found = counted(server)
-    assert load.acked <= found.keys()
-    assert found.keys() <= load.acked | load.unknown
+    with private.ingest(HTTP__WORKERS=str(workers)) as ingest, Load(ingest.url, spread=True).running() as load:
+        load.wait_for_more(300)
+        assert ingest.end() == 0
+    found, acked = counted(server), load.labelled("acked")
+    assert acked <= found.keys()
+    assert found.keys() <= acked | load.labelled("unknown")
     assert set(found.values()) == {1}
 
 

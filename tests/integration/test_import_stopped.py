@@ -16,7 +16,7 @@ from daemon.buffer import scripts
 from tests.kit.importing import EXAMPLE, forget, importing, ledger_views, line, live, pipe, run, views
 from tests.kit.kill import Kill, killed, kills
 from tests.kit.proxy import Fault, Proxy
-from tests.kit.servers import RedisServer, redis_program
+from tests.kit.servers import RedisServer
 from tests.kit.system import System, wait_until
 
 
@@ -132,27 +132,21 @@ def test_a_redis_that_was_killed_ends_it_and_the_next_run_is_exact(
     system: System, big_log: tuple[Path, Counter[str]], tmp_path: Path, lost: float
 ) -> None:
     log, expected = big_log
-    server = RedisServer(redis_program(7, tmp_path), tmp_path, "--appendonly", "yes")
-    server.start()
-    system.redis.close()
-    system.redis = server.client()
-    try:
-        with importing(system, "--json", log, REDIS__URL=server.url) as process:
+    with RedisServer(7, tmp_path, "--appendonly", "yes") as server:
+        system.use_redis(server)
+        with importing(system, "--json", log) as process:
             wait_until(lambda: ledger_views(system) > 60_000, "it is on its way")
-            server.signal(signal.SIGKILL)
-            server.stop()
-            (kept,) = (tmp_path / "appendonlydir").glob("*.incr.aof")
+            server.kill()
+            (kept,) = (server.data / "appendonlydir").glob("*.incr.aof")
             os.truncate(kept, int(kept.stat().st_size * (1 - lost)))
             server.start()
             out, _ = process.communicate(timeout=60)
         assert process.returncode == 1
         assert "Redis was restarted" in json.loads(out)["failure"]
         before = ledger_views(system)
-        done = run(system, log, REDIS__URL=server.url)
+        done = run(system, log)
         assert before + done["total"]["counted"] == expected.total()
         assert pages(system) == expected
-    finally:
-        server.stop()
 
 
 def test_a_redis_that_stays_away_ends_it_with_what_to_do(system: System, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """The load test itself: that it passes when every count is right, and that it can fail.
 
-The run is the real one, with stores and daemons of its own; the judge is shown the session's stores, disturbed.
+The run is the real one, with stores and daemons of its own; the comparison is shown the session's stores, disturbed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import pytest
 import redis
 
 from daemon.devstack import stack
-from loadtest.judge import judge
-from loadtest.parcels import BATCH, SPOILT, Parcel, Source
+from loadtest.compare import compare
+from loadtest.parcels import SPOILT, Parcel, Source
 from loadtest.scenarios import BY_NAME, SCENARIOS
 from loadtest.tally import Tally, key_of, uuid_of
 from loadtest.verdict import complaint
-from tests.kit.system import ROOT, Ingest, System, event, wait_until
+from tests.kit.system import BATCH, ROOT, Ingest, System, event, wait_until
 
 RUN_TIMEOUT_S = 300.0
 DAY = dt.date(2026, 2, 19)
@@ -113,7 +113,7 @@ def test_an_unknown_scenario_is_wrong_usage_and_none_lists_them() -> None:
     assert all(scenario.name in listed.stdout for scenario in SCENARIOS)
 
 
-# The judge --------------------------------------------------------------------------------------------------------
+# The comparison -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -144,8 +144,8 @@ def tally(system: System) -> Tally:
     )
 
 
-def test_the_judge_finds_nothing_where_all_is_right(system: System, tally: Tally) -> None:
-    verdict = judge(tally, system.config())
+def test_the_comparison_finds_nothing_where_all_is_right(system: System, tally: Tally) -> None:
+    verdict = compare(tally, system)
     assert verdict.exact
     assert verdict.entities == 3
     assert [(line.counter, line.accepted, line.mysql) for line in verdict.lines] == [("download", 1, 1), ("view", 6, 6)]
@@ -197,18 +197,18 @@ DISTURBANCES: dict[str, tuple[Callable[[System], object], str]] = {
 }
 
 
-def test_the_judge_names_every_kind_of_difference(system: System, tally: Tally) -> None:
+def test_the_comparison_names_every_kind_of_difference(system: System, tally: Tally) -> None:
     for number, (disturb, named) in enumerate(DISTURBANCES.values(), 1):
         disturb(system)
-        verdict = judge(tally, system.config())
+        verdict = compare(tally, system)
         said = [str(difference) for difference in verdict.differences]
         assert any(each.startswith(named) for each in said), (number, said)
 
 
-def test_judging_again_ends_with_0_or_with_1_and_the_entity(system: System, tally: Tally) -> None:
+def test_comparing_again_ends_with_0_or_with_1_and_the_entity(system: System, tally: Tally) -> None:
     file = system.scratch / "tally.json"
     file.write_bytes(msgspec.json.encode(tally))
-    command = [sys.executable, "-m", "loadtest.judge", str(file)]
+    command = [sys.executable, "-m", "loadtest.compare", str(file)]
     options: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, **system.env}, "capture_output": True, "text": True}
     assert subprocess.run(command, **options, check=False).returncode == 0
     system.sql("UPDATE jav SET views = views + 1 WHERE uuid = %s", uuid_of(1))

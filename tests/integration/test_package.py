@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import site
-import subprocess
 import sys
 import tomllib
 import venv
@@ -20,31 +19,19 @@ from packaging.version import Version
 
 import daemon
 from daemon.errors import TallydError
+from tests.kit.commands import ROOT, run
 from tests.kit.system import System, event
 
-CHECKOUT = Path(__file__).parents[2]
-COMMAND_TIMEOUT_S = 120
 
-
-def run(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> str:
+def said(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> str:
     """What the command prints; a failed one fails the test with all it said."""
-    answer = subprocess.run(
-        [str(word) for word in command],
-        cwd=cwd,
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_TIMEOUT_S,
-        check=False,
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    return answer.stdout
+    return run(command, cwd=cwd, env=env, check=True).stdout
 
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=CHECKOUT)
+    said(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=ROOT)
     [built] = folder.glob("*.whl")
     return built
 
@@ -60,7 +47,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder, symlinks=True)
     python = folder / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--python", python)
-    run(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
+    said(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=folder)
     [packages] = folder.glob("lib/python*/site-packages")
     (packages / "dependencies.pth").write_text("\n".join(site.getsitepackages()))
     return folder / "bin"
@@ -72,7 +59,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 
 
 def test_the_wheel_carries_the_lua_scripts_inside_the_package(wheel: Path) -> None:
-    ours = {f"daemon/lua/{path.name}" for path in (CHECKOUT / "lua").glob("*.lua")}
+    ours = {f"daemon/lua/{path.name}" for path in (ROOT / "lua").glob("*.lua")}
     assert ours
     assert ours <= set(zipfile.ZipFile(wheel).namelist())
 
@@ -82,37 +69,37 @@ def test_the_wheel_says_that_it_has_types(wheel: Path) -> None:
 
 
 def test_the_installed_package_is_not_the_checkout(installed: Path, tmp_path: Path) -> None:
-    place = run(installed / "python", "-c", "import daemon; print(daemon.__file__)", cwd=tmp_path)
+    place = said(installed / "python", "-c", "import daemon; print(daemon.__file__)", cwd=tmp_path)
     assert Path(place.strip()).is_relative_to(installed.parent)
 
 
 def test_the_installed_command_answers(installed: Path, tmp_path: Path) -> None:
-    assert "exactly once" in run(installed / "tallyd", "--help", cwd=tmp_path)
-    assert run(installed / "tallyd", "--version", cwd=tmp_path).strip() == f"tallyd {daemon.__version__}"
+    assert "exactly once" in said(installed / "tallyd", "--help", cwd=tmp_path)
+    assert said(installed / "tallyd", "--version", cwd=tmp_path).strip() == f"tallyd {daemon.__version__}"
 
 
 def test_the_installed_command_knows_the_text_of_every_key(installed: Path, tmp_path: Path) -> None:
-    example = run(installed / "tallyd", "config", "--example", cwd=tmp_path)
-    assert example == (CHECKOUT / "ops" / "tallyd.example.toml").read_text()
+    example = said(installed / "tallyd", "config", "--example", cwd=tmp_path)
+    assert example == (ROOT / "ops" / "tallyd.example.toml").read_text()
 
 
 def test_the_installed_package_counts_an_event(installed: Path, system: System) -> None:
     with system.ingest(command=(str(installed / "tallyd"),)) as ingest:
         assert ingest.post(event()).status_code == 202
     environ = {**os.environ, **system.env}
-    run(installed / "tallyd", "flush", "--once", cwd=system.scratch, env=environ)
+    said(installed / "tallyd", "flush", "--once", cwd=system.scratch, env=environ)
     assert system.rollup("totals") == {"jav:movie:0f8fad5b-d9cb-469f-a165-70867728950e": {"view": 1}}
 
 
 def test_daemon_is_ours() -> None:
     # PyPI's python-daemon installs a top-level `daemon`, too: whichever came last has overwritten files of the other.
-    assert Path(daemon.__file__ or "").is_relative_to(CHECKOUT)
+    assert Path(daemon.__file__ or "").is_relative_to(ROOT)
     assert TallydError.__module__ == "daemon.errors"
     assert set(metadata.packages_distributions().get("daemon", ())) <= {"tallyd"}, "uninstall python-daemon"
 
 
 def requirement(name: str) -> Requirement:
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     [found] = [each for each in map(Requirement, project["dependencies"]) if each.name == name]
     return found
 
@@ -130,17 +117,17 @@ def test_versions_known_to_be_bad_are_excluded(name: str, last_bad: str) -> None
 
 
 def test_the_lock_holds_every_requirement() -> None:
-    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [
         *project["dependencies"],
         *(each for extra in project["optional-dependencies"].values() for each in extra),
     ]
-    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (CHECKOUT / "requirements.lock").read_text(), re.MULTILINE))
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     for each in map(Requirement, wanted):
         if each.name != "tallyd":  # an extra that names another one
             assert each.specifier.contains(locked[each.name]), f"{each.name}: run `./justw lock`"
 
 
 def test_the_lock_names_no_place() -> None:
-    text = (CHECKOUT / "requirements.lock").read_text()
+    text = (ROOT / "requirements.lock").read_text()
     assert not re.findall(r"\w+://.*|^-.*|(?<!\w)/\w+.*", text, re.MULTILINE)

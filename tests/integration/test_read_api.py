@@ -16,8 +16,8 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from daemon.devstack.stack import StackInfo
 from tests.kit.proxy import Gate
+from tests.kit.servers import Stack
 from tests.kit.system import BATCH, Ingest, System, event, wait_until
 
 ROOT = "/api/v1/analytics"
@@ -357,7 +357,7 @@ def test_reads_are_counted_in_the_metrics(api: httpx.Client) -> None:
 
 
 @pytest.fixture(scope="module")
-def away(stack: StackInfo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def away(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """Stores of which MongoDB and MySQL are not there."""
     system = System(stack, tmp_path_factory.mktemp("away"))
     system.env |= {

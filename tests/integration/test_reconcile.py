@@ -12,7 +12,17 @@ from daemon.move.backfill.run import LOST_COUNTS, PENDING
 from daemon.replica.adopt import NO_NUMBER
 from tests.kit.proxy import Fault, Gate, Proxy
 from tests.kit.system import System, event
-from tests.kit.takeover import Recorder, add_rows, audited, backfill, bases, drain_until, everything
+from tests.kit.takeover import (
+    Recorder,
+    add_rows,
+    audited,
+    backfill,
+    bases,
+    drain_until,
+    everything,
+    legacy_adds,
+    taken_over,
+)
 
 LEGACY = {"a": (100, 5), "b": (10, 0), "c": (7, 1)}
 
@@ -20,20 +30,13 @@ LEGACY = {"a": (100, 5), "b": (10, 0), "c": (7, 1)}
 @pytest.fixture
 def counted(system: System) -> System:
     """Three movies that were taken over, counted on, and are in step."""
-    add_rows(system, LEGACY)
-    backfill(system)
-    system.count(event(entity_id="a", value=3), event(entity_id="b", action="download"))
-    drain_until(system, LEGACY | {"a": (103, 5), "b": (10, 1)})
+    taken_over(system, LEGACY)
     return system
 
 
-def legacy_adds(system: System, uuid: str, views: int, downloads: int = 0) -> None:
-    system.sql("UPDATE jav SET views = views + %s, downloads = downloads + %s WHERE uuid = %s", views, downloads, uuid)
-
-
 def test_what_the_application_added_becomes_part_of_the_base(counted: System) -> None:
-    legacy_adds(counted, "a", 20, 2)
-    legacy_adds(counted, "c", 1)
+    legacy_adds(counted, a=20, downloads=2)
+    legacy_adds(counted, c=1)
     counted.count(event(entity_id="a", value=4))  # taken again, not flushed yet
     (tally,) = backfill(counted, reconcile=True).tables
     assert (tally.upserted, tally.unchanged, tally.problems) == (2, 1, 0)
@@ -52,7 +55,7 @@ def forget_what_the_columns_hold(system: System) -> None:
 
 
 def test_a_dry_run_shows_what_it_would_change(counted: System) -> None:
-    legacy_adds(counted, "a", 20)
+    legacy_adds(counted, a=20)
     before, recorder = everything(counted), Recorder()
     backfill(counted, reconcile=True, dry_run=True, recorder=recorder)
     assert [str(change) for change in recorder.changes] == ["jav:movie:a view base 100 → 120"]
@@ -77,8 +80,7 @@ def test_rows_that_are_new_or_were_never_written_are_taken_over_whole(counted: S
 def test_of_a_row_that_is_behind_it_has_to_be_known_what_it_holds(counted: System, state: str, *, noted: bool) -> None:
     if not noted:
         forget_what_the_columns_hold(counted)
-    legacy_adds(counted, "a", 20)
-    legacy_adds(counted, "c", 1)
+    legacy_adds(counted, a=20, c=1)
     if state == "on the list":
         counted.redis.zadd("anl:{0}:replica", {"jav:movie:a": 1})
     elif state == "in flight":
@@ -115,7 +117,7 @@ def test_another_column_is_not_written_before_it_was_taken_over(system: System) 
     add_rows(system, {"a": (100, 0), "b": (10, 0)})
     system.count(event(entity_id="a", value=3))
     system.flush(REPLICA=shadow)
-    legacy_adds(system, "a", 3)
+    legacy_adds(system, a=3)
     system.count(event(entity_id="a", value=4))
     assert "names other columns than before (jav.shadow → jav.views)" in str(system.flush().replica_error)
     refused = system.tallyd("backfill", check=False)
@@ -123,7 +125,7 @@ def test_another_column_is_not_written_before_it_was_taken_over(system: System) 
     assert "names other columns than before" in " ".join(refused.stderr.split())
     assert backfill(system, reconcile=True).tables[0].problems == 1, "due, by the former mapping"
     system.flush(REPLICA=shadow)
-    legacy_adds(system, "a", 4)
+    legacy_adds(system, a=4)
     assert backfill(system, reconcile=True).tables[0].problems == 0
     system.count(event(entity_id="a"))
     drain_until(system, {"a": (108, 0), "b": (10, 0)})
@@ -136,8 +138,7 @@ def test_an_edited_document_holds_up_neither_the_sync_nor_the_others(
     counted: System, field: str, named: set[tuple[str, str, int]]
 ) -> None:
     counted.mongo["analytics_entity_totals"].update_one({"_id": "jav:movie:a"}, {"$set": {field: "seven"}})
-    legacy_adds(counted, "a", 20)
-    legacy_adds(counted, "c", 1)
+    legacy_adds(counted, a=20, c=1)
     assert backfill(counted, reconcile=True).tables[0].problems_listed == [f"jav:movie:a: {NO_NUMBER}"]
     assert bases(counted)["jav:movie:c"] == {"view": 8, "download": 1}
     counted.count(event(entity_id="a", action="download"), event(entity_id="b"))
@@ -159,7 +160,7 @@ def test_a_claim_applied_after_the_documents_were_read_is_not_overlooked(counted
     """The update asks for the very amounts the base was computed from."""
     if not noted:
         forget_what_the_columns_hold(counted)
-    legacy_adds(counted, "a", 20)
+    legacy_adds(counted, a=20)
     with Gate(counted.env["TALLYD_MONGO__URL"], b"base.view").running() as gate, ThreadPoolExecutor(1) as pool:
         assert isinstance(gate, Gate)
         reconciling = pool.submit(backfill, counted, reconcile=True, MONGO__URL=gate.url())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -12,9 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import asyncmy
 import psutil
 import pytest
 import redis
@@ -22,20 +19,12 @@ from pymongo import MongoClient
 
 from daemon.devstack import process, programs, stack
 from daemon.errors import StackError
+from tests.kit.commands import COMMAND_TIMEOUT_S, ROOT, TALLYD, run
+from tests.kit.stores import run_sql
 
-COMMAND_TIMEOUT_S = 60
 
-
-def tallyd(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "daemon.cli", *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=COMMAND_TIMEOUT_S,
-        check=False,
-    )
+def tallyd(*arguments: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    return run([*TALLYD, *arguments], cwd=cwd, env={**os.environ, **environment})
 
 
 def servers_of(data: Path) -> dict[int, list[str]]:
@@ -71,22 +60,6 @@ def fake_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     return install
 
 
-def mysql(url: str, statement: str) -> list[tuple[object, ...]]:
-    address = urlsplit(url)
-
-    async def ask() -> list[tuple[object, ...]]:
-        connection = await asyncmy.connect(
-            host=address.hostname, port=address.port, user=address.username, db="tallyd", autocommit=True
-        )
-        async with connection.cursor() as cursor:
-            await cursor.execute(statement)
-            rows = await cursor.fetchall()
-        await connection.ensure_closed()
-        return list(rows or [])
-
-    return asyncio.run(ask())
-
-
 def test_up_starts_three_servers_set_up_as_tallyd_needs_them(data: Path) -> None:
     info = stack.up(data)
 
@@ -99,7 +72,7 @@ def test_up_starts_three_servers_set_up_as_tallyd_needs_them(data: Path) -> None
     with MongoClient(info.mongo) as mongo:
         assert mongo.get_default_database().name == "tallyd"
         assert mongo.admin.command("ping")["ok"] == 1
-    [(mode,)] = mysql(info.mysql, "SELECT @@sql_mode")
+    [(mode,)] = run_sql(info.mysql, "SELECT @@sql_mode")
     assert "STRICT_TRANS_TABLES" in str(mode)
 
 
@@ -148,8 +121,8 @@ def test_what_was_stored_survives_down_and_up(data: Path) -> None:
     with redis.Redis.from_url(info.redis) as client, MongoClient(info.mongo) as mongo:
         client.incrby("views", 41)
         mongo.tallyd.totals.insert_one({"_id": "m", "view": 42})
-    mysql(info.mysql, "CREATE TABLE kept (views INT)")
-    mysql(info.mysql, "INSERT INTO kept VALUES (43)")
+    run_sql(info.mysql, "CREATE TABLE kept (views INT)")
+    run_sql(info.mysql, "INSERT INTO kept VALUES (43)")
 
     assert set(stack.down(data)) == {"redis", "mongo", "mysql"}
     assert not servers_of(data)
@@ -159,7 +132,7 @@ def test_what_was_stored_survives_down_and_up(data: Path) -> None:
     with redis.Redis.from_url(info.redis, decode_responses=True) as client, MongoClient(info.mongo) as mongo:
         assert client.get("views") == "41"
         assert mongo.tallyd.totals.find_one() == {"_id": "m", "view": 42}
-    assert mysql(info.mysql, "SELECT views FROM kept") == [(43,)]
+    assert run_sql(info.mysql, "SELECT views FROM kept") == [(43,)]
 
 
 def test_a_server_that_died_comes_back_where_it_was(data: Path) -> None:

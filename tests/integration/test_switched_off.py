@@ -11,10 +11,10 @@ import pytest
 
 from daemon.buffer import scripts
 from daemon.move.backfill.run import UNKNOWN
-from tests.kit.daemons import Daemon
+from tests.kit.daemon import Daemon
 from tests.kit.proxy import Fault, Proxy
 from tests.kit.system import WAIT_TIMEOUT_S, System, event, wait_until
-from tests.kit.takeover import add_rows, audited, backfill, bases, drain_until
+from tests.kit.takeover import audited, backfill, bases, drain_until, legacy_adds, taken_over
 
 LEGACY = {"a": (100, 5), "b": (10, 0), "c": (7, 1)}
 OFF = {"ENABLED": "false"}
@@ -25,17 +25,9 @@ LEFT_ALONE = "enabled = false: MySQL's columns are the application's"
 @pytest.fixture
 def counted(system: System) -> Iterator[System]:
     """Three movies that were taken over, counted on, and are in step."""
-    add_rows(system, LEGACY)
-    backfill(system)
-    system.count(event(entity_id="a", value=3), event(entity_id="b", action="download"))
-    drain_until(system, LEGACY | {"a": (103, 5), "b": (10, 1)})
+    taken_over(system, LEGACY)
     yield system
     assert not system.redis.exists("anl:{0}:syncing")
-
-
-def legacy_adds(system: System, **views: int) -> None:
-    for uuid, amount in views.items():
-        system.sql("UPDATE jav SET views = views + %s WHERE uuid = %s", amount, uuid)
 
 
 def test_no_command_writes_a_column_and_nothing_is_lost_on_the_way_back(counted: System) -> None:

@@ -21,10 +21,10 @@ from daemon.config import Config
 from daemon.devstack import process
 from daemon.ingest.process.listener import LINGER_S
 from daemon.ingest.process.server import SILENCE_S_MAX
-from tests.kit.daemons import Daemon, Notifications, notifications, run_id_at
+from tests.kit.daemon import Daemon, Notifications, notifications, run_id_at
 from tests.kit.load import Load
 from tests.kit.proxy import Gate
-from tests.kit.servers import RedisServer, redis_program
+from tests.kit.servers import RedisServer
 from tests.kit.system import ROOT, TALLYD, System, wait_until
 
 UNITS = ROOT / "ops" / "systemd"
@@ -86,7 +86,7 @@ def test_ingest_tells_systemd_how_it_is(system: System) -> None:
 
 
 def test_flush_tells_systemd_how_it_is(system: System) -> None:
-    server = RedisServer(redis_program(7, system.scratch), system.scratch)
+    server = RedisServer(7, system.scratch)
     server.start()
     with (
         Gate(system.env["TALLYD_MONGO__URL"], b"createIndexes").running() as gate,

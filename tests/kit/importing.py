@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.kit.stores import hash_of
 from tests.kit.system import ROOT, System
 
 EXAMPLE = str(ROOT / "ops" / "weblog.example.toml")
@@ -65,8 +66,8 @@ def live(system: System, shards: int = 1) -> Counts:
     for shard in range(shards):
         prefix = f"anl:{{{shard}}}:counters:"
         for key in system.redis.scan_iter(f"{prefix}*", count=10_000):
-            for field, amount in system.redis.hgetall(key).items():
-                counter, day = field.decode().split(":")
+            for field, amount in hash_of(system.redis, key).items():
+                counter, day = field.split(":")
                 counts[key.decode().removeprefix(prefix), counter, day] = int(amount)
     return counts
 

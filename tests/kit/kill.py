@@ -7,18 +7,17 @@ after, when the store has answered and the process has not heard of it. A step w
 from __future__ import annotations
 
 import importlib
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
 from daemon.buffer import scripts
 from daemon.domain.rollup import DAILY, KINDS, TOTALS
 from daemon.rollups.collections import BACKFILLS, DEAD_LETTERS, EPOCHS, EXPIRY, FLOORS, HISTORY_MARKS
-from tests.kit.daemons import Daemon
+from tests.kit.daemon import Daemon
 from tests.kit.proxy import Fault, Proxy, command_of, update_of
 from tests.kit.system import System, wait_until
 
@@ -136,14 +135,11 @@ class Held(NamedTuple):
 
     def kill(self) -> None:
         """It and its workers."""
-        for each in self.daemon.workers():
-            each.kill()
-        self.daemon.send(signal.SIGKILL)
-        self.daemon.process.wait()
+        self.daemon.kill()
 
 
 @contextmanager
-def held(system: System, kill: Kill, *arguments: str, **env: str) -> Iterator[Held]:
+def held(system: System, kill: Kill, *arguments: str, **env: Any) -> Iterator[Held]:
     """A `tallyd` that is on its way to the step."""
     store, markers, nth = kill.stop
     with ExitStack() as stack:
@@ -164,7 +160,7 @@ def held(system: System, kill: Kill, *arguments: str, **env: str) -> Iterator[He
         yield Held(stack.enter_context(Daemon(system, *arguments, **env)), is_there)
 
 
-def killed(system: System, kill: Kill, *arguments: str, **env: str) -> None:
+def killed(system: System, kill: Kill, *arguments: str, **env: Any) -> None:
     """A `tallyd` that came to the step and was killed there."""
     with held(system, kill, *arguments, **env) as process:
         process.wait()

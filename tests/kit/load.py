@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import secrets
 import select
 import threading
 from collections import Counter
@@ -19,16 +20,21 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from tests.kit.system import EVENTS, event, wait_until
+from tests.kit.events import EVENTS, event
+from tests.kit.wait import wait_until
 
 TIMEOUT_S = 15.0
 PAUSE_S = 0.01
 
 
 class Load:
-    """`clients` threads; every second one opens a connection for each event."""
+    """`clients` threads; every second one opens a connection for each event.
 
-    def __init__(self, url: str, clients: int = 8) -> None:
+    All views are of movie m; with `spread` each is of a movie of its own, whose id is the event's.
+    """
+
+    def __init__(self, url: str, clients: int = 8, *, spread: bool = False) -> None:
+        self._spread = spread
         self._address = urlsplit(url).netloc
         self._clients = clients
         self._stop = threading.Event()
@@ -59,6 +65,11 @@ class Load:
         for thread in self._threads:
             thread.join(2 * TIMEOUT_S)
 
+    def labelled(self, label: str) -> set[str]:
+        """The ids of these events."""
+        with self._lock:
+            return {id_ for id_, each in self.labels.items() if each == label}
+
     def count(self, label: str) -> int:
         with self._lock:
             return Counter(self.labels.values())[label]
@@ -84,7 +95,8 @@ class Load:
             if connection is None and (connection := self._connect()) is None:
                 self._stop.wait(PAUSE_S)
                 continue
-            if not self._send(connection, event(entity_id="m")):
+            id_ = secrets.token_hex(8)
+            if not self._send(connection, event(event_id=id_, entity_id=id_ if self._spread else "m")):
                 connection.close()
                 connection = None
         if connection is not None:

@@ -1,92 +1,164 @@
-"""Redis servers of a test's own: of a chosen version, with a chosen memory limit, stopped and started at will.
+"""Servers of a run's own: any one of the stack's, a Redis of a version, and the stack of all three.
 
-The session's shared stack is for tests that leave it as it is; whoever wants to hurt a Redis takes one of these.
+A server can be stopped, killed, frozen and started again. It keeps its data and, while nobody else takes it, its port.
+The servers get SIGTERM when the thread that started them ends, however it ends.
 """
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import time
+import asyncio
 from pathlib import Path
+from typing import Any, Self
 
-import pytest
+import msgspec
+import psutil
 import redis
 
+from daemon.devstack import folder as folders
 from daemon.devstack import process, programs
+from daemon.devstack.folder import StackInfo
+from daemon.devstack.programs import REDIS_SERVER
+from daemon.devstack.servers import SERVERS
+from daemon.devstack.servers import Server as Description
+from daemon.devstack.start import Start, start_all
+from daemon.errors import StackError
 
-START_TIMEOUT_S = 20.0
-START_TRIES = 5
+REDIS, MONGO, MYSQL = SERVERS
 
 
-class RedisServer:
-    """One private Redis, without persistence unless `options` say otherwise. Keeps its port when started again."""
+class Server:
+    """One server. Its data lies in `folder`/NAME, what it says in `folder`/log/NAME.log."""
 
-    def __init__(self, program: Path, folder: Path, *options: str) -> None:
-        self._program = program
-        self._folder = folder
-        self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
-        self.port = process.free_port()
+    def __init__(self, description: Description, folder: Path, program: Path | None = None) -> None:
+        """Raises StackError without a program for it on this machine."""
+        self._folder = folders.prepare(folder)
+        found = program or programs.find(description.program, self._folder)
+        if found is None:
+            raise StackError(f"no {description.program.name}: run ./justw test, or {description.program.install}")
+        self._program = found
+        self._description = description
+        self.data = self._folder / description.name
+        self.stop_timeout_s = description.stop_timeout_s
+        self.port = 0
+        self.process: psutil.Process | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return self._description.url.format(port=self.port)
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and process.is_alive(self.process)
+
+    def start(self) -> None:
+        """Returns once it answers; nothing to do if it runs. Not for use inside a running event loop."""
+        if not self.running:
+            job = self.job()
+            asyncio.run(job.run())
+            self.has_started(job)
+
+    def job(self) -> Start:
+        """What is to be run to start it."""
+        return Start(self._description, self._program, self._folder, process.dies_with_parent(), self.port or None)
+
+    def has_started(self, job: Start) -> None:
+        self.process, self.port = job.process, job.port
+
+    def stop(self) -> None:
+        """SIGTERM, also to a frozen one, and waits."""
+        if self.process is not None and self.running:
+            self.process.resume()
+            process.stop({self.process: self.stop_timeout_s})
+
+    def kill(self) -> None:
+        """SIGKILL, and waits."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait(10)
+
+    def freeze(self) -> None:
+        """SIGSTOP: it answers nobody, and carries out what it was sent once it is thawed."""
+        assert self.process is not None
+        self.process.suspend()
+
+    def thaw(self) -> None:
+        if self.process is not None and self.running:
+            self.process.resume()
+
+
+class RedisServer(Server):
+    """One private Redis of a major version: 6 is the wheel's, 7 the system's. Without persistence by default."""
+
+    def __init__(self, major: int, folder: Path, *options: str) -> None:
+        def command(program: Path, data: Path, port: int) -> list[str]:
+            return [
+                *(str(program), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data), "--save", ""),
+                *("--set-proc-title", "no", *options),
+            ]
+
+        found = programs._in_wheel(REDIS_SERVER, folder) if major == 6 else programs.on_path(REDIS_SERVER.name)
+        if found is None:
+            raise StackError(f"no Redis {major}: run ./justw test, or {REDIS_SERVER.install}")
+        super().__init__(msgspec.structs.replace(REDIS, command=command, slice_us=0), folder, found)
 
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url)
 
+
+class Stack:
+    """Redis, MongoDB and, unless told otherwise, MariaDB in one folder; `tallyd … --data FOLDER` finds them there.
+
+    Raises StackError without a program for one of them.
+    """
+
+    def __init__(self, folder: Path, *, mysql: bool = True, appendfsync: str = "everysec") -> None:
+        def command(*args: Any) -> list[str]:
+            return [appendfsync if word == "everysec" else word for word in REDIS.command(*args)]
+
+        chosen = (msgspec.structs.replace(REDIS, command=command), MONGO, *([MYSQL] if mysql else []))
+        self.folder = folders.prepare(folder)
+        self.servers = {each.name: Server(each, self.folder) for each in chosen}
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def redis(self) -> str:
+        return self.servers["redis"].url
+
+    @property
+    def mongo(self) -> str:
+        return self.servers["mongo"].url
+
+    @property
+    def mysql(self) -> str:
+        """The URL, "" without MariaDB."""
+        return self.servers["mysql"].url if "mysql" in self.servers else ""
+
     def start(self) -> None:
-        """Returns once it answers; nothing to do if it runs. A port that someone else took meanwhile is exchanged."""
-        if self._process is not None:
-            return
-        for _ in range(START_TRIES):
-            self._process = subprocess.Popen(
-                [
-                    str(self._program),
-                    *("--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self._folder), "--save", ""),
-                    *self._options,
-                ],
-                stdout=subprocess.DEVNULL,
-            )
-            if self._answers(self._process):
-                return
-            self._process = None
-            self.port = process.free_port()
-        raise AssertionError(f"{self._program} did not start")
+        """Starts those that don't run, all at once, and writes where they are."""
+        jobs = {name: each.job() for name, each in self.servers.items() if not each.running}
+        asyncio.run(start_all(list(jobs.values())))
+        for name, job in jobs.items():
+            self.servers[name].has_started(job)
+        pids = {name: each.process.pid for name, each in self.servers.items() if each.process is not None}
+        folders.write(self.folder, StackInfo(self.redis, self.mongo, self.mysql, pids))
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(10)
-            self._process = None
-
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        self._process.send_signal(number)
-
-    def _answers(self, started: subprocess.Popen[bytes]) -> bool:
-        deadline_s = time.monotonic() + START_TIMEOUT_S
-        with self.client() as client:
-            while started.poll() is None:
-                assert time.monotonic() < deadline_s, "Redis does not answer"
-                try:
-                    if client.info("server")["process_id"] == started.pid and client.ping():  # busy while it loads
-                        return True
-                except redis.ConnectionError:
-                    pass
-                time.sleep(0.01)
-        return False
-
-
-def redis_program(major: int, folder: Path) -> Path:
-    """The redis-server of that major version: 6 is the wheel's, 7 the system's. A missing one ends the run."""
-    if major == 6:
-        found = programs._in_wheel(programs.REDIS_SERVER, folder)
-    else:
-        found = programs.on_path(programs.REDIS_SERVER.name)
-    if found is None:
-        pytest.exit(
-            f"The tests need Redis {major}: run ./justw test, or {programs.REDIS_SERVER.install}.", returncode=1
-        )
-    return found
+        """SIGTERM to all at once, and waits."""
+        running = {each.process: each.stop_timeout_s for each in self.servers.values() if each.process and each.running}
+        for frozen in running:
+            frozen.resume()
+        process.stop(running)
+        folders.remove(self.folder)

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import msgspec
 import redis
+
+from tests.kit.stores import hash_of
 
 LUA = Path(__file__).resolve().parents[2] / "lua"
 SCRIPTS = ("ingest", "claim", "ack", "begin_sync", "settle", "layout", "unfold", "pending")
@@ -109,7 +111,7 @@ class Shard:
     def ingest(
         self, *requests: tuple[str, Sequence[Ev]], rate: int = 0, window_s: int = WINDOW_S, bits: int = BITS
     ) -> list[int]:
-        return self.ingest_raw(blob(requests, f"{self.tag}:counters"), rate, window_s, bits)
+        return list(self.ingest_raw(blob(requests, f"{self.tag}:counters"), rate, window_s, bits))
 
     def count(self, *events: Ev, **options: int) -> int:
         """One unlimited request; returns how many of its events were new."""
@@ -151,7 +153,7 @@ class Shard:
 
     def frozen(self) -> dict[int, Amounts]:
         """The parts of the batch in flight, as they lie there."""
-        fields = self.redis.hgetall(self.claim_key)
+        fields = cast("dict[bytes, bytes]", self.redis.hgetall(self.claim_key))
         return {
             int(field.removeprefix(b"payload:")): unpack(payload)
             for field, payload in fields.items()
@@ -201,29 +203,29 @@ class Shard:
         """Entity → field → amount, of every hash there is."""
         prefix = f"{self.tag}:counters:"
         return {
-            key.decode().removeprefix(prefix): {f.decode(): int(a) for f, a in self.redis.hgetall(key).items()}
+            key.decode().removeprefix(prefix): {f: int(a) for f, a in hash_of(self.redis, key).items()}
             for key in self.redis.scan_iter(f"{prefix}*", count=1_000)
         }
 
     def dirty(self) -> set[str]:
-        return {entity.decode() for entity in self.redis.smembers(self.dirty_key)}
+        return {entity.decode() for entity in cast("set[bytes]", self.redis.smembers(self.dirty_key))}
 
     def ledger(self) -> dict[str, int]:
-        return {field.decode(): int(amount) for field, amount in self.redis.hgetall(self.ledger_key).items()}
+        return {field: int(amount) for field, amount in hash_of(self.redis, self.ledger_key).items()}
 
     def seen(self) -> dict[str, str]:
-        return {field.decode(): value.decode() for field, value in self.redis.hgetall(self.seen_key).items()}
+        return hash_of(self.redis, self.seen_key)
 
     def keys(self, part: str = "") -> set[str]:
         """Every key that begins with this part of the shard's."""
         return {key.decode() for key in self.redis.scan_iter(f"{self.tag}:{part}*", count=1_000)}
 
-    def asides(self) -> dict[str, bytes]:
+    def asides(self) -> dict[str, bytes | None]:
         """The keys that were moved away, by the name they had → their DUMP."""
         prefix = f"{self.tag}:aside:"
         return {key.removeprefix(prefix).partition(":")[2]: self.redis.dump(key) for key in self.keys("aside:")}
 
-    def everything(self) -> dict[bytes, tuple[bytes, bool]]:
+    def everything(self) -> dict[bytes, tuple[bytes | None, bool]]:
         """Every key of the database: what it holds, and whether it expires."""
         return {key: (self.redis.dump(key), self.redis.pttl(key) != -1) for key in self.redis.scan_iter(count=1_000)}
 

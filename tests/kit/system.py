@@ -1,31 +1,23 @@
-"""What the tests drive tallyd with: real servers, the real commands as processes, and the counts read back directly.
+"""Clean stores on running servers, and tallyd's commands at work on them.
 
-`System` is one clean set of stores and the environment that points tallyd at it. It reads the stores with the plain
-client libraries, never with tallyd's own readers, so that a test doesn't trust what it tests.
+The most used names of the kit are here, too, so that a test needs one import.
 """
 
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import json
-import os
 import secrets
+import signal
 import subprocess
-import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import asyncmy
-import httpx
-import pymongo
 import redis
-from mirakuru import HTTPExecutor, SimpleExecutor
 from typer.testing import CliRunner
 
 from daemon import config as configuration
@@ -34,150 +26,108 @@ from daemon.buffer.counters import Counters, Limits, ingest_events
 from daemon.buffer.layout import Layout
 from daemon.cli import app
 from daemon.config import Config
-from daemon.devstack import process
-from daemon.devstack.stack import StackInfo
 from daemon.errors import TallydError
 from daemon.flush.flusher import Flushed, Flusher
 from daemon.ingest.decode import Batch, Decoder, build_catalogue
+from tests.kit.commands import ROOT, TALLYD, inherited, run
+from tests.kit.daemon import Daemon, Ingest
+from tests.kit.events import BATCH, EVENTS, event
+from tests.kit.oracle import ROLLUPS, expected_rollups
+from tests.kit.servers import RedisServer, Stack
+from tests.kit.stores import Stores, run_sql
+from tests.kit.wait import WAIT_TIMEOUT_S, wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
-TALLYD = (sys.executable, "-m", "daemon.cli")
-START_TIMEOUT_S = 20.0
-WAIT_TIMEOUT_S = 20.0
-SUFFIXES: dict[str, Callable[[dt.date], str]] = {
-    "totals": lambda _: "",
-    "daily": lambda day: f":{day:%Y-%m-%d}",
-    "weekly": lambda day: f":{day:%G-W%V}",
-    "monthly": lambda day: f":{day:%Y-%m}",
-    "yearly": lambda day: f":{day:%Y}",
-}
-"""What each rollup adds to an entity's key, by the calendar alone."""
-ROLLUPS = tuple(SUFFIXES)
-EVENTS = "/api/v1/analytics/events"
-BATCH = "/api/v1/analytics/events/batch"
+__all__ = [
+    "BATCH",
+    "EVENTS",
+    "ROLLUPS",
+    "ROOT",
+    "TALLYD",
+    "WAIT_TIMEOUT_S",
+    "Ingest",
+    "System",
+    "event",
+    "expected_rollups",
+    "run_sql",
+    "wait_until",
+]
 
-
-def event(**fields: Any) -> dict[str, Any]:
-    """A good event with an id of its own; `fields` replace or add."""
-    return {
-        "event_id": secrets.token_hex(8),
-        "domain": "jav",
-        "entity_type": "movie",
-        "entity_id": "0f8fad5b-d9cb-469f-a165-70867728950e",
-        "action": "view",
-        "value": 1,
-        "occurred_at": "2026-02-19T10:00:00Z",
-        **fields,
-    }
+CREATE_TABLE = (
+    "CREATE TABLE jav (id INT PRIMARY KEY AUTO_INCREMENT, uuid CHAR(36) NOT NULL UNIQUE, code VARCHAR(32),"
+    " views BIGINT UNSIGNED NOT NULL DEFAULT 0, downloads BIGINT UNSIGNED NOT NULL DEFAULT 0)"
+)
+D = TypeVar("D", bound=Daemon)
 
 
-def wait_until(true: Callable[[], object], what: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
-        time.sleep(0.02)
+class System(Stores):
+    """An empty Redis, a MongoDB database and a MariaDB database with the table `jav`, each of its own.
 
+    `env` is the environment that points tallyd at them; the rate limit is off.
+    """
 
-def run_sql(url: str, database: str, statement: str, *args: object) -> list[tuple[Any, ...]]:
-    """Runs a statement on the MySQL at `url`, in this database ("": in none), and returns its rows."""
-    parts = urlsplit(url)
-
-    async def run() -> list[tuple[Any, ...]]:
-        connection = await asyncmy.connect(
-            host=parts.hostname, port=parts.port, user=parts.username, db=database or None, autocommit=True
-        )
-        try:
-            async with connection.cursor() as cursor:
-                await cursor.execute(statement, args or None)
-                return list(await cursor.fetchall()) if cursor.description else []
-        finally:
-            connection.close()
-
-    return asyncio.run(run())
-
-
-class Ingest:
-    """A running ingest daemon and a client of it."""
-
-    def __init__(self, executor: HTTPExecutor, url: str) -> None:
-        self.executor = executor
-        self.url = url
-        self.client = httpx.Client(base_url=url, timeout=10)
-
-    @property
-    def pid(self) -> int:
-        assert self.executor.process is not None
-        return self.executor.process.pid
-
-    def post(self, body: Any, path: str = EVENTS, **options: Any) -> httpx.Response:
-        """Sends JSON, or bytes as they are with content type JSON unless `headers` say otherwise."""
-        if isinstance(body, bytes):
-            headers = {"content-type": "application/json", **options.pop("headers", {})}
-            return self.client.post(path, content=body, headers=headers, **options)
-        return self.client.post(path, json=body, **options)
-
-
-class System:
-    """Clean stores on running servers."""
-
-    def __init__(self, stack: StackInfo, scratch: Path) -> None:
+    def __init__(self, stack: Stack, scratch: Path, *, database: str = "") -> None:
+        """`scratch`: for the spool, the logs, and as the folder that commands run in. `database`: one that is there."""
         self.stack = stack
         self.scratch = scratch
-        name = f"t{secrets.token_hex(6)}"
-        mongo, mysql = urlsplit(stack.mongo), urlsplit(stack.mysql)
-        self.database = name
+        self.database = database or f"t{secrets.token_hex(6)}"
+        mongo, mysql = (with_database(url, self.database) for url in (stack.mongo, stack.mysql))
+        super().__init__(stack.redis, mongo, mysql)
         self.env = {
             "TALLYD_REDIS__URL": stack.redis,
-            "TALLYD_MONGO__URL": mongo._replace(path=f"/{name}").geturl(),
-            "TALLYD_MYSQL__URL": mysql._replace(path=f"/{name}").geturl(),
+            "TALLYD_MONGO__URL": mongo,
+            "TALLYD_MYSQL__URL": mysql,
             "TALLYD_RATE_LIMIT__PER_MINUTE": "0",
             "TALLYD_SPOOL__DIR": str(scratch / "spool"),
         }
         self._env = dict(self.env)
-        self.redis = redis.Redis.from_url(stack.redis)
         self.redis.flushall()
-        self.mongo_client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(stack.mongo, tz_aware=True)
-        self.mongo = self.mongo_client[name]
-        self.sql(f"CREATE DATABASE `{name}`", database="")
-        self.sql(
-            "CREATE TABLE jav (id INT PRIMARY KEY AUTO_INCREMENT, uuid CHAR(36) NOT NULL UNIQUE, code VARCHAR(32),"
-            " views BIGINT UNSIGNED NOT NULL DEFAULT 0, downloads BIGINT UNSIGNED NOT NULL DEFAULT 0)"
-        )
+        if mysql and not database:
+            self.sql(f"CREATE DATABASE `{self.database}`", database="")
+        if mysql:
+            self.sql(CREATE_TABLE)
 
     def empty(self, scratch: Path) -> None:
         """As new, but for the tables, collections and indexes there are."""
         self.env, self.scratch = dict(self._env), scratch
+        self.redis.close()
+        self.redis = redis.Redis.from_url(self.stack.redis)
         self.redis.flushall()
         for name in self.mongo.list_collection_names():
             self.mongo[name].delete_many({})
         self.sql("DELETE FROM jav")
 
     def close(self) -> None:
+        """Drops what was made."""
         self.mongo_client.drop_database(self.database)
         self.sql(f"DROP DATABASE `{self.database}`", database="")
-        self.mongo_client.close()
+        super().close()
+
+    def use_redis(self, server: RedisServer) -> None:
+        """From now on this Redis is the system's, which the caller may hurt."""
+        self.env["TALLYD_REDIS__URL"] = server.url
         self.redis.close()
+        self.redis = server.client()
 
     def config(self, **env: str) -> Config:
-        """The configuration a command with this environment runs with; keys as TALLYD_… without the prefix."""
+        """The configuration a command with this environment runs with."""
         return configuration.load(environ=self.environ(**env))
 
     def environ(self, **env: str) -> dict[str, str]:
-        return {**self.env, **{f"TALLYD_{key}": value for key, value in env.items()}}
+        """`env`, with `TALLYD_` before the names of configuration keys; other names are taken as they are."""
+        return {**self.env, **{f"TALLYD_{key}" if _is_key(key) else key: value for key, value in env.items()}}
 
     def tallyd(self, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
-        done = subprocess.run(
-            [*TALLYD, *args],
-            env={**os.environ, **self.environ(**env)},
-            cwd=self.scratch,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert not check or done.returncode == 0, done.stdout + done.stderr
-        return done
+        return run([*TALLYD, *args], cwd=self.scratch, env={**inherited(), **self.environ(**env)}, check=check)
+
+    def audit(self, *options: str, check: bool = True, **env: str) -> dict[str, Any]:
+        """What `tallyd audit` reports; with `check` it has to hold. Its exit code says the same."""
+        done = self.tallyd("audit", "--json", *options, check=False, **env)
+        assert done.returncode in (0, 1), done.stdout + done.stderr
+        report: dict[str, Any] = json.loads(done.stdout)
+        assert report["holds"] == (done.returncode == 0)
+        assert report["holds"] or not check, report
+        return report
 
     def tallyd_here(self, *args: str, **env: str) -> tuple[int, str]:
         """Runs a command in this process, which saves its start. Returns its exit code and what it printed."""
@@ -219,77 +169,36 @@ class System:
         return asyncio.run(work())
 
     @contextmanager
-    def ingest(self, *, command: Sequence[str] = TALLYD, **env: str) -> Iterator[Ingest]:
-        """A running `tallyd ingest`."""
-        port, run_id = process.free_port(), secrets.token_hex(8)
-        url = f"http://127.0.0.1:{port}"
-        with (self.scratch / f"ingest-{port}.log").open("wb") as log:
-            executor = HTTPExecutor(
-                [*command, "ingest", "--port", str(port)],
-                f"{url}/healthz",
-                timeout=START_TIMEOUT_S,
-                cwd=str(self.scratch),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                envvars={**self.environ(**env), "TALLYD_RUN_ID": run_id},
-            )
-            with executor:
-                running = Ingest(executor, url)
-                assert running.client.get("/healthz").json()["run_id"] == run_id, "another server shares the port"
-                yield running
-                running.client.close()
+    def ingest(self, **options: Any) -> Iterator[Ingest]:
+        """A running `tallyd ingest`, asked to stop at the end. `options`: as of `Ingest`."""
+        with self.asked_to_stop(Ingest(self, **options)) as running:
+            yield running
+            running.client.close()
 
     @contextmanager
-    def flusher(self, **env: str) -> Iterator[SimpleExecutor]:
-        """A running `tallyd flush`."""
-        with (self.scratch / f"flush-{secrets.token_hex(4)}.log").open("wb") as log:
-            executor = SimpleExecutor(
-                [*TALLYD, "flush"],
-                cwd=str(self.scratch),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                envvars=self.environ(**env),
-            )
-            with executor:
-                yield executor
+    def flusher(self, **options: Any) -> Iterator[Daemon]:
+        """A running `tallyd flush`, asked to stop at the end. `options`: as of `Daemon`."""
+        with self.asked_to_stop(Daemon(self, "flush", **options)) as running:
+            yield running
 
-    def sql(self, statement: str, *args: object, database: str | None = None) -> list[tuple[Any, ...]]:
-        """Runs a statement on MariaDB and returns its rows."""
-        return run_sql(self.stack.mysql, self.database if database is None else database, statement, *args)
+    @contextmanager
+    def asked_to_stop(self, daemon: D) -> Iterator[D]:
+        """Runs it for the block, and asks it to stop afterwards if it still runs."""
+        with daemon:
+            yield daemon
+            # A daemon that has not come to setting its handlers ends by the signal.
+            assert not daemon.running or daemon.end() in (0, -signal.SIGTERM), daemon.text()
 
     def add_movies(self, *uuids: str) -> None:
         if uuids:
             self.sql(f"INSERT INTO jav (uuid) VALUES {', '.join(['(%s)'] * len(uuids))}", *uuids)
 
-    def replica(self) -> dict[str, tuple[int, int]]:
-        """uuid → (views, downloads)."""
-        return {
-            uuid: (views, downloads) for uuid, views, downloads in self.sql("SELECT uuid, views, downloads FROM jav")
-        }
 
-    def rollup(self, name: str) -> dict[str, dict[str, int]]:
-        """`_id` → counters that are not 0, of one of the five collections."""
-        found = {}
-        for document in self.mongo[f"analytics_entity_{name}"].find():
-            counters = {
-                field: amount
-                for field, amount in document.items()
-                if isinstance(amount, int) and amount and field != "flush_seq"
-            }
-            found[document["_id"]] = counters
-        return found
-
-    def rollups(self) -> dict[str, dict[str, dict[str, int]]]:
-        return {name: self.rollup(name) for name in ROLLUPS}
-
-    def ledger(self) -> dict[str, int]:
-        return {field.decode(): int(amount) for field, amount in self.redis.hgetall("anl:{0}:ledger").items()}
+def with_database(url: str, name: str) -> str:
+    """The URL of MongoDB or MySQL with this database in place of its own; "" stays so."""
+    return urlsplit(url)._replace(path=f"/{name}").geturl() if url else ""
 
 
-def expected_rollups(counted: list[tuple[str, str, dt.date, int]]) -> dict[str, dict[str, dict[str, int]]]:
-    """The five rollups of (entity key, counter, UTC day, amount), computed from nothing but the calendar."""
-    sums: dict[str, dict[str, Counter[str]]] = {name: {} for name in ROLLUPS}
-    for key, counter, day, amount in counted:
-        for name, suffix in SUFFIXES.items():
-            sums[name].setdefault(key + suffix(day), Counter())[counter] += amount
-    return {name: {id_: dict(counters) for id_, counters in documents.items()} for name, documents in sums.items()}
+def _is_key(name: str) -> bool:
+    """Whether this is a key of tallyd's configuration, as an environment variable without TALLYD_."""
+    return "__" in name or name == "CONFIG" or name.lower() in Config.__struct_encode_fields__

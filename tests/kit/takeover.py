@@ -12,7 +12,7 @@ from daemon.config import replica_tables
 from daemon.move.backfill import session
 from daemon.move.backfill.changes import Change
 from daemon.move.backfill.session import Outcome
-from tests.kit.system import ROLLUPS, System
+from tests.kit.system import ROLLUPS, System, event
 
 
 class Recorder:
@@ -61,6 +61,22 @@ def add_rows(system: System, rows: dict[str, tuple[int, int]]) -> None:
     system.sql(f"INSERT INTO jav (uuid, views, downloads) VALUES {values}")
 
 
+def taken_over(system: System, rows: dict[str, tuple[int, int]]) -> None:
+    """Movies a and b of these rows are taken over, counted on (3 views of a, a download of b), and in step."""
+    add_rows(system, rows)
+    backfill(system)
+    system.count(event(entity_id="a", value=3), event(entity_id="b", action="download"))
+    (views_a, downloads_a), (views_b, downloads_b) = rows["a"], rows["b"]
+    drain_until(system, rows | {"a": (views_a + 3, downloads_a), "b": (views_b, downloads_b + 1)})
+
+
+def legacy_adds(system: System, downloads: int = 0, **views: int) -> None:
+    """What the application adds to these columns by itself: views of each, and downloads of all of them."""
+    for uuid, amount in views.items():
+        statement = "UPDATE jav SET views = views + %s, downloads = downloads + %s WHERE uuid = %s"
+        system.sql(statement, amount, downloads, uuid)
+
+
 def bases(system: System, name: str = "totals") -> dict[str, dict[str, int]]:
     """`_id` → base, of the documents that have one."""
     found = system.mongo[f"analytics_entity_{name}"].find({"base": {"$exists": True}})
@@ -77,7 +93,7 @@ def everything(system: System) -> dict[str, Any]:
 
 
 def audited(system: System, *options: str) -> set[tuple[str, str, int]]:
-    """(law, counter, difference) of all that `tallyd audit --deep` finds; it has to have judged everything."""
+    """(law, counter, difference) of all that `tallyd audit --deep` finds; it has to have compared everything."""
     exit_code, printed = system.tallyd_here("audit", "--deep", "--json", *options)
     report = json.loads(printed)
     assert report["exact"]

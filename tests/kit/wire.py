@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tests.kit.system import EVENTS
+from tests.kit.events import EVENTS
 
 TIMEOUT_S = 15.0
 
@@ -31,7 +31,8 @@ def head(path: str = EVENTS, method: str = "POST", **headers: object) -> bytes:
 
 
 def request(body: bytes, path: str = EVENTS, **headers: object) -> bytes:
-    return head(path, **{"content_type": "application/json", "content_length": len(body), **headers}) + body
+    usual = {"content_type": "application/json", "content_length": len(body)}
+    return head(path, "POST", **{**usual, **headers}) + body
 
 
 def chunked(*parts: bytes, end: bool = True) -> bytes:

@@ -7,19 +7,15 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from tests.kit.servers import RedisServer, redis_program
+from tests.kit.servers import RedisServer
 from tests.kit.shard import Shard
 
 
 @pytest.fixture(scope="session", params=[6, 7], ids=["redis6", "redis7"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
-    folder = tmp_path_factory.mktemp("redis")
-    started = RedisServer(redis_program(request.param, folder), folder)
-    started.start()
-    with started.client() as client:
+    with RedisServer(request.param, tmp_path_factory.mktemp("redis")) as server, server.client() as client:
         assert client.info("server")["redis_version"].startswith(f"{request.param}.")
         yield client
-    started.stop()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from daemon.buffer.connection import Connection
 from daemon.buffer.dedupe import Forgetting
 from daemon.buffer.layout import Layout
 from daemon.config import load
-from tests.kit.servers import RedisServer, redis_program
+from tests.kit.servers import RedisServer
 from tests.kit.shard import DAY, Ev, Shard
 from tests.kit.system import wait_until
 
@@ -24,13 +24,10 @@ SLOTS = 16_384
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
     """A cluster of one node that has every slot."""
     folder: Path = tmp_path_factory.mktemp("cluster")
-    server = RedisServer(redis_program(7, folder), folder, "--cluster-enabled", "yes")
-    server.start()
-    with server.client() as client:
+    with RedisServer(7, folder, "--cluster-enabled", "yes") as server, server.client() as client:
         client.execute_command("CLUSTER ADDSLOTSRANGE", 0, SLOTS - 1)
         wait_until(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "the cluster is up")
         yield client
-    server.stop()
 
 
 @pytest.fixture

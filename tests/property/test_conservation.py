@@ -15,7 +15,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.kit.servers import RedisServer, redis_program
+from tests.kit.servers import RedisServer
 from tests.kit.shard import Claimed, Ev, Increment, Shard, step
 
 WINDOW_S = 30 * 86_400
@@ -214,12 +214,8 @@ def _amounts(claimed: Claimed) -> Amounts:
 
 @pytest.fixture(scope="module", params=[6, 7], ids=["redis6", "redis7"])
 def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
-    folder = tmp_path_factory.mktemp("redis")
-    server = RedisServer(redis_program(request.param, folder), folder)
-    server.start()
-    with server.client() as connected:
+    with RedisServer(request.param, tmp_path_factory.mktemp("redis")) as server, server.client() as connected:
         yield connected
-    server.stop()
 
 
 def test_whatever_happens_nothing_is_lost_or_doubled(client: redis.Redis) -> None:

@@ -1,15 +1,12 @@
-"""What must have been counted: plain dictionaries and the calendar, and nothing of `daemon`.
-
-An event is entered once, when it is made; that it is sent five times changes nothing. Only its day may be open: an
-event from the future counts under the server's time, so each day on which it was sent is possible.
-"""
+"""What must have been counted, from plain dictionaries and the calendar. Imports nothing of `daemon`."""
 
 from __future__ import annotations
 
 import datetime as dt
 import threading
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 Document = dict[str, Any]
@@ -23,11 +20,30 @@ BUCKETS = (
     ("yearly", "year", "%Y"),
 )
 """Collection, the field of its bucket, and how strftime writes it."""
+ROLLUPS = tuple(name for name, _, _ in BUCKETS)
 COUNTERS = ("view", "download")
 
 
+def ids_of(entity_key: str, day: dt.date) -> dict[str, str]:
+    """Collection → `_id` of the document that an amount of this UTC day belongs to."""
+    return {name: ":".join([entity_key, *([day.strftime(pattern)] if pattern else [])]) for name, _, pattern in BUCKETS}
+
+
+def expected_rollups(counted: Iterable[tuple[str, str, dt.date, int]]) -> dict[str, dict[str, dict[str, int]]]:
+    """Collection → `_id` → counters, of these (entity key, counter, UTC day, amount)."""
+    sums: dict[str, dict[str, Counter[str]]] = {name: {} for name in ROLLUPS}
+    for key, counter, day, amount in counted:
+        for name, id_ in ids_of(key, day).items():
+            sums[name].setdefault(id_, Counter())[counter] += amount
+    return {name: {id_: dict(counters) for id_, counters in documents.items()} for name, documents in sums.items()}
+
+
 class Model:
-    """Thread-safe: several producers enter what they send."""
+    """Whole documents, for several producers at once: the methods are called from any thread.
+
+    An event is entered once, when it is made; that it is sent five times changes nothing. Only its day may be open: an
+    event from the future counts under the server's time, so each day on which it was sent is possible.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -46,7 +62,7 @@ class Model:
 
     def rollups(self, found: Mapping[str, Mapping[str, Document]]) -> Rollups:
         """All documents there must be. Of a floating event's days the one `found` is taken, if it is possible."""
-        documents: Rollups = {name: {} for name, _, _ in BUCKETS}
+        documents: Rollups = {name: {} for name in ROLLUPS}
         with self._lock:
             for entity, days in self._amounts.items():
                 for day, counters in days.items():
@@ -97,12 +113,11 @@ def differences(expected: Mapping[str, Mapping[str, Any]], found: Mapping[str, M
 
 def _enter(documents: Rollups, entity: tuple[str, str, str], day: dt.date, counter: str, amount: int) -> None:
     domain, kind, id_ = entity
+    ids = ids_of(":".join(entity), day)
     for name, field, pattern in BUCKETS:
-        bucket = day.strftime(pattern)
-        key = ":".join([*entity, bucket] if field else entity)
-        document = documents[name].get(key)
+        document = documents[name].get(ids[name])
         if document is None:
-            document = {"_id": key, "domain": domain, "entity_type": kind, "entity_id": id_}
-            document |= dict.fromkeys(COUNTERS, 0) | ({field: bucket} if field else {})
-            documents[name][key] = document
+            document = {"_id": ids[name], "domain": domain, "entity_type": kind, "entity_id": id_}
+            document |= dict.fromkeys(COUNTERS, 0) | ({field: day.strftime(pattern)} if field else {})
+            documents[name][ids[name]] = document
         document[counter] += amount

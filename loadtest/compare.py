@@ -1,37 +1,29 @@
-"""The verdict on the counts: what the producers had accepted, against the ledger, MongoDB and MySQL.
+"""The accounts: what the producers had accepted, compared with the ledger, MongoDB and MySQL, which must be at rest.
 
-Reads the stores with their plain clients and never with tallyd's readers: what is judged is not trusted. Everything has
-to be at rest. `python -m loadtest.judge TALLY --data DIR` judges again what a run left behind.
+`python -m loadtest.compare TALLY --data DIR` compares again what a run left behind.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
-from urllib.parse import urlsplit
+from typing import Annotated
 
-import asyncmy
-import asyncmy.cursors
 import msgspec
-import pymongo
-import redis
 import typer
 from msgspec import Struct
 
 from daemon import config as configuration
-from daemon.config import Config, require
-from daemon.domain.rollup import total
+from daemon.config import require
 from daemon.errors import TallydError
 from loadtest.tally import DOMAIN, ENTITY_TYPE, Tally
+from tests.kit.oracle import COUNTERS
+from tests.kit.stores import Stores
 
-COUNTERS = ("download", "view")
-DATABASE_DEFAULT = "tallyd"
 DIFFERENCES_MAX = 100
 """Most differences listed; the rest is counted."""
 DIFFERENCES_SHOWN = 10
-ROWS_PER_FETCH = 10_000
+ROWS_COUNTED = "SELECT uuid, views, downloads FROM jav WHERE views <> 0 OR downloads <> 0"
 
 Amounts = Mapping[str, Mapping[str, int]]
 
@@ -85,25 +77,25 @@ class Verdict(Struct, frozen=True):
         yield f"{'Exact' if self.exact else 'NOT EXACT'}: {self.entities:,} entities compared."
 
 
-def judge(tally: Tally, config: Config) -> Verdict:
+def compare(tally: Tally, stores: Stores) -> Verdict:
     """Compares all of it. Not for use inside a running event loop."""
-    ledger = _ledger(config)
-    mongo = pymongo.MongoClient[dict[str, Any]](config.mongo.url)
-    with mongo:
-        database = mongo.get_default_database(DATABASE_DEFAULT)
-        totals = {
-            document["_id"]: {counter: total(document, counter) for counter in COUNTERS}
-            for document in database["analytics_entity_totals"].find({}, [*COUNTERS, "base"])
+    ledger = _books_of(stores.ledger())
+    totals = {
+        document["_id"]: {
+            counter: document.get(counter, 0) + document.get("base", {}).get(counter, 0) for counter in COUNTERS
         }
-        days = _days(database["analytics_entity_daily"])
-        dead_letters = database["analytics_dead_letters"].count_documents({})
-    rows = asyncio.run(_rows(config.mysql.url))
+        for document in stores.mongo["analytics_entity_totals"].find({}, [*COUNTERS, "base"])
+    }
+    rows = {
+        f"{DOMAIN}:{ENTITY_TYPE}:{uuid}": {"view": views, "download": downloads}
+        for uuid, views, downloads in stores.sql(ROWS_COUNTED)
+    }
     differences = [
-        *_compare("MongoDB totals", tally.entities, totals),
-        *_compare("MySQL", tally.entities, rows),
-        *_compare("MongoDB daily", tally.days, days),
-        *_compare("ledger", *_books(tally, ledger)),
-        *_compare("dead letters", {}, {"all": {"documents": dead_letters}}),
+        *_differences("MongoDB totals", tally.entities, totals),
+        *_differences("MySQL", tally.entities, rows),
+        *_differences("MongoDB daily", tally.days, _days(stores)),
+        *_differences("ledger", *_books(tally, ledger)),
+        *_differences("dead letters", {}, {"all": {"documents": stores.dead_letters()}}),
     ]
     return Verdict(
         lines=list(_lines(tally, ledger, totals, rows)),
@@ -113,7 +105,7 @@ def judge(tally: Tally, config: Config) -> Verdict:
     )
 
 
-def _compare(where: str, expected: Amounts, found: Amounts) -> Iterator[Difference]:
+def _differences(where: str, expected: Amounts, found: Amounts) -> Iterator[Difference]:
     """Both ways: what is missing, and what nobody sent. An absent amount is 0."""
     for what in sorted(expected.keys() | found.keys()):
         wanted, there = expected.get(what, {}), found.get(what, {})
@@ -138,7 +130,7 @@ def _books(tally: Tally, ledger: Amounts) -> tuple[Amounts, Amounts]:
 
 def _lines(tally: Tally, ledger: Amounts, totals: Amounts, rows: Amounts) -> Iterator[Line]:
     sums = tally.sums()
-    for counter in COUNTERS:
+    for counter in sorted(COUNTERS):
         yield Line(
             counter,
             accepted=sums.get(counter, 0),
@@ -153,40 +145,19 @@ def _sum(amounts: Iterable[Mapping[str, int]], counter: str) -> int:
     return sum(each.get(counter, 0) for each in amounts)
 
 
-def _ledger(config: Config) -> dict[str, dict[str, int]]:
-    """Book → counter → amount, of all shards."""
+def _books_of(ledger: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Book → counter → amount."""
     books: dict[str, dict[str, int]] = {}
-    with redis.Redis.from_url(config.redis.url, decode_responses=True) as client:
-        for shard in range(config.redis.shards):
-            entries: dict[str, str] = client.hgetall(f"anl:{{{shard}}}:ledger")  # type: ignore[assignment]
-            for name, amount in entries.items():
-                book, _, counter = name.partition(":")
-                amounts = books.setdefault(book, {})
-                amounts[counter] = amounts.get(counter, 0) + int(amount)
+    for name, amount in ledger.items():
+        book, _, counter = name.partition(":")
+        books.setdefault(book, {})[counter] = amount
     return books
 
 
-def _days(daily: pymongo.collection.Collection[dict[str, Any]]) -> dict[str, dict[str, int]]:
+def _days(stores: Stores) -> dict[str, dict[str, int]]:
+    """UTC date → counter → amount."""
     group = {"_id": "$date", **{counter: {"$sum": f"${counter}"} for counter in COUNTERS}}
-    return {each.pop("_id"): each for each in daily.aggregate([{"$group": group}])}
-
-
-async def _rows(mysql_url: str) -> dict[str, dict[str, int]]:
-    """Entity key → counter → amount, of the rows that hold any."""
-    parts = urlsplit(mysql_url)
-    connection = await asyncmy.connect(
-        host=parts.hostname, port=parts.port, user=parts.username, db=parts.path.removeprefix("/")
-    )
-    found: dict[str, dict[str, int]] = {}
-    try:
-        async with connection.cursor(asyncmy.cursors.SSCursor) as cursor:
-            await cursor.execute("SELECT uuid, views, downloads FROM jav WHERE views <> 0 OR downloads <> 0")
-            while rows := await cursor.fetchmany(ROWS_PER_FETCH):
-                for uuid, views, downloads in rows:
-                    found[f"{DOMAIN}:{ENTITY_TYPE}:{uuid}"] = {"view": int(views), "download": int(downloads)}
-    finally:
-        await connection.ensure_closed()
-    return found
+    return {each.pop("_id"): each for each in stores.mongo["analytics_entity_daily"].aggregate([{"$group": group}])}
 
 
 def main(
@@ -197,13 +168,14 @@ def main(
         Path | None, typer.Option(metavar="DIR", help="The embedded stack the run used; else TALLYD_… say where.")
     ] = None,
 ) -> None:
-    """Judge a run once more. The stores must be up; nothing is changed.
+    """Compare a run's counts once more. The stores must be up; nothing is changed.
 
-    Example: tallyd stack up --data DIR/stack && python -m loadtest.judge DIR/tally.json --data DIR/stack
+    Example: tallyd stack up --data DIR/stack && python -m loadtest.compare DIR/tally.json --data DIR/stack
     """
     config = configuration.load(data=data)
     require(config, "redis", "mongo", "mysql")
-    verdict = judge(msgspec.json.decode(tally.read_bytes(), type=Tally), config)
+    stores = Stores(config.redis.url, config.mongo.url, config.mysql.url, config.redis.shards)
+    verdict = compare(msgspec.json.decode(tally.read_bytes(), type=Tally), stores)
     for line in verdict.words():
         print(line)
     raise typer.Exit(0 if verdict.exact else 1)
@@ -213,5 +185,5 @@ if __name__ == "__main__":
     try:
         typer.run(main)
     except TallydError as error:
-        print(f"judge: {error}")
+        print(f"compare: {error}")
         raise SystemExit(error.exit_code) from None
