@@ -1,4 +1,4 @@
-"""What the guard watches: costs of tallyd, each beside a calibration taken in the same round.
+"""The costs that the guard watches, each beside a calibration taken in the same round.
 
 Costs are CPU time by the kernel's account where that is possible: a neighbour on the machine takes wall time from us,
 and hardly any CPU time. Wall time is watched, too, because a sleep costs no CPU.
@@ -57,7 +57,7 @@ class Meter:
         self._ground.warm_dedupe()
 
     def round(self) -> None:
-        """One of everything, each beside what it is compared with."""
+        """One of everything, each beside its calibration."""
         self._redis_plain()
         self._http("bare", self._bare, single.PATH, 1, single.CONNECTIONS)
         self._http("single", self._tallyd, single.PATH, 1, single.CONNECTIONS)

@@ -51,7 +51,7 @@ class Served(Daemon):
         self.url = f"http://127.0.0.1:{port}"
 
     def check(self) -> None:
-        """Raises GroundError if somebody else answers: a second server on a port shares the traffic silently."""
+        """Raises GroundError if another server answers: a second one on a port shares the traffic silently."""
         super().check()
         for _ in range(LISTENERS):
             if self.running and run_id_at(self.url) != self.run_id:
@@ -59,7 +59,7 @@ class Served(Daemon):
 
 
 class Ground(System):
-    """Clean stores, and what is needed to measure on them: everything switched on."""
+    """Clean stores with everything switched on, and the means to measure on them."""
 
     def __init__(self, stack: Stack, scratch: Path) -> None:
         super().__init__(stack, scratch, database=DATABASE)
@@ -126,7 +126,7 @@ class Ground(System):
         return count
 
     def verify_counts(self) -> None:
-        """Raises GroundError unless what was accepted is what lies there."""
+        """Raises GroundError unless the counts in Redis add up to the accepted events."""
         accepted, live = self.accepted(), self.live()
         if accepted != live:
             raise GroundError(f"The ledger accepted {accepted} events, and {live} are counted.")
@@ -169,6 +169,6 @@ def raised(scratch: Path, *, mysql: bool = False) -> Iterator[Ground]:
 
 
 def forget_configuration() -> None:
-    """What is measured is the default configuration, not this shell's."""
+    """The default configuration is measured, not this shell's."""
     for variable in [name for name in os.environ if name.startswith("TALLYD_") and "_STACK_" not in name]:
         del os.environ[variable]

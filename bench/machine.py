@@ -1,4 +1,4 @@
-"""What the figures were taken on, and how much of it somebody else used. Names no host, user or path."""
+"""The machine of the figures, and the share of it that other processes used. Names no host, user or path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a measurement is: values of ours and of the peer taken in turn, their ratio round by round, and the bar."""
+"""A measurement: values of ours and of the peer taken in turn, their ratio round by round, and the bar."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ QUIET_SHARE = 0.1
 
 
 class Rounds(NamedTuple):
-    """What was measured: for each of the things measured in turn, its values."""
+    """The values of each of the things that were measured in turn."""
 
     values: list[list[float]]
     others: float

@@ -9,7 +9,7 @@ import psutil
 
 MIB = 1 << 20
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-"""What the kernel's CPU times are counted in: a measurement should span a hundred of these."""
+"""The unit of the kernel's CPU times: a measurement should span a hundred of these."""
 
 
 def tree(pid: int) -> list[psutil.Process]:

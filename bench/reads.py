@@ -239,7 +239,7 @@ def _read_while(work: Callable[[], None], served: Served, entities: int) -> wrk.
 
 
 def _pace(runs: list[wrk.Result]) -> str:
-    """What was reached."""
+    """The pace that was reached."""
     return f"{median(run.per_second for run in runs):.0f}"
 
 

@@ -1,6 +1,6 @@
-"""The accounts: what the producers had accepted, compared with the ledger, MongoDB and MySQL, which must be at rest.
+"""Compares the amounts that the producers had accepted with the ledger, MongoDB and MySQL. All must be at rest.
 
-`python -m loadtest.compare TALLY --data DIR` compares again what a run left behind.
+`python -m loadtest.compare TALLY --data DIR` compares a run again from its files.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Verdict(Struct, frozen=True):
         return not self.differences
 
     def words(self) -> Iterator[str]:
-        """What there is to say, a line each."""
+        """The comparison as lines of text."""
         for line in self.lines:
             amounts = msgspec.structs.asdict(line)
             yield "  ".join(f"{name} {amount:,}" if name != "counter" else amount for name, amount in amounts.items())
@@ -106,7 +106,7 @@ def compare(tally: Tally, stores: Stores) -> Verdict:
 
 
 def _differences(where: str, expected: Amounts, found: Amounts) -> Iterator[Difference]:
-    """Both ways: what is missing, and what nobody sent. An absent amount is 0."""
+    """Both ways: amounts that are missing, and amounts that were not sent. An absent amount is 0."""
     for what in sorted(expected.keys() | found.keys()):
         wanted, there = expected.get(what, {}), found.get(what, {})
         for counter in sorted(wanted.keys() | there.keys()):
@@ -115,7 +115,7 @@ def _differences(where: str, expected: Amounts, found: Amounts) -> Iterator[Diff
 
 
 def _books(tally: Tally, ledger: Amounts) -> tuple[Amounts, Amounts]:
-    """What the ledger must hold, and what it holds.
+    """The books the ledger must have, and those it has.
 
     More duplicates than were sent are no difference: what tallyd itself delivers again, from the spool, is one, too.
     """

@@ -23,7 +23,7 @@ class Fault(NamedTuple):
 
 
 def freeze_redis(system: LoadedSystem, seconds: float) -> None:
-    """SIGSTOP: calls get no answer, and what they carried is counted when it wakes up."""
+    """SIGSTOP: calls get no answer, and Redis carries them out when it wakes up."""
     redis = system.stack.servers["redis"]
     redis.freeze()
     try:
@@ -33,7 +33,7 @@ def freeze_redis(system: LoadedSystem, seconds: float) -> None:
 
 
 def stop_redis(system: LoadedSystem, seconds: float) -> None:
-    """An ordinary stop, and a start with what it had stored."""
+    """An ordinary stop, and a start with the stored data."""
     redis = system.stack.servers["redis"]
     redis.stop()
     try:

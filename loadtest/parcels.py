@@ -36,7 +36,7 @@ _EVENT = (
 
 
 class Parcel(NamedTuple):
-    """One request and what must become of it."""
+    """One request, the answer it must get, and the amounts it must add."""
 
     name: str
     """Under which Locust lists it."""

@@ -1,4 +1,4 @@
-"""What a run leaves behind: a JSON file for programs and a self-contained page for people.
+"""The files of a run: JSON for programs and a self-contained page for people.
 
 The page is Locust's own report (requests by kind, failures, charts to zoom into) under a head of ours: the verdict, the
 accounts, and a second by second plot with the faults marked.
@@ -78,7 +78,7 @@ class Report(Struct):
 
 
 def machine() -> dict[str, str]:
-    """What the figures were taken on. Names no host, user or path."""
+    """The machine of the figures. Names no host, user or path."""
     return {
         "cores": f"{len(os.sched_getaffinity(0))}, load generator and servers included",
         "python": platform.python_version(),

@@ -28,7 +28,7 @@ from loadtest.tally import LOCUST_REPORT, TALLY, Orders, Sample, Tally
 from tests.kit.commands import ROOT, inherited
 
 SETTLE_TIMEOUT_S = 240.0
-"""What the swarm may need after the load: open requests end, and what is unknown is sent again."""
+"""For the swarm after the load: open requests end, and unknown ones are sent again."""
 POLL_S = 0.1
 FAILURES_SHOWN = 3
 
@@ -46,7 +46,7 @@ class Watcher(NamedTuple):
     """Who is told how it goes."""
 
     phase: Callable[[str], None]
-    """What is being done now."""
+    """Called with the present phase."""
     sample: Callable[[Sample], None]
     """Each second of load. Called on another thread."""
 
@@ -110,7 +110,7 @@ class Swarm:
         return self._process.poll() is None
 
     def tally(self, stopping: threading.Event) -> Tally:
-        """Waits for the end and returns what the producers know. Raises Unfit if they did not come to it."""
+        """Waits for the end and returns the tally. Raises Unfit if they did not come to it."""
         deadline_s = time.monotonic() + self._seconds + SETTLE_TIMEOUT_S
         asked = False
         while self.running():
@@ -142,7 +142,7 @@ class Swarm:
 
 
 def _inflict(plan: Plan, system: LoadedSystem, swarm: Swarm) -> list[Mark]:
-    """The scenario's faults, each at its time. Returns what was done; less if the run ends early."""
+    """The scenario's faults, each at its time. Returns those that were done; fewer if the run ends early."""
     marks: list[Mark] = []
     for fault in FAULTS.get(plan.scenario.name, ()):
         while not swarm.began.is_set() or time.monotonic() < swarm.began_s + fault.from_share * plan.seconds:
@@ -200,7 +200,7 @@ def _problems(tally: Tally, verdict: compare.Verdict, audit: dict[str, Any]) -> 
         seen = "; ".join(f"{failure} ({count:,} times)" for failure, count in most)
         problems.append(f"{tally.failed:,} of {tally.requests:,} requests were not answered as they must be: {seen}")
     if tally.unsettled:
-        problems.append(f"Nobody knows of {tally.unsettled:,} requests whether they count: they were never answered.")
+        problems.append(f"{tally.unsettled:,} requests were never answered: whether they count is unknown.")
     if not tally.events:
         problems.append("No event was accepted: there is nothing to compare.")
     if not verdict.exact:

@@ -9,7 +9,7 @@ BURST_S = 1.0
 
 
 class Scenario(NamedTuple):
-    """What the producers do. Shares are probabilities of a request."""
+    """A kind of load. Shares are probabilities of a request."""
 
     name: str
     about: str

@@ -42,7 +42,7 @@ PERCENTILES = (0.50, 0.95, 0.99)
 
 
 class Accounts:
-    """What is known of every parcel. One for all producers: greenlets never interrupt each other within a method."""
+    """The outcome of every parcel. One for all producers: greenlets never interrupt each other within a method."""
 
     def __init__(self) -> None:
         self._counted: Counter[tuple[int, str]] = Counter()
@@ -56,7 +56,7 @@ class Accounts:
         self.events = 0
 
     def open(self, parcel: Parcel) -> int:
-        """Must precede its first byte: whoever is interrupted then knows that it may have arrived."""
+        """Call it before the first byte is sent: a parcel that was interrupted may have arrived."""
         self._sent += 1
         self._open[self._sent] = parcel
         return self._sent
@@ -116,7 +116,7 @@ class Accounts:
 
 
 class Pace:
-    """Hands out the moments to send at: whoever is free takes the next one, so that the rate is that of all."""
+    """Hands out the moments to send at. A free producer takes the next one, so the rate is that of all together."""
 
     def __init__(self, scenario: scenarios.Scenario, rate: float) -> None:
         self._scenario = scenario
@@ -133,7 +133,7 @@ class Pace:
 
 
 class Seconds:
-    """Collects what is answered into one `Sample` a second and prints it."""
+    """Collects the answers of each second into a `Sample` and prints it."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
@@ -258,7 +258,7 @@ def _wait_for_answers() -> None:
 
 
 def settle(accounts: Accounts, url: str) -> None:
-    """Sends what is open again, one after the other, until nothing is or the time is up."""
+    """Sends open parcels again, one after the other, until none is left or the time is up."""
     deadline_s = time.monotonic() + SETTLE_TIMEOUT_S
     while unsettled := accounts.unsettled():
         for number, parcel in unsettled.items():

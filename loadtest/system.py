@@ -71,7 +71,7 @@ def _while(daemon: Daemon, true: Callable[[], bool]) -> Callable[[], bool]:
 
 @contextmanager
 def unfit() -> Iterator[None]:
-    """Turns what the test kit asserts into Unfit."""
+    """Turns an AssertionError of the test kit into Unfit."""
     try:
         yield
     except AssertionError as error:

@@ -1,4 +1,4 @@
-"""What the swarm is told, and what it tells: a sample a second, and in the end the tally to compare the stores with."""
+"""The messages to and from the swarm: its orders, a sample a second, and the tally in the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TALLY, LOCUST_REPORT = "tally.json", "locust.html"
 
 
 class Orders(Struct):
-    """What the swarm is told. `url`: of the ingest daemon, without a path."""
+    """The orders to the swarm. `url`: of the ingest daemon, without a path."""
 
     scenario: str
     url: str
@@ -52,7 +52,7 @@ class Tally(Struct):
     """The end of a run.
 
     An event is in `entities` and `days` once, whatever became of its first delivery: with the first 202 that was read.
-    `unsettled`: requests whose outcome nobody knows, although they were sent again; the counts can't be compared then.
+    `unsettled`: requests whose outcome is unknown, although they were sent again; the counts can't be compared then.
     """
 
     entities: dict[str, dict[str, int]]
@@ -60,13 +60,13 @@ class Tally(Struct):
     days: dict[str, dict[str, int]]
     """UTC date → counter → amount."""
     duplicates: dict[str, int]
-    """Counter → amount of what was accepted before and answered 202 again."""
+    """Counter → amount of events that were accepted before and answered 202 again."""
     requests: int
     events: int
     """Accepted, the repeated ones included."""
     failed: int
     failures: dict[str, int]
-    """What was wrong → how often."""
+    """Failure → how often."""
     resent: int
     """Requests without a known outcome that were sent again at the end."""
     unsettled: int

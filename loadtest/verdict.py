@@ -13,7 +13,7 @@ QUOTED_BYTES_MAX = 200
 
 
 def is_known(status: int) -> bool:
-    """Whether the answer says what became of the events. Without one, or with 5xx, nobody can say."""
+    """Whether the answer tells the outcome of the events. No answer and 5xx do not."""
     return 0 < status < 500
 
 

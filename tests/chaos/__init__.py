@@ -1,7 +1,7 @@
 """The system under faults: real servers and daemons, really killed, and every count compared with the oracle.
 
     load.py      a producer that knows of each event whether it was accepted, rejected, or is unknown
-    world.py     a private stack, the daemons, a proxy between every two of them, and what they hold in the end
+    world.py     a private stack, the daemons, a proxy between every two of them, and the counts in the end
     faults.py    the faults, a list one can read
     run.py       load and random faults for as long as wanted, checks in between, the report
     figures.py   how long recovering takes

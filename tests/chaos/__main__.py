@@ -24,7 +24,7 @@ from tests.chaos.run import Trial, begun
 
 
 class Plan(NamedTuple):
-    """What a run is like."""
+    """The pace of a run."""
 
     pause_s: float
     """Between two faults, on average."""

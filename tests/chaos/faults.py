@@ -1,4 +1,4 @@
-"""The faults: each a name, and what it does to a world under load. Whoever applies one calls `World.up` afterwards.
+"""The faults: each a name, and a function that harms a world under load. Call `World.up` after each.
 
 A fault at a step sets a trap on the line of one daemon to one store; the marker is in the request of that step. `hold`
 means that the store has not seen the request when the daemon is hit, otherwise that it has carried it out.
@@ -47,7 +47,7 @@ def _caught(world: World, daemon: str, store: str, marker: bytes, *, hold: bool)
 
 
 def killed(daemon: str, store: str, marker: bytes, hold: bool, world: World, _dice: random.Random) -> None:
-    """Dies there; what was held never arrives."""
+    """Dies there; the held request never arrives."""
     trap = _caught(world, daemon, store, marker, hold=hold)
     world.daemons[daemon].kill()
     trap.release(deliver=False)
@@ -194,7 +194,7 @@ BULK_STEPS = tuple((f"bulk {name}", "mongo", marker) for name, marker in BULKS.i
 CLAIM_STEP, FLOOR_STEP, ACK_STEP = ("claim", "redis", CLAIM), ("floor", "mongo", FLOOR), ("ack", "redis", ACK)
 LOCK_STEP, UPDATE_STEP = ("GET_LOCK", "mysql", LOCK), ("UPDATE", "mysql", UPDATE)
 SETTLE_STEP, UNLOCK_STEP = ("settle", "redis", SETTLE), ("RELEASE_LOCK", "mysql", UNLOCK)
-"""What a flusher does, in this order: the name, the store, the marker."""
+"""The steps of a flusher, in this order: name, store, marker."""
 
 KILLED_AT = (CLAIM_STEP, *BULK_STEPS, ACK_STEP, LOCK_STEP, UPDATE_STEP, SETTLE_STEP, UNLOCK_STEP)
 LATE_AT = (CLAIM_STEP, FLOOR_STEP, BULK_STEPS[0], ACK_STEP, LOCK_STEP, UPDATE_STEP, SETTLE_STEP)

@@ -54,7 +54,7 @@ class Parcel(NamedTuple):
 
 
 class Fate(NamedTuple):
-    """What is known of the amounts sent so far, per counter."""
+    """The amounts sent so far, per counter, by their outcome."""
 
     acked: Counter[str]
     unknown: Counter[str]
@@ -79,7 +79,7 @@ class Load:
             sender.start()
 
     def pause(self) -> None:
-        """Returns once no request is under way. What is unknown stays so."""
+        """Returns once no request is under way. Unknown events stay so."""
         self.running.clear()
         for sender in self._senders:
             assert sender.idle.wait(ANSWER_TIMEOUT_S + 30), "a sender does not come to an end"
@@ -90,7 +90,7 @@ class Load:
         self.running.set()
 
     def resend(self) -> None:
-        """While paused: sends what is unknown again, until nothing is."""
+        """While paused: sends unknown events again, until none is left."""
         for sender in self._senders:
             sender.resend_all()
 

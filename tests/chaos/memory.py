@@ -29,7 +29,7 @@ class Sample(NamedTuple):
 
 
 class Sampler(threading.Thread):
-    """Samples until `stop`. A process is known by what it does, its pid and its start."""
+    """Samples until `stop`. A process is known by its role, its pid and its start."""
 
     def __init__(self, world: World) -> None:
         super().__init__(name="memory", daemon=True)

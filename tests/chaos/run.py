@@ -1,4 +1,4 @@
-"""A trial: a world, the load on it, the model, faults, and the comparison of what is there with what must be there."""
+"""A trial: a world, the load on it, the model, faults, and the comparison with the expected counts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Real code, one store call at a time: the caller decides who goes on, and where somebody dies.
+"""Real code, one store call at a time: the caller decides which one goes on, and where one dies.
 
 `Stepped` stands for an object whose coroutine methods are calls to a store. Each waits twice, before it is sent and
-before its reply is handed over: whoever is cancelled in between never sent it, or never heard of it.
+before its reply is handed over. One that is cancelled in between never sent it, or never got its reply.
 """
 
 from __future__ import annotations

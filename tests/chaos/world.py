@@ -1,6 +1,6 @@
 """One private system: three servers, one ingest daemon, two flushers, and a proxy between every daemon and store.
 
-Everything can be killed, frozen and started again. What the stores hold is read past the proxies.
+Everything can be killed, frozen and started again. The stores are read past the proxies.
 """
 
 from __future__ import annotations
@@ -95,12 +95,12 @@ class World(System):
         )
 
     def add_movies(self, *uuids: str) -> None:
-        """With rows that say what was counted before."""
+        """With rows that hold counts of before."""
         self.movies = frozenset(uuids)
         for id_ in sorted(uuids):
             self.sql("INSERT INTO jav (uuid, views, downloads) VALUES (%s, %s, %s)", id_, *before(id_).values())
 
-    # What the stores hold ---------------------------------------------------------------------------------------
+    # Their content ----------------------------------------------------------------------------------------------
 
     def claims(self) -> dict[int, bytes]:
         """Shard → the first part of the batch in flight; its seq changes while it grows, and that does not."""
@@ -109,7 +109,7 @@ class World(System):
         return {shard: min(found) for shard, found in parts.items() if found}
 
     def left(self) -> list[str]:
-        """What is still on its way."""
+        """The amounts that are still on their way."""
         found = [f"{path.name} in the spool" for path in self.spool.glob("*.open")]
         found += [f"{path.name} in the spool" for path in self.spool.glob("*.seg")]
         for shard in range(self.shards):
@@ -147,7 +147,7 @@ class World(System):
         return found
 
     def deep_audit(self) -> dict[str, Any]:
-        """What a patient `tallyd audit --deep` reports. It has to hold."""
+        """The report of a patient `tallyd audit --deep`. It has to hold."""
         return self.audit("--deep", check=True, **{f"{name.upper()}__TIMEOUT_MS": PATIENCE_MS for name in STORES})
 
     def accepted(self) -> dict[str, int]:

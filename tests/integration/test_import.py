@@ -15,6 +15,7 @@ from typing import IO
 
 import pytest
 
+from tests.kit import commands
 from tests.kit.importing import EXAMPLE, Counts, forget, ledger_views, line, live, pipe, run, views
 from tests.kit.system import ROOT, System, event, expected_rollups
 
@@ -45,10 +46,7 @@ def independent_count(tmp_path: Path) -> Counts:
     program = tmp_path / "count.awk"
     program.write_text(AWK)
     command = 'gunzip -c "$1" | LC_ALL=C awk -f "$2" "$3" - | LC_ALL=C sort | uniq -c'
-    done = subprocess.run(
-        ["/bin/sh", "-c", command, "sh", LOG, program, DATA / "semicomplete-bots.txt"],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    done = commands.run(["/bin/sh", "-c", command, "sh", LOG, program, DATA / "semicomplete-bots.txt"], check=True)
     counts = {}
     for row in done.stdout.splitlines():
         amount, rest = row.lstrip().split(" ", 1)

@@ -26,22 +26,15 @@ from loadtest.parcels import SPOILT, Parcel, Source
 from loadtest.scenarios import BY_NAME, SCENARIOS
 from loadtest.tally import Tally, key_of, uuid_of
 from loadtest.verdict import complaint
-from tests.kit.system import BATCH, ROOT, Ingest, System, event, wait_until
+from tests.kit.commands import COMMAND_TIMEOUT_S, ROOT, run
+from tests.kit.system import BATCH, Ingest, System, event, wait_until
 
-RUN_TIMEOUT_S = 300.0
 DAY = dt.date(2026, 2, 19)
 STRAY = "jav:movie:nobody-sent-this"
 
 
 def loadtest(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=RUN_TIMEOUT_S,
-        check=False,
-    )
+    return run([sys.executable, "-m", *arguments])
 
 
 # A run ------------------------------------------------------------------------------------------------------------
@@ -74,7 +67,7 @@ def test_a_run_that_is_interrupted_settles_its_accounts_and_fails_if_a_store_was
     try:
         _disturb(tmp_path)
         running.send_signal(signal.SIGINT)
-        said, _ = running.communicate(timeout=RUN_TIMEOUT_S)
+        said, _ = running.communicate(timeout=COMMAND_TIMEOUT_S)
     finally:
         running.kill()
         running.wait()
@@ -209,10 +202,10 @@ def test_comparing_again_ends_with_0_or_with_1_and_the_entity(system: System, ta
     file = system.scratch / "tally.json"
     file.write_bytes(msgspec.json.encode(tally))
     command = [sys.executable, "-m", "loadtest.compare", str(file)]
-    options: dict[str, Any] = {"cwd": ROOT, "env": {**os.environ, **system.env}, "capture_output": True, "text": True}
-    assert subprocess.run(command, **options, check=False).returncode == 0
+    env = {**os.environ, **system.env}
+    assert run(command, env=env).returncode == 0
     system.sql("UPDATE jav SET views = views + 1 WHERE uuid = %s", uuid_of(1))
-    done = subprocess.run(command, **options, check=False)
+    done = run(command, env=env)
     assert done.returncode == 1
     assert f"MySQL: {key_of(1)} view: 3 in place of 2" in done.stdout
 

@@ -86,9 +86,8 @@ def test_ingest_tells_systemd_how_it_is(system: System) -> None:
 
 
 def test_flush_tells_systemd_how_it_is(system: System) -> None:
-    server = RedisServer(7, system.scratch)
-    server.start()
     with (
+        RedisServer(7, system.scratch) as server,
         Gate(system.env["TALLYD_MONGO__URL"], b"createIndexes").running() as gate,
         told(abstract=True) as (systemd, env),
         Daemon(
@@ -119,7 +118,6 @@ def test_flush_tells_systemd_how_it_is(system: System) -> None:
         systemd.wait_for("READY")
         assert daemon.end() == 0
         systemd.wait_for("STOPPING")
-    server.stop()
 
 
 def test_a_notify_socket_that_is_gone_harms_nobody(system: System) -> None:

@@ -1,12 +1,12 @@
 """What tests, load tests, chaos runs and benchmarks start a system with, send to it, and read from it.
 
     servers.py    one server of a run's own, one Redis of a version, and the stack of all three
-    stores.py     what the stores hold, read with their plain clients
+    stores.py     the content of the stores, read with their plain clients
     system.py     clean stores on running servers, and the commands of tallyd that work on them
     commands.py   running a command to its end
-    daemon.py     one daemon process: start, wait, stop, kill, freeze; and what it tells systemd
+    daemon.py     one daemon process: start, wait, stop, kill, freeze; and its messages to systemd
     proxy.py      the line between a process and a store: hold a request, lose a reply, cut it
-    oracle.py     what must have been counted, from the calendar alone
+    oracle.py     the expected counts, from the calendar alone
     events.py     a good event, and where events are sent
     load.py       clients that remember what became of each event
     wire.py       HTTP as bytes on a socket

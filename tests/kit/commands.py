@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 TALLYD = (sys.executable, "-P", "-m", "daemon.cli")
-"""-P: what lies in the folder it runs in must not be imported in place of ours."""
+"""-P: modules of the folder it runs in must not be imported in place of ours."""
 COMMAND_TIMEOUT_S = 300.0
 
 
@@ -22,7 +22,7 @@ def inherited() -> dict[str, str]:
 def run(
     command: Sequence[str | Path], *, cwd: Path = ROOT, env: Mapping[str, str] | None = None, check: bool = False
 ) -> subprocess.CompletedProcess[str]:
-    """What it printed, and its exit code. With `check` any other code than 0 is an AssertionError."""
+    """Returns the output and the exit code. With `check`, a code other than 0 is an AssertionError."""
     done = subprocess.run(
         list(map(str, command)),
         cwd=cwd,

@@ -129,7 +129,7 @@ class Daemon:
     def thaw(self) -> None:
         self._send_all(signal.SIGCONT)
 
-    # What it is -------------------------------------------------------------------------------------------------
+    # Its state --------------------------------------------------------------------------------------------------
 
     @property
     def process(self) -> subprocess.Popen[bytes]:
@@ -159,7 +159,7 @@ class Daemon:
         return self.processes()[1:]
 
     def text(self) -> str:
-        """What it has printed."""
+        """Its output so far."""
         return self.log.read_text(errors="replace")
 
     def says(self, text: str) -> None:
@@ -209,7 +209,7 @@ def run_id_at(url: str) -> str | None:
 
 
 def answer_of(url: str, path: str) -> dict[str, Any]:
-    """What a new connection is answered; empty if there is no answer in JSON."""
+    """The answer to a new connection; empty if there is none in JSON."""
     connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=2)
     try:
         connection.request("GET", path, headers={"connection": "close"})
@@ -221,7 +221,7 @@ def answer_of(url: str, path: str) -> dict[str, Any]:
 
 
 class Notifications:
-    """The socket systemd would listen on, and what was told to it, in order."""
+    """The socket systemd would listen on, and the messages to it, in order."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -232,7 +232,7 @@ class Notifications:
         self._socket.setblocking(False)
 
     def new(self) -> list[dict[str, str]]:
-        """The messages nobody has looked at yet."""
+        """The messages since the last call."""
         with contextlib.suppress(BlockingIOError):
             while True:
                 text = self._socket.recv(65_536).decode()

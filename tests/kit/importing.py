@@ -1,4 +1,4 @@
-"""Running `tallyd import` in a test: log lines, the command as it is used, and what then lies in Redis."""
+"""Running `tallyd import` in a test: log lines, the command as it is used, and the counts in Redis."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def importing(system: System, *args: str | Path, **env: str) -> Iterator[subproc
 
 
 def live(system: System, shards: int = 1) -> Counts:
-    """What lies in Redis."""
+    """The counts in Redis."""
     counts = {}
     for shard in range(shards):
         prefix = f"anl:{{{shard}}}:counters:"

@@ -1,4 +1,4 @@
-"""Clients that send events one after the other and remember, for each, what they know of it.
+"""Clients that send events one after the other and remember the outcome of each.
 
 `acked`: answered 202. `rejected`: answered that it was not counted. `unknown`: sent, and not answered, or answered 503.
 A client behaves as ordinary ones do: it keeps its connection while the server lets it, looks whether it was closed
@@ -47,7 +47,7 @@ class Load:
 
     @contextmanager
     def running(self) -> Iterator[Load]:
-        """Leaving it stops the clients; who wants to know that they had work waits for `acked` first."""
+        """Leaving it stops the clients. To be sure that they had work, wait for `acked` first."""
         self._threads = [
             threading.Thread(target=self._run, kwargs={"keep_alive": n % 2 == 0}, daemon=True)
             for n in range(self._clients)
@@ -79,7 +79,7 @@ class Load:
         wait_until(lambda: self.count("acked") >= goal, f"{acked} more events are answered")
 
     def resend(self, url: str) -> None:
-        """Sends what is unknown again, under the same ids; afterwards nothing is."""
+        """Sends unknown events again, under the same ids; afterwards none is."""
         with httpx.Client(base_url=url, timeout=TIMEOUT_S) as client:
             for each in self.unknown:
                 assert client.post(EVENTS, json=each).status_code == 202

@@ -1,4 +1,4 @@
-"""What must have been counted, from plain dictionaries and the calendar. Imports nothing of `daemon`."""
+"""The expected counts, from plain dictionaries and the calendar. Imports nothing of `daemon`."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Model:
 
 
 def before(id_: str) -> Document:
-    """What a movie's row says before tallyd counts: some 0, some much."""
+    """The columns of a movie's row before tallyd counts: some 0, some large."""
     number = zlib.crc32(id_.encode())
     return {"view": number % 3 * 1_000, "download": number % 2}
 

@@ -80,7 +80,7 @@ class Trap:
         return met
 
     def release(self, *, deliver: bool = True) -> None:
-        """Lets what is held go to the store, however late, or drops it with its connection."""
+        """Delivers the held request to the store, however late, or drops it with its connection."""
         self.deliver = deliver
         self._loop.call_soon_threadsafe(self.released.set)
 
@@ -153,7 +153,7 @@ class Proxy:
         finally:
             self.stop()
 
-    # What it does to the line -----------------------------------------------------------------------------------
+    # Faults -----------------------------------------------------------------------------------------------------
 
     def trap(self, markers: Markers, fault: Fault, *, nth: int = 1, keep: bool = False, every: bool = False) -> Trap:
         """Sets a trap in place of the one there was."""
@@ -167,7 +167,7 @@ class Proxy:
         return self._trap.tripped
 
     def release(self) -> None:
-        """Delivers what the trap holds."""
+        """Delivers the request that the trap holds."""
         assert self._trap is not None
         self._trap.release()
 

@@ -1,6 +1,6 @@
 """Servers of a run's own: any one of the stack's, a Redis of a version, and the stack of all three.
 
-A server can be stopped, killed, frozen and started again. It keeps its data and, while nobody else takes it, its port.
+A server can be stopped, killed, frozen and started again. It keeps its data, and its port if no other process takes it.
 The servers get SIGTERM when the thread that started them ends, however it ends.
 """
 
@@ -27,7 +27,7 @@ REDIS, MONGO, MYSQL = SERVERS
 
 
 class Server:
-    """One server. Its data lies in `folder`/NAME, what it says in `folder`/log/NAME.log."""
+    """One server. Its data lies in `folder`/NAME, its output in `folder`/log/NAME.log."""
 
     def __init__(self, description: Description, folder: Path, program: Path | None = None) -> None:
         """Raises StackError without a program for it on this machine."""
@@ -65,7 +65,7 @@ class Server:
             self.has_started(job)
 
     def job(self) -> Start:
-        """What is to be run to start it."""
+        """The work of starting it."""
         return Start(self._description, self._program, self._folder, process.dies_with_parent(), self.port or None)
 
     def has_started(self, job: Start) -> None:
@@ -84,7 +84,7 @@ class Server:
         self.process.wait(10)
 
     def freeze(self) -> None:
-        """SIGSTOP: it answers nobody, and carries out what it was sent once it is thawed."""
+        """SIGSTOP: it does not answer. It carries out requests once it is thawed."""
         assert self.process is not None
         self.process.suspend()
 

@@ -1,4 +1,4 @@
-"""What the three stores hold, read with their plain clients: a test doesn't trust the readers it tests."""
+"""The content of the three stores, read with their plain clients: a test doesn't trust the readers it tests."""
 
 from __future__ import annotations
 

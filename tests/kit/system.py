@@ -97,7 +97,7 @@ class System(Stores):
         self.sql("DELETE FROM jav")
 
     def close(self) -> None:
-        """Drops what was made."""
+        """Drops its databases."""
         self.mongo_client.drop_database(self.database)
         self.sql(f"DROP DATABASE `{self.database}`", database="")
         super().close()
@@ -130,7 +130,7 @@ class System(Stores):
         return report
 
     def tallyd_here(self, *args: str, **env: str) -> tuple[int, str]:
-        """Runs a command in this process, which saves its start. Returns its exit code and what it printed."""
+        """Runs a command in this process, which saves its start. Returns its exit code and output."""
         done = CliRunner().invoke(app, args, env=self.environ(**env))
         if isinstance(done.exception, TallydError):
             return done.exception.exit_code, done.stdout

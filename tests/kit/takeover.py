@@ -1,4 +1,4 @@
-"""What the tests of the backfill share: rows of before, a run in this process, and everything MongoDB holds."""
+"""Running `tallyd backfill` in a test: rows of before, the run in this process, and everything in MongoDB."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def taken_over(system: System, rows: dict[str, tuple[int, int]]) -> None:
 
 
 def legacy_adds(system: System, downloads: int = 0, **views: int) -> None:
-    """What the application adds to these columns by itself: views of each, and downloads of all of them."""
+    """The application adds to these columns by itself: views to each, and the downloads to all of them."""
     for uuid, amount in views.items():
         statement = "UPDATE jav SET views = views + %s, downloads = downloads + %s WHERE uuid = %s"
         system.sql(statement, amount, downloads, uuid)

@@ -1,4 +1,4 @@
-"""HTTP as bytes on a socket: for what a well-behaved client would never send."""
+"""HTTP as bytes on a socket: for requests that a well-behaved client never sends."""
 
 from __future__ import annotations
 
