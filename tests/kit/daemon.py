@@ -168,9 +168,14 @@ class Daemon:
         assert text in self.text(), self.text()
 
     def _send_all(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+        if self.running:
+            os.killpg(self.pid, number)
+        elif self._process is not None:
+            # Workers that outlived it. By now the number of their session may be that of others.
+            for each in psutil.process_iter():
+                with contextlib.suppress(psutil.Error, OSError):
+                    if os.getsid(each.pid) == self.pid and each.environ().get("TALLYD_RUN_ID") == self.run_id:
+                        each.send_signal(number)
 
 
 class Ingest(Daemon):
