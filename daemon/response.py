@@ -9,9 +9,10 @@ carries a stack trace or a store's own message.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
 from daemon.domain.rejection import Rejection
 
@@ -67,14 +68,59 @@ class Response:
         )
 
 
-def json_response(status: HTTPStatus, value: object, *headers: Header) -> Response:
-    return Response(status, encode(value), [JSON, *headers])
+def json_response(status: HTTPStatus, body: Body, *headers: Header) -> Response:
+    return Response(status, encode(body), [JSON, *headers])
 
 
 def message(status: HTTPStatus, text: str, *headers: Header) -> Response:
-    return json_response(status, {"message": text}, *headers)
+    return json_response(status, Message(text), *headers)
 
 
-def invalid(rejection: Rejection) -> Response:
-    """422: every wrong field or parameter is named."""
-    return json_response(HTTPStatus.UNPROCESSABLE_ENTITY, rejection.as_laravel())
+def invalid(rejection: Rejection, rejected: list[RejectedEvent] | UnsetType = UNSET) -> Response:
+    """422: every wrong field or parameter is named. `rejected`: the same by event, of a batch."""
+    return json_response(HTTPStatus.UNPROCESSABLE_ENTITY, Invalid(rejection.message, rejection.errors, rejected))
+
+
+# Bodies, from whose types OpenAPI is made --------------------------------------------------------------------------
+
+
+class Body(Struct, forbid_unknown_fields=True):
+    """An answer as JSON; its fields are sent in their order. The bodies of reads are in `read/endpoints/`."""
+
+
+class Message(Body):
+    message: str
+
+
+class RejectedEvent(Body):
+    index: int
+    errors: dict[str, list[str]]
+
+
+class Invalid(Body):
+    message: str
+    errors: dict[str, list[str]]
+    rejected: list[RejectedEvent] | UnsetType = UNSET
+
+
+class Accepted(Body):
+    status: Literal["accepted"]
+
+
+class BatchAccepted(Body):
+    status: Literal["accepted"]
+    accepted: int
+    duplicates: int
+    rejected: list[RejectedEvent]
+
+
+class Health(Body):
+    status: Literal["ok"]
+    version: str
+    run_id: str
+    pid: int
+
+
+class Ready(Body):
+    status: Literal["ready", "spooling", "unavailable"]
+    redis: str | UnsetType = UNSET

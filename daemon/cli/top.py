@@ -42,7 +42,7 @@ def top(
 
     Example: `tallyd top --domain jav --type movie --counter view --window 7d --limit 5`
     """
-    from daemon.read.top import Top
+    from daemon.read.top import TopReader
     from daemon.rollups.mongo import MongoSink
 
     loaded = load(config, data, "mongo")
@@ -53,7 +53,7 @@ def top(
 
     async def read() -> Sequence[Ranked]:
         async with MongoSink(loaded.mongo) as mongo:
-            reader = Top(mongo, loaded.read.sum_timeout_ms / 1000)
+            reader = TopReader(mongo, loaded.read.sum_timeout_ms / 1000)
             return await reader.read(domain, entity_type, counter, window, limit, dt.datetime.now(dt.UTC).date())
 
     ranked = run(read())

@@ -7,7 +7,6 @@ wrong with parameters. The same fault has the same text in both. Which field is 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from msgspec import Struct
 
@@ -17,12 +16,12 @@ class Rejection(Struct, frozen=True, gc=False):
 
     errors: dict[str, list[str]]
 
-    def as_laravel(self) -> dict[str, Any]:
-        """The body of a 422: `{"message": …, "errors": {field: […]}}`."""
+    @property
+    def message(self) -> str:
+        """The first text, and how many more there are."""
         texts = [text for field in self.errors.values() for text in field]
         more = len(texts) - 1
-        tail = f" (and {more} more error{'s' if more > 1 else ''})" if more else ""
-        return {"message": texts[0] + tail, "errors": self.errors}
+        return texts[0] + (f" (and {more} more error{'s' if more > 1 else ''})" if more else "")
 
 
 # Events and parameters ----------------------------------------------------------------------------------------------

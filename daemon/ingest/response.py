@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any
 
 from daemon.domain.rejection import Rejection
 from daemon.ingest.decode import Batch
-from daemon.response import CLOSE, JSON, Response, json_response, message
+from daemon.response import CLOSE, Accepted, BatchAccepted, RejectedEvent, Response, invalid, json_response, message
 
-ACCEPTED = Response(HTTPStatus.ACCEPTED, b'{"status":"accepted"}', [JSON])
+ACCEPTED = json_response(HTTPStatus.ACCEPTED, Accepted("accepted"))
 NOT_JSON = message(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.")
 UNKNOWN_KEY = message(HTTPStatus.UNAUTHORIZED, "The key in X-Tallyd-Key is not a configured producer's.")
 NOT_FOUND = message(HTTPStatus.NOT_FOUND, "There is nothing here. Events go to POST /api/v1/analytics/events.")
@@ -42,8 +41,7 @@ def unavailable(retry_after_s: int) -> Response:
 
 
 def batch_accepted(accepted: int, duplicates: int, rejected: list[tuple[int, Rejection]]) -> Response:
-    counts = {"status": "accepted", "accepted": accepted, "duplicates": duplicates, "rejected": _indexed(rejected)}
-    return json_response(HTTPStatus.ACCEPTED, counts)
+    return json_response(HTTPStatus.ACCEPTED, BatchAccepted("accepted", accepted, duplicates, _indexed(rejected)))
 
 
 def batch_invalid(batch: Batch) -> Response:
@@ -53,9 +51,8 @@ def batch_invalid(batch: Batch) -> Response:
         for index, rejection in batch.rejected
         for field, texts in rejection.errors.items()
     }
-    body = {**Rejection(errors).as_laravel(), "rejected": _indexed(batch.rejected)}
-    return json_response(HTTPStatus.UNPROCESSABLE_ENTITY, body)
+    return invalid(Rejection(errors), _indexed(batch.rejected))
 
 
-def _indexed(rejected: list[tuple[int, Rejection]]) -> list[dict[str, Any]]:
-    return [{"index": index, "errors": rejection.errors} for index, rejection in rejected]
+def _indexed(rejected: list[tuple[int, Rejection]]) -> list[RejectedEvent]:
+    return [RejectedEvent(index, rejection.errors) for index, rejection in rejected]

@@ -1,8 +1,12 @@
 """Reading what was counted. Writes nothing.
 
-api.py      the read API of one ingest worker: keys, origins, tags, and the cache (cache.py) around
-routes.py   what can be asked, out of parameters.py; each answered by
-totals.py, exact.py, top.py, series.py, summary.py
-openapi.py  the description of it all, with schemas.py
-status.py   the state of the flow, for `tallyd status`
+api.py         the read API of one ingest worker: keys, origins, tags, and the cache (cache.py) around all
+routes.py      the table of reads: path → the class that answers it
+endpoints/     the reads: the type of each answer, its parameters, and how it is found; endpoint.py is their base
+parameters.py  the kinds of parameters: parsing, and describing for OpenAPI
+openapi.py     the description of the daemon, made from the table and the types
+response.py    the answers that hold no counts
+totals.py, exact.py, top.py, series.py, summary.py   how counts are read from the stores (stores.py)
+days.py        a day's documents, for `tallyd report`
+status.py      how far along the flow everything is, for `tallyd status`
 """

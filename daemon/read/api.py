@@ -20,16 +20,15 @@ from daemon.errors import StoreError
 from daemon.metrics import PUBLISH_INTERVAL_S, ReadTally
 from daemon.read import openapi, response
 from daemon.read.cache import Cache, Key
-from daemon.read.routes import PREFIX, Missing, Question, Routes, Wrong
+from daemon.read.endpoint import PREFIX, Question
+from daemon.read.routes import ROUTES, NoSuchPath, Routes
 from daemon.read.stores import Stores
 from daemon.response import JSON, Header, Response, invalid, message
 
 OPENAPI = "openapi"
 OPENAPI_PATH = "/openapi.json"
-ROUTES = ("totals", "top", "series", "summary")
 PREFIXES = (*(f"{PREFIX}{route}/" for route in ROUTES), OPENAPI_PATH)
-"""What the paths begin with that are answered here. So a route is one of few names, whatever the path: it labels
-metrics."""
+"""The beginnings of all paths that are answered here. So a route is one of few names, and labels metrics."""
 
 OPENAPI_MAX_AGE_S = 60
 
@@ -37,7 +36,7 @@ _VARY: Header = ("vary", "origin")
 _EXPOSE: Header = ("access-control-expose-headers", "etag")
 
 
-class _Head(NamedTuple):
+class _ReadHeaders(NamedTuple):
     """The request headers that matter here; "" for those that are absent."""
 
     key: bytes
@@ -60,13 +59,16 @@ class Api:
     def reconfigure(self, config: Config) -> None:
         """Works with another configuration from the next request on. What belongs to the stores stays as it was."""
         read = self._read = config.read
-        self._routes = Routes(config, self._stores, _today) if self._stores and read.enabled else None
         self._key = read.key.encode()
+        self._visibility = "private" if read.key else "public"
+        self._routes: Routes | None = None
+        if self._stores is not None and read.enabled:
+            self._routes = Routes(config, self._stores, _today)
+            document = openapi.document(config, self._routes.endpoints)
+            self._openapi = Response(HTTPStatus.OK, document, [JSON, self._keep(OPENAPI_MAX_AGE_S)])
         self._origins = frozenset(origin.encode() for origin in read.cors_origins)
         self._cache = Cache(read.cache_bytes_max, time.monotonic)
-        self._visibility = "private" if read.key else "public"
         self._unavailable = response.unavailable(read.retry_after_s)
-        self._openapi = Response(HTTPStatus.OK, openapi.document(config), [JSON, self._keep(OPENAPI_MAX_AGE_S)])
 
     async def close(self) -> None:
         self._publisher.cancel()
@@ -78,7 +80,7 @@ class Api:
         """`path`: percent-decoded, one of PREFIXES; `query`: as it came; `headers`: names in lower case."""
         if self._routes is None:
             return response.NOT_FOUND
-        head = _read_head(headers)
+        head = _read_headers(headers)
         route = path[len(PREFIX) :].partition("/")[0] if path.startswith(PREFIX) else OPENAPI
         found = await self._answer(self._routes, method, route, (path, query), head)
         self._tally.replied(route, found.status)
@@ -86,7 +88,7 @@ class Api:
             return found
         return Response(found.status, found.body, [*found.headers, *self._cors(head.origin)])
 
-    async def _answer(self, routes: Routes, method: str, route: str, key: Key, head: _Head) -> Response:
+    async def _answer(self, routes: Routes, method: str, route: str, key: Key, head: _ReadHeaders) -> Response:
         if method == "OPTIONS":
             return response.PREFLIGHT if self._allows(head.origin) else response.OPTIONS
         if method not in ("GET", "HEAD"):
@@ -107,10 +109,10 @@ class Api:
     async def _miss(self, routes: Routes, route: str, key: Key) -> Response:
         path, query = key
         question = routes.parse(route, path[len(PREFIX) + len(route) + 1 :], query)
-        if isinstance(question, Missing):
+        if isinstance(question, NoSuchPath):
             return message(HTTPStatus.NOT_FOUND, question.message)
-        if isinstance(question, Wrong):
-            return invalid(Rejection(question.errors))
+        if isinstance(question, Rejection):
+            return invalid(question)
         if self._reading >= self._read.reads_in_flight_max:
             return self._unavailable
         self._reading += 1
@@ -160,7 +162,7 @@ def _today() -> dt.date:
     return dt.datetime.now(dt.UTC).date()
 
 
-def _read_head(headers: Iterable[tuple[bytes, bytes]]) -> _Head:
+def _read_headers(headers: Iterable[tuple[bytes, bytes]]) -> _ReadHeaders:
     key = origin = known_tag = b""
     for name, value in headers:
         if name == b"x-tallyd-key":
@@ -171,7 +173,7 @@ def _read_head(headers: Iterable[tuple[bytes, bytes]]) -> _Head:
             origin = value
         elif name == b"if-none-match":
             known_tag = value
-    return _Head(key, origin, known_tag)
+    return _ReadHeaders(key, origin, known_tag)
 
 
 def _matches(known: bytes, etag: bytes) -> bool:

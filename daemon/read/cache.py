@@ -15,7 +15,7 @@ Key = tuple[str, str]
 """Path and query."""
 
 
-class _Entry(NamedTuple):
+class _Cached(NamedTuple):
     until: float
     answer: Response
     bytes: int
@@ -27,7 +27,7 @@ class Cache:
     def __init__(self, bytes_max: int, monotonic: Callable[[], float]) -> None:
         self._bytes_max = bytes_max
         self._monotonic = monotonic
-        self._entries: dict[Key, _Entry] = {}
+        self._entries: dict[Key, _Cached] = {}
         """In the order they were last asked for."""
         self._bytes = 0
         self._reading: dict[Key, asyncio.Task[Response]] = {}
@@ -46,7 +46,7 @@ class Cache:
         bytes_ = ENTRY_BYTES + len(answer.body) + len(key[0]) + len(key[1])
         replaced = self._entries.pop(key, None)
         self._bytes += bytes_ - (replaced.bytes if replaced else 0)
-        self._entries[key] = _Entry(self._monotonic() + ttl_s, answer, bytes_)
+        self._entries[key] = _Cached(self._monotonic() + ttl_s, answer, bytes_)
         while self._bytes > self._bytes_max:
             self._bytes -= self._entries.pop(next(iter(self._entries))).bytes
 

@@ -27,7 +27,7 @@ from daemon.buffer.keys import shard_of
 from daemon.buffer.pending import Pending, Snapshot
 from daemon.domain.entity import Entity
 from daemon.errors import StoreError
-from daemon.read.totals import Totals, counted
+from daemon.read.totals import TotalsReader, counted
 from daemon.rollups.mongo import Json
 
 TRIES_MAX = 10
@@ -37,7 +37,7 @@ TRIES_MAX = 10
 class Exact:
     """One worker's reader."""
 
-    def __init__(self, shards: Sequence[Pending], totals: Totals) -> None:
+    def __init__(self, shards: Sequence[Pending], totals: TotalsReader) -> None:
         """`shards`: in order."""
         self._shards = shards
         self._totals = totals

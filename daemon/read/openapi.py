@@ -7,20 +7,24 @@ A test has schemathesis send a running daemon what this allows and what it forbi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import msgspec
 
 from daemon import __version__
-from daemon.config import Config, domain_counters
-from daemon.domain.window import WINDOWS
-from daemon.read.schemas import DAY, ENTITY_ID, Json, ref, schemas
-from daemon.read.series import SIZES
+from daemon.config import Config, domain_actions, effective_actions
+from daemon.domain.entity import Entity
+from daemon.domain.event import EVENT_ID_CHARS_MAX
+from daemon.read.endpoint import PREFIX, Endpoint
+from daemon.read.parameters import ENTITY_ID, Description, Json
+from daemon.response import Accepted, BatchAccepted, Body, Health, Invalid, Message, Ready
 
 _RETRY_AFTER: Json = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 _ETAG: Json = {"ETag": {"description": "Stays while the counts do.", "schema": {"type": "string"}}}
 
 
-def document(config: Config) -> bytes:
-    """The document as JSON."""
+def document(config: Config, endpoints: Mapping[str, Endpoint]) -> bytes:
+    """The document as JSON. `endpoints`: the reads by path, as in `routes.py`."""
     return msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -30,9 +34,13 @@ def document(config: Config) -> bytes:
                 "description": "Counts what happens to entities, exactly once.",
                 "license": {"name": "MIT", "identifier": "MIT"},
             },
-            "paths": {**_event_paths(config), **_operation_paths(keyed=bool(config.read.key)), **_read_paths(config)},
+            "paths": {
+                **_event_paths(config),
+                **_operation_paths(keyed=bool(config.read.key)),
+                **_read_paths(config, endpoints),
+            },
             "components": {
-                "schemas": schemas(config),
+                "schemas": _schemas(config, endpoints),
                 "securitySchemes": {
                     "producer": {"type": "apiKey", "in": "header", "name": "X-Tallyd-Key"},
                     "reader": {"type": "http", "scheme": "bearer"},
@@ -47,14 +55,14 @@ def document(config: Config) -> bytes:
 
 def _event_paths(config: Config) -> Json:
     refused = {
-        "400": _reply("Not JSON, or cut off.", "Message"),
-        "401": _reply("The key in X-Tallyd-Key is not a configured producer's.", "Message"),
-        "408": _reply("The body took too long to arrive.", "Message"),
-        "413": _reply("The body is too large.", "Message"),
-        "415": _reply("Another content type.", "Message"),
-        "422": _reply("Every wrong field is named.", "Invalid"),
-        "429": _reply("Too many requests from this address.", "Message", _RETRY_AFTER),
-        "503": _reply("No store takes events: send them again, with the same ids.", "Message", _RETRY_AFTER),
+        "400": _answer("Not JSON, or cut off.", Message),
+        "401": _answer("The key in X-Tallyd-Key is not a configured producer's.", Message),
+        "408": _answer("The body took too long to arrive.", Message),
+        "413": _answer("The body is too large.", Message),
+        "415": _answer("Another content type.", Message),
+        "422": _answer("Every wrong field is named.", Invalid),
+        "429": _answer("Too many requests from this address.", Message, _RETRY_AFTER),
+        "503": _answer("No store takes events: send them again, with the same ids.", Message, _RETRY_AFTER),
     }
     return {
         "/api/v1/analytics/events": {
@@ -63,7 +71,7 @@ def _event_paths(config: Config) -> Json:
                 "summary": "Count one event, once",
                 "description": "Also as text/plain, which sendBeacon sends without a preflight.",
                 "requestBody": _body("Event"),
-                "responses": {"202": _reply("Counted, or a duplicate.", "Accepted"), **refused},
+                "responses": {"202": _answer("Counted, or a duplicate.", Accepted), **refused},
                 "security": [{}, {"producer": []}],
             }
         },
@@ -73,7 +81,7 @@ def _event_paths(config: Config) -> Json:
                 "summary": f"Count up to {config.http.batch_events_max} events",
                 "description": "Good ones count although others are bad. Also as application/x-ndjson: one a line.",
                 "requestBody": _body("Batch"),
-                "responses": {"202": _reply("Some were good.", "BatchAccepted"), **refused},
+                "responses": {"202": _answer("Some were good.", BatchAccepted), **refused},
                 "security": [{}, {"producer": []}],
             }
         },
@@ -82,105 +90,76 @@ def _event_paths(config: Config) -> Json:
 
 def _operation_paths(*, keyed: bool) -> Json:
     text = {"text/plain": {"schema": {"type": "string"}}}
+    document = {"application/json": {"schema": {"type": "object"}}}
     return {
-        "/healthz": {"get": _get("healthz", "Does this worker run?", {"200": _reply("It does.", "Health")})},
+        "/healthz": {"get": _get("healthz", "Does this worker run?", {"200": _answer("It does.", Health)})},
         "/readyz": {
             "get": _get(
                 "readyz",
                 "Can this worker count?",
-                {"200": _reply("It can.", "Ready"), "503": _reply("Redis does not take events.", "Ready")},
+                {"200": _answer("It can.", Ready), "503": _answer("Redis does not take events.", Ready)},
             )
         },
         "/metrics": {
             "get": _get("metrics", "For Prometheus", {"200": {"description": "All workers.", "content": text}})
         },
         "/openapi.json": {
-            "get": _get("openapi", "This document", {"200": _reply("OpenAPI 3.1.", {"type": "object"})}, key=keyed)
+            "get": _get(
+                "openapi", "This document", {"200": {"description": "OpenAPI 3.1.", "content": document}}, key=keyed
+            )
         },
     }
 
 
-def _read_paths(config: Config) -> Json:
-    read = config.read
-    domain = _path("domain", {"enum": list(config.domains)})
+def _read_paths(config: Config, endpoints: Mapping[str, Endpoint]) -> Json:
+    keyed = bool(config.read.key)
     types = sorted({name for section in config.domains.values() for name in section.entity_types})
-    of_type = [domain, _path("type", {"enum": types})]
-    of_entity = [*of_type, _path("id", ENTITY_ID, "Percent-encoded; it may hold any character but control ones.")]
-    counters = sorted({counter for name in config.domains for counter in domain_counters(config, name)})
-    keyed = bool(read.key)
-
-    def reading(id_: str, summary: str, schema: str, parameters: list[Json]) -> Json:
-        responses = {
-            "200": _reply("As of `as_of`.", schema, _ETAG),
-            "304": {"description": "What If-None-Match names is still so."},
-            **({"401": _reply("The key is missing or wrong.", "Message")} if keyed else {}),
-            "404": _reply("There is no such domain or entity type.", "Message"),
-            "422": _reply("Every wrong parameter is named.", "Invalid"),
-            "431": {"description": f"The request's head is larger than {config.http.header_bytes_max} bytes."},
-            "503": _reply("A store does not answer.", "Message", _RETRY_AFTER),
-        }
-        return {"get": _get(id_, summary, responses, parameters, key=keyed)}
-
-    ids = {"type": "array", "items": ENTITY_ID, "minItems": 1, "maxItems": read.ids_max}
-    comma_free = {**ENTITY_ID, "pattern": r"^[^\u0000-\u001f\u007f-\u009f,]+$"}
-    return {
-        "/api/v1/analytics/totals/{domain}/{type}/{id}": reading(
-            "total",
-            "An entity's counters",
-            "Total",
-            [
-                *of_entity,
-                _query("fresh", _flag(), "1: exact at this moment, at the price of asking Redis and MongoDB."),
-            ],
-        ),
-        "/api/v1/analytics/totals/{domain}/{type}": reading(
-            "totals",
-            f"The counters of up to {read.ids_max} entities",
-            "Totals",
-            [
-                *of_type,
-                {
-                    **_query("ids", {**ids, "items": comma_free}, "Separated by commas."),
-                    "style": "form",
-                    "explode": False,
-                },
-                {**_query("id", ids, "Repeated: ids that hold commas."), "style": "form", "explode": True},
-            ],
-        ),
-        "/api/v1/analytics/top/{domain}/{type}": reading(
-            "top",
-            "The most counted entities",
-            "Top",
-            [
-                *of_type,
-                _query("counter", {"enum": counters}),
-                _query("limit", {"type": "integer", "minimum": 1, "maximum": read.top_limit_max}),
-                _query("window", {"enum": [window for window in WINDOWS if window in read.top_windows] or ["total"]}),
-                _query("enrich", _flag(), "1: with the configured columns of the MySQL row."),
-            ],
-        ),
-        "/api/v1/analytics/series/{domain}/{type}/{id}": reading(
-            "series",
-            f"An entity's history, zero-filled, of up to {read.series_points_max} points",
-            "Series",
-            [
-                *of_entity,
-                _query("bucket", {"enum": list(SIZES)}),
-                _query("from", DAY, "First UTC day."),
-                _query("to", DAY, "Last UTC day; today without it."),
-            ],
-        ),
-        "/api/v1/analytics/summary/{domain}": reading(
-            "summary",
-            "What a dashboard shows: sums per day, and top lists",
-            "Summary",
-            [domain, _query("days", {"enum": [7, 14, 30, 90]})],
-        ),
+    places = {
+        "domain": _path("domain", {"enum": list(config.domains)}),
+        "type": _path("type", {"enum": types}),
+        "id": _path("id", ENTITY_ID, "Percent-encoded; it may hold any character but control ones."),
     }
+    paths = {}
+    for path, endpoint in endpoints.items():
+        parameters = Description()
+        endpoint.ask(Entity("", "", ""), parameters)
+        responses = {
+            "200": _answer("As of `as_of`.", endpoint.answer, _ETAG),
+            "304": {"description": "What If-None-Match names is still so."},
+            **({"401": _answer("The key is missing or wrong.", Message)} if keyed else {}),
+            "404": _answer("There is no such domain or entity type.", Message),
+            "422": _answer("Every wrong parameter is named.", Invalid),
+            "431": {"description": f"The request's head is larger than {config.http.header_bytes_max} bytes."},
+            "503": _answer("A store does not answer.", Message, _RETRY_AFTER),
+        }
+        paths[f"{PREFIX}{path}"] = {
+            "get": _get(
+                endpoint.operation,
+                endpoint.summary.format(read=config.read),
+                responses,
+                [
+                    *(place for name, place in places.items() if f"{{{name}}}" in path),
+                    *({**each, "description": endpoint.about.get(each["name"], "")} for each in parameters.described),
+                ],
+                description=endpoint.description,
+                key=keyed,
+            )
+        }
+    return paths
 
 
-def _get(id_: str, summary: str, responses: Json, parameters: list[Json] | None = None, *, key: bool = False) -> Json:
+def _get(
+    id_: str,
+    summary: str,
+    responses: Json,
+    parameters: list[Json] | None = None,
+    *,
+    description: str = "",
+    key: bool = False,
+) -> Json:
     found: Json = {"operationId": id_, "summary": summary, "responses": responses}
+    if description:
+        found["description"] = description
     if parameters:
         found["parameters"] = parameters
     if key:
@@ -192,18 +171,68 @@ def _path(name: str, schema: Json, description: str = "") -> Json:
     return {"name": name, "in": "path", "required": True, "schema": schema, "description": description}
 
 
-def _query(name: str, schema: Json, description: str = "") -> Json:
-    return {"name": name, "in": "query", "schema": schema, "description": description}
-
-
-def _flag() -> Json:
-    return {"enum": ["0", "1", "true", "false"]}
-
-
 def _body(schema: str) -> Json:
-    return {"required": True, "content": {"application/json": {"schema": ref(schema)}}}
+    return {"required": True, "content": {"application/json": {"schema": _ref(schema)}}}
 
 
-def _reply(description: str, schema: str | Json, headers: Json | None = None) -> Json:
-    content = {"application/json": {"schema": schema if isinstance(schema, dict) else ref(schema)}}
+def _answer(description: str, body: type[Body], headers: Json | None = None) -> Json:
+    content = {"application/json": {"schema": _ref(body.__name__)}}
     return {"description": description, "content": content, **({"headers": headers} if headers else {})}
+
+
+# Schemas -------------------------------------------------------------------------------------------------------------
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _schemas(config: Config, endpoints: Mapping[str, Endpoint]) -> Json:
+    """By name, as `#/components/schemas` holds them."""
+    reads = [endpoint.answer for endpoint in endpoints.values()]
+    bodies = (Accepted, BatchAccepted, Message, Invalid, Health, Ready, *reads)
+    _, components = msgspec.json.schema_components(bodies, ref_template=_ref("{name}")["$ref"])
+    for answer in reads:  # of which each is sent with the time it was read at
+        components[answer.__name__]["properties"]["as_of"] = {"type": "string", "format": "date-time"}
+        components[answer.__name__]["required"].append("as_of")
+    return {"Event": _event(config), "Batch": _batch(config.http.batch_events_max), **components}
+
+
+def _event(config: Config) -> Json:
+    """Which entity types and values go with which domain and action."""
+    actions = effective_actions(config)
+    kinds = [
+        {
+            "properties": {
+                "domain": {"const": domain},
+                "entity_type": {"enum": list(section.entity_types)},
+                "action": {"const": name},
+                "value": {
+                    "type": ["integer", "null"], "minimum": actions[name].value_min, "maximum": actions[name].value_max
+                },
+            },
+            "required": ["domain", "entity_type", "action"],
+        }
+        for domain, section in config.domains.items()
+        for name in domain_actions(config, domain)
+    ]  # fmt: skip
+    return {
+        "type": "object",
+        "properties": {
+            "event_id": {"type": "string", "minLength": 1, "maxLength": EVENT_ID_CHARS_MAX},
+            "entity_id": ENTITY_ID,
+            "occurred_at": {
+                "type": "string",
+                "format": "date-time",
+                "description": "RFC 3339 with an offset; its UTC date decides the bucket.",
+            },
+        },
+        "required": ["event_id", "entity_id", "occurred_at"],
+        "anyOf": kinds,
+        "description": "Other fields are ignored.",
+    }
+
+
+def _batch(events_max: int) -> Json:
+    events = {"type": "array", "items": _ref("Event"), "minItems": 1, "maxItems": events_max}
+    return {"anyOf": [events, {"type": "object", "properties": {"events": events}, "required": ["events"]}]}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from http import HTTPStatus
-from typing import Any
 
-from daemon.response import JSON, Header, Response, encode, message
+from daemon.response import JSON, Body, Header, Response, encode, message
 
 NO_STORE: Header = ("cache-control", "no-store")
 NOT_FOUND = message(HTTPStatus.NOT_FOUND, "There is nothing here. GET /openapi.json lists what there is.")
@@ -37,12 +36,12 @@ def unavailable(retry_after_s: int) -> Response:
     return message(HTTPStatus.SERVICE_UNAVAILABLE, text, ("retry-after", str(retry_after_s)), NO_STORE)
 
 
-def found(data: dict[str, Any], as_of: str, keep: Header) -> Response:
-    """200. The tag is of the data alone: it stays while the counts do, whenever they are read."""
-    encoded = encode(data)
+def found(body: Body, as_of: str, keep: Header) -> Response:
+    """200. The tag is of the body without `as_of`: it stays while the counts do, whenever they are read."""
+    encoded = encode(body)
     etag = f'W/"{hashlib.blake2b(encoded, digest_size=12).hexdigest()}"'
-    body = b'%s,"as_of":"%s"}' % (encoded[:-1], as_of.encode())
-    return Response(HTTPStatus.OK, body, [JSON, keep, ("etag", etag)], etag)
+    dated = b'%s,"as_of":"%s"}' % (encoded[:-1], as_of.encode())
+    return Response(HTTPStatus.OK, dated, [JSON, keep, ("etag", etag)], etag)
 
 
 def not_modified(answer: Response) -> Response:

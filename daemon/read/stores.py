@@ -15,7 +15,7 @@ from daemon.config import Config, ReplicaTable
 from daemon.errors import StoreError
 from daemon.metrics import ReadTally
 from daemon.read.exact import Exact
-from daemon.read.totals import Totals
+from daemon.read.totals import TotalsReader
 from daemon.replica.mysql import MysqlSink
 from daemon.rollups.mongo import MongoSink
 
@@ -32,7 +32,7 @@ class Stores:
         layout = Layout(config)
         self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
         self._tally = tally
-        self.totals = Totals(self.mongo)
+        self.totals = TotalsReader(self.mongo)
         self.exact = Exact(
             [Pending(connection, shard) for shard, connection in enumerate(self._connections)], self.totals
         )

@@ -26,7 +26,7 @@ REST_FACTOR = 20
 for 5 % of the time at most."""
 
 
-class _Day(NamedTuple):
+class _DaySum(NamedTuple):
     sums: dict[str, int]
     until: float
 
@@ -50,7 +50,7 @@ class DaySums:
         self._open_ttl_s = open_ttl_s
         self._closed_ttl_s = closed_ttl_s
         self._monotonic = monotonic
-        self._days: dict[tuple[str, str], _Day] = {}
+        self._days: dict[tuple[str, str], _DaySum] = {}
         """(domain, day)."""
         self._adding = asyncio.Lock()
         """One at a time: this is the most a reader can ask of MongoDB."""
@@ -72,7 +72,7 @@ class DaySums:
                 now_s = self._monotonic()
                 is_open = (today - dt.date.fromisoformat(day)).days < OPEN_DAYS
                 ttl_s = self._open_ttl_s if is_open else self._closed_ttl_s
-                self._days[domain, day] = _Day(sums, now_s + max(ttl_s, REST_FACTOR * (now_s - began_s)))
+                self._days[domain, day] = _DaySum(sums, now_s + max(ttl_s, REST_FACTOR * (now_s - began_s)))
             return {counter: [self._days[domain, day].sums[counter] for day in days] for counter in counters}
 
     async def _add_up(

@@ -53,7 +53,7 @@ class _Round(NamedTuple):
     """Entity id → bucket → amount."""
 
 
-class Top:
+class TopReader:
     """Reads top lists of one entity type's counter. Raises StoreError."""
 
     def __init__(self, mongo: MongoSink, sum_timeout_s: float) -> None:
@@ -68,28 +68,28 @@ class Top:
 
         Which of several equals are the last ones is left open.
         """
-        question = _Question({"domain": domain, "entity_type": entity_type}, counter, span_of(window, today))
+        span = _CounterSpan({"domain": domain, "entity_type": entity_type}, counter, span_of(window, today))
         try:
-            ranked = await self._by_threshold(question, limit)
-            return await self._by_sum(question, limit) if ranked is None else ranked
+            ranked = await self._by_threshold(span, limit)
+            return await self._by_sum(span, limit) if ranked is None else ranked
         except PyMongoError as error:
             raise StoreError(f"MongoDB: {error}") from None
 
-    async def _by_threshold(self, question: _Question, limit: int) -> list[Ranked] | None:
+    async def _by_threshold(self, span: _CounterSpan, limit: int) -> list[Ranked] | None:
         """None if it would go too deep."""
-        fields = [question.counter]
-        if await self._collection(question).find_one(question.based(), {"_id": 1}):
-            fields.append(question.base)
-        lists = len(question.buckets) * len(fields)
+        fields = [span.counter]
+        if await self._collection(span).find_one(span.based(), {"_id": 1}):
+            fields.append(span.base)
+        lists = len(span.buckets) * len(fields)
         depth = max(DEPTH_FIRST, limit)
         while depth * lists <= LINES_MAX:
-            found = await self._read_lists(question, fields, depth)
+            found = await self._read_lists(span, fields, depth)
             contenders = _contenders(found, limit)
             unseen = [(entity, bucket) for entity in contenders for bucket in _unseen(found, entity)]
             if len(unseen) > LOOKUPS_MAX:
                 return None
             amounts = {entity: sum(found.seen[entity].values()) for entity in contenders}
-            for entity, amount in await self._look_up(question, unseen):
+            for entity, amount in await self._look_up(span, unseen):
                 amounts[entity] += amount
             ranked = _first(amounts, limit)
             threshold = sum(found.limits)
@@ -98,52 +98,52 @@ class Top:
             depth *= DEPTH_GROWTH
         return None
 
-    async def _read_lists(self, question: _Question, fields: list[str], depth: int) -> _Round:
+    async def _read_lists(self, span: _CounterSpan, fields: list[str], depth: int) -> _Round:
         """The first `depth` lines of every list, in one command."""
         first, *others = [
-            question.list_pipeline(bucket, field, depth) for bucket in range(len(question.buckets)) for field in fields
+            span.list_pipeline(bucket, field, depth) for bucket in range(len(span.buckets)) for field in fields
         ]
-        union = [{"$unionWith": {"coll": question.kind.collection, "pipeline": other}} for other in others]
+        union = [{"$unionWith": {"coll": span.kind.collection, "pipeline": other}} for other in others]
         lines: Counter[tuple[int, str]] = Counter()
         lowest: dict[tuple[int, str], int] = {}
         seen: dict[str, dict[int, int]] = {}
-        cursor = await self._collection(question).aggregate([*first, *union], batchSize=BATCH_LINES)
+        cursor = await self._collection(span).aggregate([*first, *union], batchSize=BATCH_LINES)
         async for line in cursor:
             each = line["bucket"], line["field"]
             lines[each] += 1
             lowest[each] = min(lowest.get(each, line["by"]), line["by"])
             seen.setdefault(line["id"], {})[line["bucket"]] = int(line["amount"])
-        limits = [0] * len(question.buckets)
+        limits = [0] * len(span.buckets)
         for (bucket, field), by in lowest.items():
             limits[bucket] += int(by) if lines[bucket, field] == depth else 0  # a list that has ended leaves nobody out
         return _Round(limits, seen)
 
-    async def _look_up(self, question: _Question, unseen: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    async def _look_up(self, span: _CounterSpan, unseen: list[tuple[str, int]]) -> list[tuple[str, int]]:
         """(entity id, amount) of those of these documents that exist."""
         if not unseen:
             return []
-        ids = [question.document_id(entity, bucket) for entity, bucket in unseen]
-        pipeline = [{"$match": {"_id": {"$in": ids}}}, {"$project": {"_id": 0, "id": "$entity_id", **question.amount}}]
-        cursor = await self._collection(question).aggregate(pipeline, batchSize=BATCH_LINES)
+        ids = [span.document_id(entity, bucket) for entity, bucket in unseen]
+        pipeline = [{"$match": {"_id": {"$in": ids}}}, {"$project": {"_id": 0, "id": "$entity_id", **span.amount}}]
+        cursor = await self._collection(span).aggregate(pipeline, batchSize=BATCH_LINES)
         return [(line["id"], int(line["amount"])) async for line in cursor]
 
-    async def _by_sum(self, question: _Question, limit: int) -> list[Ranked]:
+    async def _by_sum(self, span: _CounterSpan, limit: int) -> list[Ranked]:
         pipeline: list[Json] = [
-            {"$match": question.whole()},
-            {"$group": {"_id": "$entity_id", "amount": {"$sum": question.amount["amount"]}}},
+            {"$match": span.whole()},
+            {"$group": {"_id": "$entity_id", "amount": {"$sum": span.amount["amount"]}}},
             {"$match": {"amount": {"$gt": 0}}},
             {"$sort": {"amount": -1, "_id": 1}},
             {"$limit": limit},
         ]
         with pymongo.timeout(self._sum_timeout_s):
-            cursor = await self._collection(question).aggregate(pipeline, allowDiskUse=True)
+            cursor = await self._collection(span).aggregate(pipeline, allowDiskUse=True)
             return [Ranked(line["_id"], int(line["amount"])) async for line in cursor]
 
-    def _collection(self, question: _Question) -> Any:
-        return self._mongo.collection(question.kind)
+    def _collection(self, span: _CounterSpan) -> Any:
+        return self._mongo.collection(span.kind)
 
 
-class _Question:
+class _CounterSpan:
     """One counter of one entity type in one span, and how MongoDB is asked about it."""
 
     def __init__(self, of_type: Json, counter: str, span: Span) -> None:

@@ -24,7 +24,7 @@ class _Waiting(NamedTuple):
     answered: asyncio.Future[dict[str, Json]]
 
 
-class Totals:
+class TotalsReader:
     """One worker's reader. Raises StoreError."""
 
     def __init__(self, mongo: MongoSink) -> None:

@@ -19,7 +19,7 @@ from daemon.buffer.pending import Pending
 from daemon.domain.entity import Entity
 from daemon.errors import StoreError
 from daemon.read.exact import TRIES_MAX, Exact
-from daemon.read.totals import Totals
+from daemon.read.totals import TotalsReader
 from daemon.rollups.mongo import Json, MongoSink
 from tests.chaos.steps import Flusher
 from tests.kit.system import BATCH, Ingest, System, event, wait_until
@@ -28,7 +28,7 @@ M = Entity("jav", "movie", "m")
 COUNTERS = ("download", "view")
 
 
-class Interrupted(Totals):
+class Interrupted(TotalsReader):
     """Something happens between the look into Redis and the one into MongoDB."""
 
     def __init__(self, mongo: MongoSink) -> None:

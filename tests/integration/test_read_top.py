@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from daemon.domain.window import Window, span_of
 from daemon.errors import StoreError
 from daemon.read import top as top_module
-from daemon.read.top import Ranked, Top
+from daemon.read.top import Ranked, TopReader
 from daemon.rollups.mongo import MongoSink
 from tests.kit.proxy import Gate
 from tests.kit.system import ROLLUPS, WAIT_TIMEOUT_S, System, event, wait_until
@@ -93,7 +93,7 @@ def read(system: System, window: Window, limit: int, timeout_s: float = 10) -> l
     async def work() -> list[Ranked]:
         mongo = MongoSink(system.config().mongo)
         try:
-            return await Top(mongo, timeout_s).read("jav", "movie", "view", window, limit, TODAY)
+            return await TopReader(mongo, timeout_s).read("jav", "movie", "view", window, limit, TODAY)
         finally:
             await mongo.close()
 
@@ -132,13 +132,13 @@ def test_what_would_be_read_too_deep_is_added_up_by_the_server(
     found = flat(50)
     fill(indexed, found)
     added_up = []
-    by_sum = Top._by_sum
+    by_sum = TopReader._by_sum
 
-    async def watched(self: Top, *args: Any) -> list[Ranked]:
+    async def watched(self: TopReader, *args: Any) -> list[Ranked]:
         added_up.append(args)
         return await by_sum(self, *args)
 
-    monkeypatch.setattr(Top, "_by_sum", watched)
+    monkeypatch.setattr(TopReader, "_by_sum", watched)
     assert agrees(read(indexed, "7d", 3), expected(found, "7d"), 3)
     assert added_up == []
     monkeypatch.setattr(top_module, limit, 20)
@@ -176,11 +176,11 @@ def test_only_the_lists_that_are_offered_cost_indexes(system: System) -> None:
 @pytest.mark.parametrize("window", ["total", "day", "30d", "year"])
 def test_each_list_is_read_by_its_index(indexed: System, window: Window) -> None:
     """Of a million documents no more than the lines wanted are looked at."""
-    question = top_module._Question({"domain": "jav", "entity_type": "movie"}, "view", span_of(window, TODAY))
-    for field, index in ((question.counter, "top_view"), (question.base, "base_view")):
+    span = top_module._CounterSpan({"domain": "jav", "entity_type": "movie"}, "view", span_of(window, TODAY))
+    for field, index in ((span.counter, "top_view"), (span.base, "base_view")):
         plan = indexed.mongo.command(
             "explain",
-            {"aggregate": question.kind.collection, "pipeline": question.list_pipeline(0, field, 10), "cursor": {}},
+            {"aggregate": span.kind.collection, "pipeline": span.list_pipeline(0, field, 10), "cursor": {}},
             verbosity="queryPlanner",
         )
         planner = plan["stages"][0]["$cursor"] if "stages" in plan else plan

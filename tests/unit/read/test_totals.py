@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from daemon.errors import StoreError
-from daemon.read.totals import QUERY_IDS_MAX, Totals
+from daemon.read.totals import QUERY_IDS_MAX, TotalsReader
 
 
 class Held:
@@ -28,8 +28,8 @@ class Held:
         return {id_: {"_id": id_} for id_ in ids if not id_.startswith("no")}
 
 
-def reader(mongo: Held) -> Totals:
-    return Totals(mongo)  # type: ignore[arg-type]  # has the one method that is called
+def reader(mongo: Held) -> TotalsReader:
+    return TotalsReader(mongo)  # type: ignore[arg-type]  # has the one method that is called
 
 
 def test_who_asks_during_a_query_goes_with_the_next_one() -> None:

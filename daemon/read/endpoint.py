@@ -1,0 +1,72 @@
+"""What every read has: parameters, the type of its answer, and how the answer is found.
+
+A new read is a class in `endpoints/` and a line in the table of `routes.py`. Its description in OpenAPI follows.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable
+from typing import Annotated, ClassVar, NamedTuple
+
+from msgspec import Meta
+
+from daemon.config import Config, domain_counters
+from daemon.domain.entity import Entity
+from daemon.read.parameters import Parameters
+from daemon.read.stores import Stores
+from daemon.response import Body
+
+PREFIX = "/api/v1/analytics/"
+
+Amount = Annotated[int, Meta(extra_json_schema={"format": "int64"})]
+Day = Annotated[str, Meta(extra_json_schema={"format": "date"})]
+Counters = dict[str, Amount]
+"""Total per counter."""
+
+
+class Question(NamedTuple):
+    """What to read. The answer may be kept for `ttl_ms`, and be shared with all who ask the same; 0: neither."""
+
+    read: Callable[[], Awaitable[Body]]
+    ttl_ms: int
+
+
+class Endpoint(ABC):
+    """One read under one configuration. `ask` reads nothing; the question it returns raises StoreError when read."""
+
+    operation: ClassVar[str]
+    """The operation's name in OpenAPI."""
+    summary: ClassVar[str]
+    """One line for OpenAPI. `{read.…}` stands for a key of the configuration."""
+    about: ClassVar[dict[str, str]] = {}
+    """Parameter → what OpenAPI says about it, where its schema does not say all."""
+    answer: ClassVar[type[Body]]
+    """What is answered, without `as_of`, which follows the last field."""
+    ttl_key: ClassVar[str] = "cache_ttl_ms"
+    """The key of `[read]` that says how long an answer is kept."""
+
+    def __init__(self, config: Config, stores: Stores, today: Callable[[], dt.date]) -> None:
+        self.config = config
+        self.limits = config.read
+        self.ttl_ms: int = getattr(config.read, self.ttl_key)
+        self.stores = stores
+        self.today = today
+        self._counters = {name: domain_counters(config, name) for name in config.domains}
+
+    @property
+    def description(self) -> str:
+        """How old the counts are, for OpenAPI."""
+        return (
+            f"Counts appear when they are flushed. They are up to {self.config.flush.interval_s:g} s"
+            f" (`flush.interval_s`), the time of a flush, and {self.ttl_ms} ms (`read.{self.ttl_key}`) old."
+        )
+
+    @abstractmethod
+    def ask(self, place: Entity, parameters: Parameters) -> Question:
+        """The question, if `parameters` has no errors then. `place`: what the path names, "" for what it does not."""
+
+    def counters(self, domain: str) -> tuple[str, ...]:
+        """The counters of a domain, sorted; of all domains, for OpenAPI, if the domain is ""."""
+        return self._counters.get(domain) or tuple(sorted({each for of in self._counters.values() for each in of}))

@@ -1,0 +1,51 @@
+"""GET series: the history of one entity, a point a bucket."""
+
+from __future__ import annotations
+
+import datetime as dt
+from functools import partial
+from typing import ClassVar
+
+from msgspec import field
+
+from daemon.domain import rejection
+from daemon.domain.entity import Entity
+from daemon.domain.rollup import DAILY
+from daemon.read.endpoint import Endpoint, Question
+from daemon.read.parameters import Parameters
+from daemon.read.series import SIZES, Bucket, default_first, is_too_long, series
+from daemon.response import Body
+
+
+class Series(Body):
+    """A point holds the name of its bucket, under `date`, `week` and so on, and the amount of each counter."""
+
+    domain: str
+    entity_type: str
+    entity_id: str
+    bucket: str
+    first: dt.date = field(name="from")
+    last: dt.date = field(name="to")
+    points: list[dict[str, str | int]]
+
+
+class ReadSeries(Endpoint):
+    operation = "series"
+    summary = "An entity's history, zero-filled, of up to {read.series_points_max} points"
+    about: ClassVar[dict[str, str]] = {"from": "First UTC day.", "to": "Last UTC day; today without it."}
+    answer = Series
+
+    def ask(self, place: Entity, parameters: Parameters) -> Question:
+        bucket = parameters.choice("bucket", tuple(SIZES), DAILY.name)
+        first = parameters.day("from")
+        last = parameters.day("to") or self.today()
+        first = first or default_first(bucket, last)
+        if first > last:
+            parameters.wrong("from", rejection.after("from", "to"))
+        elif is_too_long(bucket, first, last, self.limits.series_points_max):
+            parameters.wrong("from", rejection.too_many_points(self.limits.series_points_max))
+        return Question(partial(self._read, place, bucket, first, last), self.ttl_ms)
+
+    async def _read(self, entity: Entity, bucket: Bucket, first: dt.date, last: dt.date) -> Series:
+        points = await series(self.stores.mongo, entity, bucket, self.counters(entity.domain), first, last)
+        return Series(*entity, bucket, first, last, points)

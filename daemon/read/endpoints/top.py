@@ -1,0 +1,97 @@
+"""GET top: the most counted entities of a window."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from functools import partial
+from typing import Annotated, Any, ClassVar
+
+from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import replace
+
+from daemon.config import Config, Read, replica_tables
+from daemon.domain.entity import Entity
+from daemon.domain.window import WINDOWS, Window
+from daemon.errors import StoreError
+from daemon.read.endpoint import Amount, Endpoint, Question
+from daemon.read.parameters import Parameters
+from daemon.read.stores import Stores
+from daemon.read.top import Ranked, TopReader
+from daemon.response import Body
+
+LIMIT_DEFAULT = 10
+
+
+class TopRow(Body, kw_only=True):
+    entity_id: str
+    amount: Amount
+    row: Annotated[dict[str, Any] | UnsetType | None, Meta(description="With `enrich`: the MySQL row; null: none.")] = (
+        UNSET
+    )
+
+
+class Top(Body, kw_only=True):
+    """The most counted first."""
+
+    domain: str
+    entity_type: str
+    counter: str
+    window: str
+    enriched: Annotated[bool | UnsetType, Meta(description="Whether MySQL was asked and answered.")] = UNSET
+    rows: list[TopRow]
+
+
+class ReadTop(Endpoint):
+    operation = "top"
+    summary = "The most counted entities"
+    about: ClassVar[dict[str, str]] = {"enrich": "1: with the configured columns of the MySQL row."}
+    answer = Top
+    ttl_key = "top_cache_ttl_ms"
+
+    def __init__(self, config: Config, stores: Stores, today: Callable[[], dt.date]) -> None:
+        super().__init__(config, stores, today)
+        self._reader = TopReader(stores.mongo, self.limits.sum_timeout_ms / 1000)
+        self._tables = replica_tables(config)
+        self._windows = windows(config.read)
+
+    def ask(self, place: Entity, parameters: Parameters) -> Question:
+        counters, limit_max = self.counters(place.domain), self.limits.top_limit_max
+        counter = parameters.choice("counter", counters, "view" if "view" in counters else counters[0])
+        limit = parameters.integer("limit", 1, limit_max, min(LIMIT_DEFAULT, limit_max))
+        window = parameters.choice("window", self._windows, self._windows[0])
+        enrich = parameters.flag("enrich")
+        return Question(
+            partial(self._read, place.domain, place.type, counter, window, limit, enrich=enrich), self.ttl_ms
+        )
+
+    async def _read(
+        self, domain: str, entity_type: str, counter: str, window: Window, limit: int, *, enrich: bool
+    ) -> Top:
+        ranked = await self._reader.read(domain, entity_type, counter, window, limit, self.today())
+        top = Top(domain=domain, entity_type=entity_type, counter=counter, window=window, rows=top_rows(ranked))
+        if not enrich:
+            return top
+        described = await self._describe(domain, entity_type, ranked)
+        rows = [replace(row, row=(described or {}).get(row.entity_id)) for row in top.rows]
+        return replace(top, enriched=described is not None, rows=rows)
+
+    async def _describe(self, domain: str, entity_type: str, ranked: list[Ranked]) -> dict[str, dict[str, Any]] | None:
+        """Entity id → columns of its row; None if there are none to be had."""
+        table = self._tables.get((domain, entity_type))
+        if table is None or not table.enrich:
+            return None
+        try:
+            return await self.stores.describe(table, [row.entity_id for row in ranked])
+        except StoreError as error:
+            self.stores.note(error)
+            return None
+
+
+def top_rows(ranked: list[Ranked]) -> list[TopRow]:
+    return [TopRow(entity_id=row.entity_id, amount=row.amount) for row in ranked]
+
+
+def windows(read: Read) -> tuple[Window, ...]:
+    """The windows that are offered."""
+    return tuple(window for window in WINDOWS if window in read.top_windows) or WINDOWS[:1]

@@ -1,0 +1,75 @@
+"""GET totals: the counters of one entity, or of many."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import ClassVar
+
+from daemon.domain.entity import Entity
+from daemon.read.endpoint import Counters, Endpoint, Question
+from daemon.read.parameters import Parameters
+from daemon.read.totals import counted
+from daemon.response import Body
+
+
+class Total(Body):
+    domain: str
+    entity_type: str
+    entity_id: str
+    fresh: bool
+    """Whether the counters are exact at `as_of`."""
+    counters: Counters
+
+
+class EntityTotal(Body):
+    entity_id: str
+    counters: Counters
+
+
+class Totals(Body):
+    domain: str
+    entity_type: str
+    totals: list[EntityTotal]
+    """In the order asked for."""
+
+
+class ReadTotal(Endpoint):
+    operation = "total"
+    summary = "An entity's counters"
+    about: ClassVar[dict[str, str]] = {"fresh": "1: exact at this moment, at the price of asking Redis and MongoDB."}
+    answer = Total
+
+    @property
+    def description(self) -> str:
+        return f"{super().description} With `fresh=1` they are exact."
+
+    def ask(self, place: Entity, parameters: Parameters) -> Question:
+        fresh = parameters.flag("fresh")
+        # An exact total must not be shared with somebody who asked later.
+        return Question(partial(self._read, place, fresh=fresh), 0 if fresh else self.ttl_ms)
+
+    async def _read(self, entity: Entity, *, fresh: bool) -> Total:
+        counters = self.counters(entity.domain)
+        if fresh:
+            sums = await self.stores.exact.read(entity, counters)
+        else:
+            sums = counted((await self.stores.totals.documents([entity.key])).get(entity.key), counters)
+        return Total(*entity, fresh, sums)
+
+
+class ReadTotals(Endpoint):
+    operation = "totals"
+    summary = "The counters of up to {read.ids_max} entities"
+    about: ClassVar[dict[str, str]] = {"ids": "Separated by commas.", "id": "Repeated: ids that hold commas."}
+    answer = Totals
+
+    def ask(self, place: Entity, parameters: Parameters) -> Question:
+        return Question(
+            partial(self._read, place, parameters.entity_ids("ids", "id", self.limits.ids_max)), self.ttl_ms
+        )
+
+    async def _read(self, place: Entity, ids: list[str]) -> Totals:
+        keys = {id_: place._replace(id=id_).key for id_ in ids}
+        found, counters = await self.stores.totals.documents([*keys.values()]), self.counters(place.domain)
+        totals = [EntityTotal(id_, counted(found.get(key), counters)) for id_, key in keys.items()]
+        return Totals(place.domain, place.type, totals)

@@ -1,0 +1,125 @@
+"""What reads answer, byte for byte, and that its description leaves nothing out."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from daemon.config import load
+from daemon.domain.entity import Entity
+from daemon.metrics import ReadTally
+from daemon.read import openapi
+from daemon.read.api import PREFIXES
+from daemon.read.endpoint import PREFIX, Endpoint
+from daemon.read.endpoints.series import Series
+from daemon.read.endpoints.summary import Summary
+from daemon.read.endpoints.top import Top, TopRow
+from daemon.read.endpoints.totals import EntityTotal, Total, Totals
+from daemon.read.parameters import Description, Parameters
+from daemon.read.response import NO_STORE, found, not_modified
+from daemon.read.routes import ENDPOINTS, Routes
+from daemon.read.stores import Stores
+from daemon.response import Body
+
+NOW = "2026-02-19T10:00:00.000Z"
+DAY = dt.date(2026, 2, 19)
+CONFIG = load(environ={"TALLYD_MONGO__URL": "mongodb://nowhere/tallyd", "TALLYD_REDIS__URL": "redis://nowhere"})
+BODIES = [
+    (
+        Total("jav", "movie", "m", False, {"download": 0, "view": 3}),
+        b'{"domain":"jav","entity_type":"movie","entity_id":"m","fresh":false,"counters":{"download":0,"view":3},',
+    ),
+    (
+        Totals("jav", "movie", [EntityTotal("m", {"view": 3})]),
+        b'{"domain":"jav","entity_type":"movie","totals":[{"entity_id":"m","counters":{"view":3}}],',
+    ),
+    (
+        Top(domain="jav", entity_type="movie", counter="view", window="7d", rows=[TopRow(entity_id="m", amount=3)]),
+        (b'{"domain":"jav","entity_type":"movie","counter":"view","window":"7d",'
+        b'"rows":[{"entity_id":"m","amount":3}],'),
+    ),
+    (
+        Top(
+            domain="jav", entity_type="movie", counter="view", window="7d", enriched=True,
+            rows=[TopRow(entity_id="m", amount=3, row={"code": "x"}), TopRow(entity_id="n", amount=1, row=None)],
+        ),
+        (b'{"domain":"jav","entity_type":"movie","counter":"view","window":"7d","enriched":true,'
+        b'"rows":[{"entity_id":"m","amount":3,"row":{"code":"x"}},{"entity_id":"n","amount":1,"row":null}],'),
+    ),
+    (
+        Series("jav", "movie", "m", "daily", DAY, DAY, [{"date": "2026-02-19", "view": 3}]),
+        (b'{"domain":"jav","entity_type":"movie","entity_id":"m","bucket":"daily","from":"2026-02-19",'
+        b'"to":"2026-02-19","points":[{"date":"2026-02-19","view":3}],'),
+    ),
+    (
+        Summary("jav", 7, ["2026-02-19"], {"view": [3]}, "7d", {"movie": {"view": [TopRow(entity_id="m", amount=3)]}}),
+        (b'{"domain":"jav","days":7,"labels":["2026-02-19"],"counters":{"view":[3]},"top_window":"7d",'
+        b'"top":{"movie":{"view":[{"entity_id":"m","amount":3}]}},'),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "sent"), BODIES, ids=lambda each: type(each).__name__)
+def test_the_fields_of_an_answer_are_sent_in_this_order(body: Body, sent: bytes) -> None:
+    assert found(body, NOW, NO_STORE).body == sent + b'"as_of":"2026-02-19T10:00:00.000Z"}'
+
+
+def test_the_tag_stays_while_the_counts_do() -> None:
+    first, later, other = (
+        found(Total("jav", "movie", "m", False, {"view": amount}), as_of, NO_STORE)
+        for amount, as_of in ((3, NOW), (3, "2026-02-20T10:00:00.000Z"), (4, NOW))
+    )
+    assert first.etag == later.etag != other.etag
+    assert not_modified(first).headers == [NO_STORE, ("etag", first.etag)]
+
+
+def with_endpoints(work: Callable[[dict[str, Endpoint]], None]) -> None:
+    async def run() -> None:
+        stores = Stores(CONFIG, ReadTally())
+        try:
+            work(Routes(CONFIG, stores, lambda: DAY).endpoints)
+        finally:
+            await stores.close()
+
+    asyncio.run(run())
+
+
+def test_every_parameter_a_read_takes_is_described() -> None:
+    def work(endpoints: dict[str, Endpoint]) -> None:
+        for endpoint in endpoints.values():
+            taken, description = Parameters(""), Description()
+            endpoint.ask(Entity("jav", "movie", "m"), taken)
+            endpoint.ask(Entity("", "", ""), description)
+            names = [each["name"] for each in description.described]
+            assert names == taken._taken
+            assert set(endpoint.about) <= set(names)
+
+    with_endpoints(work)
+
+
+def test_every_read_is_described_with_the_type_of_its_answer() -> None:
+    def work(endpoints: dict[str, Endpoint]) -> None:
+        document: dict[str, Any] = json.loads(openapi.document(CONFIG, endpoints))
+        for path, endpoint in ENDPOINTS.items():
+            assert (PREFIX + path).startswith(PREFIXES)
+            answer = document["paths"][PREFIX + path]["get"]["responses"]["200"]["content"]["application/json"]
+            assert answer["schema"]["$ref"] == f"#/components/schemas/{endpoint.answer.__name__}"
+            schema = document["components"]["schemas"][endpoint.answer.__name__]
+            assert list(schema["properties"])[-1] == schema["required"][-1] == "as_of"
+
+    with_endpoints(work)
+
+
+def test_the_description_says_how_old_totals_may_be() -> None:
+    def work(endpoints: dict[str, Endpoint]) -> None:
+        said = endpoints["totals/{domain}/{type}/{id}"].description
+        assert f"{CONFIG.flush.interval_s:g} s (`flush.interval_s`)" in said
+        assert f"{CONFIG.read.cache_ttl_ms} ms (`read.cache_ttl_ms`)" in said
+        assert "`fresh=1`" in said
+
+    with_endpoints(work)
