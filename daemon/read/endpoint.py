@@ -58,9 +58,11 @@ class Endpoint(ABC):
     @property
     def description(self) -> str:
         """How old the counts are, for OpenAPI."""
+        flush = self.config.flush
         return (
-            f"Counts appear when they are flushed. They are up to {self.config.flush.interval_s:g} s"
-            f" (`flush.interval_s`), the time of a flush, and {self.ttl_ms} ms (`read.{self.ttl_key}`) old."
+            f"Counts appear when they are flushed. They are up to {flush.interval_s:g} s (`flush.interval_s`) and"
+            f" {flush.poll_ms} ms (`flush.poll_ms`), the time of two flushes, and {self.ttl_ms} ms"
+            f" (`read.{self.ttl_key}`) old."
         )
 
     @abstractmethod
