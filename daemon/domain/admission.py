@@ -14,7 +14,7 @@ from daemon.domain.action import Action, Effect
 from daemon.domain.entity import CONTROL_CHARACTER, ENTITY_ID_CHARS_MAX
 from daemon.domain.event import EVENT_ID_CHARS_MAX, Event, EventIn
 from daemon.domain.instant import is_utc, parse_instant
-from daemon.domain.rejection import Rejection
+from daemon.domain.rejection import Rejection, say, say_allowed, say_ranges
 from daemon.domain.rollup import FINEST, start_of_day
 
 SECONDS_MAX = 253_402_300_799
@@ -104,17 +104,17 @@ class Catalogue:
             if raw["domain"] in domains:
                 domains = {raw["domain"]: domains[raw["domain"]]}
             else:
-                problems["domain"] = rejection.not_selected("domain", domains)
+                problems["domain"] = say_allowed("domain", domains)
         kinds = {kind for types, _ in domains.values() for kind in types}
         if "entity_type" in known and raw["entity_type"] not in kinds:
-            problems["entity_type"] = rejection.not_selected("entity_type", kinds)
+            problems["entity_type"] = say_allowed("entity_type", kinds)
         candidates = [action for _, actions in domains.values() for action in actions.values()]
         if "action" in known:
             named = [action for action in candidates if action.name == raw["action"]]
             if named:
                 candidates = named
             else:
-                problems["action"] = rejection.not_selected("action", {action.name for action in candidates})
+                problems["action"] = say_allowed("action", {action.name for action in candidates})
         if "occurred_at" in known:
             problems["occurred_at"] = self._instant_problem(raw["occurred_at"], now_s)
         problems["value"] = _value_problem(raw.get("value", 1), candidates)
@@ -140,9 +140,9 @@ class Catalogue:
 
     def _instant_problem(self, text: str, now_s: float) -> str | None:
         if parse_instant(text) is None:
-            return rejection.no_instant("occurred_at")
+            return say(rejection.NO_INSTANT, "occurred_at")
         if self._bucket(text, now_s) is None:
-            return rejection.too_old("occurred_at", self._max_age_s)
+            return say(rejection.TOO_OLD, "occurred_at", most=self._max_age_s)
         return None
 
 
@@ -150,17 +150,17 @@ def entity_id_problem(value: object) -> str | None:
     """What is wrong with an entity's id, be it an event's or a parameter."""
     problem = _text_problem("entity_id", value, ENTITY_ID_CHARS_MAX)
     if problem is None and CONTROL_CHARACTER.search(str(value)):
-        return rejection.control_characters("entity_id")
+        return say(rejection.CONTROL_CHARACTERS, "entity_id")
     return problem
 
 
 def _text_problem(name: str, value: object, chars_max: int | None) -> str | None:
     if value is None or value == "":
-        return rejection.required(name)
+        return say(rejection.REQUIRED, name)
     if not isinstance(value, str):
-        return rejection.no_string(name)
+        return say(rejection.NO_STRING, name)
     if chars_max is not None and len(value) > chars_max:
-        return rejection.too_long(name, chars_max)
+        return say(rejection.TOO_LONG, name, most=chars_max)
     return None
 
 
@@ -168,7 +168,7 @@ def _value_problem(value: object, candidates: Iterable[Action]) -> str | None:
     """A value is wrong if none of the actions that the event can mean takes it."""
     value = 1 if value is None else value
     if not isinstance(value, int) or isinstance(value, bool):
-        return rejection.no_integer("value")
+        return say(rejection.NO_INTEGER, "value")
     ranges: list[tuple[int, int]] = []
     for lowest, highest in sorted((action.value_min, action.value_max) for action in candidates):
         if ranges and lowest <= ranges[-1][1] + 1:
@@ -177,7 +177,7 @@ def _value_problem(value: object, candidates: Iterable[Action]) -> str | None:
             ranges.append((lowest, highest))
     if not ranges or any(lowest <= value <= highest for lowest, highest in ranges):
         return None
-    return rejection.not_between("value", ranges)
+    return say_ranges("value", ranges)
 
 
 def _text(at_s: int) -> str:

@@ -1,14 +1,40 @@
-"""Every text of a 422, for events and for the parameters of reads: Laravel's words, which existing producers parse.
+"""Every text of a 422, of events and of the parameters of reads: Laravel's words, which existing producers parse.
 
-`domain/admission.py` and `ingest/decode.py` say what is wrong with events, `read/parameters.py` and the reads what is
-wrong with parameters. The same fault has the same text in both. Which field is wrong is decided there, never here.
+`domain/admission.py` and `ingest/decode.py` find what is wrong with events; `read/parameters.py` and `read/endpoints/`
+what is wrong with parameters. The same fault has one text.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from msgspec import Struct
+
+# Of both. {name}: the field or parameter.
+REQUIRED = "The {name} field is required."
+TOO_LONG = "The {name} field must not be greater than {most} characters."
+CONTROL_CHARACTERS = "The {name} field must not contain control characters."
+NOT_SELECTED = "The selected {name} is invalid. It must be one of: {allowed}."
+NO_INTEGER = "The {name} field must be an integer."
+OUT_OF_RANGE = "The {name} field must be {ranges}."
+TOO_MANY_ITEMS = "The {name} field must not have more than {most} items."
+
+# Of events.
+NO_OBJECT = "The event must be a JSON object."
+NO_JSON_LINE = "The line is not valid JSON."
+NO_STRING = "The {name} field must be a string."
+NO_LIST = "The {name} field must be a list."
+NO_INSTANT = "The {name} field must be an RFC 3339 date and time with an offset, such as 2026-02-19T10:00:00Z."
+TOO_OLD = "The {name} field must not be more than {most} seconds in the past."
+
+# Of parameters.
+NO_QUERY = "The query must be UTF-8, with at most {most} parameters."
+UNKNOWN = "There is no such parameter; there are: {known}."
+REPEATED = "The {name} field must be given once."
+NO_FLAG = "The {name} field must be 1 or 0."
+NO_DAY = "The {name} field must be a UTC day such as 2026-02-19."
+AFTER = "The {name} field must not be after {last}."
+TOO_MANY_POINTS = "A series has at most {most} points; choose a larger bucket."
 
 
 class Rejection(Struct, frozen=True, gc=False):
@@ -24,91 +50,15 @@ class Rejection(Struct, frozen=True, gc=False):
         return texts[0] + (f" (and {more} more error{'s' if more > 1 else ''})" if more else "")
 
 
-# Events and parameters ----------------------------------------------------------------------------------------------
+def say(text: str, name: str = "", **values: object) -> str:
+    """One of the texts above, filled in."""
+    return text.format(name=name.replace("_", " "), **values)
 
 
-def required(name: str) -> str:
-    return f"The {_label(name)} field is required."
+def say_allowed(name: str, allowed: Iterable[str]) -> str:
+    return say(NOT_SELECTED, name, allowed=", ".join(sorted(allowed)))
 
 
-def too_long(name: str, chars_max: int) -> str:
-    return f"The {_label(name)} field must not be greater than {chars_max} characters."
-
-
-def control_characters(name: str) -> str:
-    return f"The {_label(name)} field must not contain control characters."
-
-
-def not_selected(name: str, allowed: Iterable[str]) -> str:
-    return f"The selected {_label(name)} is invalid. It must be one of: {', '.join(sorted(allowed))}."
-
-
-def no_integer(name: str) -> str:
-    return f"The {_label(name)} field must be an integer."
-
-
-def not_between(name: str, ranges: Sequence[tuple[int, int]]) -> str:
-    """`ranges`: each allowed stretch of integers, both ends included."""
-    allowed = " or ".join(f"between {lowest} and {highest}" for lowest, highest in ranges)
-    return f"The {_label(name)} field must be {allowed}."
-
-
-def too_many_items(name: str, items_max: int) -> str:
-    return f"The {_label(name)} field must not have more than {items_max} items."
-
-
-# Events -------------------------------------------------------------------------------------------------------------
-
-NO_OBJECT = "The event must be a JSON object."
-NO_JSON_LINE = "The line is not valid JSON."
-
-
-def no_string(name: str) -> str:
-    return f"The {_label(name)} field must be a string."
-
-
-def no_list(name: str) -> str:
-    return f"The {_label(name)} field must be a list."
-
-
-def no_instant(name: str) -> str:
-    return f"The {_label(name)} field must be an RFC 3339 date and time with an offset, such as 2026-02-19T10:00:00Z."
-
-
-def too_old(name: str, age_max_s: int) -> str:
-    return f"The {_label(name)} field must not be more than {age_max_s} seconds in the past."
-
-
-# Parameters ---------------------------------------------------------------------------------------------------------
-
-
-def unreadable_query(parameters_max: int) -> str:
-    return f"The query must be UTF-8, with at most {parameters_max} parameters."
-
-
-def unknown_parameter(known: Iterable[str]) -> str:
-    return f"There is no such parameter; there are: {', '.join(known) or 'none'}."
-
-
-def repeated(name: str) -> str:
-    return f"The {_label(name)} field must be given once."
-
-
-def no_flag(name: str) -> str:
-    return f"The {_label(name)} field must be 1 or 0."
-
-
-def no_day(name: str) -> str:
-    return f"The {_label(name)} field must be a UTC day such as 2026-02-19."
-
-
-def after(name: str, last: str) -> str:
-    return f"The {_label(name)} field must not be after {last}."
-
-
-def too_many_points(points_max: int) -> str:
-    return f"A series has at most {points_max} points; choose a larger bucket."
-
-
-def _label(name: str) -> str:
-    return name.replace("_", " ")
+def say_ranges(name: str, ranges: Iterable[tuple[int, int]]) -> str:
+    """`ranges`: the allowed stretches of integers, both ends included."""
+    return say(OUT_OF_RANGE, name, ranges=" or ".join(f"between {lowest} and {most}" for lowest, most in ranges))

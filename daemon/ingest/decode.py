@@ -17,7 +17,7 @@ from daemon.domain import rejection
 from daemon.domain.action import Action
 from daemon.domain.admission import Catalogue
 from daemon.domain.event import Event, EventIn
-from daemon.domain.rejection import Rejection
+from daemon.domain.rejection import Rejection, say
 
 _UNDECODABLE = (ValueError, RecursionError)
 """msgspec's own errors are ValueErrors; broken UTF-8 and deep nesting raise these bare."""
@@ -114,7 +114,7 @@ class Decoder:
             return Unreadable.NOT_JSON
         items = raw.get("events") if isinstance(raw, dict) else raw
         if not isinstance(items, list):
-            return Rejection({"events": [rejection.no_list("events")]})
+            return Rejection({"events": [say(rejection.NO_LIST, "events")]})
         return self._wrong_size(len(items)) or self._judge(items, now_s)
 
     def lines(self, body: bytes) -> Batch | Rejection:
@@ -167,9 +167,9 @@ class Decoder:
 
     def _wrong_size(self, count: int) -> Rejection | None:
         if count == 0:
-            return Rejection({"events": [rejection.required("events")]})
+            return Rejection({"events": [say(rejection.REQUIRED, "events")]})
         if count > self._batch_events_max:
-            return Rejection({"events": [rejection.too_many_items("events", self._batch_events_max)]})
+            return Rejection({"events": [say(rejection.TOO_MANY_ITEMS, "events", most=self._batch_events_max)]})
         return None
 
 

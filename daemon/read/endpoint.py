@@ -36,14 +36,12 @@ class Question(NamedTuple):
 class Endpoint(ABC):
     """One read under one configuration. `ask` reads nothing; the question it returns raises StoreError when read."""
 
-    operation: ClassVar[str]
-    """The operation's name in OpenAPI."""
     summary: ClassVar[str]
     """One line for OpenAPI. `{read.…}` stands for a key of the configuration."""
     about: ClassVar[dict[str, str]] = {}
     """Parameter → what OpenAPI says about it, where its schema does not say all."""
     answer: ClassVar[type[Body]]
-    """What is answered, without `as_of`, which follows the last field."""
+    """What is answered, without `as_of`, which follows the last field. It names the read in OpenAPI."""
     ttl_key: ClassVar[str] = "cache_ttl_ms"
     """The key of `[read]` that says how long an answer is kept."""
 

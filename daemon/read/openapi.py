@@ -2,7 +2,8 @@
 
     https://spec.openapis.org/oas/v3.1.0
 
-A test has schemathesis send a running daemon what this allows and what it forbids, and compares the answers with it.
+Bodies are described by their types, reads by the table of `routes.py`. A test has schemathesis send a running daemon
+what this allows and what it forbids, and compares the answers with it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from daemon.config import Config, domain_actions, effective_actions
 from daemon.domain.entity import Entity
 from daemon.domain.event import EVENT_ID_CHARS_MAX
 from daemon.read.endpoint import PREFIX, Endpoint
-from daemon.read.parameters import ENTITY_ID, Description, Json
+from daemon.read.parameters import ENTITY_ID, Json, Parameters
 from daemon.response import Accepted, BatchAccepted, Body, Health, Invalid, Message, Ready
 
 _RETRY_AFTER: Json = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
 _ETAG: Json = {"ETag": {"description": "Stays while the counts do.", "schema": {"type": "string"}}}
+_READER: Json = {"security": [{"reader": []}, {"producer": []}]}
 
 
 def document(config: Config, endpoints: Mapping[str, Endpoint]) -> bytes:
@@ -34,11 +36,7 @@ def document(config: Config, endpoints: Mapping[str, Endpoint]) -> bytes:
                 "description": "Counts what happens to entities, exactly once.",
                 "license": {"name": "MIT", "identifier": "MIT"},
             },
-            "paths": {
-                **_event_paths(config),
-                **_operation_paths(keyed=bool(config.read.key)),
-                **_read_paths(config, endpoints),
-            },
+            "paths": {**_event_paths(config), **_operation_paths(config), **_read_paths(config, endpoints)},
             "components": {
                 "schemas": _schemas(config, endpoints),
                 "securitySchemes": {
@@ -64,120 +62,100 @@ def _event_paths(config: Config) -> Json:
         "429": _answer("Too many requests from this address.", Message, _RETRY_AFTER),
         "503": _answer("No store takes events: send them again, with the same ids.", Message, _RETRY_AFTER),
     }
+
+    def post(id_: str, summary: str, description: str, schema: str, accepted: Json) -> Json:
+        body = {"required": True, "content": {"application/json": {"schema": _ref(schema)}}}
+        return {
+            "post": {
+                **_operation(id_, summary, {"202": accepted, **refused}),
+                "description": description,
+                "requestBody": body,
+                "security": [{}, {"producer": []}],
+            }
+        }
+
     return {
-        "/api/v1/analytics/events": {
-            "post": {
-                "operationId": "countEvent",
-                "summary": "Count one event, once",
-                "description": "Also as text/plain, which sendBeacon sends without a preflight.",
-                "requestBody": _body("Event"),
-                "responses": {"202": _answer("Counted, or a duplicate.", Accepted), **refused},
-                "security": [{}, {"producer": []}],
-            }
-        },
-        "/api/v1/analytics/events/batch": {
-            "post": {
-                "operationId": "countEvents",
-                "summary": f"Count up to {config.http.batch_events_max} events",
-                "description": "Good ones count although others are bad. Also as application/x-ndjson: one a line.",
-                "requestBody": _body("Batch"),
-                "responses": {"202": _answer("Some were good.", BatchAccepted), **refused},
-                "security": [{}, {"producer": []}],
-            }
-        },
+        f"{PREFIX}events": post(
+            "countEvent",
+            "Count one event, once",
+            "Also as text/plain, which sendBeacon sends without a preflight.",
+            "Event",
+            _answer("Counted, or a duplicate.", Accepted),
+        ),
+        f"{PREFIX}events/batch": post(
+            "countEvents",
+            f"Count up to {config.http.batch_events_max} events",
+            "Good ones count although others are bad. Also as application/x-ndjson: one a line.",
+            "Batch",
+            _answer("Some were good.", BatchAccepted),
+        ),
     }
 
 
-def _operation_paths(*, keyed: bool) -> Json:
-    text = {"text/plain": {"schema": {"type": "string"}}}
-    document = {"application/json": {"schema": {"type": "object"}}}
+def _operation_paths(config: Config) -> Json:
+    healthy = {"200": _answer("It does.", Health)}
+    ready = {"200": _answer("It can.", Ready), "503": _answer("Redis does not take events.", Ready)}
+    metrics = {"200": _content("All workers.", "text/plain", {"type": "string"})}
+    described = {"200": _content("OpenAPI 3.1.", "application/json", {"type": "object"})}
+    keyed = _READER if config.read.key else {}
     return {
-        "/healthz": {"get": _get("healthz", "Does this worker run?", {"200": _answer("It does.", Health)})},
-        "/readyz": {
-            "get": _get(
-                "readyz",
-                "Can this worker count?",
-                {"200": _answer("It can.", Ready), "503": _answer("Redis does not take events.", Ready)},
-            )
-        },
-        "/metrics": {
-            "get": _get("metrics", "For Prometheus", {"200": {"description": "All workers.", "content": text}})
-        },
-        "/openapi.json": {
-            "get": _get(
-                "openapi", "This document", {"200": {"description": "OpenAPI 3.1.", "content": document}}, key=keyed
-            )
-        },
+        "/healthz": {"get": _operation("healthz", "Does this worker run?", healthy)},
+        "/readyz": {"get": _operation("readyz", "Can this worker count?", ready)},
+        "/metrics": {"get": _operation("metrics", "For Prometheus", metrics)},
+        "/openapi.json": {"get": {**_operation("openapi", "This document", described), **keyed}},
     }
 
 
 def _read_paths(config: Config, endpoints: Mapping[str, Endpoint]) -> Json:
     keyed = bool(config.read.key)
     types = sorted({name for section in config.domains.values() for name in section.entity_types})
-    places = {
-        "domain": _path("domain", {"enum": list(config.domains)}),
-        "type": _path("type", {"enum": types}),
-        "id": _path("id", ENTITY_ID, "Percent-encoded; it may hold any character but control ones."),
+    places = [
+        _place("domain", {"enum": list(config.domains)}),
+        _place("type", {"enum": types}),
+        _place("id", ENTITY_ID, "Percent-encoded; it may hold any character but control ones."),
+    ]
+    others = {
+        "304": {"description": "What If-None-Match names is still so."},
+        **({"401": _answer("The key is missing or wrong.", Message)} if keyed else {}),
+        "404": _answer("There is no such domain or entity type.", Message),
+        "422": _answer("Every wrong parameter is named.", Invalid),
+        "431": {"description": f"The request's head is larger than {config.http.header_bytes_max} bytes."},
+        "503": _answer("A store does not answer.", Message, _RETRY_AFTER),
     }
     paths = {}
     for path, endpoint in endpoints.items():
-        parameters = Description()
+        answer = endpoint.answer
+        parameters = Parameters("")
         endpoint.ask(Entity("", "", ""), parameters)
-        responses = {
-            "200": _answer("As of `as_of`.", endpoint.answer, _ETAG),
-            "304": {"description": "What If-None-Match names is still so."},
-            **({"401": _answer("The key is missing or wrong.", Message)} if keyed else {}),
-            "404": _answer("There is no such domain or entity type.", Message),
-            "422": _answer("Every wrong parameter is named.", Invalid),
-            "431": {"description": f"The request's head is larger than {config.http.header_bytes_max} bytes."},
-            "503": _answer("A store does not answer.", Message, _RETRY_AFTER),
-        }
-        paths[f"{PREFIX}{path}"] = {
-            "get": _get(
-                endpoint.operation,
-                endpoint.summary.format(read=config.read),
-                responses,
-                [
-                    *(place for name, place in places.items() if f"{{{name}}}" in path),
-                    *({**each, "description": endpoint.about.get(each["name"], "")} for each in parameters.described),
-                ],
-                description=endpoint.description,
-                key=keyed,
-            )
-        }
+        operation = _operation(
+            answer.__name__.lower(),
+            endpoint.summary.format(read=config.read),
+            {"200": _answer("As of `as_of`.", answer, _ETAG), **others},
+        )
+        operation["description"] = endpoint.description
+        operation["parameters"] = [place for place in places if f"{{{place['name']}}}" in path] + [
+            {"name": name, "in": "query", "description": endpoint.about.get(name, ""), **described}
+            for name, described in parameters.described.items()
+        ]
+        paths[PREFIX + path] = {"get": operation | (_READER if keyed else {})}
     return paths
 
 
-def _get(
-    id_: str,
-    summary: str,
-    responses: Json,
-    parameters: list[Json] | None = None,
-    *,
-    description: str = "",
-    key: bool = False,
-) -> Json:
-    found: Json = {"operationId": id_, "summary": summary, "responses": responses}
-    if description:
-        found["description"] = description
-    if parameters:
-        found["parameters"] = parameters
-    if key:
-        found["security"] = [{"reader": []}, {"producer": []}]
-    return found
+def _operation(id_: str, summary: str, responses: Json) -> Json:
+    return {"operationId": id_, "summary": summary, "responses": responses}
 
 
-def _path(name: str, schema: Json, description: str = "") -> Json:
+def _place(name: str, schema: Json, description: str = "") -> Json:
     return {"name": name, "in": "path", "required": True, "schema": schema, "description": description}
 
 
-def _body(schema: str) -> Json:
-    return {"required": True, "content": {"application/json": {"schema": _ref(schema)}}}
-
-
 def _answer(description: str, body: type[Body], headers: Json | None = None) -> Json:
-    content = {"application/json": {"schema": _ref(body.__name__)}}
-    return {"description": description, "content": content, **({"headers": headers} if headers else {})}
+    answer = _content(description, "application/json", _ref(body.__name__))
+    return answer | {"headers": headers} if headers else answer
+
+
+def _content(description: str, kind: str, schema: Json) -> Json:
+    return {"description": description, "content": {kind: {"schema": schema}}}
 
 
 # Schemas -------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""The parameters of a read: parsed, bounded, and every wrong one named. The texts are in `domain/rejection.py`."""
+"""The parameters of a read: parsed, bounded, described for OpenAPI, and every wrong one named."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from urllib.parse import parse_qsl
 from daemon.domain import rejection
 from daemon.domain.admission import entity_id_problem
 from daemon.domain.entity import ENTITY_ID_CHARS_MAX
+from daemon.domain.rejection import say, say_allowed, say_ranges
 
 Json = dict[str, Any]
-
+FIELDS_MAX = 1_000
+"""Parameters of one query, names repeated."""
 ENTITY_ID: Json = {
     "type": "string",
     "minLength": 1,
     "maxLength": ENTITY_ID_CHARS_MAX,
     "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
 }
-"""An entity's id for OpenAPI, which knows no pattern of Python's."""
-FIELDS_MAX = 1_000
-"""Parameters of one query, names repeated."""
-
+"""An entity's id, for OpenAPI."""
+_COMMA_FREE = {**ENTITY_ID, "pattern": r"^[^\u0000-\u001f\u007f-\u009f,]+$"}
 _ON, _OFF = ("1", "true"), ("0", "false")
 _is_integer = re.compile(r"-?[0-9]+\Z").match
 
@@ -36,50 +36,53 @@ class Parameters:
 
     def __init__(self, query: str) -> None:
         self.errors: dict[str, list[str]] = {}
-        self._taken: list[str] = []
+        self.described: dict[str, Json] = {}
+        """Name of each parameter that was taken → how OpenAPI describes it."""
         self._values: dict[str, list[str]] = {}
         try:
             pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
         except ValueError:  # bytes that are no text, or too many of them
-            self.errors["query"] = [rejection.unreadable_query(FIELDS_MAX)]
+            self.errors["query"] = [say(rejection.NO_QUERY, most=FIELDS_MAX)]
             return
         for name, value in pairs:
             self._values.setdefault(name, []).append(value)
 
     def choice(self, name: str, allowed: Sequence[T], default: T) -> T:
-        value = self._one(name)
+        value = self._one(name, {"enum": [*allowed]})
         if value is None:
             return default
         for each in allowed:
             if value == each:
                 return each
-        self.wrong(name, rejection.not_selected(name, allowed))
+        self.wrong(name, say_allowed(name, allowed))
         return default
 
     def number(self, name: str, allowed: Sequence[int], default: int) -> int:
         """A choice among integers."""
-        return int(self.choice(name, [*map(str, allowed)], str(default)))
+        chosen = self.choice(name, [*map(str, allowed)], str(default))
+        self.described[name] = {"schema": {"enum": [*allowed]}}
+        return int(chosen)
 
     def integer(self, name: str, lowest: int, highest: int, default: int) -> int:
-        value = self._one(name)
+        value = self._one(name, {"type": "integer", "minimum": lowest, "maximum": highest})
         if value is None:
             return default
         if not _is_integer(value):
-            self.wrong(name, rejection.no_integer(name))
+            self.wrong(name, say(rejection.NO_INTEGER, name))
         elif len(value) < 10 and lowest <= int(value) <= highest:
             return int(value)
         else:
-            self.wrong(name, rejection.not_between(name, [(lowest, highest)]))
+            self.wrong(name, say_ranges(name, [(lowest, highest)]))
         return default
 
     def flag(self, name: str) -> bool:
-        value = self._one(name)
+        value = self._one(name, {"enum": ["0", "1", "true", "false"]})
         if value is not None and value not in (*_ON, *_OFF):
-            self.wrong(name, rejection.no_flag(name))
+            self.wrong(name, say(rejection.NO_FLAG, name))
         return value in _ON
 
     def day(self, name: str) -> dt.date | None:
-        value = self._one(name)
+        value = self._one(name, {"type": "string", "format": "date"})
         if value is None:
             return None
         try:
@@ -88,16 +91,18 @@ class Parameters:
                 return day
         except ValueError:
             pass
-        self.wrong(name, rejection.no_day(name))
+        self.wrong(name, say(rejection.NO_DAY, name))
         return None
 
     def entity_ids(self, listed: str, repeated: str, most: int) -> list[str]:
         """The ids of `listed`, separated by commas, and of each `repeated`, which may hold commas themselves."""
-        self._taken += [listed, repeated]
+        array = {"type": "array", "minItems": 1, "maxItems": most}
+        self.described[listed] = {"schema": {**array, "items": _COMMA_FREE}, "style": "form", "explode": False}
+        self.described[repeated] = {"schema": {**array, "items": ENTITY_ID}, "style": "form", "explode": True}
         ids = [id_ for value in self._values.pop(listed, []) for id_ in value.split(",")]
         ids += self._values.pop(repeated, [])
         if len(ids) > most:
-            self.wrong(listed, rejection.too_many_items(listed, most))
+            self.wrong(listed, say(rejection.TOO_MANY_ITEMS, listed, most=most))
         problem = next(filter(None, map(entity_id_problem, ids)), None)
         if problem:
             self.wrong(listed, problem)
@@ -115,54 +120,13 @@ class Parameters:
     def reject_unknown(self) -> None:
         """Call last: a parameter nobody took is a mistake, and no reason to answer something else."""
         for name in self._values:
-            self.wrong(name, rejection.unknown_parameter(self._taken))
+            self.wrong(name, say(rejection.UNKNOWN, known=", ".join(self.described) or "none"))
 
-    def _one(self, name: str) -> str | None:
-        self._taken.append(name)
+    def _one(self, name: str, schema: Json) -> str | None:
+        self.described[name] = {"schema": schema}
         values = self._values.pop(name, None)
         if values is None:
             return None
         if len(values) > 1:
-            self.wrong(name, rejection.repeated(name))
+            self.wrong(name, say(rejection.REPEATED, name))
         return values[0]
-
-
-class Description(Parameters):
-    """Takes every parameter as absent, and describes it as OpenAPI does (`described`)."""
-
-    def __init__(self) -> None:
-        super().__init__("")
-        self.described: list[Json] = []
-
-    def choice(self, name: str, allowed: Sequence[T], default: T) -> T:
-        self._describe(name, {"enum": [*allowed]})
-        return default
-
-    def number(self, name: str, allowed: Sequence[int], default: int) -> int:
-        self._describe(name, {"enum": [*allowed]})
-        return default
-
-    def integer(self, name: str, lowest: int, highest: int, default: int) -> int:
-        self._describe(name, {"type": "integer", "minimum": lowest, "maximum": highest})
-        return default
-
-    def flag(self, name: str) -> bool:
-        self._describe(name, {"enum": ["0", "1", "true", "false"]})
-        return False
-
-    def day(self, name: str) -> dt.date | None:
-        self._describe(name, {"type": "string", "format": "date"})
-        return None
-
-    def entity_ids(self, listed: str, repeated: str, most: int) -> list[str]:
-        of = {"type": "array", "minItems": 1, "maxItems": most}
-        comma_free = {**ENTITY_ID, "pattern": ENTITY_ID["pattern"].replace("]", ",]")}
-        self._describe(listed, {**of, "items": comma_free}, style="form", explode=False)
-        self._describe(repeated, {**of, "items": ENTITY_ID}, style="form", explode=True)
-        return []
-
-    def _describe(self, name: str, schema: Json, **more: object) -> None:
-        self.described.append({"name": name, "in": "query", "schema": schema, **more})
-
-    def _one(self, name: str) -> str | None:
-        raise NotImplementedError(f"{name}: a kind of parameter that is not described")

@@ -10,6 +10,7 @@ from msgspec import field
 
 from daemon.domain import rejection
 from daemon.domain.entity import Entity
+from daemon.domain.rejection import say
 from daemon.domain.rollup import DAILY
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.parameters import Parameters
@@ -30,7 +31,6 @@ class Series(Body):
 
 
 class ReadSeries(Endpoint):
-    operation = "series"
     summary = "An entity's history, zero-filled, of up to {read.series_points_max} points"
     about: ClassVar[dict[str, str]] = {"from": "First UTC day.", "to": "Last UTC day; today without it."}
     answer = Series
@@ -41,9 +41,9 @@ class ReadSeries(Endpoint):
         last = parameters.day("to") or self.today()
         first = first or default_first(bucket, last)
         if first > last:
-            parameters.wrong("from", rejection.after("from", "to"))
+            parameters.wrong("from", say(rejection.AFTER, "from", last="to"))
         elif is_too_long(bucket, first, last, self.limits.series_points_max):
-            parameters.wrong("from", rejection.too_many_points(self.limits.series_points_max))
+            parameters.wrong("from", say(rejection.TOO_MANY_POINTS, most=self.limits.series_points_max))
         return Question(partial(self._read, place, bucket, first, last), self.ttl_ms)
 
     async def _read(self, entity: Entity, bucket: Bucket, first: dt.date, last: dt.date) -> Series:

@@ -34,7 +34,6 @@ class Summary(Body):
 
 
 class ReadSummary(Endpoint):
-    operation = "summary"
     summary = "What a dashboard shows: sums per day, and top lists"
     answer = Summary
     ttl_key = "top_cache_ttl_ms"

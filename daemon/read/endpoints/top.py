@@ -43,7 +43,6 @@ class Top(Body, kw_only=True):
 
 
 class ReadTop(Endpoint):
-    operation = "top"
     summary = "The most counted entities"
     about: ClassVar[dict[str, str]] = {"enrich": "1: with the configured columns of the MySQL row."}
     answer = Top
@@ -57,7 +56,8 @@ class ReadTop(Endpoint):
 
     def ask(self, place: Entity, parameters: Parameters) -> Question:
         counters, limit_max = self.counters(place.domain), self.limits.top_limit_max
-        counter = parameters.choice("counter", counters, "view" if "view" in counters else counters[0])
+        default = "view" if "view" in counters else next(iter(counters), "")
+        counter = parameters.choice("counter", counters, default)
         limit = parameters.integer("limit", 1, limit_max, min(LIMIT_DEFAULT, limit_max))
         window = parameters.choice("window", self._windows, self._windows[0])
         enrich = parameters.flag("enrich")

@@ -34,7 +34,6 @@ class Totals(Body):
 
 
 class ReadTotal(Endpoint):
-    operation = "total"
     summary = "An entity's counters"
     about: ClassVar[dict[str, str]] = {"fresh": "1: exact at this moment, at the price of asking Redis and MongoDB."}
     answer = Total
@@ -58,7 +57,6 @@ class ReadTotal(Endpoint):
 
 
 class ReadTotals(Endpoint):
-    operation = "totals"
     summary = "The counters of up to {read.ids_max} entities"
     about: ClassVar[dict[str, str]] = {"ids": "Separated by commas.", "id": "Repeated: ids that hold commas."}
     answer = Totals
