@@ -13,8 +13,9 @@ from typing import Any
 import hiredis
 import msgspec
 
-from daemon.buffer.counters import Counters, Limits, Request
+from daemon.buffer.counters import Counters, Limits
 from daemon.buffer.scripts import Script
+from daemon.buffer.wire import Request
 from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.ingest.decode import Batch, Decoder, build_catalogue
@@ -82,8 +83,7 @@ def spread(config: Config, count: int, of: int) -> Iterator[Event]:
 def calls(config: Config, events: Iterable[Event], events_per_call: int) -> list[bytes]:
     """Calls of `ingest.lua` ready to be written to a socket: what `Counters` sends for these events."""
     recorder = _Recorder()
-    limits = Limits(0, config.dedupe.window_s, config.dedupe.events_per_window)
-    counters = Counters(recorder, 0, limits)  # type: ignore[arg-type]  # has the one method that is called
+    counters = Counters(recorder, 0, Limits.of(config))  # type: ignore[arg-type]  # has the one method that is called
 
     async def record() -> None:
         left = iter(events)

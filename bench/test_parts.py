@@ -25,9 +25,11 @@ from daemon import config as configuration
 from daemon import response
 from daemon.buffer import scripts
 from daemon.buffer.connection import Connection
-from daemon.buffer.counters import Claim, Counters, Limits, Request
+from daemon.buffer.counters import Claim, Counters, Limits
 from daemon.buffer.keys import shard_keys
 from daemon.buffer.layout import Layout
+from daemon.buffer.outcome import Counted, Limited
+from daemon.buffer.wire import Request
 from daemon.config import Config, MongoSection, replica_tables
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
@@ -71,9 +73,8 @@ def counters(config: Config, runner: asyncio.Runner) -> Iterator[Counters]:
     """The one shard, in an emptied Redis."""
     with redis.Redis.from_url(config.redis.url) as store:
         store.flushall()
-    limits = Limits(0, config.dedupe.window_s, config.dedupe.events_per_window)
     connection = runner.run(_connected(config))
-    yield Counters(connection, 0, limits)
+    yield Counters(connection, 0, Limits.of(config))
     runner.run(connection.close())
 
 
@@ -170,10 +171,11 @@ def test_statements(
 def test_batcher(benchmark: Any, config: Config) -> None:
     """Submit, coalesce, and hand out the outcomes; the store answers at once."""
     (event,) = events.admitted(config, 1)
+    counted: Counted | Limited = Counted(1)
 
     class Instant:
-        async def ingest(self, requests: Sequence[Request]) -> list[int]:
-            return [1] * len(requests)
+        async def ingest(self, requests: Sequence[Request]) -> list[Counted | Limited]:
+            return [counted] * len(requests)
 
     async def submit() -> list[Any]:
         limits = {"queue_events_max": 20_000, "call_events_max": 2_000, "calls_in_flight_max": 2}
@@ -182,7 +184,7 @@ def test_batcher(benchmark: Any, config: Config) -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         outcomes = told(benchmark, "coalesce a request", CLAIMED)(lambda: runner.run(submit()))
-    assert outcomes == [1] * CLAIMED
+    assert outcomes == [counted] * CLAIMED
 
 
 @pytest.mark.usefixtures("counters")

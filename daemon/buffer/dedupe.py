@@ -1,28 +1,48 @@
-"""The end of the dedupe memory: the sets of windows that are over are deleted, by the flusher.
+"""The dedupe memory, seen from Python: the hash of an event id, the size of a window, and the forgetting.
 
-They have no expiry of their own: Redis looks each key it touches up among those that have one, too, and with 65,536
-sets in there that took a seventh of its time for an event (DESIGN.md, "Speed"). So none is deleted while no flusher
-runs; and what one didn't get to, the next one finds, for the sets are looked for by their names.
+`ingest.lua` keeps the memory: per window 2^bits sets (buckets) of 64-bit members. `wire.py` hashes ids, `counters.py`
+says how many bits the first window gets, and the flusher runs `Forgetting`.
+
+The sets have no expiry of their own. Redis looks up each key it touches among those that have one, and with 65,536 sets
+in there that took a seventh of its time for an event. So sets are deleted by name, and none while no flusher runs.
 """
 
 from __future__ import annotations
 
+import hashlib
+import math
 import re
+import struct
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 from daemon.buffer.connection import Connection
 from daemon.buffer.keys import shard_keys
 
+EVENTS_PER_BUCKET = 244
+"""How many events a bucket is laid out for. `ingest.lua` has the same number, and the reason for it."""
 SCAN_KEYS = 500
 """Keys looked at, and sets deleted, by one command: at most about 0.5 ms of Redis' time."""
 
+_BITS_MIN, _BITS_MAX = 4, 28
 _SET = re.compile(re.escape(shard_keys(0).seen).replace("0", r"(\d+)").encode() + rb":(\d+):\d+")
 """A set of any shard: its shard and its generation. See `ingest.lua`."""
 
+# Both are built-in callables, not functions of ours: each event takes both, and a call of a function costs 0.04 us.
+hash_id = partial(hashlib.blake2b, digest_size=16)
+"""128 bits of an event id, given as bytes."""
+digest_parts = struct.Struct("<qI4x").unpack
+"""A digest → (member, bucket): 64 bits are the member, 32 others choose its bucket (modulo 2^bits)."""
+
+
+def bucket_bits(events_per_window: int) -> int:
+    """Bits of a bucket's number, so that this many events fill each bucket to about EVENTS_PER_BUCKET."""
+    return min(_BITS_MAX, max(_BITS_MIN, math.ceil(math.log2(max(1, events_per_window / EVENTS_PER_BUCKET)))))
+
 
 class Forgetting:
-    """Of one Redis. Any number of them may be at it."""
+    """Deletes the sets of past windows, of one Redis. Several may run at the same time."""
 
     def __init__(self, connection: Connection, window_s: int) -> None:
         self._connection = connection
@@ -31,9 +51,9 @@ class Forgetting:
         """The window in which all keys were last looked at."""
 
     async def run(self, stopping: Callable[[], bool] = lambda: False) -> int:
-        """Deletes the sets nobody will look at any more, and returns how many that were. Raises StoreError.
+        """Deletes the sets that no event is looked up in any more. Returns how many. Raises StoreError.
 
-        Looks through all keys of the Redis the first time and once a window; otherwise it costs one command.
+        The first run and the first one of each window look through all keys of the Redis. Others cost one command.
         """
         now = int((await self._connection.command("TIME"))[0]) // self._window_s
         if now == self._done_in:
@@ -43,7 +63,8 @@ class Forgetting:
             cursor, found = await self._connection.command(
                 "SCAN", cursor, "MATCH", shard_keys(0).seen.replace("0", "*") + ":*", "COUNT", SCAN_KEYS
             )
-            for sets in _over(found, now).values():  # of one shard at a time: a command may touch one slot of a cluster
+            # One shard at a time: in a cluster, a command may touch one slot only.
+            for sets in _past(found, now).values():
                 deleted += int(await self._connection.command("UNLINK", *sets))
             if cursor == b"0":
                 self._done_in = now
@@ -51,12 +72,14 @@ class Forgetting:
         return deleted
 
 
-def _over(keys: list[bytes], now: int) -> dict[bytes, list[bytes]]:
-    """By shard, the sets of windows before the last one. Never one ahead of the clock: it may have gone back, or time
-    have passed since it was asked."""
-    over: dict[bytes, list[bytes]] = defaultdict(list)
+def _past(keys: list[bytes], now: int) -> dict[bytes, list[bytes]]:
+    """By shard, the sets of windows before the last one.
+
+    A set ahead of the clock is kept: the clock may have gone back, or time passed since it was read.
+    """
+    past: dict[bytes, list[bytes]] = defaultdict(list)
     for key in keys:
         match = _SET.fullmatch(key)
         if match is not None and int(match[2]) < now - 1:
-            over[match[1]].append(key)
-    return over
+            past[match[1]].append(key)
+    return past

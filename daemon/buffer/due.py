@@ -1,5 +1,8 @@
-"""The list of entities whose MySQL row is behind: putting one on it other than by a flush, and asking about it and the
-batch in flight, whose entities come on it next."""
+"""The due list: entities whose MySQL row must be set. Asks about it, and lists entities other than by a flush.
+
+The audit, the parity check, the backfill and `tallyd dead retry` call it. The entities of the claim in flight become
+due at its ack, so questions about the list look at that claim, too.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +11,29 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from daemon.buffer.counters import Amounts, part_amounts, parts_of
 from daemon.buffer.keys import shard_keys
 from daemon.buffer.scripts import UNFOLD
+from daemon.buffer.wire import Amounts, part_amounts, parts_of
 
 
 async def make_due(redis: Redis, shard: int, entities: Collection[str]) -> None:
-    """Lists the entities under a score above any they may have, so that a sync under way, which may have read older
-    totals, does not take them off."""
+    """Lists the entities under a score above any they may have.
+
+    A sync under way may have read older totals. Because of the new score, it does not take them off.
+    """
     seconds, microseconds = await redis.time()
     score = seconds * 1_000_000 + microseconds
-    await redis.zadd(shard_keys(shard).replica, dict.fromkeys(entities, score), gt=True)
+    await redis.zadd(shard_keys(shard).due, dict.fromkeys(entities, score), gt=True)
 
 
 async def pending(redis: Redis, shard: int, entities: Collection[str], *, dirty_too: bool = False) -> set[str]:
-    """Those of the shard's entities whose row may be behind their totals: they are on the list, or in the batch in
-    flight. What is only dirty is in neither the totals nor the row; `dirty_too`: it counts, too."""
+    """Those of the shard's entities whose row may lack some of their totals: they are due, or in the claim in flight.
+
+    Live counts are neither in the totals nor in the row. `dirty_too`: entities that have some are included.
+    """
     keys, asked = shard_keys(shard), list(entities)
     async with redis.pipeline(transaction=True) as pipe:
-        pipe.zmscore(keys.replica, asked)
+        pipe.zmscore(keys.due, asked)
         pipe.smismember(keys.dirty, asked)
         pipe.hgetall(keys.claim)
         scores, dirty, claim = await pipe.execute()
@@ -39,11 +46,13 @@ async def pending(redis: Redis, shard: int, entities: Collection[str], *, dirty_
 
 
 async def being_set(redis: Redis, shard: int, entities: Collection[str]) -> set[str]:
-    """Those of the shard's entities of which nobody knows which totals their rows hold: a flusher was setting them when
-    it died, or is. Whoever has set them since has taken them off the list."""
+    """Those of the shard's entities of which nobody knows which totals their rows hold.
+
+    A flusher is setting these rows, or was when it died. A later sync that set such a row took the entity off the list.
+    """
     keys, asked = shard_keys(shard), list(entities)
     async with redis.pipeline(transaction=True) as pipe:
-        pipe.zmscore(keys.replica, asked)
+        pipe.zmscore(keys.due, asked)
         pipe.smismember(keys.syncing, asked)
         scores, marked = await pipe.execute()
     return {
@@ -54,7 +63,7 @@ async def being_set(redis: Redis, shard: int, entities: Collection[str]) -> set[
 
 
 async def amounts_in_flight(redis: Redis, shard: int, claim: Mapping[bytes, bytes]) -> Amounts:
-    """The amounts of the shard's batch, whose whole hash was read; none without one."""
+    """The amounts of the shard's claim in flight, given its whole hash. Empty if nothing is in flight."""
 
     async def unfold(part: bytes) -> list[Any]:
         parts: list[Any] = await redis.eval(UNFOLD.source, 1, shard_keys(shard).claim, part)

@@ -1,14 +1,21 @@
 """Every key tallyd has in Redis, and which shard an entity or an address belongs to.
 
-The shard is the hash tag, so all keys of one event lie in one slot of a Redis Cluster. `lua/` gets these names as KEYS
-and makes longer ones from the prefixes among them; nobody else spells a key.
+The shard is the hash tag, so all keys of one event lie in one slot of a Redis Cluster. The scripts in `lua/` get these
+names as KEYS, and make longer ones from the prefixes among them. Nobody else spells a key.
+
+A script that touches keys under a prefix must have the prefix itself in its KEYS. No such key exists, and that protects
+the others while a cluster moves the slot: Redis refuses the script (TRYAGAIN, ASK), because one of its keys is missing.
+Without the prefix, the script would begin, and fail halfway at a key that has moved already.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
 
 LAYOUT = "anl:layout"
 """Hash: how this Redis is laid out. See `layout.py`."""
@@ -23,12 +30,13 @@ class ShardKeys:
 
     dirty: str
     claim: str
-    replica: str
+    due: str
+    """Sorted set: entities whose MySQL row must be set, scored by the seq that made them due."""
     syncing: str
-    """Set: entities whose UPDATE is under way, or was when its flusher died. Of those that are on the replica list
-    nobody knows which totals their rows hold."""
+    """Set: entities whose UPDATE is under way, or was when its flusher died. If such an entity is due, nobody knows
+    which totals its row holds."""
     refused: str
-    """Hash: entity → why MySQL would not take its row. Those entities are on the replica list, too."""
+    """Hash: entity → why MySQL refused its row. These entities are due, too."""
     ledger: str
     seen: str
     """Hash about the dedupe memory, and the prefix of its sets."""
@@ -42,7 +50,7 @@ def shard_keys(shard: int) -> ShardKeys:
     return ShardKeys(
         dirty=f"{tag}:dirty",
         claim=f"{tag}:claim",
-        replica=f"{tag}:replica",
+        due=f"{tag}:replica",
         syncing=f"{tag}:syncing",
         refused=f"{tag}:refused",
         ledger=f"{tag}:ledger",
@@ -58,9 +66,12 @@ def shard_of(key: str, shards: int) -> int:
     return 0 if shards == 1 else zlib.crc32(key.encode()) % shards
 
 
-def by_shard(entities: Iterable[str], shards: int) -> dict[int, list[str]]:
-    """The entity keys of each shard, for the shards that have any."""
-    parts: dict[int, list[str]] = {}
-    for entity in entities:
-        parts.setdefault(shard_of(entity, shards), []).append(entity)
-    return parts
+def by_shard(items: Iterable[T], shards: int, key: Callable[[T], str]) -> dict[int, list[T]]:
+    """The items of each shard, in their order; only shards that have some. `key`: the entity key of an item."""
+    if shards == 1:
+        together = list(items)
+        return {0: together} if together else {}
+    found: dict[int, list[T]] = {}
+    for item in items:
+        found.setdefault(shard_of(key(item), shards), []).append(item)
+    return found

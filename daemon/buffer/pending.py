@@ -1,7 +1,7 @@
-"""What Redis holds of one entity: its live amounts, and those of the batch in flight. Reads only.
+"""What Redis holds of one entity: its live amounts, and those of the claim in flight. Reads only.
 
-For reads that must be exact. A part of a batch never changes, so each is fetched and decoded once (1 ms for 400
-entities) and then answers every question until the next batch.
+The read API calls it for totals that must be exact. A part of a claim never changes. So each is fetched and decoded
+once (1 ms for 400 entities), and then answers every question until the next claim.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from typing import Any, NamedTuple
 
 from daemon.buffer import scripts
 from daemon.buffer.connection import Connection
-from daemon.buffer.counters import part_amounts
 from daemon.buffer.keys import shard_keys
+from daemon.buffer.wire import part_amounts
 from daemon.domain.counter import parse_amount, parse_field
 
 
-class Snapshot(NamedTuple):
+class EntitySnapshot(NamedTuple):
     """One moment of one entity. Amounts per counter, over all days."""
 
     last: int
-    """The seq last given to a batch of the shard; 0 if none ever was."""
+    """The seq last given to a claim of the shard; 0 if none ever was."""
     in_flight: int
-    """The seq of the batch in flight, which may be open; 0 without one."""
+    """The seq of the claim in flight, which may be open; 0 without one."""
     live: dict[str, int]
     claimed: dict[str, int]
-    """What the batch in flight holds of the entity."""
+    """What the claim in flight holds of the entity."""
 
 
-class _Batch(NamedTuple):
-    """A batch as it was under a seq: its parts, each as entity key → (field, amount) pairs."""
+class _Frozen(NamedTuple):
+    """A claim as it was under a seq: its parts, each as entity key → (field, amount) pairs."""
 
     seq: bytes
     parts: dict[bytes, dict[str, list[tuple[str, str]]]]
@@ -44,44 +44,46 @@ class Pending:
         keys = shard_keys(shard)
         self._keys = (keys.claim, keys.counters_prefix)
         self._claim_key = keys.claim
-        self._batch = _Batch(b"", {})
-        """The last one seen in flight."""
+        self._frozen = _Frozen(b"", {})
+        """The claim last seen in flight."""
         self._decoding = asyncio.Lock()
 
-    async def of(self, entity: str) -> Snapshot:
-        """What there is of this entity key."""
-        batch = self._batch
-        last, seq, flat, fields = await self._connection.run(scripts.PENDING, self._keys, (entity, batch.seq))
+    async def of(self, entity: str) -> EntitySnapshot:
+        """Everything of this entity key, at one moment."""
+        frozen = self._frozen
+        last, seq, flat, fields = await self._connection.run(scripts.PENDING, self._keys, (entity, frozen.seq))
         if flat:
-            batch = self._batch = await self._fetched(batch, seq, flat)
-        parts_in_flight = batch.parts.values() if seq and seq == batch.seq else ()
+            frozen = self._frozen = await self._fetched(frozen, seq, flat)
+        parts_in_flight = frozen.parts.values() if seq and seq == frozen.seq else ()
         claimed = [pair for part in parts_in_flight for pair in part.get(entity, ())]
         texts = [part.decode(errors="backslashreplace") for part in fields]
         live = zip(texts[::2], texts[1::2], strict=True)
-        return Snapshot(_number(last), _number(seq), _sums(live), _sums(claimed))
+        return EntitySnapshot(_number(last), _number(seq), _sums(live), _sums(claimed))
 
-    async def _fetched(self, known: _Batch, seq: bytes, flat: list[bytes]) -> _Batch:
-        """The batch of {part, payload, ...}. What is `known`, or was brought by another question meanwhile, is not
-        decoded again; between two parts others get their turn."""
+    async def _fetched(self, known: _Frozen, seq: bytes, flat: list[bytes]) -> _Frozen:
+        """The claim that {part, payload, ...} describes. Only parts that nobody has decoded yet are decoded.
+
+        `known`: the claim this question began with. Between two parts, other tasks get their turn.
+        """
         async with self._decoding:
-            parts = known.parts | self._batch.parts
+            parts = known.parts | self._frozen.parts
             for part, payload in zip(flat[::2], flat[1::2], strict=True):
                 if part not in parts:
                     parts[part] = await self._amounts(part, payload)
                     await asyncio.sleep(0)
-        return _Batch(seq, {part: parts[part] for part in flat[::2]})
+        return _Frozen(seq, {part: parts[part] for part in flat[::2]})
 
     async def _amounts(self, part: bytes, payload: bytes) -> dict[str, list[tuple[str, str]]]:
         return dict(await part_amounts(part, payload, self._unfold))
 
     async def _unfold(self, part: bytes) -> list[Any]:
-        # Acknowledged meanwhile, it comes back empty: then every document it speaks of has its seq.
+        # Empty if the claim was acknowledged meanwhile: then every document of it has its seq.
         parts: list[Any] = await self._connection.run(scripts.UNFOLD, (self._claim_key,), (part,))
         return parts
 
 
 def _sums(pairs: Iterable[tuple[str, str]]) -> dict[str, int]:
-    """Amount per counter of (field, amount) pairs. What is none of ours is left out, as the flusher leaves it out."""
+    """Amount per counter of (field, amount) pairs. Foreign pairs are left out; the flusher does the same."""
     sums: dict[str, int] = {}
     for name, text in pairs:
         field, amount = parse_field(name), parse_amount(text)

@@ -47,8 +47,7 @@ async def _replay(config: Config) -> tuple[Replayed, str | None]:
     from daemon.spool.segment import list_segments
 
     connection = Connection(config.redis, Layout(config))
-    limits = Limits(0, config.dedupe.window_s, config.dedupe.events_per_window)
-    counters = [Counters(connection, shard, limits) for shard in range(config.redis.shards)]
+    counters = [Counters(connection, shard, Limits.of(config)) for shard in range(config.redis.shards)]
     folder, done = Path(config.spool.dir), Replayed()
     replayer = Replayer(
         folder, lambda events: ingest_events(counters, events), call_events_max=config.spool.replay_call_events_max

@@ -54,9 +54,9 @@ PROBES: Mapping[Script, Probe] = {
         lambda config: ("doctor", config.flush.lease_ms, 0, 1, 1, config.flush.claim_us_max),
     ),
     scripts.UNFOLD: Probe(lambda k: (k.claim,), lambda _: (0,)),
-    scripts.ACK: Probe(lambda k: (k.claim, k.replica, k.ledger, k.aside_prefix), lambda _: (0, _nothing, _nothing, "")),
+    scripts.ACK: Probe(lambda k: (k.claim, k.due, k.ledger, k.aside_prefix), lambda _: (0, _nothing, _nothing, "")),
     scripts.BEGIN_SYNC: Probe(lambda k: (k.syncing,), lambda _: (_nothing,)),
-    scripts.SETTLE: Probe(lambda k: (k.replica,), lambda _: (_nothing,)),
+    scripts.SETTLE: Probe(lambda k: (k.due,), lambda _: (_nothing,)),
     scripts.PENDING: Probe(lambda k: (k.claim, k.counters_prefix), lambda _: ("doctor", "")),
     scripts.LAYOUT: Probe(lambda k: (f"{k.ledger}:layout",), lambda config: Layout(config).script_args, writes=True),
 }

@@ -115,7 +115,7 @@ class Flusher:
         config, tables = self._config, replica_tables(self._config)
         connection = Connection(config.redis, Layout(config))
         self._connections.append(connection)
-        counters = Counters(connection, number, Limits(0, config.dedupe.window_s, config.dedupe.events_per_window))
+        counters = Counters(connection, number, Limits.of(config))
         drain = Drain(
             counters,
             self._mongo,
@@ -174,7 +174,7 @@ class Flusher:
         except StoreError as error:
             done.replica_error = str(error)
         if self._mysql and not self._config.enabled:
-            done.due = sum([await shard.counters.behind() for shard in self.shards])
+            done.due = sum([await shard.counters.count_due() for shard in self.shards])
         done.seconds = time.perf_counter() - started
         await self._forget()
         await self.rank()

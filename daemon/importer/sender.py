@@ -18,7 +18,7 @@ from daemon.errors import StoreError
 from daemon.importer.lines import Position
 from daemon.importer.outcome import FileTally
 from daemon.importer.rejects import Rejects
-from daemon.importer.store import Counted, Store
+from daemon.importer.store import Store, Taken
 
 STEPS = {
     "count": "Redis has counted at most `calls_in_flight_max` calls beyond the checkpoint. The next import sends them"
@@ -29,7 +29,7 @@ STEPS = {
 
 
 class _Call(NamedTuple):
-    task: asyncio.Task[Counted]
+    task: asyncio.Task[Taken]
     events: int
     reached: Position
     """The place in the file behind the batch."""

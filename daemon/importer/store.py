@@ -10,13 +10,16 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from operator import attrgetter
 from typing import NamedTuple, Protocol, TypeVar
 
 from daemon.buffer.connection import Connection, opened
-from daemon.buffer.counters import Counters, Limits, Request
+from daemon.buffer.counters import Counters, Limits
 from daemon.buffer.imports import Checkpoint, Imports, RestartedError
-from daemon.buffer.keys import shard_of
+from daemon.buffer.keys import by_shard
 from daemon.buffer.layout import Layout
+from daemon.buffer.outcome import Counted
+from daemon.buffer.wire import Request
 from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.errors import LayoutError, StoreError
@@ -27,7 +30,7 @@ PAUSE_MAX_S = 4.0
 T = TypeVar("T")
 
 
-class Counted(NamedTuple):
+class Taken(NamedTuple):
     """Of one call: the events that were new, and how often it had to be repeated."""
 
     events: int
@@ -40,7 +43,7 @@ class Store(Protocol):
     async def reached(self, first_line: str) -> list[Checkpoint]:
         """See `Imports.find`."""
 
-    async def count(self, events: Sequence[Event]) -> Counted: ...
+    async def count(self, events: Sequence[Event]) -> Taken: ...
 
     async def save(self, first_line: str, reached: Checkpoint, replaces: Checkpoint | None) -> None:
         """See `Imports.save`."""
@@ -52,8 +55,8 @@ class DryRun:
     async def reached(self, first_line: str) -> list[Checkpoint]:  # noqa: ARG002 - as Store
         return []
 
-    async def count(self, events: Sequence[Event]) -> Counted:
-        return Counted(len(events), 0)
+    async def count(self, events: Sequence[Event]) -> Taken:
+        return Taken(len(events), 0)
 
     async def save(self, first_line: str, reached: Checkpoint, replaces: Checkpoint | None) -> None:
         pass
@@ -65,7 +68,7 @@ class RedisStore:
     def __init__(
         self, config: Config, connections: Sequence[Connection], imports: Imports, stopping: threading.Event
     ) -> None:
-        limits = Limits(0, config.dedupe.window_s, config.dedupe.events_per_window)
+        limits = Limits.of(config)  # without a rate limit
         self._counters = [Counters(connection, shard, limits) for shard, connection in enumerate(connections)]
         self._imports = imports
         self._wait_s = config.import_.store_wait_ms_max / 1000
@@ -78,13 +81,8 @@ class RedisStore:
     async def save(self, first_line: str, reached: Checkpoint, replaces: Checkpoint | None) -> None:
         await self._insist(lambda: self._imports.save(first_line, reached, replaces))
 
-    async def count(self, events: Sequence[Event]) -> Counted:
-        shards = len(self._counters)
-        if shards == 1:
-            return await self._count(self._counters[0], events)
-        parts: dict[int, list[Event]] = {}
-        for event in events:
-            parts.setdefault(shard_of(event.entity, shards), []).append(event)
+    async def count(self, events: Sequence[Event]) -> Taken:
+        parts = by_shard(events, len(self._counters), attrgetter("entity"))
         calls = [self._count(self._counters[shard], part) for shard, part in parts.items()]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)  # all end before the first failure is told
         counted, repeats = 0, 0
@@ -92,12 +90,13 @@ class RedisStore:
             if isinstance(outcome, BaseException):
                 raise outcome
             counted, repeats = counted + outcome.events, max(repeats, outcome.repeats)
-        return Counted(counted, repeats)
+        return Taken(counted, repeats)
 
-    async def _count(self, counters: Counters, events: Sequence[Event]) -> Counted:
+    async def _count(self, counters: Counters, events: Sequence[Event]) -> Taken:
         request = Request("", events)
-        counts, repeats = await self._insist(lambda: counters.ingest([request]))
-        return Counted(counts[0], repeats)
+        (outcome,), repeats = await self._insist(lambda: counters.ingest([request]))
+        assert isinstance(outcome, Counted), "a request without an address is never limited"
+        return Taken(outcome.new, repeats)
 
     async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> tuple[T, int]:
         """What the attempt returns once it succeeds, and how often it failed before."""

@@ -10,8 +10,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from daemon.errors import TallydError
-from daemon.ingest import app
-from daemon.ingest.app import App, CutOffError, Head
+from daemon.ingest import boot
+from daemon.ingest.app import App
+from daemon.ingest.boot import Boot
+from daemon.ingest.requests import CutOffError, RequestHead
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -21,14 +23,16 @@ _log = logging.getLogger(__name__)
 
 
 class Asgi:
-    """The application."""
+    """The application as the server calls it."""
 
-    def __init__(self, worker: App) -> None:
-        self._app = worker
+    _app: App
+
+    def __init__(self, worker: Boot) -> None:
+        self._boot = worker
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            answer = await self._app.answer(_Request(scope, receive))
+            answer = await self._app.answer(_AsgiRequest(scope, receive))
             for message in answer.closing_messages if self._app.closing else answer.messages:
                 await send(message)
         elif scope["type"] == "lifespan":
@@ -39,7 +43,7 @@ class Asgi:
             message = await receive()
             if message["type"] == "lifespan.startup":
                 try:
-                    await self._app.start()
+                    self._app = await self._boot.start()
                 except Exception as error:  # noqa: BLE001  (whatever it is, the worker must not serve)
                     # Granian only logs an exception here and serves all the same; this makes it stop.
                     _log.error("Start-up failed: %s", error, exc_info=not isinstance(error, TallydError))
@@ -47,26 +51,26 @@ class Asgi:
                     return
                 await send({"type": "lifespan.startup.complete"})
             else:
-                await self._app.stop()
+                await self._boot.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
 
 def create() -> Asgi:
-    """What the server calls in each worker."""
-    return Asgi(app.create())
+    """The server calls it in each worker."""
+    return Asgi(boot.create())
 
 
-class _Request:
-    """One request; see `app.Request`."""
+class _AsgiRequest:
+    """An `HttpRequest` under ASGI."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self._scope = scope
         self._receive = receive
 
     @property
-    def head(self) -> Head:
-        """Header names arrive in lower case. A length that is no number counts as absent: the body is then measured."""
+    def head(self) -> RequestHead:
+        """Header names arrive in lower case. A length that is no number counts as absent; the body is measured then."""
         scope = self._scope
         length, kind, key = -1, "", ""
         for name, value in scope["headers"]:
@@ -77,7 +81,7 @@ class _Request:
             elif name == b"x-tallyd-key":
                 key = value.decode("latin-1")
         client = scope.get("client")
-        return Head(scope["method"], scope["path"], length, kind, key, client[0] if client else "")
+        return RequestHead(scope["method"], scope["path"], length, kind, key, client[0] if client else "")
 
     @property
     def query(self) -> str:
@@ -90,7 +94,7 @@ class _Request:
     async def read(self, length: int, bytes_max: int) -> bytes | None:
         message = await self._receive()
         body: bytes = message.get("body", b"")
-        # With Content-Length reached, the `receive` that would only say "that was all" is saved.
+        # At Content-Length the body is complete. One more `receive` would only say so.
         while message.get("more_body") and len(body) != length:
             message = await self._receive()
             body += message.get("body", b"")

@@ -1,6 +1,7 @@
 """Group commit: requests that arrive while a Lua call is under way wait, and go together in the next one.
 
-One batcher a shard. The queue is bounded in events; the caller asks `has_room` first and answers 503 without it.
+One batcher a shard; the handler gives it requests. The queue is bounded in events: the handler asks `has_room` first,
+and answers 503 if there is none.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
-from daemon.buffer.counters import Request
+from daemon.buffer.outcome import Counted, Failed, Limited, Outcome
+from daemon.buffer.wire import Request
 from daemon.errors import StoreError
 
 if TYPE_CHECKING:
@@ -20,27 +22,22 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-Outcome = int | StoreError
-"""What became of a request: see `Counters.ingest`; a StoreError says the store failed, and it may or may not be
-counted."""
-
-
 Settle = Callable[[Outcome], None]
-"""Is told a request's outcome, once; must not raise."""
+"""Is told a request's outcome, once. Must not raise."""
 
 
-class Store(Protocol):
-    """What takes a call's requests: see `Counters.ingest`."""
+class EventStore(Protocol):
+    """What takes the requests of a call: see `Counters.ingest`."""
 
-    async def ingest(self, requests: Sequence[Request]) -> list[int]: ...
+    async def ingest(self, requests: Sequence[Request]) -> list[Counted | Limited]: ...
 
 
 class Batcher:
-    """Sends requests to one shard, at most `calls_in_flight_max` calls at a time."""
+    """Sends requests to one shard, at most `calls_in_flight_max` calls at a time. Create it in the running loop."""
 
     def __init__(
         self,
-        store: Store,
+        store: EventStore,
         tally: IngestTally,
         *,
         queue_events_max: int,
@@ -74,7 +71,7 @@ class Batcher:
         return self._waiting_events + events <= self._queue_events_max
 
     def ask(self, request: Request) -> asyncio.Future[Outcome]:
-        """Queues a request; the future holds its outcome and never an exception."""
+        """Queues a request. The future gets its outcome, never an exception."""
         future: asyncio.Future[Outcome] = self._loop.create_future()
         self.submit(request, partial(_resolve, future))
         return future
@@ -85,10 +82,10 @@ class Batcher:
         self._waiting_events += len(request.events)
         if not self._scheduled and len(self._calls) < self._calls_in_flight_max:
             self._scheduled = True
-            self._loop.call_soon(self._dispatch)  # after what this turn of the loop still brings
+            self._loop.call_soon(self._dispatch)  # after the other requests of this turn of the loop
 
     async def drain(self) -> None:
-        """Waits until everything submitted has its outcome."""
+        """Waits until every request has its outcome."""
         while self._waiting or self._calls:
             self._dispatch()
             await asyncio.wait(self._calls)
@@ -110,18 +107,17 @@ class Batcher:
         return taken
 
     async def _call(self, taken: list[tuple[Request, Settle]]) -> None:
-        outcomes: list[Outcome]
+        outcomes: Sequence[Outcome]
         started = self._loop.time()
         try:
-            outcomes = list(await self._store.ingest([request for request, _ in taken]))
+            outcomes = await self._store.ingest([request for request, _ in taken])
             assert len(outcomes) == len(taken), "the store has one outcome a request"
         except StoreError as error:
             self._tally.store_failed(error)
-            outcomes = [error] * len(taken)
-        except Exception as error:  # noqa: BLE001  (see the next line)
-            # Nobody planned for it; but those who wait must be told, and the next call must find this one ended.
+            outcomes = [Failed(str(error))] * len(taken)
+        except Exception as error:  # noqa: BLE001  (whatever it is, these requests get an outcome and the next call goes)
             _log.exception("A call failed")
-            outcomes = [StoreError(f"The call failed: {error!r}")] * len(taken)
+            outcomes = [Failed(f"The call failed: {error!r}")] * len(taken)
         self._tally.called(self._loop.time() - started, len(taken))
         task = asyncio.current_task(self._loop)
         assert task is not None

@@ -1,8 +1,8 @@
-"""Where a call's events become durable: Redis, or the spool while Redis does not take them.
+"""Where a call's events become durable: in Redis, or in the spool while Redis does not take them.
 
-`STEPS` says what holds if the worker dies. The first failed call trips the switch; from then on nobody waits for Redis,
-and one task asks for it. When it takes what lies in the spool, the switch is reset: new events go to Redis at once,
-beside what is still being replayed.
+The batchers call it, one `DurableShard` each. `STEPS` says what holds if the worker dies. The first failed call trips
+the switch. From then on no call waits for Redis, and one task asks for it. Once Redis takes an event of the spool, the
+switch is reset: new events go to Redis at once, while the rest is still being replayed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 from daemon import metrics
 from daemon.buffer.connection import Connection, RefusedError
-from daemon.buffer.counters import Counters, Request, ingest_events
+from daemon.buffer.counters import Counters, ingest_events
+from daemon.buffer.outcome import Counted, Limited
+from daemon.buffer.wire import Request
 from daemon.config import SpoolSection
 from daemon.domain.event import Event
 from daemon.errors import LayoutError, StoreError
@@ -36,16 +38,16 @@ _log = logging.getLogger(__name__)
 
 
 class Durable:
-    """The shards' counters with the spool behind them. One a worker; create it in the running loop."""
+    """The shards' counters, with the spool in reserve. One a worker; create it in the running loop."""
 
     def __init__(self, counters: Sequence[Counters], probe: Connection, section: SpoolSection) -> None:
-        """`counters`: one a shard, in order, of the connections new events use. `probe`: a connection of its own for
-        asking and replaying, so that neither waits behind new events."""
+        """`counters`: one a shard, in order, over the connections of new events. `probe`: a connection of its own for
+        probing and replaying, so that neither waits for new events."""
         self._counters = counters
         self._probe = probe
         self._section = section
         self._spool = Spool(section)
-        self._replay_counters = [counter.over(probe) for counter in counters]
+        self._replay_counters = [counter.with_connection(probe) for counter in counters]
         self._replayer = Replayer(
             self._spool.directory, self._replay_call, call_events_max=section.replay_call_events_max
         )
@@ -57,11 +59,11 @@ class Durable:
         return self._tripped_at is not None
 
     def start(self) -> None:
-        """Begins to look after the spool: to probe while it is written, and to replay what was left behind."""
+        """Starts the task that probes Redis while events are spooled, and replays the spool."""
         self._keeper = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
-        """Call after the last `ingest`: stops replaying where it is, and seals what was written."""
+        """Call after the last `ingest`. Stops the replay where it is, and seals this worker's segment."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
@@ -70,7 +72,7 @@ class Durable:
     def shard(self, number: int) -> DurableShard:
         return DurableShard(self, number)
 
-    async def ingest(self, shard: int, requests: Sequence[Request]) -> list[int]:
+    async def ingest(self, shard: int, requests: Sequence[Request]) -> list[Counted | Limited]:
         """Like `Counters.ingest`; spooled events count as new. Raises StoreError if neither store took them."""
         if self._tripped_at is None:
             try:
@@ -86,7 +88,7 @@ class Durable:
             if not await self._spool.append(events):
                 raise StoreError("Neither Redis nor the spool takes events.")
             metrics.SPOOLED.inc(len(events))
-        return [len(request.events) for request in requests]
+        return [Counted(len(request.events)) for request in requests]
 
     def _trip(self, error: StoreError) -> None:
         metrics.CALL_FAILURES.inc()
@@ -120,13 +122,13 @@ class Durable:
                 )  # fmt: skip
 
     async def _attempt(self, done: Replayed) -> None:
-        """One look at Redis and the spool. Raises StoreError when Redis does not take events."""
+        """Looks at Redis and the spool once. Raises StoreError if Redis does not take events."""
         segments = list_segments(self._spool.directory)
         if not segments and not self.spooling:
             return
         await self._probe.ping()
         if not self.spooling or not any(path.suffix == SEALED for path in segments):
-            await self._spool.seal()  # it is not needed any more; or there must be something to try Redis with
+            await self._spool.seal()  # new events go to Redis; or a sealed segment is needed to try Redis with
         await self._replayer.replay(done)
         self._reset()
 
@@ -137,10 +139,10 @@ class Durable:
 
 
 class DurableShard(NamedTuple):
-    """One shard of it, as a batcher wants it."""
+    """One shard of a `Durable`: the `EventStore` of a batcher."""
 
     durable: Durable
     shard: int
 
-    async def ingest(self, requests: Sequence[Request]) -> list[int]:
+    async def ingest(self, requests: Sequence[Request]) -> list[Counted | Limited]:
         return await self.durable.ingest(self.shard, requests)

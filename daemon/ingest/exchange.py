@@ -2,34 +2,32 @@
 
 Granian runs a coroutine in a task for each request. But a single event waits for two things only, its body and its
 call's outcome, and both can call back. So a good event needs no coroutine and no task: 1.13 of the throughput, a third
-less of the worker's own time (DESIGN.md). Whatever is not a good event in good form takes the other way,
-`Rsgi.__rsgi__`, which gives the same answers.
+less of the worker's own time (DESIGN.md). Every other request goes the long way, `Rsgi.__rsgi__`, and gets the same
+answers there.
 
-It stands on how Granian 2.8 starts a request (its `_futures.py`), hence the bounds on its version.
+It relies on how Granian 2.8 starts a request (its `_futures.py`), hence the bounds on its version.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from granian._granian import CallbackScheduler, RSGIProtocolClosed, RSGIProtocolError
 
+from daemon.buffer.outcome import Outcome
 from daemon.ingest import response
-from daemon.ingest.app import App, Head
-from daemon.ingest.batcher import Outcome
+from daemon.ingest.app import App
+from daemon.ingest.requests import RequestHead
 from daemon.response import Response
 
 if TYPE_CHECKING:
     from granian._granian import RSGIHTTPProtocol
 
-ReadHead = Callable[[Any], Head]
-Start = Callable[[Any], Coroutine[Any, Any, None]]
-
-_log = logging.getLogger(__name__)
+ReadHead = Callable[[Any], RequestHead]
+LongWay = Callable[[Any], Coroutine[Any, Any, None]]
 
 
 class Exchange:
@@ -37,7 +35,7 @@ class Exchange:
 
     __slots__ = ("_address", "_app", "_body", "_long_way", "_protocol", "_reading", "_watcher")
 
-    def __init__(self, app: App, watcher: Any, long_way: Start) -> None:
+    def __init__(self, app: App, watcher: Any, long_way: LongWay) -> None:
         """`watcher`: Granian's, of this request. `long_way`: the coroutine that can answer any request."""
         self._app = app
         self._watcher = watcher
@@ -49,12 +47,11 @@ class Exchange:
         """The head is there."""
         watcher, app = self._watcher, self._app
         head = read_head(watcher.scope)
-        if not app.takes(head):
+        if not (app.takes(head) and app.enter(self)):
             watcher.taskref(asyncio.get_running_loop().create_task(self._long_way(watcher)))
             return
         self._address = "" if head.key else head.client
         self._protocol: RSGIHTTPProtocol | None = watcher.proto
-        app.enter(self)
         self._reading = watcher.proto()
         self._reading.add_done_callback(self._received, context)
 
@@ -65,32 +62,22 @@ class Exchange:
         self._reading.cancel()  # or the server would keep the connection for it
 
     def _received(self, body: asyncio.Future[bytes]) -> None:
-        self._reading = None  # it knows us, too: a circle
+        self._reading = None  # it refers to this object, too: a circle
         if self._protocol is None:
             return  # it was given up
         app = self._app
         app.has_read(self)
         try:
             self._body = body.result()
-            if not app.handler.submit(self._body, self._address, self._settle):
-                app.spawn(self._explain())
+            if not app.submit(self._body, self._address, self._settle):
+                app.explain(self._body, self._address, self._answer)
         except (RSGIProtocolClosed, RSGIProtocolError):
             self._answer(response.BODY_CUT_OFF)
-        except Exception:  # noqa: BLE001  (whatever it is, the client gets an answer without its text)
-            _log.exception("A request failed")
-            self._answer(response.FAILED)
+        except Exception:  # noqa: BLE001  (see `failed`)
+            self._answer(app.failed())
 
     def _settle(self, outcome: Outcome) -> None:
-        self._answer(self._app.handler.conclude(self._address, outcome))
-
-    async def _explain(self) -> None:
-        """What is to be said of an event that was not taken."""
-        try:
-            answer = await self._app.handler.event(self._body, self._address)
-        except Exception:  # noqa: BLE001  (as above)
-            _log.exception("A request failed")
-            answer = response.FAILED
-        self._answer(answer)
+        self._answer(self._app.conclude(self._address, outcome))
 
     def _answer(self, answer: Response) -> None:
         protocol, self._protocol = self._protocol, None
@@ -101,8 +88,8 @@ class Exchange:
         self._watcher.done()
 
 
-def scheduler(app: App, read_head: ReadHead, loop: asyncio.AbstractEventLoop, long_way: Start) -> CallbackScheduler:
-    """What Granian starts requests with, in place of its own `_new_cbscheduler`."""
+def scheduler(app: App, read_head: ReadHead, loop: asyncio.AbstractEventLoop, long_way: LongWay) -> CallbackScheduler:
+    """Granian starts requests with it, in place of its own `_new_cbscheduler`."""
     made: Any = CallbackScheduler(loop, long_way, None, None, None)  # type: ignore[call-arg]  # its stub knows none
     context = made._ctx  # noqa: SLF001  (Granian's own scheduler does the same)
 

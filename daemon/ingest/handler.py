@@ -1,30 +1,34 @@
-"""From a request's body to its answer, whatever protocol server is in front.
+"""From a request's body to its answer, whatever protocol the server speaks.
 
-The steps of an event: rate limit known from before → decode → (nothing good: say why) → one Lua call with everyone
-else's events, which also counts the request against its address's limit → answer.
+`app.py` calls it, for single events by way of `exchange.py`. The steps of an event: refuse an address that is known to
+be over its limit → decode → (nothing good in it: say why) → one Lua call with the other waiting events, which also
+counts the request against its address's limit → answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
-from daemon.buffer.counters import Request
-from daemon.buffer.keys import shard_of
+from daemon.buffer.keys import by_shard, shard_of
+from daemon.buffer.outcome import Counted, Failed, Limited, Outcome
+from daemon.buffer.wire import Request
 from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
-from daemon.errors import StoreError
 from daemon.ingest import response
-from daemon.ingest.batcher import Batcher, Outcome, Settle
+from daemon.ingest.batcher import Batcher, Settle
 from daemon.ingest.decode import Batch, Decoder, Unreadable
 from daemon.ingest.ratelimit import Blocked
 from daemon.metrics import IngestTally
 from daemon.response import Response, invalid
 
+_QUEUE_FULL = Failed("The queue is full.")
+
 
 class Handler:
-    """Answers event and batch requests of one worker."""
+    """Answers the event and batch requests of one worker."""
 
     def __init__(
         self,
@@ -35,20 +39,25 @@ class Handler:
         monotonic: Callable[[], float],
     ) -> None:
         """`batchers`: one for each shard, in order."""
+        self._batchers = batchers
+        self._only_batcher = batchers[0] if len(batchers) == 1 else None
+        self._tally = tally
+        self._monotonic = monotonic
+        self.reconfigure(config, decoder)
+
+    def reconfigure(self, config: Config, decoder: Decoder) -> None:
+        """Another configuration from the next request on. Addresses that were over the old limit are forgotten."""
         self._enabled = config.enabled
         self._limited = config.rate_limit.per_minute > 0
         self._decoder = decoder
-        self._batchers = batchers
-        self._only_batcher = batchers[0] if len(batchers) == 1 else None
         self._call_events_max = config.ingest.call_events_max
-        self._tally = tally
-        self._blocked = Blocked(config.rate_limit.blocked_addresses_max, monotonic)
+        self._blocked = Blocked(config.rate_limit.blocked_addresses_max, self._monotonic)
         self._unavailable = response.unavailable(config.ingest.retry_after_s)
 
     def submit(self, body: bytes, address: str, settle: Settle) -> bool:
-        """Has a good event counted, and `settle` told the outcome, which `conclude` turns into the answer.
+        """Submits a good event. `settle` is told the outcome, and `conclude` turns that into the answer.
 
-        False: nothing was done, and `event` knows why. `address` is counted against its limit; "" is exempt.
+        False: it was not submitted, and `event` answers it. `address`: its limit counts the request; "": none does.
         """
         batcher = self._only_batcher
         if batcher is None or not self._enabled or not batcher.has_room(1):
@@ -65,13 +74,13 @@ class Handler:
 
     def conclude(self, address: str, outcome: Outcome) -> Response:
         """The answer to one good event."""
-        if isinstance(outcome, int) and outcome >= 0:
-            self._tally.counted(outcome, 1 - outcome)
+        if isinstance(outcome, Counted):
+            self._tally.counted(outcome.new, 1 - outcome.new)
             return response.ACCEPTED
         return self._refused(address, outcome)
 
     async def event(self, body: bytes, address: str) -> Response:
-        """One event, good or bad."""
+        """Answers one event, good or bad."""
         if not self._enabled:
             return response.ACCEPTED
         if not self._limited:
@@ -85,7 +94,7 @@ class Handler:
         return await self._invalid(address, response.NOT_JSON if isinstance(decoded, Unreadable) else invalid(decoded))
 
     async def batch(self, body: bytes, address: str, *, ndjson: bool) -> Response:
-        """Many events: the good ones count although others are bad."""
+        """Answers a body of many events. Its good events are counted although others are bad."""
         if not self._enabled:
             return response.batch_accepted(0, 0, [])
         if not self._limited:
@@ -102,56 +111,50 @@ class Handler:
         if not decoded.events:
             return await self._invalid(address, response.batch_invalid(decoded))
         outcome = await self._count(address, decoded.events)
-        if isinstance(outcome, int) and outcome >= 0:
-            duplicates = len(decoded.events) - outcome
-            self._tally.counted(outcome, duplicates)
-            return response.batch_accepted(outcome, duplicates, decoded.rejected)
+        if isinstance(outcome, Counted):
+            duplicates = len(decoded.events) - outcome.new
+            self._tally.counted(outcome.new, duplicates)
+            return response.batch_accepted(outcome.new, duplicates, decoded.rejected)
         return self._refused(address, outcome)
 
     async def _invalid(self, address: str, answer: Response) -> Response:
-        """A request with nothing to count still counts against its address's limit."""
+        """The answer to a request without a good event. It still counts against its address's limit."""
         if address:
             outcome = await self._count(address, ())
-            if isinstance(outcome, int) and outcome < 0:
+            if isinstance(outcome, Limited):
                 return self._refused(address, outcome)
         return answer
 
     async def _count(self, address: str, events: Sequence[Event]) -> Outcome:
-        """The sum over the calls the events need; if one fails, the whole is unknown and may be sent again."""
+        """The sum over the calls that the events need. If one of them fails, the whole request has failed."""
         batcher = self._only_batcher
         if batcher is not None and len(events) <= self._call_events_max:
-            return await batcher.ask(Request(address, events)) if batcher.has_room(len(events)) else _FULL
+            return await batcher.ask(Request(address, events)) if batcher.has_room(len(events)) else _QUEUE_FULL
         shards = len(self._batchers)
-        if address:  # the limit lives in the address's own shard, which need not be the events'
-            limiter = self._batchers[shard_of(address, shards)]
-            outcome = await limiter.ask(Request(address, ()))
-            if isinstance(outcome, StoreError) or outcome < 0:
+        if address:  # the limit lies in the address's own shard, which need not be the events'
+            outcome = await self._batchers[shard_of(address, shards)].ask(Request(address, ()))
+            if not isinstance(outcome, Counted):
                 return outcome
-        by_shard: dict[int, list[Event]] = {}
-        for event in events:
-            by_shard.setdefault(shard_of(event.entity, shards), []).append(event)
-        if not all(self._batchers[shard].has_room(len(mine)) for shard, mine in by_shard.items()):
-            return _FULL
+        parts = by_shard(events, shards, attrgetter("entity"))
+        if not all(self._batchers[shard].has_room(len(part)) for shard, part in parts.items()):
+            return _QUEUE_FULL
         most = self._call_events_max
         outcomes = await asyncio.gather(
             *(
-                self._batchers[shard].ask(Request("", mine[at : at + most]))
-                for shard, mine in by_shard.items()
-                for at in range(0, len(mine), most)
+                self._batchers[shard].ask(Request("", part[at : at + most]))
+                for shard, part in parts.items()
+                for at in range(0, len(part), most)
             )
         )
-        total = 0
+        new = 0
         for outcome in outcomes:
-            if isinstance(outcome, StoreError):
+            if not isinstance(outcome, Counted):
                 return outcome
-            total += outcome
-        return total
+            new += outcome.new
+        return Counted(new)
 
-    def _refused(self, address: str, outcome: Outcome) -> Response:
-        if isinstance(outcome, StoreError):
+    def _refused(self, address: str, outcome: Limited | Failed) -> Response:
+        if isinstance(outcome, Failed):
             return self._unavailable
-        self._blocked.block(address, -outcome)
-        return response.too_many(-outcome)
-
-
-_FULL = StoreError("The queue is full.")
+        self._blocked.block(address, outcome.left_ms)
+        return response.too_many(outcome.left_ms)

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from granian._granian import CallbackScheduler, RSGIProtocolClosed, RSGIProtocolError
 from granian.server import mp
 
-from daemon.ingest import app, exchange
-from daemon.ingest.app import App, CutOffError, Head
-from daemon.ingest.exchange import Start
+from daemon.ingest import boot, exchange
+from daemon.ingest.app import App
+from daemon.ingest.boot import Boot
+from daemon.ingest.exchange import LongWay
+from daemon.ingest.requests import CutOffError, RequestHead
 
 if TYPE_CHECKING:
     from granian._granian import RSGIHeaders, RSGIHTTPProtocol
@@ -21,39 +23,44 @@ if TYPE_CHECKING:
 
 
 class Rsgi:
-    """What Granian calls."""
+    """The application as Granian calls it."""
 
-    def __init__(self, worker: App) -> None:
-        self._app = worker
+    _app: App
+
+    def __init__(self, worker: Boot) -> None:
+        self._boot = worker
 
     def __rsgi_init__(self, loop: asyncio.AbstractEventLoop) -> None:
         """Raises what keeps the worker from starting; Granian then ends it."""
-        loop.run_until_complete(self._app.start())
+        self._app = loop.run_until_complete(self._boot.start())
         vars(mp)["_new_cbscheduler"] = self._scheduler  # Granian looks it up next, in this process only
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
-        loop.run_until_complete(self._app.stop())
+        loop.run_until_complete(self._boot.stop())
 
-    def _scheduler(self, loop: asyncio.AbstractEventLoop, start: Start, *, impl_asyncio: bool) -> CallbackScheduler:
+    def _scheduler(
+        self, loop: asyncio.AbstractEventLoop, long_way: LongWay, *, impl_asyncio: bool
+    ) -> CallbackScheduler:
         assert impl_asyncio
-        return exchange.scheduler(self._app, _head, loop, start)
+        return exchange.scheduler(self._app, _head, loop, long_way)
 
     async def __rsgi__(self, scope: Scope, protocol: RSGIHTTPProtocol) -> None:
-        answer = await self._app.answer(_Request(scope, protocol))
+        """Answers any request that an exchange does not take."""
+        answer = await self._app.answer(_RsgiRequest(scope, protocol))
         protocol.response_bytes(
             answer.status, answer.closing_headers if self._app.closing else answer.headers, answer.body
         )
 
 
 def create() -> Rsgi:
-    """What Granian calls in each worker."""
-    return Rsgi(app.create())
+    """Granian calls it in each worker."""
+    return Rsgi(boot.create())
 
 
-def _head(scope: Scope) -> Head:
+def _head(scope: Scope) -> RequestHead:
     headers = scope.headers
     length = headers.get("content-length", "")
-    return Head(
+    return RequestHead(
         scope.method,
         scope.path,
         int(length) if length.isdigit() else -1,
@@ -64,19 +71,19 @@ def _head(scope: Scope) -> Head:
 
 
 def _undecodable(headers: RSGIHeaders, name: str) -> str:
-    """For a header whose value is no ASCII Granian says there is none; here it is one that matches nothing."""
+    """Granian reports a non-ASCII header as missing. Return U+FFFD, which matches no key or content type."""
     return "\ufffd" if name in headers and headers.get(name) is None else ""
 
 
-class _Request:
-    """One request; see `app.Request`."""
+class _RsgiRequest:
+    """An `HttpRequest` under RSGI."""
 
     def __init__(self, scope: Scope, protocol: RSGIHTTPProtocol) -> None:
         self._scope = scope
         self._protocol = protocol
 
     @property
-    def head(self) -> Head:
+    def head(self) -> RequestHead:
         return _head(self._scope)
 
     @property
@@ -99,7 +106,7 @@ class _Request:
             empty_parts += not part
             if len(body) > bytes_max:
                 return None
-        # Granian ends every stream with an empty part, and hands out one more in place of an error (and of trailers).
+        # Granian ends every stream with an empty part, and sends one more in place of an error (and of trailers).
         if empty_parts > 1:
             raise CutOffError
         return body

@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from daemon.buffer.keys import shard_of
-from daemon.buffer.pending import Pending, Snapshot
+from daemon.buffer.pending import EntitySnapshot, Pending
 from daemon.domain.entity import Entity
 from daemon.errors import StoreError
 from daemon.read.totals import TotalsReader, counted
@@ -61,7 +61,7 @@ def _applied(document: Json | None) -> int:
     return int(document.get("flush_seq", 0)) if document else 0
 
 
-def _sum(document: Json | None, applied: int, snapshot: Snapshot, counters: Collection[str]) -> dict[str, int]:
+def _sum(document: Json | None, applied: int, snapshot: EntitySnapshot, counters: Collection[str]) -> dict[str, int]:
     sums = counted(document, counters)
     for counter in counters:
         sums[counter] += snapshot.live.get(counter, 0)

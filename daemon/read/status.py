@@ -77,7 +77,7 @@ async def _shard(redis: Redis, number: int) -> ShardStatus:
     async with redis.pipeline(transaction=True) as pipe:
         pipe.scard(keys.dirty)
         pipe.hmget(keys.claim, "seq", "entities", "since", "acked_at")
-        pipe.zcard(keys.replica)
+        pipe.zcard(keys.due)
         pipe.hlen(keys.refused)
         pipe.hgetall(keys.ledger)
         dirty, claim, due, refused, ledger = await pipe.execute()

@@ -161,7 +161,7 @@ class Flusher:
 
     def restart(self, connection: Connection) -> None:
         """Another process, as far as the others can tell."""
-        limits = Limits(0, self.config.dedupe.window_s, self.config.dedupe.events_per_window)
+        limits = Limits.of(self.config)
         counters: Any = Stepped(SteppedCounters(connection, limits, self.actor), self.actor, whole=("claim", "ack"))
         self.drain = Drain(
             counters,

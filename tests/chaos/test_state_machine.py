@@ -25,8 +25,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from redis.asyncio import Redis
 
 from daemon.buffer.connection import Connection
-from daemon.buffer.counters import Busy, Counters, Empty, Limits, Request
+from daemon.buffer.counters import Busy, Counters, Empty, Limits
 from daemon.buffer.layout import Layout
+from daemon.buffer.outcome import Counted
+from daemon.buffer.wire import Request
 from daemon.config import replica_tables
 from daemon.domain.event import Event
 from daemon.ingest.decode import Batch, Decoder, build_catalogue
@@ -81,7 +83,7 @@ class Machine(RuleBasedStateMachine):
         self.half_retried = False
         self.decoder = Decoder(build_catalogue(self.config), batch_events_max=100, clock=time.time)
         self.connections = [Connection(self.config.redis, Layout(self.config)) for _ in range(4)]
-        limits = Limits(0, self.config.dedupe.window_s, self.config.dedupe.events_per_window)
+        limits = Limits.of(self.config)
         self.ingest = Counters(self.connections[0], 0, limits)
         for flusher, connection in zip((*self.flushers, self.syncer), self.connections[1:], strict=True):
             flusher.config = self.config
@@ -116,7 +118,7 @@ class Machine(RuleBasedStateMachine):
     def _send(self, indexes: list[int]) -> None:
         new = set(indexes) - self.arrived
         events = [self.events[index] for index in indexes]
-        assert self._run(self.ingest.ingest([Request("", events)])) == [len(new)]
+        assert self._run(self.ingest.ingest([Request("", events)])) == [Counted(len(new))]
         for index in new:
             self.model.add(*self.amounts[index])
         self.arrived |= new

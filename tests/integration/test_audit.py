@@ -154,7 +154,7 @@ def claim_and_write_totals_only(system: System) -> None:
 
     async def work() -> None:
         connection, mongo = Connection(config.redis, Layout(config)), MongoSink(config.mongo)
-        counters = Counters(connection, 0, Limits(0, config.dedupe.window_s, config.dedupe.events_per_window))
+        counters = Counters(connection, 0, Limits.of(config))
         claim = await counters.claim(
             Builder, owner="test", floor=0, lease_ms=60_000, entities_max=100, fields_max=1000, us_max=10_000
         )

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from daemon.buffer.connection import Connection
-from daemon.buffer.counters import Amounts, Busy, Claim, Counters, Limits
+from daemon.buffer.counters import Busy, Claim, Counters, Limits
 from daemon.buffer.layout import Layout
+from daemon.buffer.wire import Amounts
 from tests.kit.system import System, event
 
 ENTITIES = 12
@@ -42,7 +43,7 @@ class Meddled(Counters):
 
 def counters(system: System, connection: Connection, before: Mapping[int, Meddle] = {}) -> Meddled:
     config = system.config()
-    made = Meddled(connection, 0, Limits(0, config.dedupe.window_s, config.dedupe.events_per_window))
+    made = Meddled(connection, 0, Limits.of(config))
     made.before = before
     return made
 

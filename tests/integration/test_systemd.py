@@ -19,7 +19,7 @@ import pytest
 
 from daemon.config import Config
 from daemon.devstack import process
-from daemon.ingest.process.listener import LINGER_S
+from daemon.ingest.process.handover import LINGER_S
 from daemon.ingest.process.server import SILENCE_S_MAX
 from tests.kit.daemon import Daemon, Notifications, notifications, run_id_at
 from tests.kit.load import Load

@@ -144,8 +144,7 @@ class System(Stores):
 
         async def work() -> int:
             connection = Connection(config.redis, Layout(config))
-            limits = Limits(0, config.dedupe.window_s, config.dedupe.events_per_window)
-            counters = [Counters(connection, shard, limits) for shard in range(config.redis.shards)]
+            counters = [Counters(connection, shard, Limits.of(config)) for shard in range(config.redis.shards)]
             batch = decoder.batch(json.dumps(events).encode())
             assert isinstance(batch, Batch)
             assert not batch.rejected

@@ -1,7 +1,7 @@
-"""What the daemon's main process and its workers tell each other, as files in a folder of this run.
+"""Messages between the daemon's main process and its workers, as files in a folder of this run.
 
 Main process → workers: the configuration, read and checked once, so that no worker reads a file that has changed since.
-Workers → main process: a pulse each, written by the worker's event loop; a loop that hangs stops writing.
+Workers → main process: a pulse each, written by the worker's event loop. A loop that hangs stops writing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ENV = "TALLYD_RUN_DIR"
 _PULSE = struct.Struct("=ddQ?")
 
 
-class Snapshot(msgspec.Struct, frozen=True):
+class ConfigSnapshot(msgspec.Struct, frozen=True):
     """The configuration in force; `generation` counts the reloads."""
 
     generation: int
@@ -46,13 +46,13 @@ class RunDir:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def publish(self, snapshot: Snapshot) -> None:
+    def publish(self, snapshot: ConfigSnapshot) -> None:
         draft = self.path / "config.json.new"
         draft.write_bytes(msgspec.json.encode(snapshot))
         draft.replace(self.path / "config.json")
 
-    def snapshot(self) -> Snapshot:
-        return msgspec.json.decode((self.path / "config.json").read_bytes(), type=Snapshot)
+    def snapshot(self) -> ConfigSnapshot:
+        return msgspec.json.decode((self.path / "config.json").read_bytes(), type=ConfigSnapshot)
 
     def beat(self, pulse: Pulse) -> None:
         """Writes this process' pulse."""

@@ -1,18 +1,18 @@
-"""The daemon's main process: Granian's, which starts the workers, with one socket for all of them, a supervisor, and an
-end that no client notices.
+"""The daemon's main process: Granian's, with one socket for all workers, a supervisor, and an end no client notices.
 
-How it ends, and what each step is for:
+`tallyd ingest` calls `serve`. How the daemon ends, and what each step is for:
 
-    1  workers answer with `connection: close`   whoever keeps a connection open takes the next request elsewhere; a
-                                                 connection that is just closed under a client is a failed request
-    2  `Listener.leave`, and a silence           nobody is half connected, waits in the queue, or has connected and
-                                                 not sent yet: Granian closes such a connection unread
-    3  SIGINT to the workers                     Granian's own: accept no more, answer what has begun, close the rest,
-                                                 then our shutdown: the batcher is drained, the spool sealed
-    4  after `http.drain_timeout_s` SIGKILL      a client that never finishes what it sends holds nobody up
+    1  workers answer with `connection: close`   each client sends its next request over a new connection, elsewhere.
+                                                 A connection that is simply closed would be a failed request
+    2  `handover.leave`, and a silence           no client is half connected, waits in the queue, or has connected and
+                                                 sent nothing yet: Granian closes such a connection unread
+    3  SIGINT to the workers                     Granian accepts no more, answers the requests that have begun, and
+                                                 closes the rest. Then `Boot.stop` drains the batchers and seals the
+                                                 spool
+    4  after `http.drain_timeout_s` SIGKILL      a client that never finishes its request does not hold up the end
 
-What remains is a client that was idle through step 1 and sends in the moment of step 3: it gets a reset for a request
-that was never read. It sends the event again, under the same id.
+One client can still fail: it was idle through step 1 and sends in the moment of step 3. It gets a reset for a request
+that was never read, and sends the event again, under the same id.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ from granian.server.mp import MPServer, WorkerProcess
 
 from daemon import notify
 from daemon.config import Config
-from daemon.ingest.process import rundir
+from daemon.ingest.process import handover, rundir
 from daemon.ingest.process.listener import BACKLOG_CONNECTIONS, Listener
-from daemon.ingest.process.rundir import RunDir, Snapshot
+from daemon.ingest.process.rundir import ConfigSnapshot, RunDir
 from daemon.ingest.process.supervisor import Supervisor
 from daemon.scheduling import shorten_slice
 
 BACKPRESSURE_CONNECTIONS = 65_536
 """Granian counts connections, idle ones too; the cap on requests is `http.requests_in_flight_max`."""
 QUIET_S = 0.05
-"""So long without a request, and step 1 is over before its time."""
+"""After this long without a request, step 1 ends early."""
 SILENCE_S, SILENCE_S_MAX = 0.25, 0.5
-"""The same for step 2: how long a client that has connected may take to begin its request."""
+"""The same for step 2, and its longest: how long a client that has connected may take to begin its request."""
 POLL_S = 0.01
 
 _log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ def serve(config: Config, load: Callable[[], Config]) -> None:
     if config.ingest.slice_us:
         shorten_slice(config.ingest.slice_us)  # the workers inherit it
     listener = Listener(config.http.host, config.http.port)
+    handover.reopen(listener)  # a daemon that was killed may have left it closed
     # Under systemd a folder in memory, which nobody tidies up while it is in use.
     runtime = os.environ.get("RUNTIME_DIRECTORY")
     path = Path(tempfile.mkdtemp(prefix="tallyd-ingest-", dir=runtime.split(":")[0] if runtime else None))
@@ -73,13 +74,13 @@ def serve(config: Config, load: Callable[[], Config]) -> None:
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(path / "metrics")
         os.environ[rundir.ENV] = str(path)
         os.environ.setdefault("TALLYD_RUN_ID", secrets.token_hex(8))
-        Server(config, load, listener, RunDir(path)).serve()
+        IngestServer(config, load, listener, RunDir(path)).serve()
     finally:
         shutil.rmtree(path, ignore_errors=True)
 
 
-class Server(MPServer):
-    """Overrides what Granian's main process does with its socket, with SIGHUP, and at the end."""
+class IngestServer(MPServer):
+    """Granian's main process, with our own handling of the socket, of SIGHUP, and of the end."""
 
     def __init__(self, config: Config, load: Callable[[], Config], listener: Listener, run_dir: RunDir) -> None:
         super().__init__(
@@ -98,7 +99,7 @@ class Server(MPServer):
             backpressure=BACKPRESSURE_CONNECTIONS,
             log_access=False,
         )
-        run_dir.publish(Snapshot(0, config))
+        run_dir.publish(ConfigSnapshot(0, config))
         self._run_dir = run_dir
         self._listener = listener
         self._supervisor = Supervisor(config, load, listener, run_dir, lambda: self.wrks)
@@ -125,15 +126,15 @@ class Server(MPServer):
         workers = [worker for worker in self.wrks if worker.inner.is_alive()]
         self._signal(workers, signal.SIGTERM)
         quiet = self._wait_until_quiet(workers, QUIET_S, self._supervisor.config.http.closing_ms / 1000)
-        if not quiet or self._listener.has_successor():
-            self._listener.leave()
+        if not quiet or handover.has_successor(self._listener):
+            handover.leave(self._listener)
             self._wait_until_quiet(workers, SILENCE_S, SILENCE_S_MAX)
         self._signal(workers, signal.SIGINT)
         if not self._listener.inherited:
             super()._drop_shared_socket()  # type: ignore[no-untyped-call]
 
     def _stop_workers(self) -> None:
-        """Step 4. Granian's own takes a worker that has ended for one that refuses to (its watcher has reaped it)."""
+        """Step 4. Granian's own takes a worker that has ended, and was reaped by its watcher, for a running one."""
         until = time.monotonic() + self._supervisor.config.http.drain_timeout_s
         running = {worker.inner.sentinel: worker for worker in self.wrks}
         for worker in self.wrks:
@@ -149,7 +150,7 @@ class Server(MPServer):
             worker.inner.join()
         self.wrks.clear()
         if self._listener.inherited:
-            self._listener.open()  # from now on whoever connects waits in the queue for the next daemon
+            handover.reopen(self._listener)  # clients that connect now wait in the queue for the next daemon
 
     def _signal(self, workers: Sequence[WorkerProcess], number: signal.Signals) -> None:
         for worker in workers:
@@ -158,7 +159,7 @@ class Server(MPServer):
                 os.kill(worker.inner.pid, number)
 
     def _wait_until_quiet(self, workers: Sequence[WorkerProcess], quiet_s: float, quiet_s_max: float) -> bool:
-        """Waits until no request came for `quiet_s`, at most `quiet_s_max`. Whether it became quiet."""
+        """Waits until no request came for `quiet_s`, at most `quiet_s_max`. Returns whether it became quiet."""
         now = time.monotonic()
         until = now + quiet_s_max
         quiet_since = now
@@ -174,6 +175,6 @@ class Server(MPServer):
                 for pulse in pulses
                 if pulse
             )
-            if not quiet or self._listener.waiting():
+            if not quiet or handover.waiting(self._listener):
                 quiet_since = now
         return True

@@ -20,7 +20,7 @@ from daemon.config import Config, read_at_start
 from daemon.errors import unforeseen
 from daemon.ingest.decode import build_catalogue
 from daemon.ingest.process.listener import Listener
-from daemon.ingest.process.rundir import RunDir, Snapshot
+from daemon.ingest.process.rundir import ConfigSnapshot, RunDir
 from daemon.ingest.process.worker import BEAT_S
 from daemon.lifecycle import changed
 
@@ -151,7 +151,7 @@ class Supervisor:
         late = [key for key in changed(self._started_with, config) if read_at_start("ingest", key)]
         self.config = config
         self._generation += 1
-        self._run_dir.publish(Snapshot(self._generation, config))
+        self._run_dir.publish(ConfigSnapshot(self._generation, config))
         for worker in self._workers():
             with contextlib.suppress(ProcessLookupError):  # it has just ended, and the daemon is about to
                 os.kill(worker.inner.pid, signal.SIGHUP)

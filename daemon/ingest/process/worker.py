@@ -1,8 +1,8 @@
-"""A worker's tie to the daemon's main process: it shows that it lives, and does what signals ask of it.
+"""A worker's tie to the daemon's main process: it writes a pulse, and does what signals ask for.
 
-SIGTERM: answer what comes, each time with `connection: close`; the main process ends the worker with SIGINT when nobody
-is left to wait for (`server.py`), and Granian's own handler of that one closes the rest. SIGHUP: take the configuration
-the main process has published.
+`boot.py` starts it. SIGTERM: the worker answers each request with `connection: close`. The main process ends it with
+SIGINT when no client is left to wait for (`server.py`); Granian's own handler of SIGINT closes the rest. SIGHUP: the
+worker takes the configuration that the main process has published.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ import logging
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from daemon import log
+from daemon.config import Config
 from daemon.ingest.process.rundir import Pulse, RunDir
-
-if TYPE_CHECKING:
-    from daemon.ingest.app import App
 
 BEAT_S = 0.25
 CLOSING_BEAT_S = 0.01
 """While it closes, the main process waits for a moment without requests."""
 CLOSING_GRACE_S = 5.0
-"""Beyond `http.closing_ms`: a worker that is not ended by then ends itself. The main process was not asked to stop."""
+"""Beyond `http.closing_ms`. A worker that has not been ended by then ends itself: the main process was not asked to."""
 
 _log = logging.getLogger(__name__)
 
@@ -39,34 +37,41 @@ class Worker:
         self._generation = generation
         self._parent = os.getppid()
         self._busy_at = 0.0
+        self._closing = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def start(self, app: App) -> None:
-        """Call in the running loop, once the app can answer."""
-        self._app = app
+    def start(
+        self, was_busy: Callable[[], bool], close: Callable[[], float], reconfigure: Callable[[Config], None]
+    ) -> None:
+        """Call in the running loop, once requests can be answered.
+
+        `was_busy`: whether there were requests since the last call. `close`: asks clients to connect elsewhere, and
+        returns how many seconds that may take. `reconfigure`: takes another configuration.
+        """
+        self._was_busy, self._begin_closing, self._reconfigure = was_busy, close, reconfigure
         self._loop = asyncio.get_running_loop()
         self._loop.add_signal_handler(signal.SIGTERM, self._close, CLOSING_GRACE_S)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
         self._beat()
 
     def _beat(self) -> None:
-        app, now = self._app, time.monotonic()
-        if app.take_farewells():
+        now = time.monotonic()
+        if self._was_busy():
             self._busy_at = now
         with contextlib.suppress(OSError):  # an old pulse tells the main process enough
-            self._run_dir.beat(Pulse(now, self._busy_at, self._generation, app.closing))
-        if os.getppid() != self._parent and not app.closing:
+            self._run_dir.beat(Pulse(now, self._busy_at, self._generation, self._closing))
+        if os.getppid() != self._parent and not self._closing:
             _log.error("The daemon's main process is gone; this worker ends.")
             self._close(0)
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_later(CLOSING_BEAT_S if app.closing else BEAT_S, self._beat)
+        self._timer = self._loop.call_later(CLOSING_BEAT_S if self._closing else BEAT_S, self._beat)
 
     def _close(self, grace_s: float) -> None:
-        if self._app.closing:
+        if self._closing:
             return
-        self._app.close_gently()
-        self._loop.call_later(self._app.closing_s + grace_s, os.kill, os.getpid(), signal.SIGINT)
+        self._closing = True
+        self._loop.call_later(self._begin_closing() + grace_s, os.kill, os.getpid(), signal.SIGINT)
         self._beat()
 
     def _reload(self) -> None:
@@ -74,7 +79,7 @@ class Worker:
         if snapshot.generation == self._generation:
             return
         try:
-            self._app.reconfigure(snapshot.config)
+            self._reconfigure(snapshot.config)
             log.configure(snapshot.config.log.level, snapshot.config.log.format)
         except Exception:  # noqa: BLE001 # whatever is wrong with the new one, the old one works
             _log.exception("The new configuration could not be taken; this worker keeps the old one")

@@ -190,7 +190,7 @@ class Backfill:
             for change in changes:
                 watcher.change(change)
             return _Done(changed, due, {})
-        for shard, keys in by_shard(due, self._shards).items():
+        for shard, keys in by_shard(due, self._shards, str).items():
             await make_due(self._redis, shard, keys)
         _, failures = await adopt(self._mongo, rows, documents, self._zeros)
         problems = {failure.id: failure.reason for failure in failures}
@@ -199,7 +199,7 @@ class Backfill:
     async def _reconciled(self, rows: Mapping[Entity, Row], watcher: Watcher) -> _Done:
         """Bases for documents that have none, and other bases where the column says something else."""
         async with AsyncExitStack() as locks:
-            for shard in sorted(by_shard((entity.key for entity in rows), self._shards)):
+            for shard in sorted(by_shard((entity.key for entity in rows), self._shards, str)):
                 await locks.enter_async_context(self._mysql.locked(shard))
             # Read again: only under the lock nobody writes them.
             found = await self._mysql.read(self._table, [entity.id for entity in rows])
@@ -236,10 +236,10 @@ class Backfill:
         """Why the base of some of these can't be told from their column, by entity key."""
         supposed = [key for key in wanted if not held[key].is_noted]
         behind = await self._mongo.dead_letters.waiting_for(TOTALS.collection, supposed)
-        for shard, keys in by_shard(supposed, self._shards).items():
+        for shard, keys in by_shard(supposed, self._shards, str).items():
             behind |= await pending(self._redis, shard, keys)
         unknown: set[str] = set()
-        for shard, keys in by_shard(wanted.keys() - set(supposed), self._shards).items():
+        for shard, keys in by_shard(wanted.keys() - set(supposed), self._shards, str).items():
             unknown |= await being_set(self._redis, shard, keys)
         negative = {
             key: f"{LOST_COUNTS} ({change.counter}: {change.after})"

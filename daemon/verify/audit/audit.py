@@ -136,7 +136,7 @@ class Auditor:
         """Makes every row that differs due, so that the next sync sets it. Returns how many."""
         marked = 0
         async for rows, _ in self._rows():
-            for shard, entities in keys.by_shard((row.key for row in rows), self._config.redis.shards).items():
+            for shard, entities in keys.by_shard((row.key for row in rows), self._config.redis.shards, str).items():
                 await make_due(self._redis, shard, entities)
             marked += len(rows)
         return marked

@@ -82,7 +82,7 @@ async def confirm(
 
 async def _moving(redis: Redis, shards: int, entities: Sequence[str], *, dirty_too: bool) -> set[str]:
     found: set[str] = set()
-    for shard, keys in by_shard(entities, shards).items():
+    for shard, keys in by_shard(entities, shards, str).items():
         found |= await pending(redis, shard, keys, dirty_too=dirty_too)
     return found
 

@@ -1,11 +1,11 @@
-"""The names of keys in Redis, and the shard of an entity."""
+"""The keys in Redis, and the shard of an entity."""
 
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.buffer.keys import IMPORTS, LAYOUT, shard_keys, shard_of
+from daemon.buffer.keys import IMPORTS, LAYOUT, by_shard, shard_keys, shard_of
 
 
 @given(st.integers(0, 16_383))
@@ -28,3 +28,13 @@ def test_an_entity_stays_in_its_shard() -> None:
 def test_every_key_has_a_shard(key: str, shards: int) -> None:
     assert 0 <= shard_of(key, shards) < shards
     assert shard_of(key, 1) == 0
+
+
+@given(st.lists(st.text(max_size=20)), st.integers(1, 20))
+def test_each_item_goes_to_its_shard_in_the_order_it_came(names: list[str], shards: int) -> None:
+    found = by_shard(iter(names), shards, str)
+    assert all(found.values()), "no shard without items"
+    assert found == {
+        shard: [name for name in names if shard_of(name, shards) == shard]
+        for shard in {shard_of(name, shards) for name in names}
+    }

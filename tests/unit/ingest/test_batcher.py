@@ -9,26 +9,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.buffer.counters import Request
+from daemon.buffer.outcome import Counted, Failed, Limited, Outcome
+from daemon.buffer.wire import Request
 from daemon.domain.action import Action
 from daemon.domain.event import Event
 from daemon.errors import StoreError
-from daemon.ingest.batcher import Batcher, Outcome
+from daemon.ingest.batcher import Batcher
 from daemon.metrics import IngestTally
 
 EFFECT = Action("view", 1, 100, {"view": "value"}).effect(1, "2026-02-19")
 
 
 class Held:
-    """A store whose calls wait until the test answers them: by default with each request's number of events."""
+    """A store whose calls wait until the test answers them: by default, each request's events are counted."""
 
     def __init__(self) -> None:
-        self.calls: list[tuple[list[Request], asyncio.Future[list[int]]]] = []
+        self.calls: list[tuple[list[Request], asyncio.Future[list[Counted | Limited]]]] = []
         self.in_flight = 0
         self.in_flight_most = 0
 
-    async def ingest(self, requests: Sequence[Request]) -> list[int]:
-        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+    async def ingest(self, requests: Sequence[Request]) -> list[Counted | Limited]:
+        future: asyncio.Future[list[Counted | Limited]] = asyncio.get_running_loop().create_future()
         self.calls.append((list(requests), future))
         self.in_flight += 1
         self.in_flight_most = max(self.in_flight_most, self.in_flight)
@@ -40,12 +41,14 @@ class Held:
     def sizes(self) -> list[int]:
         return [len(requests) for requests, _ in self.calls]
 
-    def answer(self, call: int, *, error: Exception | None = None, results: list[int] | None = None) -> None:
+    def answer(
+        self, call: int, *, error: Exception | None = None, results: list[Counted | Limited] | None = None
+    ) -> None:
         requests, future = self.calls[call]
         if error is not None:
             future.set_exception(error)
         else:
-            future.set_result([len(request.events) for request in requests] if results is None else results)
+            future.set_result(counted(*(len(each.events) for each in requests)) if results is None else results)
 
     def answer_all(self) -> None:
         for call, (_, future) in enumerate(self.calls):
@@ -55,6 +58,10 @@ class Held:
 
 def request(events: int = 1, name: str = "e") -> Request:
     return Request("", [Event(f"{name}{n}", "jav:movie:m", EFFECT) for n in range(events)])
+
+
+def counted(*new: int) -> list[Counted | Limited]:
+    return [Counted(number) for number in new]
 
 
 def batcher(store: Held, *, queue: int = 1_000, call: int = 100, calls: int = 2) -> Batcher:
@@ -81,7 +88,7 @@ def test_a_request_alone_goes_at_once() -> None:
         await settle()
         assert store.sizes() == [1]
         store.answer(0)
-        assert await outcome == 3
+        assert await outcome == Counted(3)
 
     run(test)
 
@@ -93,7 +100,7 @@ def test_requests_of_one_turn_of_the_loop_go_together() -> None:
         await settle()
         assert store.sizes() == [3]
         store.answer(0)
-        assert await asyncio.gather(*outcomes) == [1, 2, 3]
+        assert await asyncio.gather(*outcomes) == counted(1, 2, 3)
 
     run(test)
 
@@ -113,7 +120,7 @@ def test_requests_that_come_meanwhile_wait_and_go_together() -> None:
         assert store.sizes() == [1, 5]
         assert group.waiting_events == 0
         store.answer(1)
-        assert await asyncio.gather(*outcomes) == [1] * 6
+        assert await asyncio.gather(*outcomes) == counted(1) * 6
 
     run(test)
 
@@ -167,7 +174,7 @@ def test_every_request_gets_its_own_outcome(sizes: list[int], call: int, calls: 
                 if not store.calls[number][1].done():
                     store.answer(number)
                     break
-        assert [outcome.result() for outcome in outcomes] == sizes
+        assert [outcome.result() for outcome in outcomes] == counted(*sizes)
         assert store.in_flight_most <= calls
         assert all(sum(len(each.events) for each in requests[1:]) <= call for requests, _ in store.calls)
         assert group.waiting_events == 0
@@ -200,12 +207,11 @@ def test_a_failed_call_fails_its_own_requests_and_the_next_goes_on() -> None:
         lost = [group.ask(request()) for _ in range(3)]
         await settle()
         kept = [group.ask(request()) for _ in range(3)]
-        error = StoreError("Redis is away")
-        store.answer(0, error=error)
-        assert await asyncio.gather(*lost) == [error] * 3
+        store.answer(0, error=StoreError("Redis is away"))
+        assert await asyncio.gather(*lost) == [Failed("Redis is away")] * 3
         await settle()
         store.answer(1)
-        assert await asyncio.gather(*kept) == [1] * 3
+        assert await asyncio.gather(*kept) == counted(1) * 3
 
     run(test)
 
@@ -221,12 +227,12 @@ def test_a_failure_nobody_planned_for_is_told_and_stops_nothing(failure: str) ->
             if failure == "an exception":
                 store.answer(last, error=RuntimeError("a bug"))
             else:
-                store.answer(last, results=[1] if failure == "too few results" else [1, 1, 1])
-            assert all(isinstance(each, StoreError) for each in await asyncio.gather(*outcomes))
+                store.answer(last, results=counted(1) if failure == "too few results" else counted(1, 1, 1))
+            assert all(isinstance(each, Failed) for each in await asyncio.gather(*outcomes))
         good = group.ask(request())
         await settle()
         store.answer(len(store.calls) - 1)
-        assert await good == 1
+        assert await good == Counted(1)
 
     run(test)
 
@@ -238,11 +244,11 @@ def test_a_client_that_went_away_changes_nothing_for_the_others() -> None:
         await settle()
         outcomes[1].cancel()
         store.answer(0)
-        assert (await outcomes[0], await outcomes[2]) == (1, 3)
+        assert (await outcomes[0], await outcomes[2]) == (Counted(1), Counted(3))
         following = group.ask(request())
         await settle()
         store.answer(1)
-        assert await following == 1
+        assert await following == Counted(1)
 
     run(test)
 
@@ -257,7 +263,7 @@ def test_draining_waits_for_everything_that_was_submitted() -> None:
             await settle()
             store.answer_all()
         await draining
-        assert [outcome.result() for outcome in outcomes] == [1] * 5
+        assert [outcome.result() for outcome in outcomes] == counted(1) * 5
 
     run(test)
 

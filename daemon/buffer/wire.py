@@ -1,0 +1,98 @@
+"""The msgpack that goes to the scripts and comes from them: calls of `ingest.lua`, parts of a claim.
+
+`counters.py`, `pending.py` and `due.py` use it. It never talks to Redis; the layouts are in the headers of `lua/`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from daemon.buffer.dedupe import digest_parts, hash_id
+from daemon.buffer.outcome import Counted, Limited
+from daemon.domain.action import Effect
+from daemon.domain.event import Event
+
+Amounts = list[tuple[str, list[tuple[str, str]]]]
+"""Entity key → (field, amount) pairs, as text. An entity that was frozen into two parts comes twice."""
+Unfold = Callable[[bytes], Awaitable[list[Any]]]
+"""Runs `unfold.lua` for a part."""
+
+pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[str | int]).decode
+_PART = b"payload:"
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """What one client sent: its admitted events, and the address they are limited by ("": they are not limited)."""
+
+    address: str
+    events: Sequence[Event]
+
+
+def encode_call(requests: Sequence[Request], prefix: str) -> bytes:
+    """ARGV 1 of `ingest.lua`: each distinct effect once, then the requests and their events, flat.
+
+    `prefix`: of the key of an entity's hash.
+    """
+    numbers: dict[Effect, int] = {}
+    items: list[str | int] = []
+    for request in requests:
+        items += (request.address, len(request.events))
+        for event in request.events:
+            number = numbers.get(event.effect)
+            if number is None:
+                number = numbers[event.effect] = len(numbers) + 1
+            member, bucket = digest_parts(hash_id(event.event_id.encode()).digest())
+            items += (bucket, str(member), prefix + event.entity, number)
+    effects = [[text for increment in effect.increments for text in increment] for effect in numbers]
+    return pack((effects, items))
+
+
+_USUAL = {0: Counted(0), 1: Counted(1)}
+"""The outcomes of a single event, made once."""
+
+
+def decode_outcomes(reply: Iterable[int]) -> list[Counted | Limited]:
+    """The reply of `ingest.lua`, a number a request: the new events, or minus the milliseconds left to wait."""
+    return [_USUAL.get(number) or (Counted(number) if number >= 0 else Limited(-number)) for number in reply]
+
+
+def in_order(parts: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """(part, payload) pairs in the order they were frozen in.
+
+    A claim's documents must be built in this order. It decides which of several amounts is too many for a document.
+    """
+    return sorted(parts, key=lambda part: int(part[0]))
+
+
+def parts_of(claim: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:
+    """The (part, payload) pairs of a claim hash that was read whole. Empty if nothing is in flight. See `claim.lua`."""
+    if not claim.get(b"seq"):
+        return []
+    return in_order((field.removeprefix(_PART), payload) for field, payload in claim.items() if field.startswith(_PART))
+
+
+async def part_amounts(part: bytes, payload: bytes, unfold: Unfold) -> Amounts:
+    """The amounts in a part of a claim.
+
+    If a foreign value in the payload is not UTF-8, `unfold` is asked for the part. Such bytes become escapes.
+    """
+    try:
+        flat = _unpack(payload)
+    except UnicodeDecodeError:
+        flat = [
+            each.decode(errors="backslashreplace") if isinstance(each, bytes) else each for each in await unfold(part)
+        ]
+    return list(_entities(flat))
+
+
+def _entities(flat: list[Any]) -> Iterator[tuple[str, list[tuple[str, str]]]]:
+    at = 0
+    while at < len(flat):
+        entity, n = flat[at], flat[at + 1]
+        pairs = flat[at + 2 : at + 2 + 2 * n]
+        yield entity, list(zip(pairs[::2], pairs[1::2], strict=True))
+        at += 2 + 2 * n

@@ -1,0 +1,139 @@
+"""What one worker builds from its configuration: at its start, on a reload, and what it closes at its stop.
+
+`rsgi.py` and `asgi.py` call it when the server does. It ties the application (`app.py`) to the daemon's main process
+(`process/worker.py`), so that neither knows the other. It answers no request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import Sequence
+
+from daemon import config as configuration
+from daemon import log
+from daemon.buffer.connection import Connection
+from daemon.buffer.counters import Counters, Limits
+from daemon.buffer.layout import Layout
+from daemon.config import Config
+from daemon.errors import LayoutError, StoreError
+from daemon.ingest import health
+from daemon.ingest.app import App
+from daemon.ingest.batcher import Batcher, EventStore
+from daemon.ingest.decode import Decoder, build_catalogue
+from daemon.ingest.durable import Durable
+from daemon.ingest.handler import Handler
+from daemon.ingest.process.rundir import ConfigSnapshot, of_this_process
+from daemon.ingest.process.worker import Worker
+from daemon.ingest.requests import OpenRequests
+from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
+from daemon.read.api import Api
+from daemon.response import Response
+
+GC_THRESHOLD_OBJECTS = 20_000
+"""New objects between two collections. At Python's 700 the collector ran every 20 requests, for 3 % of the time."""
+
+_log = logging.getLogger(__name__)
+
+
+class Boot:
+    """Starts, reconfigures and stops one worker."""
+
+    def __init__(self, config: Config, worker: Worker | None = None) -> None:
+        """`worker`: the tie to the daemon's main process, if there is one."""
+        self._config = config
+        self._worker = worker
+
+    async def start(self) -> App:
+        """Call it once, before the first request. Raises LayoutError if Redis is laid out differently."""
+        config, tally = self._config, IngestTally()
+        layout, limits = Layout(config), Limits.of(config, rate_limited=True)
+        self._tally = tally
+        self._probe = Connection(config.redis, layout)
+        self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
+        self._counters = [Counters(each, shard, limits) for shard, each in enumerate(self._connections)]
+        self._durable = Durable(self._counters, self._probe, config.spool) if config.spool.dir else None
+        stores: Sequence[EventStore] = self._counters
+        if self._durable is not None:
+            self._durable.start()
+            stores = [self._durable.shard(shard) for shard in range(config.redis.shards)]
+        self._batchers = [
+            Batcher(
+                store,
+                tally,
+                queue_events_max=config.ingest.queue_events_max,
+                call_events_max=config.ingest.call_events_max,
+                calls_in_flight_max=config.ingest.calls_in_flight_max,
+            )
+            for store in stores
+        ]
+        try:
+            await self._probe.connect()
+        except LayoutError:
+            raise
+        except StoreError as error:
+            _log.warning("%s. Until it can, events go to the spool, or are answered 503 without one.", error)
+        self._handler = Handler(config, _decoder(config), self._batchers, tally, time.monotonic)
+        self._reads = Api(config)
+        self._requests = OpenRequests(config.http, tally)
+        self._app = App(config, self._requests, self._handler, self._reads, self._ready)
+        self._publisher = asyncio.create_task(self._publish())
+        if self._worker is not None:
+            self._worker.start(self._requests.was_busy, self._requests.close, self.reconfigure)
+        return self._app
+
+    def reconfigure(self, config: Config) -> None:
+        """Another configuration from the next request on. Everything about the stores stays as it was."""
+        decoder = _decoder(config)  # first: if it fails, nothing has changed yet
+        for counters in self._counters:
+            counters.limit_rate(config.rate_limit.per_minute)
+        for batcher in self._batchers:
+            batcher.resize(
+                queue_events_max=config.ingest.queue_events_max,
+                call_events_max=config.ingest.call_events_max,
+                calls_in_flight_max=config.ingest.calls_in_flight_max,
+            )
+        self._handler.reconfigure(config, decoder)
+        self._requests.reconfigure(config.http)
+        self._app.reconfigure(config)
+        self._reads.reconfigure(config)
+
+    async def stop(self) -> None:
+        """Granian calls it once every connection is closed. It is never called in a worker that was killed.
+
+        So no event that was answered may depend on it. What is sealed here, the next daemon would find unsealed.
+        """
+        for batcher in self._batchers:
+            await batcher.drain()
+        self._publisher.cancel()
+        self._requests.stop()
+        self._tally.publish(0)
+        if self._durable is not None:
+            await self._durable.close()
+        await self._reads.close()
+        for connection in (self._probe, *self._connections):
+            await connection.close()
+
+    async def _ready(self) -> Response:
+        return await health.readyz(self._probe, spooling=self._durable is not None and self._durable.spooling)
+
+    async def _publish(self) -> None:
+        while True:
+            await asyncio.sleep(PUBLISH_INTERVAL_S)
+            self._tally.publish(sum(batcher.waiting_events for batcher in self._batchers))
+
+
+def create() -> Boot:
+    """Of a worker process, with the configuration that the main process published; without one, loaded."""
+    gc.freeze()  # the imported modules stay; the collector need not look at them
+    gc.set_threshold(GC_THRESHOLD_OBJECTS)
+    run_dir = of_this_process()
+    snapshot = run_dir.snapshot() if run_dir else ConfigSnapshot(0, configuration.load())
+    log.configure(snapshot.config.log.level, snapshot.config.log.format)
+    return Boot(snapshot.config, Worker(run_dir, snapshot.generation) if run_dir else None)
+
+
+def _decoder(config: Config) -> Decoder:
+    return Decoder(build_catalogue(config), batch_events_max=config.http.batch_events_max, clock=time.time)

@@ -1,0 +1,168 @@
+"""The open requests of one worker: how many there are, how long a body may take, and how they end when it closes.
+
+`app.py` and `exchange.py` report each request, `boot.py` makes and stops it. Nothing here looks into a body. Granian
+does not limit how long a half-sent body may take, so that limit is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple, Protocol
+
+from daemon.config import Http
+from daemon.ingest import response
+from daemon.metrics import IngestTally
+from daemon.response import Response
+
+LOOKS_PER_BODY_TIMEOUT = 4
+
+
+class RequestHead(NamedTuple):
+    """The parts of a request's head that matter here.
+
+    `length` is -1 if it is absent; `kind` (the content type) and `key` are "". `client`: the peer's address.
+    """
+
+    method: str
+    path: str
+    length: int
+    kind: str
+    key: str
+    client: str
+
+
+class HttpRequest(Protocol):
+    """A request as the server in front hands it over."""
+
+    @property
+    def head(self) -> RequestHead: ...
+
+    @property
+    def query(self) -> str: ...
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """All of them, names in lower case."""
+
+    async def read(self, length: int, bytes_max: int) -> bytes | None:
+        """The whole body, or None if it is larger than allowed. Raises CutOffError if it ends early."""
+
+
+class BodyReader(Protocol):
+    """A task or an exchange that waits for a body."""
+
+    def cancel(self) -> Any:
+        """The body took too long."""
+
+
+class CutOffError(Exception):
+    """The client went away before its body was complete."""
+
+
+class OpenRequests:
+    """Of one worker. Create it in the running loop; call `stop` once."""
+
+    def __init__(self, http: Http, tally: IngestTally) -> None:
+        self._tally = tally
+        self._loop = asyncio.get_running_loop()  # asked for once: on Python 3.11 each time is a system call
+        self._in_flight = 0
+        self._readers: dict[BodyReader, int] = {}
+        """Who waits for a body → the look at which that began."""
+        self._late: set[BodyReader] = set()
+        """The readers that were told to wait no longer, until they have stopped."""
+        self._looks = 0
+        self.closing = False
+        """Every answer asks its client to connect anew, elsewhere."""
+        self._answered_lately = False
+        self.reconfigure(http)
+        self._look_for_late_bodies()
+
+    def reconfigure(self, http: Http) -> None:
+        """Other limits from the next request on."""
+        self._http = http
+        self._in_flight_max = http.requests_in_flight_max
+        self._body_timeout_s = http.body_timeout_ms / 1000
+
+    def begin(self) -> bool:
+        """A request begins. False: there are too many, and it should be refused. Call `leave` or `abandon` next."""
+        self._in_flight += 1
+        return self._in_flight <= self._in_flight_max
+
+    def enter(self, reader: BodyReader) -> bool:
+        """A request begins, and with it the time of its body. False, and nothing changes, if there are too many."""
+        if self._in_flight >= self._in_flight_max:
+            return False
+        self._in_flight += 1
+        self._readers[reader] = self._looks
+        return True
+
+    def has_read(self, reader: BodyReader) -> None:
+        """The body is there, or will never be."""
+        del self._readers[reader]
+        if self._late:
+            self._late.discard(reader)
+
+    async def read(self, request: HttpRequest, length: int, bytes_max: int) -> bytes | Response | None:
+        """The whole body, or None if it is larger than allowed. If it did not come, the answer that says so."""
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        self._readers[task] = self._looks
+        try:
+            body = await request.read(length, bytes_max)
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise  # the worker is stopping
+            task.uncancel()
+            return response.BODY_TIMEOUT
+        except CutOffError:
+            return response.BODY_CUT_OFF
+        finally:
+            self.has_read(task)
+        return body if body is not None and len(body) <= bytes_max else None
+
+    def leave(self, answer: Response) -> None:
+        """A request that began is answered."""
+        self._in_flight -= 1
+        self._tally.answered(answer.status)
+        if self.closing:
+            self._answered_lately = True
+
+    def abandon(self) -> None:
+        """A request that began gets no answer."""
+        self._in_flight -= 1
+
+    def close(self) -> float:
+        """Begins to close. Returns how many seconds that may take, before connections are closed under their clients.
+
+        Half-sent bodies get half the time there is to stop, so that the other half is left for the rest.
+        """
+        if not self.closing:
+            self.closing = True
+            grace_s = self._http.drain_timeout_s / 2
+            self._body_timeout_s = min(self._body_timeout_s, grace_s)
+            self._loop.call_later(grace_s, self._give_up_bodies, 0)
+        return self._http.closing_ms / 1000
+
+    def was_busy(self) -> bool:
+        """Whether a request is open or, while closing, was answered since the last call."""
+        answered, self._answered_lately = self._answered_lately, False
+        return answered or self._in_flight > 0
+
+    def stop(self) -> None:
+        self._looker.cancel()
+
+    def _look_for_late_bodies(self) -> None:
+        """One timer for all requests, for a timer each cost 4 % of the throughput.
+
+        So a body gets its time, and up to a quarter more.
+        """
+        self._looks += 1
+        self._give_up_bodies(LOOKS_PER_BODY_TIMEOUT + 1)
+        self._looker = self._loop.call_later(self._body_timeout_s / LOOKS_PER_BODY_TIMEOUT, self._look_for_late_bodies)
+
+    def _give_up_bodies(self, looks: int) -> None:
+        """Gives up the bodies that have been read for so many looks."""
+        for reader, since in list(self._readers.items()):
+            if self._looks - since >= looks and reader not in self._late:
+                self._late.add(reader)
+                reader.cancel()
