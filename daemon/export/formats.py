@@ -1,4 +1,4 @@
-"""The formats of an export. Each is given the columns, then chunks of rows, and ends what it wrote with `close`."""
+"""The formats of an export. Each gets the columns, then chunks of rows. `close` ends the output."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Writer(Protocol):
 
 
 def writer(format_: Format, file: IO[bytes], columns: Sequence[str], texts: int) -> Writer:
-    """`texts`: how many of the columns, the first ones, hold text; the others are 64-bit integers. Raises ConfigError
-    if the format needs a package that isn't installed."""
+    """`texts`: how many of the first columns hold text. The others are 64-bit integers. Raises ConfigError if the
+    format needs a package that is not installed."""
     match format_:
         case Format.CSV:
             return _Csv(file, columns)
@@ -57,7 +57,7 @@ class _Csv:
 
 
 class _Ndjson:
-    """An object a line."""
+    """One object on each line."""
 
     def __init__(self, file: IO[bytes], columns: Sequence[str]) -> None:
         self._file = file
@@ -72,11 +72,11 @@ class _Ndjson:
 
 
 class _Parquet:
-    """A row group a chunk."""
+    """One row group for each chunk."""
 
     def __init__(self, file: IO[bytes], columns: Sequence[str], texts: int) -> None:
         try:
-            import pyarrow  # noqa: PLC0415  (an extra; only who asks for Parquet needs it)
+            import pyarrow  # noqa: PLC0415  (an extra that only Parquet needs)
             from pyarrow import parquet  # noqa: PLC0415
         except ImportError:
             raise ConfigError("--format parquet needs pyarrow: pip install 'tallyd[parquet]'.") from None

@@ -1,7 +1,7 @@
 """The documents of a rollup as rows, in the order of their ids, a chunk at a time: memory stays flat.
 
-A row is domain, entity_type, entity_id, the bucket where there is one, then each counter's total, then the part of each
-total that was taken over from before tallyd counted, as `base.<counter>`.
+A row is domain, entity_type, entity_id, the bucket if there is one, and the total of each counter. Then follows, as
+`base.<counter>`, the part of each total that was taken over.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ Row = tuple[str | int, ...]
 
 
 class Selection(Struct, frozen=True):
-    """Which documents of which rollup. `entity_type`: domain and type; None: all. `first`, `last`: UTC days; a bucket
-    is taken if it holds one of the days from the first to the last."""
+    """Which documents of which rollup. `entity_type`: domain and type (None: all). `first`, `last`: UTC days. A bucket
+    is selected if it holds one of the days from the first to the last."""
 
     kind: Kind
     counters: tuple[str, ...]
@@ -32,7 +32,7 @@ class Selection(Struct, frozen=True):
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The columns of text, the first ones."""
+        """The columns that hold text. They come first."""
         return self.kind.key_fields
 
     @property
@@ -55,7 +55,7 @@ class Selection(Struct, frozen=True):
 
 
 async def count(mongo: MongoSink, selection: Selection) -> int:
-    """How many rows there are about to be; exact only if nothing is counted meanwhile."""
+    """How many rows there will be. Exact only if nothing is counted meanwhile."""
     wanted = selection.filter()
     with store_error(mongo.address):
         if not wanted:

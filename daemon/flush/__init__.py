@@ -1,1 +1,1 @@
-"""The flush daemon: claims what was counted, writes it to the sinks, acknowledges. Never imports `ingest`."""
+"""The flush daemon: claims what was counted, writes it to MongoDB and MySQL, acknowledges. Never imports `ingest`."""

@@ -1,10 +1,10 @@
 """The flush daemon's loops: when each shard is drained and synced, and what happens when a store is away.
 
-While `enabled` is false, the columns of MySQL are the application's: MongoDB is written as ever, no row is.
+A shard is flushed when `threshold` entities are dirty or `interval_s` has passed, until it is empty. A failure never
+ends a loop: it is logged, counted and waited out. MongoDB and MySQL have a loop each, so neither delays the other. A
+third loop deletes event ids that the dedupe memory no longer needs.
 
-A shard is flushed when `threshold` entities are dirty or `interval_s` has passed, then until it is empty. A failure is
-logged, counted and waited out; it never ends the loop. MongoDB and MySQL have a loop each, so neither delays the other.
-A third one deletes what the dedupe memory need not know any more.
+While `enabled` is false, MySQL's columns are the application's. MongoDB is written as always, and no row of MySQL is.
 """
 
 from __future__ import annotations
@@ -39,16 +39,19 @@ LOCK_HELD_PAUSE_S = 1.0
 GC_THRESHOLD_OBJECTS = 200_000
 CANCEL_TIMEOUT_S = 2.0
 STEP_CALLS_MAX = 6
-"""Calls to each store in one step of a loop; each call has a time-out of its own, so a longer step hangs. The scripts
-of a claim are more, but no call to MySQL is beside them."""
+"""One step of a loop makes at most so many calls to each store, and each call has its time-out. A step that takes
+longer than all of them together hangs, and the watchdog is told. A claim calls Redis more often, but leaves out
+MySQL."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class Flushed:
-    """What a run of `flush --once` did. `missing`: entities without a row in MySQL. `refused`: rows MySQL did not
-    take. `due`: entities whose rows were left as they are, because tallyd is switched off."""
+    """The result of `flush --once`. `missing`: entities without a row in MySQL. `refused`: rows that MySQL refused.
+
+    `due`: entities whose rows were not set, because tallyd is switched off.
+    """
 
     claims: int = 0
     entities: int = 0
@@ -61,7 +64,7 @@ class Flushed:
     due: int = 0
     seconds: float = 0.0
     replica_error: str | None = None
-    """Why MySQL was not brought up to date; MongoDB was."""
+    """Why MySQL was not updated. MongoDB was."""
 
     def add_claim(self, applied: Applied) -> None:
         self.claims += 1
@@ -79,7 +82,7 @@ class Flushed:
 
 @dataclass
 class Shard:
-    """One shard's connection and work. `synced` wakes the replica loop."""
+    """The work of one shard. `synced` wakes the replica loop."""
 
     counters: Counters
     drain: Drain
@@ -88,12 +91,12 @@ class Shard:
 
 
 class Flusher:
-    """Owns the connections. `once` and `run` are the two ways to use it; `close` ends it."""
+    """Owns the connections of all shards. Use either `once` or `run`. `close` ends it."""
 
     def __init__(self, config: Config) -> None:
         require(config, "redis", "mongo")
-        # A claim makes some 50,000 objects that live as long as it does; at Python's 700 the collector looks at all of
-        # them again and again, and building the rollup takes twice as long.
+        # A claim makes some 50,000 objects, which live as long as it does. With Python's threshold of 700 the collector
+        # scans them again and again, and building the rollup takes twice as long.
         gc.set_threshold(GC_THRESHOLD_OBJECTS)
         self._config = config
         self._flush = config.flush
@@ -102,12 +105,12 @@ class Flusher:
         self._connections: list[Connection] = []
         self._stopping = asyncio.Event()
         self._steps: dict[str, float] = {}
-        """What the loops are at → since when (monotonic seconds). A pause is no step."""
+        """Each step that is running → when it began (monotonic seconds). A pause is no step."""
         self._step_s_max = (
             STEP_CALLS_MAX * (config.redis.timeout_ms + config.mongo.timeout_ms + config.mysql.timeout_ms) / 1000
         )
         self.trouble = ""
-        """What failed last, until it succeeds."""
+        """The last failure, until that work succeeds."""
         self.shards = [self._shard(number) for number in range(config.redis.shards)]
         self._forgetting = Forgetting(self._connections[0], config.dedupe.window_s)
 
@@ -154,16 +157,16 @@ class Flusher:
         await self._mongo.ensure_ranking(counters, ranked_kinds(self._config))
 
     async def once(self, progress: Callable[[Flushed], None] = lambda _: None) -> Flushed:
-        """Drains every shard, then the replica lists, until nothing is left.
+        """Drains every shard, then sets all rows that are due.
 
-        Raises StoreError if Redis or MongoDB fails; a failure of MySQL is in the result.
+        Raises StoreError if Redis or MongoDB fails. A failure of MySQL is in the result.
         """
         await self.prepare()
         done, started = Flushed(), time.perf_counter()
         for shard in self.shards:
             while not isinstance(step := await self._apply(shard), Empty):
                 if isinstance(step, Busy):
-                    _log.info("Another flusher holds shard %d's batch; waiting for it.", shard.counters.shard)
+                    _log.info("Another flusher holds the claim of shard %d. Waiting for it.", shard.counters.shard)
                     await asyncio.sleep(min(step.left_ms, BUSY_POLL_MS_MAX) / 1000)
                     continue
                 done.add_claim(step)
@@ -201,8 +204,8 @@ class Flusher:
     async def run(self, ready: Callable[[], None]) -> None:
         """Flushes until `stop`. Raises LayoutError.
 
-        A claim under way is then finished and no other begun. One that takes longer than `stop_timeout_s` is left in
-        flight: whoever flushes next gets the same claim.
+        After `stop` the current claim is finished, and no other begins. A claim that takes longer than `stop_timeout_s`
+        stays in flight, and the next flusher gets it.
         """
         loops = asyncio.create_task(self._run_loops(ready))
         stopping = asyncio.create_task(self._stopping.wait())
@@ -227,7 +230,7 @@ class Flusher:
             shard.synced.set()
 
     def stuck(self) -> str | None:
-        """What a loop has been at for longer than the time-outs of all calls in it together; None while all turn."""
+        """The step that takes longer than the time-outs of all its calls together. None if there is none."""
         oldest = time.monotonic() - self._step_s_max
         return next((step for step, since in self._steps.items() if since < oldest), None)
 
@@ -253,7 +256,7 @@ class Flusher:
                     if shard.replica is not None:
                         tasks.create_task(self._replica_loop(shard))
         except BaseExceptionGroup as group:
-            raise group.exceptions[0] from None  # the loops end for one reason only: the layout
+            raise group.exceptions[0] from None  # only a LayoutError ends a loop
         finally:
             ranking.cancel()
             await asyncio.wait({ranking})
@@ -266,7 +269,7 @@ class Flusher:
                 try:
                     dirty = await shard.counters.dirty()
                 except StoreError:
-                    dirty = self._flush.threshold  # let the flush itself report it, and wait it out
+                    dirty = self._flush.threshold  # the flush itself reports the failure, and waits
                 if dirty < self._flush.threshold:
                     await self._pause(self._flush.poll_ms / 1000)
                     continue
@@ -274,7 +277,7 @@ class Flusher:
             flushed_at = time.monotonic()
 
     async def _drain(self, shard: Shard) -> None:
-        """Until a claim took all that was dirty at its time: what is counted meanwhile is the next flush's."""
+        """Applies claims until one took all dirty entities. Counts that arrive meanwhile wait for the next flush."""
         while not self._stopping.is_set():
             step = await self._apply(shard)
             if isinstance(step, Busy):
@@ -309,7 +312,7 @@ class Flusher:
                 async with asyncio.timeout(self._flush.interval_s):
                     await shard.synced.wait()
             except TimeoutError:
-                pass  # look all the same: another flusher may have left something due
+                pass  # another flusher may have left rows due
 
     async def _sync(self, shard: Shard) -> None:
         assert shard.replica is not None
@@ -334,17 +337,17 @@ class Flusher:
     async def _forget(self) -> None:
         deleted = await self._forgetting.run(self._stopping.is_set)
         if deleted:
-            _log.info("%d sets of the dedupe memory belonged to windows that are over, and are deleted.", deleted)
+            _log.info("Deleted %d sets of the dedupe memory. Their windows are over.", deleted)
 
     async def _until_done(self, what: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Repeats work until it succeeds or the daemon stops, with a pause that doubles."""
+        """Repeats the work until it succeeds or the daemon stops. The pause between two attempts doubles."""
         pause_ms = self._flush.retry_ms
         while not self._stopping.is_set():
             try:
                 await work()
             except LayoutError:
                 raise
-            except Exception as error:  # noqa: BLE001  (drivers raise more than they say; a loop that ended would be missed)
+            except Exception as error:  # noqa: BLE001  (drivers raise errors they do not document, and no loop may end)
                 unplanned = not isinstance(error, StoreError)
                 self.trouble = f"{what} failed: {error}"
                 metrics.FLUSH_FAILURES.labels(error.store if isinstance(error, StoreError) else "none").inc()
@@ -357,7 +360,7 @@ class Flusher:
             pause_ms = min(pause_ms * 2, self._flush.retry_max_ms)
 
     async def _pause(self, seconds: float) -> None:
-        """Sleeps, but not into a stop."""
+        """Sleeps, but ends at a stop."""
         try:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()

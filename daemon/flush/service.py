@@ -1,4 +1,4 @@
-"""The flush daemon as a process: signals, reloads, metrics, and what systemd is told. The work is the flusher's."""
+"""The flush daemon as a process: signals, reloads, metrics and messages to systemd. The flusher does the work."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def serve(config: Config, load: Callable[[], Config]) -> None:
 
 
 class Service:
-    """Runs one flusher after another: a reload prepares the next, and exchanges them between two claims."""
+    """Runs one flusher after another. A reload prepares the next one, and exchanges the two between two claims."""
 
     def __init__(self, config: Config, load: Callable[[], Config]) -> None:
         """`load` raises TallydError. Create it in the running loop."""
@@ -57,14 +57,14 @@ class Service:
             while (successor := await self._run_flusher()) is not None:
                 await _close(self._flusher)
                 self._flusher = successor
-                if self._stopping:  # asked while they were exchanged
+                if self._stopping:  # the stop came during the exchange
                     successor.stop()
         finally:
             reports.cancel()
             await _close(self._flusher)
 
     async def _run_flusher(self) -> Flusher | None:
-        """Until it has stopped (None), or has given way to the one returned."""
+        """Runs the flusher until it stops (None), or until its successor is ready (the successor)."""
         running = asyncio.create_task(self._flusher.run(self._ready))
         exchange = asyncio.create_task(self._prepare_successor())
         try:
@@ -92,7 +92,7 @@ class Service:
         notify.ready(self._status)
 
     async def _prepare_successor(self) -> Flusher:
-        """Waits for a reload that can be carried out; one that can't changes nothing."""
+        """Waits for a reload that succeeds. One that fails changes nothing."""
         while True:
             await self._reload_wanted.wait()
             self._reload_wanted.clear()
@@ -100,27 +100,27 @@ class Service:
             try:
                 config = self._load()
                 successor = await _prepared(config)
-            except Exception as error:  # noqa: BLE001 # whatever is wrong with the new one, the old one works
-                _log.error("Not reloaded, the configuration stays as it was. %s", error, exc_info=unforeseen(error))
-                notify.ready(f"{self._status}; the new configuration cannot be used, the old one stays")
+            except Exception as error:  # noqa: BLE001 # whatever is wrong with the new configuration, the old one works
+                _log.error("Not reloaded. The old configuration stays. %s", error, exc_info=unforeseen(error))
+                notify.ready(f"{self._status}; the new configuration cannot be used, and the old one stays")
                 continue
             keys = [key for key in lifecycle.changed(self._config, config) if not read_at_start("flush", key)]
             late = [key for key in lifecycle.changed(self._started_with, config) if read_at_start("flush", key)]
             log.configure(config.log.level, config.log.format)
             _log.info("Reloaded; changed: %s.", ", ".join(keys) or "nothing")
             if late:
-                _log.warning("Changed since the start, and in force only after the next start: %s.", ", ".join(late))
+                _log.warning("Changed, but used only after the next start: %s.", ", ".join(late))
             self._config = config
             return successor
 
     async def _report(self) -> None:
-        """Tells systemd that the loops turn, and what they wait for. A store that is away is no reason to be killed."""
+        """Tells systemd that the loops run, and what they wait for. A store that is away is no reason to be killed."""
         interval_s = notify.watchdog_interval_s()
         told = ""
         while True:
             await asyncio.sleep(interval_s or STATUS_INTERVAL_S)
             if step := self._flusher.stuck():
-                _log.error("No end of %s, although every call in it has a time-out.", step)
+                _log.error("This step hangs, although each of its calls has a time-out: %s.", step)
             elif interval_s:
                 notify.notify("WATCHDOG=1")
             status = self._flusher.trouble.partition("\n")[0] or self._status
@@ -140,9 +140,9 @@ async def _prepared(config: Config) -> Flusher:
 
 
 async def _close(flusher: Flusher) -> None:
-    """A store that does not answer doesn't keep the daemon from ending."""
+    """Closes the flusher. A store that does not answer does not stop the daemon from ending."""
     try:
         async with asyncio.timeout(CLOSE_TIMEOUT_S):
             await flusher.close()
     except TimeoutError:
-        _log.warning("A store did not answer when its connections were closed.")
+        _log.warning("A store did not answer while its connections were closed.")

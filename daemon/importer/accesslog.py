@@ -1,11 +1,11 @@
-r"""Lines of access logs: Apache's and nginx' common and combined formats. Pure; what counts is `mapping`'s business.
+r"""Lines of access logs, in the common and combined formats of Apache and nginx. Pure. `mapping` says what counts.
 
     host ident user [17/May/2015:10:05:03 +0000] "GET /path?query HTTP/1.1" 200 1234 "referrer" "user agent"
 
-Common ends after the size. Whatever follows the user agent (times, forwarded addresses) is ignored, and so is a
-missing last quote: syslog cuts long lines. Before the date anything may stand, a virtual host or a user with spaces,
-except an unescaped quote. Both servers write a quote inside a field as `\"` or `\x22`, and bytes that are no text as
-`\xhh`; bytes that come raw nevertheless are read that way too, so that two paths which differ in them stay two.
+The common format ends after the size. Anything after the user agent (times, forwarded addresses) is ignored. The last
+quote may be missing: syslog cuts long lines. Before the date anything but an unescaped quote may stand: a virtual host,
+or a user with spaces. Both servers write a quote inside a field as `\"` or `\x22`, and bytes that are no text as
+`\xhh`. Raw bytes are read as `\xhh`, too, so two paths that differ in them stay different.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MONTHS = {month: f"{number:02d}" for number, month in enumerate(_MONTH_NAMES.sp
 
 
 class Entry(Struct, frozen=True, gc=False):
-    """One request. `method` is "" if the client sent nothing (`-`); `agent` is None if the format has none."""
+    """One request. `method` is "" if the client sent nothing (`-`). `agent` is None if the format has none."""
 
     method: str
     path: str
@@ -41,7 +41,7 @@ class Entry(Struct, frozen=True, gc=False):
 
 
 def parse(line: bytes) -> Entry | Reason:
-    """The request a line tells of, or why it tells of none."""
+    """The request of a line, or why it has none."""
     match = _LINE.match(line.decode(errors="backslashreplace"))
     if match is None:
         return Reason.MALFORMED
@@ -50,7 +50,7 @@ def parse(line: bytes) -> Entry | Reason:
         return Entry("", "", int(status), agent, date)
     method, _, target = request.partition(" ")
     path, _, protocol = target.rpartition(" ")
-    if not protocol.startswith("HTTP/"):  # HTTP/0.9 names none, and garbage may hold spaces
+    if not protocol.startswith("HTTP/"):  # HTTP/0.9 has none, and garbage may hold spaces
         path = target
     if not path or not _METHOD.match(method):
         return Reason.BAD_REQUEST
@@ -58,7 +58,7 @@ def parse(line: bytes) -> Entry | Reason:
 
 
 def rfc3339(date: str) -> str:
-    """`17/May/2015:10:05:03 +0200` as `2015-05-17T10:05:03+02:00`; whether there is such a day is not looked at."""
+    """`17/May/2015:10:05:03 +0200` as `2015-05-17T10:05:03+02:00`. It does not check that the day exists."""
     return f"{date[7:11]}-{_MONTHS[date[3:6]]}-{date[:2]}T{date[12:20]}{date[21:24]}:{date[24:]}"
 
 

@@ -1,7 +1,7 @@
-"""Gzip, unpacked chunk by chunk: bounded memory whatever it holds, and everything that stands before damage.
+"""Unpacks gzip chunk by chunk, in bounded memory. It returns all that stands before damage.
 
-Not `gzip.open`: at a cut its `read` raises and drops what it had unpacked since the last full buffer, and the two bytes
-that tell gzip from text can't be put back into a pipe.
+Not `gzip.open`: at a cut, its `read` raises and drops what it unpacked since the last full buffer. And the two bytes
+that tell gzip from text cannot be put back into a pipe.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _WINDOW = 16 + zlib.MAX_WBITS
 
 
 class UnreadableError(Exception):
-    """The content can't be read further; the message says why. What was read before is good."""
+    """The content cannot be read further. The message says why. What was read before is good."""
 
 
 def gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:

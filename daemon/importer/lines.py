@@ -1,9 +1,9 @@
-r"""Chunks into lines, with the running digest that names each line and each place in the file.
+r"""Splits chunks into lines, with a running digest that names each line and each place in the file.
 
-The digest is BLAKE2b (128 bits) over the decompressed content from the file's first byte. A line's id is the digest up
-to its last byte, its newline left out. So a line that stands again behind everything that stood before it has the same
-id, in a file of whatever name, compressed or not; and it keeps its id when its newline is written later than itself.
-Two logs that begin with the same lines are the same log up to where they part.
+The digest is BLAKE2b (128 bits) over the decompressed content from the first byte. A line's id is the digest up to its
+last byte, without its newline. So a line has the same id in every file that is equal up to there, under any name,
+compressed or not. It keeps its id when its newline is written later. Two logs that begin with the same lines are the
+same log up to the first difference.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DIGEST_BYTES = 16
 
 
 class Position(Struct, frozen=True):
-    """A place in a file's content. It is inside a line only behind one that was taken in before it had a newline."""
+    """A place in a file's content. It is inside a line only if that line was read before it had a newline."""
 
     bytes: int = 0
     lines: int = 0
@@ -34,23 +34,23 @@ class Lines:
     def __init__(
         self, line_bytes_max: int, start: Position, digest: hashlib.blake2b, *, inside_line: bool = False
     ) -> None:
-        """`start`, `digest`: where the first chunk begins; `inside_line`: skip the rest of a line taken in earlier."""
+        """`start`, `digest`: where the first chunk begins. `inside_line`: skip the rest of a line read before."""
         self.number = start.lines
-        """The line last handed out, counted from 1."""
+        """The last line that was handed out, counted from 1."""
         self._bytes = start.bytes
         self._digest = digest
         self._line_bytes_max = line_bytes_max
         self._tail = b""
         """The beginning of the next line, not digested yet."""
         self._cut: bytes | None = b"" if inside_line else None
-        """The beginning of a line of which the rest is digested and dropped; empty: it is not handed out at all."""
+        """The beginning of a line whose rest is digested and dropped. Empty: it is not handed out."""
         self._boundary = start
         self._newline_due = b""
 
     def feed(self, chunk: bytes) -> Iterator[bytes]:
-        """The lines that end in this chunk; one that is too long is cut to `line_bytes_max + 1` bytes.
+        """The lines that end in this chunk. One that is too long is cut to `line_bytes_max + 1` bytes.
 
-        While a line is handed out, `line_id` and `position` speak of it.
+        While a line is handed out, `line_id` and `position` are about it.
         """
         self._newline_due = b"\n"
         if self._cut is not None:
@@ -78,7 +78,7 @@ class Lines:
             self._cut, self._tail = self._tail[: self._line_bytes_max + 1], self._take(self._tail)
 
     def rest(self) -> bytes:
-        """What stands behind the last newline of a file that was read to its end; often nothing."""
+        """What stands after the last newline of a file that was read to its end. Often nothing."""
         line = self._cut or self._tail
         self._take(self._tail)
         self._tail, self._cut = b"", None
@@ -90,17 +90,17 @@ class Lines:
         return self._digest.copy().hexdigest()
 
     def position(self) -> Position:
-        """The place behind the line handed out, or between two feeds behind the last newline (see `boundary`)."""
+        """The place after the line that is handed out. Between two feeds: after the last newline (see `boundary`)."""
         digest = self._digest.copy()
         digest.update(self._newline_due)
         return Position(self._bytes + len(self._newline_due), self.number, digest.hexdigest())
 
     def boundary(self) -> Position:
-        """Between two feeds: the place behind the last line that was handed out or skipped."""
+        """Between two feeds: the place after the last line that was handed out or skipped."""
         return self._boundary if self._cut else self.position()
 
     def _take(self, content: bytes) -> bytes:
-        """Digests content that is not handed out; returns nothing, as bytes."""
+        """Digests content that is not handed out. Returns empty bytes."""
         self._digest.update(content)
         self._bytes += len(content)
         return b""

@@ -10,7 +10,7 @@ from msgspec import Struct, field
 
 
 class LeftOut(Enum):
-    """Why a good line is not counted. Expected, so it is only tallied."""
+    """Why a good line is not counted. This is expected, so it is only tallied."""
 
     BLANK = "blank"
     NO_ROUTE = "no_route"
@@ -25,10 +25,10 @@ class Reason(Enum):
     MALFORMED = "malformed"
     """Not a line of the combined or common log format."""
     BAD_REQUEST = "bad_request"
-    """The client sent what is no HTTP request (a TLS handshake to a plain port, say)."""
+    """The client sent no HTTP request: for example a TLS handshake to a plain port."""
     NOT_JSON = "not_json"
     INVALID = "invalid"
-    """The event is not one the configuration admits."""
+    """The configuration does not admit the event."""
     LINE_TOO_LONG = "line_too_long"
 
 
@@ -40,7 +40,7 @@ class Refusal(Struct, frozen=True, gc=False):
 
 
 class FileTally(Struct):
-    """What one file came to. Each of its lines is counted, a duplicate, unsent, left out, or rejected."""
+    """The result of one file. Each of its lines is counted, a duplicate, unsent, left out, or rejected."""
 
     name: str
     format: str = ""
@@ -48,13 +48,13 @@ class FileTally(Struct):
     counted: int = 0
     duplicates: int = 0
     resent: int = 0
-    """Events sent again because Redis had not answered: if the first call did arrive, they are among the duplicates."""
+    """Events sent again because Redis had not answered. If the first call arrived, they are duplicates."""
     unsent: int = 0
-    """Events read, but not answered by Redis when the run stopped; the next run sends them."""
+    """Events that Redis had not answered when the run stopped. The next run sends them."""
     left_out: Counter[str] = field(default_factory=Counter)
     rejected: Counter[str] = field(default_factory=Counter)
     from_line: int = 1
-    """The first line read; those before it were imported earlier."""
+    """The first line that was read. Those before it were imported earlier."""
     seconds: float = 0.0
     error: str | None = None
     """Why the file was not read to its end."""

@@ -1,4 +1,4 @@
-"""Chunks fetched by a worker thread while the event loop uses the one before: reading and unpacking run beside it."""
+"""Fetches the next chunk in a worker thread while the event loop uses the current one."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ async def read_ahead(chunks: Iterator[bytes]) -> AsyncGenerator[bytes]:
             ahead = loop.run_in_executor(None, next, chunks, b"")
             yield chunk
     finally:
-        # Left early, because of an error: a read that waits for a pipe ends when the command sets `stopping`.
+        # After an error: a read that waits for a pipe ends when the command sets `stopping`.
         if not ahead.cancel():
             ahead.exception()

@@ -1,4 +1,4 @@
-"""One file, from its first new line to its last: read, judge every line, send what counts, record how far that is."""
+"""Reads one file from its first new line: classifies each line, sends what counts, and records how far it came."""
 
 from __future__ import annotations
 
@@ -43,30 +43,30 @@ class Reading:
         self._batch: list[Event] = []
 
     async def run(self, source: Source) -> None:
-        """Raises UnreadableError and StoppedError, once what was read before is counted and recorded.
+        """Raises UnreadableError and StoppedError after all that was read before is counted and recorded.
 
-        Raises at once: StoreError, ConfigError, and TallydError if rejected lines can't be written.
+        Raises at once: StoreError, ConfigError, and TallydError if rejected lines cannot be written.
         """
         try:
             async with aclosing(read_ahead(source.chunks(self._lines.position().bytes))) as chunks:
                 async for chunk in chunks:
                     await self._take(chunk)
         except (UnreadableError, StoppedError):
-            # What stands behind the last newline is no whole line then; the next run reads it again.
+            # What stands after the last newline may be half a line. The next run reads it again.
             await self._finish(self._lines.boundary())
             raise
         reached = self._lines.boundary()
         last = self._lines.rest()
-        # A last line without a newline counts: many files just end so. But it may also be half of what the server is
-        # writing. If it became an event, the place recorded is behind it, inside the line, and the next run skips what
-        # was added to it; if not, the next run judges the whole line.
+        # A last line without a newline counts: many files end so. But the server may still be writing it. If it became
+        # an event, the recorded place is after it, inside the line: the next run skips the rest of the line. If not,
+        # the next run classifies the whole line.
         if last and self._is_event(last):
             reached = self._lines.position()
         await self._finish(reached)
 
     async def _take(self, chunk: bytes) -> None:
         """Classifys the lines that end in a chunk. An empty one says that nothing came for a while."""
-        if not chunk and self._batch:  # a silent pipe's events don't wait for more of them
+        if not chunk and self._batch:  # the events of a silent pipe do not wait for more
             await self._send(self._lines.boundary())
             await self._sender.drain()
         for line in self._lines.feed(chunk):
@@ -84,7 +84,7 @@ class Reading:
         await self._sender.send(batch, reached)
 
     def _is_event(self, line: bytes) -> bool:
-        """Puts a line where it belongs: into the batch, or into one of the tallies."""
+        """Adds a line to the next call, or to one of the tallies."""
         self._tally.lines += 1
         if len(line) > self._line_bytes_max:
             outcome: Event | LeftOut | Refusal = _TOO_LONG

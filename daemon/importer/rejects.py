@@ -1,6 +1,6 @@
 """The file of rejected lines: NDJSON, one `{file, line, reason, errors?, text}` each. Created with the first of them.
 
-Written behind what an earlier run left, so that a resumed import ends with the whole list.
+It is appended to, so a resumed import ends with the whole list.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from daemon.errors import TallydError
 from daemon.importer.outcome import Refusal
 
 TEXT_BYTES_MAX = 4_096
-"""More of a line is not kept."""
+"""So much of a line is kept."""
 
 
 class _Reject(msgspec.Struct, omit_defaults=True):
@@ -26,7 +26,7 @@ class _Reject(msgspec.Struct, omit_defaults=True):
 
 
 class Rejects:
-    """Raises TallydError when the file can't be written: the run stops, before a checkpoint passes the lost line."""
+    """Raises TallydError when the file cannot be written: the run stops before a checkpoint passes the lost line."""
 
     def __init__(self, path: Path | None) -> None:
         """`path` None: rejected lines are only counted."""
@@ -51,7 +51,7 @@ class Rejects:
             raise self._failure(error) from None
 
     def flush(self) -> None:
-        """Called before each checkpoint: what lies behind one is not read again."""
+        """Called before each checkpoint: lines before a checkpoint are never read again."""
         try:
             if self._file is not None:
                 self._file.flush()

@@ -1,7 +1,7 @@
-"""Where counting starts in a file: behind what an earlier import of it, or of a copy of it, has taken in.
+"""Finds where counting starts in a file: after all that an earlier import of it, or of a copy, has counted.
 
-The first line finds the recorded places; the content up to each is digested, not counted, and compared. The furthest
-one that agrees wins. Runs in a worker thread, except for the question to Redis.
+The first line finds the recorded places. The content up to each place is digested and compared. The furthest place that
+agrees wins. All but the question to Redis runs in a worker thread.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ OPENING_BYTES = 16
 
 
 class Start(Struct, frozen=True):
-    """Where to begin, and the running digest there. `inside_line`: that line was taken in unfinished; skip its rest."""
+    """Where to begin, and the running digest there. `inside_line`: the rest of a line that was counted unfinished."""
 
     opening: bytes
-    """How the file begins, blank lines left out: enough to recognise its format."""
+    """The beginning of the file without blank lines: enough to recognise its format."""
     first_line: str
-    """The digest under which its places are recorded."""
+    """The digest under which the file's places are recorded."""
     position: Position
     digest: hashlib.blake2b
     inside_line: bool = False
@@ -43,7 +43,7 @@ async def find_start(source: Source, store: Store) -> Start:
 
 
 def _look(source: Source) -> tuple[bytes, str]:
-    """How the file opens, and the digest of its content up to the first newline, or to the end."""
+    """The beginning of the file, and the digest up to the first newline or the end."""
     opening, digest = b"", fresh_digest()
     for chunk in source.chunks(0, again=True):
         opening = opening or chunk.lstrip()[:OPENING_BYTES]
@@ -55,7 +55,7 @@ def _look(source: Source) -> tuple[bytes, str]:
 
 
 def _furthest(source: Source, start: Start, reached: Sequence[Checkpoint]) -> Start:
-    """`reached` is sorted. Content that ends before a recorded place can't be what was recorded there."""
+    """`reached` is sorted. A place beyond the end of the content was recorded for another file."""
     digest, at = fresh_digest(), 0
     todo = list(reversed(reached))
     for chunk in _readable(source):
@@ -76,6 +76,6 @@ def _furthest(source: Source, start: Start, reached: Sequence[Checkpoint]) -> St
 
 
 def _readable(source: Source) -> Iterator[bytes]:
-    """The chunks up to where the source can't be read further; whoever reads it for its content is told that."""
+    """The chunks up to damage. The reading of the content reports the damage."""
     with contextlib.suppress(UnreadableError):
         yield from source.chunks(0, again=True)

@@ -1,4 +1,4 @@
-"""The import of one file: find where to start, read it from there, and say what came of it."""
+"""Imports one file: finds where to start, reads it from there, and tallies the result."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Importer(NamedTuple):
     forced: Format | None = None
 
     async def run(self, source: Source, tally: FileTally) -> None:
-        """Imports one file, adding up in `tally` what became of it; why it was not read to its end is told there too.
+        """Imports one file. `tally` gets the result, and the reason if the file was not read to its end.
 
-        Raises StoreError, ConfigError, and TallydError if rejected lines can't be written.
+        Raises StoreError, ConfigError, and TallydError if rejected lines cannot be written.
         """
         started = time.monotonic()
         self.watcher.begin(source)
@@ -57,7 +57,7 @@ class Importer(NamedTuple):
         finally:
             watching.cancel()
             self.watcher.advance(source)
-            # Unless the run was stopped, every event has been answered: this is 0, or a line went astray.
+            # Unless the run was stopped, every event was answered, and this is 0.
             tally.unsent = tally.events - tally.counted - tally.duplicates
             tally.seconds = time.monotonic() - started
             source.close()

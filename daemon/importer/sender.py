@@ -1,7 +1,7 @@
-"""Batches of one file to the store, a few calls at a time, and behind them the checkpoint.
+"""Sends the events of one file to the store, a few calls at a time, and then moves the checkpoint.
 
-While Redis works on one batch the next is parsed. Calls may end in any order; the checkpoint moves only over batches
-that, like all before them, have been answered (`STEPS`).
+While Redis works on one call, the next is parsed. Calls may end in any order. The checkpoint moves only over calls that
+are answered, and whose predecessors are (`STEPS`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class _Call(NamedTuple):
     task: asyncio.Task[Taken]
     events: int
     reached: Position
-    """The place in the file behind the batch."""
+    """The place in the file after the events."""
 
 
 class Sender:
@@ -49,11 +49,11 @@ class Sender:
         self._checkpoint: Checkpoint | None = None
 
     async def send(self, events: Sequence[Event], reached: Position) -> None:
-        """Hands a batch to the store, once there is room for a call. Raises the StoreError of an earlier batch."""
+        """Sends events when there is room for a call. Raises the StoreError of an earlier call."""
         while len(self._calls) >= self._calls_max:
             await self._settle()
         self._calls.append(_Call(asyncio.create_task(self._store.count(events)), len(events), reached))
-        await asyncio.sleep(0)  # the call leaves now, not after the next batch is parsed
+        await asyncio.sleep(0)  # the call leaves now, not after the next one is parsed
 
     async def drain(self) -> None:
         """Waits for the answers to everything sent. Raises StoreError."""
@@ -69,7 +69,7 @@ class Sender:
                 continue
 
     async def save(self, reached: Position) -> None:
-        """Records the place, behind which nothing is counted yet and before which everything is."""
+        """Records a place: everything before it is counted, and nothing after it."""
         if reached.bytes == self._saved_bytes:
             return
         self._rejects.flush()
@@ -83,7 +83,7 @@ class Sender:
         await self.save(await self._answer())
 
     async def _answer(self) -> Position:
-        """Waits for the oldest call, and books it."""
+        """Waits for the oldest call, and tallies it."""
         call = self._calls.popleft()
         counted = await call.task
         self._tally.counted += counted.events

@@ -1,4 +1,4 @@
-"""All files of one `tallyd import`, one after the other, and the signals that stop it. Printing is the command's."""
+"""Imports all files of one `tallyd import`, one after the other, until a signal stops it. It prints nothing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from daemon.ingest.decode import Decoder, build_catalogue
 from daemon.lifecycle import stopped_by_signals
 
 _NO_ROUTES = """\
-An access log is to be imported, but nothing says which requests count, and as what. Add routes to the configuration:
+The configuration does not say which requests of an access log count, and as what. Add routes:
 
     [domains.web]
     entity_types = ["page"]
@@ -34,11 +34,11 @@ An access log is to be imported, but nothing says which requests count, and as w
     entity_id = "{0}"
     action = "view"
 
-(ops/weblog.example.toml in the source tree is a complete example. Or is it NDJSON? Then say `--format ndjson`.)"""
+(ops/weblog.example.toml in the source tree is a complete example. If the file is NDJSON, say `--format ndjson`.)"""
 
 
 class Outcome(NamedTuple):
-    """`stopped_by`: the signal, if one ended the run. `failure`: what ended it, if it could not go on."""
+    """`stopped_by`: the signal that ended the run, if any. `failure`: the error that ended it, if any."""
 
     files: list[FileTally]
     stopped_by: signal.Signals | None
@@ -55,7 +55,7 @@ async def run(
     forced: Format | None,
     dry_run: bool,
 ) -> Outcome:
-    """Imports the files in order. One that can't be read doesn't keep the others from being imported."""
+    """Imports the files in order. A file that cannot be read does not stop the others."""
     files: list[FileTally] = []
     failure: TallydError | None = None
     try:

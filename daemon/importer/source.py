@@ -1,7 +1,7 @@
-"""Where lines come from: a file, or standard input. Opens, gunzips, hands out chunks; knows nothing of their content.
+"""Reads a file or standard input: opens it, unpacks gzip, and hands out chunks. It does not look at the content.
 
-Gzip is recognised by its first bytes, not by the name, on standard input too. Chunks are made in a worker thread while
-the event loop parses the chunk before, so every read here may block; waiting for standard input looks at `stopping`.
+Gzip is recognised by its first bytes, not by the name, also on standard input. A worker thread makes the chunks while
+the event loop parses the chunk before. So every read here may block. Waiting for standard input looks at `stopping`.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ class StoppedError(Exception):
 
 
 class Source(Protocol):
-    """`size_bytes`, `done_bytes`: of what is read, compressed or not; the size of a stream is unknown."""
+    """`size_bytes`, `done_bytes`: as stored, compressed or not. The size of a stream is unknown (None)."""
 
     name: str
     size_bytes: int | None
     done_bytes: int
 
     def chunks(self, offset: int, *, again: bool = False) -> Iterator[bytes]:
-        """The decompressed content from `offset` on. `again`: it will be asked for once more."""
+        """The decompressed content from `offset` on. `again`: it will be read once more."""
 
     def close(self) -> None: ...
 
 
 class FileSource:
-    """A regular file, which can be read from anywhere any number of times."""
+    """A regular file. It can be read from any place, any number of times."""
 
     def __init__(self, path: Path, stopping: threading.Event) -> None:
         """Raises OSError if the file can't be opened."""
@@ -63,7 +63,7 @@ class FileSource:
             raise UnreadableError(error.strerror or str(error)) from None
 
     def close(self) -> None:
-        """Nothing stays open between chunks of two calls."""
+        """Does nothing: no file stays open between two calls of `chunks`."""
 
     def _read(self, descriptor: int, offset: int) -> Iterator[bytes]:
         self.done_bytes = offset
@@ -75,7 +75,7 @@ class FileSource:
 
 
 class StreamSource:
-    """Standard input or a pipe. What is asked for again is kept, beyond some memory in an unnamed temporary file."""
+    """Standard input or a pipe. Content that is read again is kept in memory, and beyond that in an unnamed file."""
 
     def __init__(self, descriptor: int, name: str, stopping: threading.Event) -> None:
         self.name = name
@@ -88,7 +88,7 @@ class StreamSource:
         self._spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_MEMORY_BYTES)  # noqa: SIM115 - as long as the source
 
     def chunks(self, offset: int, *, again: bool = False) -> Iterator[bytes]:
-        assert offset <= self._spool.seek(0, os.SEEK_END), "only what was kept can be asked for again"
+        assert offset <= self._spool.seek(0, os.SEEK_END), "only content that was kept can be read again"
         self._spool.seek(offset)
         while chunk := self._spool.read(CHUNK_BYTES):
             yield chunk

@@ -1,7 +1,7 @@
-"""Where an import's events and checkpoints go: Redis, asked patiently; or nowhere, for a dry run.
+"""Takes an import's events and checkpoints to Redis, or nowhere for a dry run.
 
-Repeating is safe: events are deduplicated, a checkpoint is overwritten. So a Redis that does not answer is asked again
-for `import.store_wait_ms_max`, and no longer than until the import is told to stop.
+Repeating is safe: events are deduplicated, and a checkpoint is overwritten. So if Redis does not answer, it is asked
+again for `import.store_wait_ms_max`, or until the import is told to stop.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Taken(NamedTuple):
-    """Of one call: the events that were new, and how often it had to be repeated."""
+    """The result of one call: the events that were new, and how often the call was repeated."""
 
     events: int
     repeats: int
@@ -84,7 +84,7 @@ class RedisStore:
     async def count(self, events: Sequence[Event]) -> Taken:
         parts = by_shard(events, len(self._counters), attrgetter("entity"))
         calls = [self._count(self._counters[shard], part) for shard, part in parts.items()]
-        outcomes = await asyncio.gather(*calls, return_exceptions=True)  # all end before the first failure is told
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)  # all end before the first failure is raised
         counted, repeats = 0, 0
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
@@ -99,7 +99,7 @@ class RedisStore:
         return Taken(outcome.new, repeats)
 
     async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> tuple[T, int]:
-        """What the attempt returns once it succeeds, and how often it failed before."""
+        """The result of the first attempt that succeeds, and how many failed before."""
         loop = asyncio.get_running_loop()
         give_up_at, pause_s, failures = loop.time() + self._wait_s, PAUSE_FIRST_S, 0
         while True:
@@ -117,7 +117,7 @@ class RedisStore:
 
 @contextlib.asynccontextmanager
 async def opened_store(config: Config, stopping: threading.Event) -> AsyncIterator[Store]:
-    """Connects to Redis. Raises StoreError if it can't be reached, LayoutError if it is laid out differently."""
+    """Connects to Redis. Raises StoreError if it cannot be reached, LayoutError if its layout is another."""
     layout = Layout(config)
     connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
     try:

@@ -1,4 +1,4 @@
-"""What an import came to, as a list for people and as plain data for `--json`."""
+"""The result of an import, as a table for people and as plain data for `--json`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from daemon.importer.session import Outcome
 
 
 def shown(files: Sequence[FileTally]) -> Table:
-    """A block of rows a file and, if there are several, one of their sum. Fits 80 columns."""
+    """A block of rows for each file and, if there are several, one for their sum. Fits 80 columns."""
     grid = Table.grid(padding=(0, 2))
     grid.add_column(no_wrap=True)
     grid.add_column(justify="right", no_wrap=True)
@@ -36,7 +36,7 @@ def shown(files: Sequence[FileTally]) -> Table:
 
 
 def notes(outcome: Outcome, rejects: Path | None, *, dry_run: bool) -> list[str]:
-    """What a person should know besides the table."""
+    """Notes for the person who reads the table."""
     whole = total(outcome.files)
     said = [f"{each.name}: {each.error}" for each in outcome.files if each.error]
     said += [
@@ -50,8 +50,8 @@ def notes(outcome: Outcome, rejects: Path | None, *, dry_run: bool) -> list[str]
         said.append(f"Rejected lines are in {rejects}." if rejects else "Rejected lines were not written anywhere.")
     if whole.resent:
         said.append(
-            f"{whole.resent:,} events were sent again because Redis had not answered; those that had arrived the first"
-            " time were counted then and are among the duplicates."
+            f"{whole.resent:,} events were sent again because Redis had not answered. Those that had arrived before are"
+            " among the duplicates."
         )
     if (outcome.stopped_by or isinstance(outcome.failure, StoreError)) and outcome.files and not dry_run:
         said.append("What was counted is recorded. Run the same command again to go on from there.")

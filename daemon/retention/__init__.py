@@ -1,7 +1,7 @@
-"""Giving up old days and weeks without losing a count: `tallyd expire`.
+"""Gives up old days and weeks without losing a count: `tallyd expire`.
 
-batch.py    one batch of documents, from its collection into the sums of what expired; exactly once, wherever it dies
-expiring.py what a batch under way has taken out of the one and not yet put into the other: what `audit` adds
-history.py  whose history has begun to go: what `backfill --daily` leaves alone
-expire.py   which documents, and batch after batch
+batch.py    moves one batch of documents into the sums of what expired, exactly once, wherever it dies
+expiring.py what the current batch has taken out and not yet added to those sums: `audit` adds it
+history.py  whose history has begun to expire: `backfill --daily` leaves those alone
+expire.py   chooses the documents, batch after batch
 """

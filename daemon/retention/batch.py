@@ -1,22 +1,22 @@
-"""One batch of old documents: deleted from their rollup, and their amounts added to what expired of each entity.
+"""One batch of old documents: deletes them from their rollup, and adds their amounts to what expired of each entity.
 
-Two collections can't be changed in one step, so a record in `analytics_expiry` says how far a rollup's batch is. There
-is one batch of a rollup at a time, with a number that only grows:
+Two collections cannot be changed in one step. So a record in `analytics_expiry` says how far a rollup's batch has come.
+A rollup has one batch at a time, with a number that only grows:
 
     {_id: "daily", n, state: "idle" | "sealing" | "deleting" | "folding", documents: [...]}
 
-    sealing    `documents`: ids. Each document that is still as it was found is marked `expiring: n`. Those of entities
-               whose history is half written are left out; the record is there before that is asked, so a backfill that
-               begins meanwhile finds it (`history.py`).
-    deleting   `documents`: the marked ones, as they are. Each is deleted if it is still exactly that. One that was
-               written to meanwhile stays, with its mark; one that comes back after it was deleted has no mark. So
-               what was deleted can be told, at any later time, from what was not.
+    sealing    `documents`: ids. Each document that is unchanged since it was found is marked `expiring: n`. Documents
+               of entities whose history is half written are left out. The record is written before that is asked, so a
+               backfill that begins meanwhile finds it (`history.py`).
+    deleting   `documents`: the marked ones, as they are. Each is deleted if it is still exactly that. A document that
+               was written to meanwhile stays, with its mark. One that is made again after its deletion has no mark. So
+               it can be told at any later time which documents were deleted.
     folding    `documents`: those that were deleted. Their amounts are added to the entity's document in
                `analytics_entity_<rollup>_expired`, which remembers n, as a rollup's documents remember a seq.
 
-If a run dies, the next one goes on from the record (`STEPS`). Each step can be repeated, also by two at once, also by
-one who was frozen and wakes up late: marks ask for the seq that was found, deletions for the very document, sums for a
-lower n, and the record for the n and state that were read.
+If a run dies, the next one goes on from the record (`STEPS`). Each step can be repeated, also by two runs at once, and
+by a run that was frozen and wakes up late. A mark asks for the seq that was found, a deletion for the exact document, a
+sum for a lower n, and the record for the n and state that were read.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class State(StrEnum):
 
 
 class Record(Struct, frozen=True):
-    """How far a rollup's batch is."""
+    """How far a rollup's batch has come."""
 
     n: int
     state: State
@@ -66,7 +66,7 @@ class Record(Struct, frozen=True):
 
 
 class Batches:
-    """The batches of one rollup. Methods raise StoreError; calling them again is always safe."""
+    """The batches of one rollup. Methods raise StoreError. They may always be repeated."""
 
     def __init__(self, mongo: MongoSink, kind: Kind) -> None:
         self._mongo = mongo
@@ -84,15 +84,15 @@ class Batches:
         return Record(int(found["n"]), State(found["state"]), found["documents"])
 
     async def begin(self, found: Sequence[Json]) -> None:
-        """Begins a batch of these documents, of which `_id`, `flush_seq` and `updated_at` are looked at. Does nothing
-        if another batch is under way."""
+        """Begins a batch of these documents. It uses their `_id`, `flush_seq` and `updated_at`. Does nothing if another
+        batch is under way."""
         record = await self.record()
         if record.state is State.IDLE:
             named = [{name: document.get(name) for name in ("_id", "flush_seq", "updated_at")} for document in found]
             await self._advance(record, State.SEALING, named, n=record.n + 1)
 
     async def finish(self) -> int:
-        """Takes the batch under way to its end, if there is one. Returns how many documents it deleted."""
+        """Finishes the batch that is under way, if any. Returns how many documents it deleted."""
         deleted = 0
         while (record := await self.record()).state is not State.IDLE:
             match record.state:
@@ -129,7 +129,7 @@ class Batches:
         await self._advance(record, State.FOLDING, await self.deleted(record))
 
     async def deleted(self, record: Record) -> list[Json]:
-        """Those of the batch's documents that are no longer there."""
+        """Those of the batch's documents that are deleted."""
         ids = [document["_id"] for document in record.documents]
         with store_error(self._mongo.address):
             cursor = self._documents.find({"_id": {"$in": ids}, "expiring": record.n}, {"_id": 1})
@@ -152,7 +152,7 @@ class Batches:
         await self._advance(record, State.IDLE, [])
 
     async def unfolded(self, record: Record) -> list[Json]:
-        """Those of the batch's documents whose amounts are not among what expired yet."""
+        """Those of the batch's documents whose amounts are not yet in the sums of what expired."""
         keys = list(by_entity(record.documents))
         with store_error(self._mongo.address):
             cursor = self._expired.find({"_id": {"$in": keys}, "expired_batch": {"$gte": record.n}}, {"_id": 1})
@@ -160,7 +160,7 @@ class Batches:
         return [document for document in record.documents if entity_of(document) not in folded]
 
     async def _advance(self, record: Record, state: State, documents: Sequence[Json], n: int | None = None) -> None:
-        """The next state, unless somebody else was there first."""
+        """Sets the next state, unless another process did so first."""
         after = {"n": record.n if n is None else n, "state": state.value, "documents": list(documents)}
         with store_error(self._mongo.address):
             try:
@@ -169,7 +169,7 @@ class Batches:
                     upsert=record.n == 0,
                 )  # fmt: skip
             except DuplicateKeyError:
-                return  # another was the first ever
+                return  # another process made the first record
 
     async def _write(self, collection: AsyncCollection[Json], operations: Sequence[UpdateOne | DeleteOne]) -> None:
         if not operations:
@@ -196,13 +196,13 @@ def by_entity(documents: Iterable[Json]) -> dict[str, list[Json]]:
 
 
 def amounts_of(documents: Iterable[Json]) -> dict[str, int]:
-    """The sums of these documents by field: a counter's, or `base.<counter>`."""
+    """The sums of these documents by field: a counter, or `base.<counter>`."""
     return add_up(dict(_amounts(document)) for document in documents)
 
 
 def can_go(document: Json) -> bool:
-    """Whether a document is made of amounts and nothing else. One that remembers dead letters must stay, or a retry
-    beside its deletion would count a second time; one that holds what is no amount can't be added up."""
+    """Whether a document may expire. One that remembers dead letters must stay: a retry beside its deletion would count
+    twice. One that holds other values than amounts must stay, too: it cannot be added up."""
     return "dead_applied" not in document and all(isinstance(amount, int) for _, amount in _amounts(document))
 
 

@@ -1,11 +1,11 @@
-"""Which documents are given up: of buckets older than the configured age, and out of reach of any claim.
+"""Chooses the documents that expire: their bucket is older than the configured age, and no claim can reach them.
 
-A deleted document no longer refuses a claim it has seen (see `rollups/mongo.py`), so it may go only if none that it has
-seen can be written again: not the batch in flight, hence only seqs below that; and not an acknowledged one by a flusher
-that was frozen in the middle of a write, hence only documents nobody has written to for QUIET_DAYS. A seq is a time in
-microseconds, of the same clock that is asked here, Redis'.
+Deleting a document deletes its record of applied seqs (see `rollups/mongo.py`). So it may go only if none of those
+claims can be written again. The claim in flight can be, so only lower seqs expire. A flusher that was frozen in the
+middle of a write can repeat an acknowledged claim, so only documents that are quiet for QUIET_DAYS expire. A seq is a
+time in microseconds of Redis' clock, and that clock is asked here.
 
-A late event makes a new document for its old day; a later run adds that to what expired.
+A late event makes a new document for its old day. A later run adds it to what expired.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from daemon.rollups.mongo import Json, MongoSink
 
 QUIET_DAYS = 7
 BATCH_DOCUMENTS_MAX = 1_000
-"""Of about 300 bytes each: the record of a batch stays far below the 16 MiB a document may have."""
+"""At about 300 bytes each, the record of a batch stays far below the 16 MiB limit of a document."""
 
 
 class Expired(Struct):
-    """What was deleted of a rollup, or would be. `kept_from`: its oldest bucket that is kept; None: all are."""
+    """What was deleted of a rollup, or would be. `kept_from`: its oldest bucket that is kept (None: all are)."""
 
     rollup: str
     kept_from: str | None
     documents: int = 0
     amounts: dict[str, int] = {}
-    """The sums of what would be deleted, by field; `base.<counter>` is what was taken over. Empty unless a dry run."""
+    """In a dry run, the sums of what would be deleted, by field. `base.<counter>` is what was taken over."""
 
 
 async def expire(
@@ -49,7 +49,7 @@ async def expire(
     dry_run: bool,
     progress: Callable[[Expired], None] = lambda _: None,
 ) -> list[Expired]:
-    """Raises StoreError; calling it again is always safe, also beside another."""
+    """Raises StoreError. It may always be repeated, also beside another run."""
     seconds, microseconds = await redis.time()
     now = dt.datetime.fromtimestamp(seconds, dt.UTC)
     quiet_us = seconds * 1_000_000 + microseconds - QUIET_DAYS * 86_400 * 1_000_000

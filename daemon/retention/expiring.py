@@ -1,4 +1,4 @@
-"""What a batch under way has taken out of a rollup and not yet put into the sums of what expired. Reads only."""
+"""What the current batch has taken out of a rollup and not yet added to the sums of what expired. Reads only."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from daemon.rollups.mongo import MongoSink
 
 
 class Expiring(Struct, frozen=True):
-    """Two equal ones mean that no batch moved anything in between. `marks`: rollup name → (number, state) of its batch.
-    `sums`: rollup name → field → amount. `entities`: the keys of those that are in a batch."""
+    """If two reads are equal, no batch moved anything between them. `marks`: rollup name → (number, state) of its
+    batch.
+
+    `sums`: rollup name → field → amount. `entities`: the keys of the entities in a batch.
+    """
 
     marks: dict[str, tuple[int, str]]
     sums: dict[str, dict[str, int]]

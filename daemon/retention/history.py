@@ -1,5 +1,7 @@
-"""Whose taken-over history has begun to go. What expired of an entity is one sum and has no dates any more: its history
-set again would be there twice, and weeks, months and years summed from the days that are left would hold too little.
+"""Whose taken-over history has begun to expire. What expired of an entity is one sum without dates.
+
+If such a history were set again, it would be counted twice. Weeks, months and years summed from the remaining days
+would be too low.
 """
 
 from __future__ import annotations
@@ -14,23 +16,23 @@ from daemon.rollups.mongo import MongoSink
 
 
 class UndecidedError(TallydError):
-    """An expiry is under way, and whether it takes a history with it is not settled yet."""
+    """An expiry is under way, so it is not decided yet whether a history expires with it."""
 
 
 async def with_expired_history(mongo: MongoSink, keys: Collection[str]) -> set[str]:
-    """Those of the entities that have bases among what expired. Raises UndecidedError if documents of some are in a
-    batch that is under way.
+    """Those of the entities of whose bases some expired. Raises UndecidedError if a batch under way holds documents of
+    some.
 
-    Of entities that are marked (`rollups/history_marks.py`), no other can come to have any while they are.
+    While entities are marked (`rollups/history_marks.py`), no more of their bases expire.
     """
     found: set[str] = set()
     for kind in EXPIRING:
         record = await Batches(mongo, kind).record()
         if {document["_id"].rpartition(":")[0] for document in record.documents}.intersection(keys):
             raise UndecidedError(
-                "Old documents of these entities are about to expire. Run `tallyd expire` to its end, then this again."
+                "Old documents of these entities are expiring. Run `tallyd expire` to its end, then this command again."
             )
-        # After the record: what a batch that has ended took is among these.
+        # Asked after the record: these include the bases of a batch that has ended.
         wanted = {"_id": {"$in": list(keys)}, "base": {"$exists": True}}
         with store_error(mongo.address):
             cursor = mongo.database[kind.expired_collection].find(wanted, {"_id": 1})

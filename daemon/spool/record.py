@@ -1,12 +1,12 @@
-"""Records: the events of one group commit as bytes that show whether they are whole.
+"""Records: the events of one group commit as bytes. A reader can tell whether a record is whole.
 
-    marker (4 bytes)   where a reader finds its way again after damage
+    marker (4 bytes)   a reader looks for it after damage
     length (u32)       of the payload
     checksum (u32)     CRC-32 of length and payload
     payload            msgpack: [effects, [[event id, entity, index of its effect], ...]]
                        effects: [[[counter, field, amount], ...], ...]
 
-A record carries what will be counted, not what was sent: a later configuration does not change it. Pure, no I/O.
+A record holds what will be counted, not what was sent. So a later configuration does not change it. Pure, no I/O.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from daemon.domain.action import Effect
 from daemon.domain.event import Event
 
 MARKER = b"\xf5tl\x01"
-"""0xF5 never occurs in UTF-8, so no text inside a payload looks like a marker; the checksum decides in any case."""
+"""0xF5 never occurs in UTF-8, so no text in a payload looks like a marker. The checksum decides in any case."""
 
 PAYLOAD_BYTES_MAX = 64 * 1024 * 1024
 """A longer length is damage."""
@@ -44,7 +44,7 @@ class Record(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """Bytes that are no record. `torn`: they are the last of the segment, what a killed writer leaves."""
+    """Bytes that are no record. `torn`: they end the segment, as a killed writer leaves them."""
 
     start: int
     end: int
@@ -60,7 +60,7 @@ def encode(events: Sequence[Event]) -> bytes:
 
 
 def scan(data: bytes, start: int = 0) -> Iterator[Record | Damage]:
-    """Every record of a segment from `start` on, in order, and the stretches between them that are none."""
+    """The records of a segment from `start` on, in order, and the damaged stretches between them."""
     at = damaged_from = start
     while at < len(data):
         record = _record_at(data, at)
@@ -91,4 +91,4 @@ def _record_at(data: bytes, at: int) -> Record | None:
         built = [Effect(increments) for increments in effects]
         return Record([Event(event_id, entity, built[number]) for event_id, entity, number in rows], at, end)
     except (msgspec.MsgspecError, IndexError, UnicodeDecodeError):
-        return None  # the checksum fits, the content does not: not written by us
+        return None  # the checksum is right, the content is not: tallyd did not write it

@@ -1,8 +1,8 @@
-"""The reading end of the spool: segments back into Redis, through the same `ingest.lua` the events missed.
+"""The reading end of the spool: sends segments to Redis through `ingest.lua`, like the events that Redis took.
 
-Whether an event had reached Redis before it was spooled is often unknown; its id decides, so replaying is always safe
-within the dedupe window (`STEPS`). A segment is deleted after Redis has answered for
-all of it. Damaged bytes are set aside in `damaged/`, counted and logged; what comes after them goes on.
+It is often unknown whether an event reached Redis before it was spooled. Its id decides. So a replay is safe within
+the dedupe window (`STEPS`). A segment is deleted after Redis has answered for all its events. Damaged bytes are set
+aside in `damaged/`, counted and logged. The records after them are replayed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from daemon.spool.record import Damage, encode, scan
 from daemon.spool.segment import OPEN, list_segments, locked, sync_directory
 
 Ingest = Callable[[list[Event]], Awaitable[int]]
-"""Counts events and returns how many were new. Raises StoreError; a RefusedError says it will never take them."""
+"""Counts events and returns how many were new. Raises StoreError. A RefusedError means: Redis will never take them."""
 
 STEPS = {
     "send": "Redis has counted some events of the segment. The next replay sends all of them: these are duplicates.",
@@ -34,14 +34,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass
 class Replayed:
-    """What a replay did. `counted` of the `events` were new, the others had reached Redis before."""
+    """The result of a replay. `counted` of the `events` were new. The others had reached Redis before."""
 
     segments: int = 0
     events: int = 0
     counted: int = 0
     damaged_bytes: int = 0
     busy: int = 0
-    """Segments a running daemon writes or replays at the moment."""
+    """Segments that a running daemon is writing or replaying."""
 
 
 class Replayer:
@@ -53,7 +53,7 @@ class Replayer:
         self._call_events_max = call_events_max
 
     async def replay(self, done: Replayed, progress: Callable[[Replayed], None] = lambda _: None) -> None:
-        """Replays every segment that nobody holds, adding to `done`. Raises StoreError when Redis takes no more."""
+        """Replays every segment that no process holds. Adds to `done`. Raises StoreError when Redis takes no more."""
         for path in list_segments(self._directory):
             with locked(path) as data:
                 if data is None:
@@ -94,7 +94,7 @@ class Replayer:
         metrics.SPOOL_REPLAYED.inc(len(events))
 
     async def _refused(self, path: Path, events: list[Event], error: RefusedError, done: Replayed) -> None:
-        """Events Redis will never take must not hold up the rest."""
+        """Sets aside events that Redis will never take, so that they do not block the others."""
         data = encode(events)
         done.damaged_bytes += len(data)
         metrics.SPOOL_DAMAGED.inc()
@@ -104,15 +104,17 @@ class Replayer:
 
     async def _damaged(self, path: Path, data: bytes, damage: Damage, done: Replayed) -> None:
         if damage.torn and path.suffix == OPEN:
-            # What a killed writer leaves: its client was never answered 202 for it.
-            _log.warning("%s: the last record is incomplete; %d bytes cut off.", path.name, damage.end - damage.start)
+            # A killed writer left this. Its client was never answered 202.
+            _log.warning(
+                "%s: the last record is incomplete. Its %d bytes are dropped.", path.name, damage.end - damage.start
+            )
             return
         done.damaged_bytes += damage.end - damage.start
         metrics.SPOOL_DAMAGED.inc()
         aside = self._directory / "damaged" / f"{path.stem}-{damage.start}"
         await asyncio.to_thread(_set_aside, aside, data[damage.start : damage.end])
         _log.error(
-            "%s: %d bytes from %d on are no record; set aside in %s.",
+            "%s: %d bytes from %d on are no record. They are set aside in %s.",
             path.name, damage.end - damage.start, damage.start, aside,
         )  # fmt: skip
 

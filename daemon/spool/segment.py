@@ -1,10 +1,10 @@
-"""Segments: append-only files, each written by one worker and replayed by whoever locks it.
+"""Segments: append-only files. One worker writes a segment; the process that locks it replays it.
 
-    <time>-<pid>-<token>.open   being written, or left behind by a writer that was killed
+    <time>-<pid>-<token>.open   being written, or left by a killed writer
     <time>-<pid>-<token>.seg    sealed
 
-The writer holds an exclusive flock on its file; the kernel drops it when the process dies, however that happens. So a
-segment that can be locked has no writer, and locking it is the right to replay it and to delete it. Names sort by time.
+The writer holds an exclusive flock on its file. The kernel drops the lock when the process dies in any way. So a
+segment that can be locked has no writer, and the process that locks it may replay and delete it. Names sort by time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ HEADER = b"tallyd spool 1\n"
 
 
 class Writer:
-    """The open segment of one worker. Blocking; every method may raise OSError."""
+    """The open segment of one worker. Methods block, and may raise OSError."""
 
     def __init__(self, directory: Path) -> None:
         """Creates the file, locked and durable."""
@@ -34,7 +34,7 @@ class Writer:
             self._fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Between the two calls a replayer may have taken the empty file for a dead writer's, and deleted it.
+                # Between the two calls a replayer may have deleted the empty file as that of a dead writer.
                 if os.fstat(self._fd).st_nlink:
                     self.size = 0
                     self.append(HEADER)
@@ -49,7 +49,7 @@ class Writer:
             os.close(self._fd)
 
     def append(self, data: bytes) -> None:
-        """Writes and fsyncs. On OSError the file is cut back to what was durable before."""
+        """Writes and fsyncs. On OSError the file is cut back to its durable length."""
         try:
             rest = memoryview(data)
             while rest:
@@ -62,7 +62,7 @@ class Writer:
         self.size += len(data)
 
     def seal(self) -> None:
-        """Ends the segment. It can be replayed from now on, by anyone."""
+        """Ends the segment. From now on any process may replay it."""
         try:
             self.path.rename(self.path.with_suffix(SEALED))
             sync_directory(self.path.parent)
@@ -80,7 +80,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def list_segments(directory: Path) -> list[Path]:
-    """All segments, oldest first, whoever writes or replays them. Empty if there is no such directory."""
+    """All segments, oldest first, also those in use. Empty if the directory does not exist."""
     try:
         return sorted(path for path in directory.iterdir() if path.suffix in (OPEN, SEALED))
     except FileNotFoundError:
@@ -89,8 +89,7 @@ def list_segments(directory: Path) -> list[Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[bytes | None]:
-    """The content of a segment nobody writes or replays, held while it is used; None if somebody does, or it is
-    gone."""
+    """The content of a segment, locked within the block. None if another process holds it, or it is gone."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -106,7 +105,7 @@ def locked(path: Path) -> Iterator[bytes | None]:
 
 
 class Usage(NamedTuple):
-    """What lies in a spool directory. `damaged`: files of bytes that were set aside."""
+    """What a spool directory holds. `damaged`: files of bytes that were set aside."""
 
     segments: int
     bytes: int

@@ -1,8 +1,8 @@
-"""The writing end of the spool: what one ingest worker appends while Redis does not take events.
+"""The writing end of the spool: one ingest worker appends events while Redis does not take them.
 
-Group commit: what arrives while an fsync is under way goes together in the next one. The disk is only touched in a
-thread, so the event loop never waits for it. Each append says whether the events are durable; nothing is kept in
-memory beyond the appends under way, and those are bounded by the batcher's queue.
+Group commit: events that arrive during an fsync share the next one. Only a thread touches the disk, so the event loop
+never waits for it. Each append tells whether its events are durable. Only the running appends are kept in memory, and
+the batcher's queue bounds those.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from daemon.spool.record import encode
 from daemon.spool.segment import Writer, usage
 
 USAGE_INTERVAL_S = 1.0
-"""How often the directory is measured; in between, a worker adds up only what it writes itself."""
+"""How often the directory is measured. In between, a worker adds only what it writes itself."""
 REFUSAL_LOG_INTERVAL_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class Spool:
         self._refusal_logged_at = -REFUSAL_LOG_INTERVAL_S
 
     def append(self, events: Sequence[Event]) -> asyncio.Future[bool]:
-        """True once the events are on the disk; False if they are not, because the spool or the disk is full."""
+        """True when the events are on the disk. False if they are not: the spool or the disk is full."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append((encode(events), future))
         if self._commit is None or self._commit.done():
@@ -49,12 +49,12 @@ class Spool:
         return future
 
     async def seal(self) -> None:
-        """Ends the segment being written, so that it can be replayed. Nothing to do without one."""
+        """Ends the current segment, if any, so that it can be replayed."""
         async with self._disk:
             await asyncio.to_thread(self._end_segment)
 
     async def close(self) -> None:
-        """Waits for the appends under way, and seals."""
+        """Waits for the running appends, and seals."""
         while self._commit is not None and not self._commit.done():
             await asyncio.wait([self._commit])
         await self.seal()
@@ -72,7 +72,7 @@ class Spool:
                     future.set_result(refused is None)
 
     def _write(self, data: bytes) -> str | None:
-        """None once the data is durable; else why it is not. Runs in a thread, one at a time."""
+        """None if the data is durable, else the reason why not. Runs in a thread, one at a time."""
         now_s = time.monotonic()
         try:
             if now_s - self._measured_at >= USAGE_INTERVAL_S:
@@ -88,7 +88,7 @@ class Spool:
             if self._writer.size >= self._section.segment_bytes:
                 self._end_segment()
         except OSError as error:
-            # After a failed fsync nobody knows what the file holds: start another. The records in it are checksummed.
+            # After a failed fsync the content of the file is unknown: start another. Its records have checksums.
             try:
                 self._end_segment()
             except OSError:
@@ -105,4 +105,4 @@ class Spool:
         now_s = time.monotonic()
         if now_s - self._refusal_logged_at >= REFUSAL_LOG_INTERVAL_S:
             self._refusal_logged_at = now_s
-            _log.error("The spool in %s takes nothing more: %s. Events are answered 503.", self.directory, why)
+            _log.error("The spool in %s takes no more events: %s. They are answered 503.", self.directory, why)

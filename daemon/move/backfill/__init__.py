@@ -1,12 +1,11 @@
-"""Taking over what was counted before tallyd: the columns of MySQL as the bases of totals, a file of days as the bases
-of their history.
+"""Takes over what was counted before tallyd. MySQL's columns become the bases of totals; a file of days, of history.
 
 legacy.py     the rows of a mapped table, in the order of the key
-changes.py    what a row changes, pure
+changes.py    how a row changes a document, pure
 run.py        all rows of all tables, a chunk at a time
-progress.py   how far a run came, and where the next goes on
+progress.py   how far a run has come, and where the next goes on
 dailyfile.py  the lines of a file of days
 history.py    the days, weeks, months and years
 compare.py    the largest of MySQL beside the largest of MongoDB
-session.py    all of that in order: one `tallyd backfill`
+session.py    one `tallyd backfill`: all of that in order
 """

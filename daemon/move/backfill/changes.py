@@ -1,8 +1,8 @@
-"""What a row of MySQL changes in its entity's totals document. Pure.
+"""How a row of MySQL changes its entity's totals document. Pure.
 
-the document has no base for a counter   the base becomes what the column says: tallyd never wrote that column
-it has one                               unchanged; `reconciled`: the base becomes what the column says without what
-                                         tallyd wrote to it, which takes in what the application added itself
+no base for the counter   The base becomes the column's value: tallyd never wrote that column.
+a base                    Unchanged. When it is reconciled, the base becomes the column's value minus what tallyd
+                          wrote to the column. So it takes in what the application added.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from daemon.replica.adopt import Row, lacking
 
 
 class Change(Struct, frozen=True):
-    """One counter's base. `before` None: there was none."""
+    """A change of one counter's base. `before` None: there was none."""
 
     entity: str
     counter: str
@@ -29,13 +29,15 @@ class Change(Struct, frozen=True):
 
 
 def adopted(entity: Entity, row: Row, document: Mapping[str, Any] | None) -> list[Change]:
-    """The bases that are set for the first time."""
+    """The bases that the document lacks."""
     return [Change(entity.key, counter, None, row[counter]) for counter in lacking(document, row)]
 
 
 def reconciled(entity: Entity, row: Row, document: Mapping[str, Any], held: Row) -> list[Change]:
-    """The bases that no longer make up the difference between the column and what it holds of the counted amount
-    (`held`). A negative `after` means that the column lost counts."""
+    """The bases that differ from the column minus what tallyd wrote to it (`held`).
+
+    A negative `after` means that the column lost counts.
+    """
     base = document.get("base") or {}
     changes = []
     for counter, amount in held.items():
@@ -46,5 +48,5 @@ def reconciled(entity: Entity, row: Row, document: Mapping[str, Any], held: Row)
 
 
 def has_counted(document: Mapping[str, Any] | None, row: Row) -> bool:
-    """Whether anything was counted that the row can't have yet if it was never written."""
+    """Whether the document has counts. A row that was never written lacks them."""
     return document is not None and any(document.get(counter) for counter in row)

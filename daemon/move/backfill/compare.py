@@ -1,4 +1,4 @@
-"""The largest rows of MySQL beside the largest totals of MongoDB: what one looks at after a backfill. Reads only."""
+"""The largest rows of MySQL beside the largest totals of MongoDB: a first look after a backfill. Reads only."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from msgspec import Struct
 
 from daemon.config import ReplicaTable
 from daemon.domain.rollup import TOTALS
-from daemon.move.backfill.legacy import LegacyTable
 from daemon.replica.mysql import MysqlSink
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import MongoSink
 
 LARGEST = 5
+RANKED_ROWS = 100
+"""Rows of MySQL that are read. Those without a key are left out: no total can be theirs."""
 
 
 class Place(Struct, frozen=True):
-    """One place of the two lists; None where a list is shorter."""
+    """One place of the two lists. None where a list is shorter."""
 
     mysql_id: str | None
     mysql: int | None
@@ -32,15 +33,16 @@ class Comparison(Struct, frozen=True):
 
     @property
     def equal(self) -> bool:
-        """The amounts, place by place: the order of equal amounts is nobody's promise."""
+        """Whether the amounts are equal, place by place. Equal amounts may come in any order."""
         return all(place.mysql == place.mongo for place in self.places)
 
 
 async def compare(mongo: MongoSink, mysql: MysqlSink, entity_type: tuple[str, str], table: ReplicaTable) -> Comparison:
-    """By the first mapped counter. Raises StoreError. Reads everything once: MongoDB has no index on the sum."""
+    """By the first mapped counter. Raises StoreError. MongoDB reads all totals of the type: the sum has no index."""
     counter = next(iter(table.columns))
-    rows = await LegacyTable(mysql, table).largest(counter, LARGEST)
-    amount = {"$sum": [f"${counter}", f"$base.{counter}"]}  # what is missing or no number is 0
+    ranked = [row async for part in mysql.ranked(table, RANKED_ROWS, RANKED_ROWS) for row in part if row.id]
+    rows = [(row.id, row.values[counter]) for row in ranked[:LARGEST]]
+    amount = {"$sum": [f"${counter}", f"$base.{counter}"]}  # a missing field, or one that is no number, is 0
     with store_error(mongo.address):
         cursor = await mongo.collection(TOTALS).aggregate(
             [

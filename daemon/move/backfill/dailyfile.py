@@ -1,9 +1,9 @@
-"""The lines of a file of days: CSV with a header, or NDJSON. Plain functions; nothing is looked up.
+"""The lines of a file of days: CSV with a header, or NDJSON. Plain functions that ask no store.
 
     entity,date,counter,amount                     {"entity": "jav:movie:ID", "date": "2026-02-19",
     jav:movie:ID,2026-02-19,view,120                "counter": "view", "amount": 120}
 
-`domain`, `entity_type` and `entity_id` may stand in place of `entity`.
+`entity` may be replaced by `domain`, `entity_type` and `entity_id`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from daemon.domain.rollup import DAILY
 from daemon.errors import ConfigError
 
 AMOUNT_MAX = 10**15
-"""Largest amount of a day: sums of them over a life stay 64-bit integers."""
+"""The largest amount of a day. Sums over a lifetime then stay 64-bit integers."""
 _ENTITY_FIELDS = ("domain", "entity_type", "entity_id")
 _FIELDS = ("date", "counter", "amount")
 
@@ -29,7 +29,7 @@ Counters = Mapping[tuple[str, str], Collection[str]]
 
 
 class Day(NamedTuple):
-    """What a day's base is to be."""
+    """The base that a day gets."""
 
     line: int
     entity: Entity
@@ -39,7 +39,7 @@ class Day(NamedTuple):
 
 
 class Wrong(NamedTuple):
-    """A line that says nothing usable."""
+    """A line that cannot be used, and why."""
 
     line: int
     field: str
@@ -50,13 +50,13 @@ class Wrong(NamedTuple):
 
 
 Fields = Callable[[str], Mapping[str, Any]]
-"""Turns a line into its fields; raises ValueError saying what is wrong with it."""
+"""Turns a line into its fields. Raises ValueError with what is wrong."""
 
 
 def reader(first: str) -> tuple[Fields, bool]:
-    """How to read the lines of a file that begins so, and whether the first is one of them (or a header).
+    """How to read the lines of a file, and whether the first line is data (else it is the header).
 
-    Raises ConfigError if it is neither NDJSON nor a header with the columns needed.
+    Raises ConfigError if the first line is neither NDJSON nor a header with the needed columns.
     """
     if first.lstrip().startswith("{"):
         return _json_fields, True
@@ -87,7 +87,7 @@ def parse(number: int, line: bytes, fields: Fields, counters: Counters) -> Day |
         return Wrong(number, "entity", "must name an entity, as jav:movie:ID")
     known = counters.get((entity.domain, entity.type))
     if known is None:
-        return Wrong(number, "entity", f"{entity.domain}.{entity.type} is mapped to no table: it has no base")
+        return Wrong(number, "entity", f"{entity.domain}.{entity.type} is mapped to no table, so it has no base")
     date, counter, amount = found.get("date"), found.get("counter"), found.get("amount")
     if not isinstance(date, str) or DAILY.parse(date) is None:
         return Wrong(number, "date", "must be a day, as 2026-02-19")

@@ -1,11 +1,11 @@
-"""A file of days taken over: the bases of daily documents, and of the weeks, months and years they lie in.
+"""Takes over a file of days: the bases of daily documents, and of the weeks, months and years that they lie in.
 
-The file says what a day's base is; it is set, never added, so a line may come any number of times, and the last one
-holds. Weeks, months and years are summed from the days in MongoDB once these are set: whatever the order, and however
-often it was interrupted, the same days give the same sums (`STEPS`). One run at a time.
+A line of the file sets the base of a day. It adds nothing, so a line may be repeated, and the last one holds. When the
+days are set, their weeks, months and years are summed from MongoDB. So the same days give the same sums, in any order
+and after any interruption (`STEPS`). Only one run at a time.
 
-A history is part of a total, so only what has a base in its totals can have one: entities with a row in MySQL, and the
-counters that are mapped. And it is set as a whole, so an entity whose history has begun to expire keeps what it has.
+A history is part of a total. So it needs a base in the totals: a row in MySQL and a mapped counter. It is set as a
+whole, so an entity whose history has begun to expire keeps what it has.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ STEPS = {
 LINE_BYTES_MAX = 65_536
 LINES_AT_ONCE = 1_000
 MARKS_AT_ONCE = 100
-"""Entities summed together: all of their days are read."""
+"""Entities that are summed together. All their days are read."""
 HAS_EXPIRED = (
     f"has begun to expire ({', '.join(f'retention.{kind.retention_key}' for kind in EXPIRING)}):"
-    " its history can't be set any more"
+    " its history can no longer be set"
 )
-NO_BASE = "has no base: MySQL has no such row, or no backfill has seen it"
+NO_BASE = "has no base: MySQL has no such row, or it was not backfilled"
 
 Tables = Mapping[tuple[str, str], ReplicaTable]
 Base = dict[str, int]
@@ -60,16 +60,16 @@ Base = dict[str, int]
 
 
 class HistoryTally(Struct):
-    """What became of the lines of one file. `days`: bases of a day that were set."""
+    """What became of the lines of one file. `days`: how many bases of days were set."""
 
     name: str
     lines: int = 0
     days: int = 0
     unchanged: int = 0
     entities: int = 0
-    """Whose weeks, months and years were summed anew."""
+    """Entities whose weeks, months and years were summed."""
     problems: int = 0
-    """Wrong lines, entities whose days say more than their totals, and a file that can't be read further."""
+    """Wrong lines, entities whose days exceed their totals, and a file that cannot be read further."""
     problems_listed: list[str] = field(default_factory=list)
 
     def problem(self, what: object) -> None:
@@ -90,18 +90,18 @@ class Bucket(NamedTuple):
 
 
 class History:
-    """Takes one file over. `run` raises ConfigError, StoreError, and UndecidedError beside an expiry of the same
-    entities; run again, it ends the same."""
+    """Takes one file over. `run` raises ConfigError and StoreError, and UndecidedError beside an expiry of the same
+    entities. It may be repeated: the result is the same."""
 
     def __init__(self, config: Config, mongo: MongoSink, mysql: MysqlSink, tables: Tables, *, dry_run: bool) -> None:
-        """`dry_run`: changes are only shown to the watcher; entities count as taken over if they have a row."""
+        """`dry_run`: the watcher is shown the changes, and none is made. Entities with a row count as taken over."""
         self._mongo, self._mysql, self._tables, self._dry_run = mongo, mysql, tables, dry_run
         self._marks = Marks(mongo)
         self._counters: Counters = {entity_type: tuple(table.columns) for entity_type, table in tables.items()}
         self._zeros = {domain: domain_counters(config, domain) for domain in config.domains}
 
     async def run(self, path: Path, watcher: Watcher, stopping: threading.Event) -> HistoryTally:
-        """Sets the days, then sums what they lie in."""
+        """Sets the days, then sums their weeks, months and years."""
         tally = HistoryTally(str(path))
         source = FileSource(path, stopping)
         watcher.begin(f"{path.name}, bytes", source.size_bytes or 0, 0)
@@ -115,11 +115,11 @@ class History:
             while not self._dry_run and not stopping.is_set() and (keys := await self._marks.some(MARKS_AT_ONCE)):
                 await self._sum(keys, tally)
         except StoppedError:
-            pass  # the marks tell the next run what to sum
+            pass  # the next run sums the marked entities
         return tally
 
     def _parsed(self, source: FileSource, tally: HistoryTally) -> Iterator[Day]:
-        """The good lines; the others are in the tally."""
+        """The good lines. The wrong ones go to the tally."""
         fields = None
         for number, line in _numbered(source, tally):
             if fields is None:
@@ -156,7 +156,7 @@ class History:
             await self._set(DAILY, changed)
 
     async def _leave_expired(self, changed: dict[Bucket, Base], tally: HistoryTally) -> None:
-        """Takes out what must not be set. Marks all others' entities first: from then on nothing of theirs expires."""
+        """Removes the days of entities that began to expire. Marks all entities first, so nothing more expires."""
         keys = {bucket.entity.key for bucket in changed}
         if keys and not self._dry_run:
             await self._marks.add(keys)
@@ -178,7 +178,7 @@ class History:
         return good
 
     async def _rows(self, entities: Iterable[Entity]) -> dict[str, Json]:
-        """The entities that have a row, as the documents a backfill would make of them."""
+        """The entities that have a row, as the documents that a backfill would make."""
         by_type: dict[tuple[str, str], set[str]] = {}
         for entity in entities:
             by_type.setdefault((entity.domain, entity.type), set()).add(entity.id)
@@ -189,8 +189,8 @@ class History:
         }
 
     async def _sum(self, keys: Collection[str], tally: HistoryTally) -> None:
-        """Sets the bases of all weeks, months and years of these entities to the sums of their days' bases."""
-        expired = await with_expired_history(self._mongo, keys)  # they were marked, and nothing of theirs was set
+        """Sets the bases of these entities' weeks, months and years to the sums of their days' bases."""
+        expired = await with_expired_history(self._mongo, keys)  # they were marked, but none of their days was set
         entities = {key: entity for key in keys if key not in expired and (entity := parse_entity(key)) is not None}
         sums: dict[Bucketed, dict[Bucket, Base]] = {kind: {} for kind in COARSER}
         whole: dict[str, Base] = {key: {} for key in entities}
@@ -250,7 +250,7 @@ class History:
 
 
 def _numbered(source: FileSource, tally: HistoryTally) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not blank, with their numbers from 1."""
+    """The lines that are not blank, numbered from 1."""
     lines = Lines(LINE_BYTES_MAX, Position(), fresh_digest())
     try:
         for chunk in source.chunks(0):
@@ -259,7 +259,7 @@ def _numbered(source: FileSource, tally: HistoryTally) -> Iterator[tuple[int, by
                     yield lines.number, line
     except UnreadableError as error:
         tally.problem(f"behind line {lines.number}: {error}")
-        return  # what is left of a line may look like one
+        return  # the rest may be half a line
     if rest := lines.rest():
         yield lines.number, rest
 

@@ -11,18 +11,18 @@ from daemon.errors import ConfigError
 from daemon.replica.mysql import MysqlSink
 
 KEYLESS_LISTED_MAX = 100
-"""Rows without a key that are named; the others are counted."""
+"""Of the rows without a key, so many are named. The others are only counted."""
 
 
 class LegacyRow(NamedTuple):
     key: object
-    """As MySQL returns it: text or a number."""
+    """The value of the key column: text or a number."""
     columns: dict[str, int]
     """Counter → amount; NULL is 0."""
 
 
 class LegacyTable:
-    """Methods raise StoreError if MySQL fails or doesn't answer in time."""
+    """One mapped table. Methods raise StoreError if MySQL fails or does not answer in time."""
 
     def __init__(self, mysql: MysqlSink, table: ReplicaTable) -> None:
         self._mysql = mysql
@@ -30,7 +30,7 @@ class LegacyTable:
         self._columns = ", ".join(f"COALESCE(`{column}`, 0)" for column in table.columns.values())
 
     async def check(self, name: str) -> None:
-        """Raises ConfigError if the table can't be read by its key. `name`: the entity type, as `jav.movie`."""
+        """Raises ConfigError if the table cannot be read by its key. `name`: the entity type, as `jav.movie`."""
         table = self._table
         found = await self._mysql.query(
             "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s",
@@ -41,7 +41,7 @@ class LegacyTable:
         if missing:
             raise ConfigError(
                 f"replica.{name}: table {table.table} has no column {', '.join(missing)}, or there is no such table."
-                " Correct the mapping, or create what is missing."
+                " Correct the mapping, or create them."
             )
         leading = await self._mysql.query(
             "SELECT COUNT(*) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s"
@@ -50,12 +50,12 @@ class LegacyTable:
         )
         if not leading[0][0]:
             raise ConfigError(
-                f"replica.{name}: {table.table}.{table.key} has no index, so each page of rows would read the whole"
-                f" table. ALTER TABLE `{table.table}` ADD UNIQUE KEY (`{table.key}`)"
+                f"replica.{name}: {table.table}.{table.key} has no index. Each page of rows would read the whole"
+                f" table. Run: ALTER TABLE `{table.table}` ADD UNIQUE KEY (`{table.key}`)"
             )
 
     async def rows_estimate(self) -> int:
-        """About how many rows there are; MySQL keeps no exact number."""
+        """About how many rows there are. MySQL keeps no exact number."""
         found = await self._mysql.query(
             "SELECT TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s",
             (self._table.table,),
@@ -63,7 +63,7 @@ class LegacyTable:
         return int(found[0][0] or 0) if found else 0
 
     async def page(self, after: object, rows_max: int) -> list[LegacyRow]:
-        """The next rows that have a key, behind this one (None: the first)."""
+        """The next rows by their key, after this one (None: from the first)."""
         table, key = f"`{self._table.table}`", f"`{self._table.key}`"
         behind, args = (f"{key} IS NOT NULL", ()) if after is None else (f"{key} > %s", (after,))
         found = await self._mysql.query(
@@ -73,7 +73,7 @@ class LegacyTable:
         return [LegacyRow(row[0], self._by_counter(row[1:])) for row in found]
 
     async def keyless(self) -> tuple[int, list[str]]:
-        """How many rows have no key at all, and the first of them by their primary key."""
+        """How many rows have no key, and the first of them, named by their primary key."""
         table, key = f"`{self._table.table}`", f"`{self._table.key}`"
         [(count,)] = await self._mysql.query(f"SELECT COUNT(*) FROM {table} WHERE {key} IS NULL")  # noqa: S608
         if not count:
@@ -92,21 +92,12 @@ class LegacyTable:
         )
         return count, [", ".join(f"{name} {value}" for name, value in zip(names, row, strict=True)) for row in rows]
 
-    async def largest(self, counter: str, rows_max: int) -> list[tuple[str, int]]:
-        """(key, amount) of the rows that say most. Reads the whole table unless the column is indexed."""
-        table, key, column = f"`{self._table.table}`", f"`{self._table.key}`", f"`{self._table.columns[counter]}`"
-        found = await self._mysql.query(
-            f"SELECT {key}, {column} FROM {table} WHERE {key} IS NOT NULL AND {column} IS NOT NULL"  # noqa: S608
-            f" ORDER BY {column} DESC, {key} LIMIT {rows_max:d}"
-        )
-        return [(str(row[0]), int(row[1])) for row in found]
-
     def _by_counter(self, amounts: tuple[Any, ...]) -> dict[str, int]:
         return dict(zip(self._table.columns, map(int, amounts), strict=True))
 
 
 def entity_id_of(key: object) -> str | None:
-    """The entity id that a key column's value is, or None if it can be none."""
+    """The entity id that a key stands for, or None if it is no entity id."""
     if isinstance(key, int):
         return str(key) if 0 <= key <= INT64_MAX else None
     return key if isinstance(key, str) and is_entity_id(key) else None

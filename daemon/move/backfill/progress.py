@@ -1,6 +1,6 @@
-"""How far the backfill of an entity type came, kept in MongoDB. A run that was stopped or killed goes on from there.
+"""How far the backfill of an entity type has come, kept in MongoDB. After a stop or a crash the next run goes on there.
 
-Only a saving: what was done already is found unchanged when it is done again.
+This only saves time: a second run over the same rows would find them unchanged.
 
     {_id: "jav.movie", table, key, after, rows, started_at, at, finished_at}
 """
@@ -16,7 +16,7 @@ from daemon.rollups.mongo import Json, MongoSink
 
 
 class Progress:
-    """Of one entity type. Methods raise StoreError."""
+    """The progress of one entity type. Methods raise StoreError."""
 
     def __init__(self, mongo: MongoSink, name: str, table: ReplicaTable) -> None:
         self._address = mongo.address
@@ -25,7 +25,7 @@ class Progress:
         self._of = {"table": table.table, "key": table.key}
 
     async def resume(self) -> tuple[object, int]:
-        """The key after which to go on (None: from the start) and the rows before it; begins a run if none is open."""
+        """The key to go on after (None: from the start) and the rows before it. Begins a run if none is open."""
         with store_error(self._address):
             open_ = await self._records.find_one({"_id": self._name, **self._of, "finished_at": None})
             if open_ is not None:

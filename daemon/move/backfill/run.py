@@ -1,14 +1,14 @@
-"""All rows of the mapped tables, a chunk at a time: each one's columns become the bases of its totals document.
+"""Takes over all rows of a mapped table, a chunk at a time: each row's columns become the bases of its totals.
 
-MySQL is only read. An entity with counts of its own is put on the replica list, before it gets its base: the next sync
-sets its column to base + counted. `STEPS` says what holds if the process dies. A second backfill or a sync beside this
-one changes nothing of that: a base is set once.
+MySQL is only read. An entity that has counts becomes due before it gets its base. The next sync then sets its column to
+base + counted. `STEPS` says what holds if the process dies. A second backfill or a sync beside this one does no harm: a
+base is set once.
 
-`reconcile` also changes bases that are there: a base becomes what the column says without what tallyd wrote to it
-(`replica/synced.py`). It holds the advisory locks of the chunk's shards, so no sync writes a row in between. It leaves
-alone the rows that a sync was setting when it died, for nobody knows what it wrote. Its update asks for the amounts and
-the base it computed from. A document may not say what was written, or speak of another column. Then all that was
-counted is taken as written, and rows that may be behind are left alone.
+`reconcile` also changes existing bases. A base becomes the column's value minus what tallyd wrote to the column
+(`replica/synced.py`). The advisory locks of the chunk's shards are held, so no sync writes a row meanwhile. Rows that
+a dead sync was setting are left alone: nobody knows what it wrote. The update applies only if the amounts and the base
+are unchanged. If the document does not say what was written, or names another column, all that was counted is taken as
+written. Rows that are due are then left alone.
 """
 
 from __future__ import annotations
@@ -49,32 +49,32 @@ STEPS = {
 `rebase` in place of `record`."""
 
 PROBLEMS_LISTED_MAX = 1_000
-"""Entities that could not be taken over and are named; the others are counted."""
-PENDING = "its row is behind MongoDB, so what the application added to it can't be told apart"
-UNKNOWN = "a flusher died while it set the row, so what the application added to it can't be told apart"
-LOST_COUNTS = "its column says less than was counted"
+"""Of the entities that could not be taken over, so many are named. The others are only counted."""
+PENDING = "its row is due, so tallyd cannot tell what the application added to it"
+UNKNOWN = "a flusher died while it set the row, so tallyd cannot tell what the application added to it"
+LOST_COUNTS = "its column holds less than was counted"
 
 
 class Tally(Struct):
-    """What became of the rows of one entity type. Each row is one of upserted, unchanged, skipped and problems."""
+    """What became of the rows of one entity type. Each row is upserted, unchanged, skipped or a problem."""
 
     name: str
     rows_before: int = 0
-    """Rows that an earlier run, which this one goes on from, had done."""
+    """Rows that an interrupted run had done. This run goes on behind them."""
     processed: int = 0
     upserted: int = 0
-    """Documents made, or given a base or another one."""
+    """Documents that were made, or whose base was set or changed."""
     unchanged: int = 0
     skipped: int = 0
     """Rows whose key is no entity id."""
     due: int = 0
-    """Of the upserted: entities whose column the next sync will set to base + counted."""
+    """Of the upserted: entities that are due. The next sync sets their columns to base + counted."""
     problems: int = 0
     skipped_listed: list[str] = field(default_factory=list)
     problems_listed: list[str] = field(default_factory=list)
 
-    def skip(self, what: str, count: int = 1) -> None:
-        self.skipped += count
+    def skip(self, what: str) -> None:
+        self.skipped += 1
         if len(self.skipped_listed) < KEYLESS_LISTED_MAX:
             self.skipped_listed.append(what)
 
@@ -85,18 +85,18 @@ class Tally(Struct):
 
 
 class Watcher(Protocol):
-    """Is told how a run comes along."""
+    """Is told how far a run has come."""
 
     def begin(self, name: str, rows: int, done: int) -> None: ...
 
     def advance(self, rows: int) -> None: ...
 
     def change(self, change: Change) -> None:
-        """One change, in a dry run: it is not made."""
+        """One change of a dry run. It is not made."""
 
 
 class Backfill:
-    """One run over one entity type. `run` raises ConfigError and StoreError; run again, it goes on."""
+    """One run over one entity type. `run` raises ConfigError and StoreError. The next run then goes on."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class Backfill:
         reconcile: bool = False,
         dry_run: bool = False,
     ) -> None:
-        """`entity_type`: (domain, type). `dry_run`: changes are only shown to the watcher."""
+        """`entity_type`: (domain, type). `dry_run`: the watcher is shown the changes, and none is made."""
         self._redis, self._mongo, self._mysql = stores
         self._domain, self._type = entity_type
         self._table = table
@@ -118,12 +118,14 @@ class Backfill:
         self._reconcile = reconcile
         self._dry_run = dry_run
         self._is_moved = False
-        """The bases there are were read from another column."""
+        """Whether the existing bases were read from another column."""
         self.tally = Tally(f"{self._domain}.{self._type}")
 
     async def run(self, chunk: int, watcher: Watcher, stopping: Callable[[], bool]) -> bool:
-        """Goes on until the last row, or until `stopping` says so between two chunks. Returns whether it came to the
-        end. `chunk`: rows of one page."""
+        """Takes over all rows. Between two chunks, `stopping` may end it. Returns whether the last row was reached.
+
+        `chunk`: rows of one page.
+        """
         tally = self.tally
         await self._legacy.check(tally.name)
         moved = await moved_columns(self._mongo, tally.name, self._table, record=not self._dry_run)
@@ -131,7 +133,7 @@ class Backfill:
             raise ConfigError(moved)
         self._is_moved = bool(moved)
         progress, after = Progress(self._mongo, tally.name, self._table), None
-        # Rows that were reconciled may have grown since, so that starts anew each time; and a dry run writes nothing.
+        # A reconcile starts anew each time: its rows may have grown since. A dry run writes nothing.
         resumable = not (self._reconcile or self._dry_run)
         if resumable:
             after, tally.rows_before = await progress.resume()
@@ -178,7 +180,7 @@ class Backfill:
         return await self._adopt(rows, await self._mongo.totals([entity.key for entity in rows]), watcher)
 
     async def _adopt(self, rows: Mapping[Entity, Row], documents: Mapping[str, Json], watcher: Watcher) -> _Done:
-        """Bases for documents that have none."""
+        """Sets the bases of documents that have none."""
         changes = [change for entity, row in rows.items() for change in adopted(entity, row, documents.get(entity.key))]
         changed = {change.entity for change in changes}
         due = {
@@ -197,11 +199,11 @@ class Backfill:
         return _Done(changed - problems.keys(), due, problems)
 
     async def _reconciled(self, rows: Mapping[Entity, Row], watcher: Watcher) -> _Done:
-        """Bases for documents that have none, and other bases where the column says something else."""
+        """Sets the bases of documents that have none, and changes those that no longer fit their column."""
         async with AsyncExitStack() as locks:
             for shard in sorted(by_shard((entity.key for entity in rows), self._shards, str)):
                 await locks.enter_async_context(self._mysql.locked(shard))
-            # Read again: only under the lock nobody writes them.
+            # The rows are read again: while the locks are held, no sync writes them.
             found = await self._mysql.read(self._table, [entity.id for entity in rows])
             rows = {entity: found[entity.id] for entity in rows if entity.id in found and fits(found[entity.id])}
             documents = await self._mongo.totals([entity.key for entity in rows])
@@ -233,7 +235,7 @@ class Backfill:
         return _Held(counted, {counter: document.get(counter) for counter in counters}, is_noted=False)
 
     async def _irreconcilable(self, wanted: Mapping[str, list[Change]], held: Mapping[str, _Held]) -> dict[str, str]:
-        """Why the base of some of these can't be told from their column, by entity key."""
+        """Entity key → why the column does not tell its base. Entities whose column does are absent."""
         supposed = [key for key in wanted if not held[key].is_noted]
         behind = await self._mongo.dead_letters.waiting_for(TOTALS.collection, supposed)
         for shard, keys in by_shard(supposed, self._shards, str).items():
@@ -272,8 +274,10 @@ class Backfill:
 
 
 class _Held(NamedTuple):
-    """How much of each counter's amount the column holds. `unchanged`: asks that the document still says so.
-    `is_noted`: the sync noted it; else it is supposed to be what was counted."""
+    """How much of each counter's amount the column holds. `unchanged`: the filter for a document that still says so.
+
+    `is_noted`: the sync noted the amounts. Otherwise the column is taken to hold all that was counted.
+    """
 
     amounts: dict[str, int]
     unchanged: Json
@@ -281,7 +285,7 @@ class _Held(NamedTuple):
 
 
 class _Done(NamedTuple):
-    """What became of the entities of one chunk, by key; those in none of the three are unchanged."""
+    """What became of the entities of one chunk, by key. Those in none of the three are unchanged."""
 
     changed: set[str]
     due: set[str]

@@ -1,4 +1,4 @@
-"""One `tallyd backfill` from its first connection to what it prints: the tables in order, then the history."""
+"""One `tallyd backfill`: the tables in order, then the history, then the comparison that it prints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from daemon.rollups.mongo import MongoSink
 
 
 class Outcome(Struct):
-    """`verification`: empty after a dry run, and after one that was stopped."""
+    """`verification` is empty after a dry run, and after a run that was stopped."""
 
     tables: list[Tally] = field(default_factory=list)
     history: HistoryTally | None = None
@@ -41,8 +41,11 @@ async def run(
     daily: Path | None,
     reconcile: bool,
 ) -> Outcome:
-    """`tables`: the chosen entity types. `stopping`: ends it after the chunk under way. Raises ConfigError, StoreError,
-    and LayoutError if Redis is laid out for other shards: entities would be listed where nobody looks for them."""
+    """`tables`: the chosen entity types. `stopping` ends the run after the current chunk.
+
+    Raises ConfigError and StoreError. Raises LayoutError if Redis has another number of shards: due entities would be
+    listed in the wrong shards.
+    """
     outcome = Outcome()
     async with opened(config.redis) as redis, MongoSink(config.mongo) as mongo, MysqlSink(config.mysql) as mysql:
         if not dry_run:

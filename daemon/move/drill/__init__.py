@@ -1,1 +1,1 @@
-"""Drills: what an operator may have to do one day, done now, on servers of its own, each step checked."""
+"""Drills: rehearse on separate servers what an operator may have to do one day. Each step is checked."""

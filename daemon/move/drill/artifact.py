@@ -1,4 +1,4 @@
-"""What a drill leaves behind: an artifact beside those of a report, under a name of its own."""
+"""The artifact that a drill writes, beside those of a report."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from daemon.verify.report.artifact import SCHEMA_VERSION, DrillArtifact
 
 
 def write(folder: Path, drilled: Drilled) -> tuple[str, DrillArtifact]:
-    """Writes rollback/drill-YYYY-MM-DD.json (UTC) and takes it into the folder's manifest. Returns its name, and what
-    it says. Raises FileError."""
+    """Writes rollback/drill-YYYY-MM-DD.json (UTC) and adds it to the folder's manifest. Returns its name and content.
+
+    Raises FileError.
+    """
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     outcome = "Every step held." if drilled.ok else "A step failed: see steps."
     artifact = DrillArtifact(

@@ -1,9 +1,9 @@
-"""The way to tallyd, back to the application's own counting, and to tallyd again, without losing a count.
+"""Goes over to tallyd, back to the application's own counting, and to tallyd again, without losing a count.
 
     take over → count → switch off, drain → the application counts → switch on → reconcile → count
 
-Ingest runs as it would in production and is switched by its configuration file and SIGHUP. Flushes are made one at a
-time here, as an operator does who has stopped the flush daemon: what is not flushed waits in Redis.
+Ingest runs as in production, and is switched by its configuration file and SIGHUP. The drill flushes step by step,
+as an operator does who has stopped the flush daemon. Counts that are not flushed wait in Redis.
 """
 
 from __future__ import annotations
@@ -46,8 +46,10 @@ BATCH_PATH = "/api/v1/analytics/events/batch"
 
 
 class Drilled(Struct, frozen=True):
-    """A drill's steps, up to the first that failed. `ingest_route_present`, `legacy_movie_view_route_present`: whether
-    events were taken over HTTP, and whether counting directly in MySQL worked; None if it did not come so far."""
+    """A drill's steps, up to the first that failed. `ingest_route_present`: whether HTTP took events.
+
+    `legacy_movie_view_route_present`: whether counting directly in MySQL worked. Both are None if not tried.
+    """
 
     steps: list[Step]
     ingest_route_present: bool | None
@@ -60,9 +62,9 @@ class Drilled(Struct, frozen=True):
 
 
 async def run(data: Path | None, show: Callable[[Step], None]) -> Drilled:
-    """Drills on a stack in `data`, a new or empty folder that is kept; None: a temporary one. `show` is told each step.
+    """Drills on a stack in `data`, a new or empty folder that is kept (None: a temporary one). `show` gets each step.
 
-    Raises ConfigError if the folder holds something, StackError if a server does not start.
+    Raises ConfigError if the folder is not empty, StackError if a server does not start.
     """
     with _folder(data) as folder:
         async with _system(folder) as drill:
@@ -82,16 +84,16 @@ async def run(data: Path | None, show: Callable[[Step], None]) -> Drilled:
 class _Step(NamedTuple):
     name: str
     do: Callable[[Drill], Awaitable[tuple[str, bool]]]
-    """Returns what was found, and whether that is right."""
+    """Returns what was found, and whether it is right."""
 
 
 class Drill:
-    """The system under drill, and `rows`: what each row has to say once everything is flushed."""
+    """The system under drill. `rows`: the counts that each row must hold when everything is flushed."""
 
     STEPS: ClassVar[tuple[_Step, ...]]
 
     def __init__(self, config: Config, switch: Path, ingest: Child, reloaded: asyncio.Event) -> None:
-        """`switch`: the configuration file. `reloaded` is set when ingest says that it read it anew."""
+        """`switch`: the configuration file. `reloaded` is set when ingest reports that it has read the file again."""
         self._config = config
         self._switch = switch
         self._ingest = ingest
@@ -125,7 +127,7 @@ class Drill:
         return (said, True) if done.replica_error is None else (done.replica_error, False)
 
     async def agree(self) -> tuple[str, bool]:
-        """Every row, what MySQL and MongoDB say of it, and the law."""
+        """Compares every row of MySQL with the expected counts, and runs the audit."""
         wrong = await self._wrong()
         async with auditor(self._config) as by:
             report = await by.audit(thorough=True)
@@ -147,7 +149,7 @@ class Drill:
         return f"{accepted} events accepted; they wait in Redis", accepted == len(MOVIES) // 3
 
     async def flush_switched_off(self) -> tuple[str, bool]:
-        """The columns are the application's now."""
+        """The columns are the application's now, so the flush must not change them."""
         before = await demo.counts(self._config.mysql.url)
         done = await self._flush_once()
         untouched = await demo.counts(self._config.mysql.url) == before
@@ -167,11 +169,13 @@ class Drill:
         said = f"{tally.upserted} bases changed, {tally.problems} problems"
         return said, (tally.upserted, tally.problems) == (len(MOVIES) // 2, 0)
 
-    # What they are made of ------------------------------------------------------------------------------------------
+    # Parts of the steps --------------------------------------------------------------------------------------------
 
     async def _post(self, counts: Mapping[str, Counts], *, lost: bool = False) -> int:
-        """Sends one event a movie and counter, the amount as its value. Returns how many were accepted. `lost`: they
-        are expected not to count."""
+        """Sends an event for each movie and counter, with the amount as its value. Returns how many were accepted.
+
+        `lost`: they must not count.
+        """
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         events = [
             {
@@ -265,13 +269,13 @@ def _folder(data: Path | None) -> Iterator[Path]:
             yield Path(temporary)
         return
     if data.exists() and (not data.is_dir() or any(data.iterdir())):
-        raise ConfigError(f"--data {data}: must be a new or an empty folder; the drill makes servers of its own in it.")
+        raise ConfigError(f"--data {data}: must be a new or empty folder; the drill makes its own servers in it.")
     yield data
 
 
 @asynccontextmanager
 async def _system(folder: Path) -> AsyncIterator[Drill]:
-    """Servers, the demo table and ingest; stopped in order."""
+    """The servers, the demo table and ingest. They are stopped in order."""
     raised = await stack.bring_up(folder, die_with_parent=True)
     try:
         if not raised.info.mysql:

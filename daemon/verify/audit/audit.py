@@ -1,7 +1,7 @@
-"""The order in which an audit reads and judges.
+"""The order in which an audit reads and compares.
 
-Redis first, then MongoDB, then Redis' marks again: if those did not change, nothing moved in between and the laws are
-judged exactly; after a few attempts under traffic, only what can be said while counts move (`laws.bounds`) is.
+It reads Redis, then MongoDB, then Redis' marks again. If the marks are unchanged, nothing moved meanwhile, and the laws
+are checked exactly. Under traffic it tries a few times, then checks only what holds while counts move (`laws.bounds`).
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ from daemon.verify.audit.rollups import read_rollups
 STILL_TRIES = 5
 STILL_PAUSE_S = 0.3
 BROKEN_MAX = 1_000
-"""Most differences listed; the rest is counted."""
+"""So many differences are listed. The others are only counted."""
 
 
 class Report(Struct, frozen=True):
-    """What an audit found. `exact`: nothing moved while it read. `deep`: each entity was compared; False also if
-    counts moved meanwhile, for then two reads of one entity may rightly differ. `rows_pending`: rows that differ but
-    are due. `history_pending`: entities of a `backfill --daily` that is under way or was interrupted; bases are not
-    judged then."""
+    """What an audit found. `exact`: nothing moved while it read. `rows_pending`: rows that differ but are due.
+
+    `deep`: each entity was compared. It is False if counts moved meanwhile: two reads of an entity may then differ.
+    `history_pending`: entities of a `backfill --daily` that is running or was interrupted. Bases are not compared then.
+    """
 
     exact: bool
     deep: bool
@@ -59,7 +60,7 @@ class Report(Struct, frozen=True):
 
 
 class Auditor:
-    """One audit's connections. Methods raise StoreError if a store doesn't answer."""
+    """One audit and its connections. Methods raise StoreError if a store does not answer."""
 
     def __init__(self, config: Config, redis: Redis, mongo: MongoSink, mysql: MysqlSink | None) -> None:
         self._config = config
@@ -69,7 +70,7 @@ class Auditor:
         self._counters = sorted({counter for domain in config.domains for counter in domain_counters(config, domain)})
 
     async def audit(self, *, thorough: bool) -> Report:
-        """States the laws; `thorough`: for each entity, too."""
+        """Checks the laws. `thorough`: for each entity, too."""
         spooled = usage_of(self._config)
         marks = Marks(self._mongo)
         history_pending = await marks.count()
@@ -128,7 +129,7 @@ class Auditor:
         return found, more
 
     async def _still(self, hot: Collection[Hot], expiring: Expiring) -> bool:
-        """Whether nothing was accepted, claimed, acknowledged or expired since it was read."""
+        """Whether nothing was accepted, claimed, acknowledged or expired since `hot` and `expiring` were read."""
         marks = [await read_marks(self._redis, shard.shard) == shard.marks for shard in hot]
         return all(marks) and await read_expiring(self._mongo) == expiring
 
@@ -142,7 +143,7 @@ class Auditor:
         return marked
 
     async def _rows(self) -> AsyncIterator[tuple[list[Row], int]]:
-        """Rows that differ and should not, and how many differ because they are due; a chunk at a time."""
+        """Rows that differ and should not, and how many others are due, a chunk at a time."""
         if self._mysql is None:
             return
         tables = replica_tables(self._config)
@@ -158,7 +159,7 @@ class Auditor:
 
 
 def usage_of(config: Config) -> Usage:
-    """What waits in the spool of this machine: not yet accepted, so in no law."""
+    """What waits in the spool of this machine. It is not accepted yet, so no law includes it."""
     return usage(Path(config.spool.dir)) if config.spool.dir else Usage(0, 0, None, 0)
 
 

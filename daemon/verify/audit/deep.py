@@ -1,6 +1,6 @@
 """Each entity across all rollups: its totals against the sums of its days, weeks and so on. Reads only.
 
-They are streamed in the order of the entity key and merged, so memory stays flat whatever the number of entities.
+They are streamed in the order of the entity key and merged, so memory stays flat for any number of entities.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Entities = AsyncIterator[tuple[str, Sums]]
 async def deep(
     mongo: MongoSink, counters: Sequence[str], moving: Collection[str], *, bases: bool
 ) -> AsyncIterator[Broken]:
-    """`moving`: entities with amounts in flight or in dead letters, whose rollups may rightly differ; left out.
-    `bases`: whether to judge what was taken over, too."""
+    """`moving`: entities to leave out. They have amounts in flight or in dead letters, so their rollups may differ.
+    `bases`: compare what was taken over, too."""
     fields = [*counters, *(f"base.{counter}" for counter in counters)]
     async for key, sums in _merged([mongo.sums_by_entity(kind, fields) for kind in KINDS]):
         totals = sums[KINDS.index(TOTALS)]
@@ -42,7 +42,7 @@ def _bases(sums: Sums, counters: Sequence[str]) -> Sums:
 
 
 async def _merged(streams: Sequence[Entities]) -> AsyncIterator[tuple[str, list[Sums]]]:
-    """Every key of any stream, in order, with what each says of it: nothing, where it lacks the key."""
+    """Every key of any stream, in order, with the sums of each stream: none, if it lacks the key."""
     heads = [await anext(stream, None) for stream in streams]
     while keys := [head[0] for head in heads if head is not None]:
         key = min(keys)

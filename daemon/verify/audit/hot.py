@@ -1,4 +1,4 @@
-"""What one shard holds in Redis: its ledger, what is live, what is in flight, what is due for MySQL. Reads only."""
+"""What one shard holds in Redis: its ledger, the live amounts and those in flight. Reads only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sums = dict[str, int]
 
 
 class Marks(Struct, frozen=True):
-    """What changes whenever anything moves: two equal ones with nothing in between mean that nothing did."""
+    """Values that change whenever a count moves. If two reads are equal, nothing moved between them."""
 
     accepted: Sums
     last_seq: int
@@ -26,7 +26,7 @@ class Marks(Struct, frozen=True):
 
 
 class Hot(Struct, frozen=True):
-    """One shard. `in_flight`: the frozen batch as the documents it will become; None if there is none."""
+    """One shard. `in_flight`: the claim as the documents that it will become; None if there is none."""
 
     shard: int
     ledger: Sums
@@ -35,7 +35,7 @@ class Hot(Struct, frozen=True):
     in_flight: Rollup | None
     marks: Marks
     malformed: int
-    """Values under our keys that are no amounts; they are in no sum."""
+    """Values under our keys that are no amounts. They are in no sum."""
 
     @property
     def live(self) -> Sums:
@@ -49,7 +49,7 @@ class Hot(Struct, frozen=True):
         return {} if self.in_flight is None else self.in_flight.sums()
 
     def in_flight_entities(self) -> set[str]:
-        """Of whose batch some rollups may be written and others not yet."""
+        """Entities of the claim: some of their rollups may be written, and others not yet."""
         documents = self.in_flight.documents.values() if self.in_flight is not None else ()
         return {document.entity.key for of_kind in documents for document in of_kind}
 
@@ -69,7 +69,7 @@ async def read_marks(redis: Redis, shard: int) -> Marks:
 
 
 async def read_hot(redis: Redis, shard: int) -> Hot:
-    """Not one instant: what is live is read in pieces. Compare `marks` with a later `read_marks`."""
+    """Reads one shard. The live amounts are read in pieces, so compare `marks` with a later `read_marks`."""
     keys = shard_keys(shard)
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hgetall(keys.ledger)
@@ -86,7 +86,7 @@ async def read_hot(redis: Redis, shard: int) -> Hot:
 
 
 async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[dict[str, Sums], int]:
-    """By UTC day and counter; and how many values are foreign."""
+    """Amounts by UTC day and counter, and how many values are foreign."""
     days: dict[str, Sums] = {}
     malformed = 0
     cursor = 0

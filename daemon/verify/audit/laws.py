@@ -1,20 +1,19 @@
-"""The laws, pure. Each takes what was read and returns what is wrong.
+"""The laws, pure. Each function takes what was read and returns what is wrong.
 
     conservation   accepted + baseline = live + in flight + dead + applied                  per counter
     ledger         accepted = live + in flight + flushed + dead                            per counter and shard
     rollups        totals = the sum of each other rollup, dead letters added               per counter
     base           Σ daily = the sum of each coarser rollup ≤ totals, of what was taken over  per counter
 
-`applied` is the sum of MongoDB's totals less what batches in flight have in them already. `baseline` is what the totals
-held when this Redis began to count (0, unless it lost its memory once).
+`applied` is the sum of MongoDB's totals minus the part of claims in flight that is already in them. `baseline` is what
+the totals held when this Redis began to count. It is 0 unless Redis once lost its memory.
 
-The first three speak of what was counted, and a base is no part of it. A history (`backfill --daily`) may begin later
-than the counter it is the history of: so the days' bases may be less than the totals', and never more.
+The first three laws are about what was counted, without bases. A history (`backfill --daily`) may begin later than its
+counter. So the days' bases may sum to less than the totals', but never to more.
 
-They hold at every instant, but several stores can't be read at one instant. If nothing was accepted, claimed or
-acknowledged while they were read, they are judged exactly (`conservation`, `ledger`, `rollups`). Otherwise only
-`bounds` can be: everything acknowledged before is in MongoDB, and nothing is in MongoDB that was not accepted by the
-end.
+The laws hold at every instant, but several stores cannot be read at one instant. If nothing moved while they were
+read, the laws are checked exactly (`conservation`, `ledger`, `rollups`). Otherwise only `bounds` is checked: MongoDB
+holds all that was acknowledged before, and nothing that was not accepted by the end.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Broken(Struct, frozen=True):
 
 
 class Line(Struct, frozen=True):
-    """The conservation law of one counter. `base`, what was taken over from before, is in none of the other amounts."""
+    """The conservation law of one counter. `base` is what was taken over; no other amount includes it."""
 
     counter: str
     accepted: int
@@ -152,7 +151,7 @@ def bases_agree(bases: Mapping[str, Sums], counters: Sequence[str], who: str = "
 
 
 def bounds(before: Sequence[Hot], after: Sequence[Sums], rollups: Rollups, counters: Sequence[str]) -> list[Broken]:
-    """What can be said while counts move. `after`: each shard's accepted amounts once everything else was read."""
+    """What holds while counts move. `after`: each shard's accepted amounts, read after everything else."""
     broken = []
     for counter in counters:
         written = rollups.sums[TOTALS.name].get(counter, 0) + rollups.dead[TOTALS.name].get(counter, 0)

@@ -1,6 +1,6 @@
 """Each mapped row of MySQL against its totals in MongoDB. Reads only, in chunks, so memory stays flat.
 
-Two stores can't be read in one instant, so a difference is looked at again before it is called one (`confirm`).
+Two stores cannot be read in one instant, so each difference is read again before it counts (`confirm`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Row(Struct, frozen=True):
 
 
 async def differing_rows(mongo: MongoSink, mysql: MysqlSink, tables: Tables) -> AsyncIterator[list[Row]]:
-    """A list a chunk, often empty. Entities without a row are no difference: the flush counts and reports them."""
+    """A list for each chunk, often empty. An entity without a row is no difference: the flush reports it."""
     for (domain, entity_type), table in tables.items():
         async for chunk in mongo.totals_of_type(domain, entity_type, CHUNK_ENTITIES):
             rows = await mysql.read(table, [document["entity_id"] for document in chunk])
@@ -60,24 +60,24 @@ async def confirm(
     *,
     dirty_too: bool = False,
 ) -> tuple[list[Row], int]:
-    """Those of the rows that truly differ, and how many differ because they are on their way.
+    """Those of the rows that truly differ, and how many are pending instead.
 
-    A row truly differs if its totals were the same before and after a moment in which it was neither due nor in
-    flight, and its row was read after that moment: whatever those totals hold had been written to MySQL by then.
-    `dirty_too`: rows with live counts are on their way, too.
+    A row truly differs if two things hold. Its totals are the same before and after a moment in which it was neither
+    due nor in flight. And its row was read after that moment: MySQL had been given those totals by then. `dirty_too`:
+    rows with live counts are pending, too.
     """
     true: list[Row] = []
-    rows, on_their_way = list(found), 0
+    rows, waiting = list(found), 0
     for _ in range(CONFIRM_TRIES):
         moving = await _moving(redis, shards, [row.key for row in rows], dirty_too=dirty_too)
-        on_their_way += len(moving)
+        waiting += len(moving)
         before = {row.key: row.totals for row in rows if row.key not in moving}
         if not before:
-            return true, on_their_way
+            return true, waiting
         again = await _read_again(mongo, mysql, tables, list(before))
         true += [row for row in again if row.totals == before[row.key]]
         rows = [row for row in again if row.totals != before[row.key]]
-    return true, on_their_way + len(rows)
+    return true, waiting + len(rows)
 
 
 async def _moving(redis: Redis, shards: int, entities: Sequence[str], *, dirty_too: bool) -> set[str]:
@@ -88,7 +88,7 @@ async def _moving(redis: Redis, shards: int, entities: Sequence[str], *, dirty_t
 
 
 async def _read_again(mongo: MongoSink, mysql: MysqlSink, tables: Tables, keys: Sequence[str]) -> list[Row]:
-    """Those of the entities whose rows differ now. MySQL is read first."""
+    """Those of the entities whose rows differ now. It reads MySQL first."""
     found: list[Row] = []
     for (domain, entity_type), table in tables.items():
         prefix = f"{domain}:{entity_type}:"
@@ -102,7 +102,7 @@ async def _read_again(mongo: MongoSink, mysql: MysqlSink, tables: Tables, keys: 
 def differing(
     prefix: str, totals: Mapping[str, Json], rows: Mapping[str, Mapping[str, int]], table: ReplicaTable
 ) -> list[Row]:
-    """Of these rows (entity id → counter → value), those that differ from their totals (by entity key; absent: 0)."""
+    """Those of the rows (entity id → counter → value) that differ from their totals (by entity key; absent: 0)."""
     found = []
     for id_, row in rows.items():
         document = totals.get(prefix + id_, {})

@@ -1,5 +1,5 @@
-"""What the rollups hold, per counter: what was counted, how much of a batch in flight is in that already, and what
-was taken over. Reads only."""
+"""What the rollups hold, per counter: what was counted, which part of that is still in flight, and what was taken
+over. Reads only."""
 
 from __future__ import annotations
 
@@ -16,10 +16,12 @@ from daemon.verify.audit.hot import Hot, Sums
 
 
 class Rollups(Struct, frozen=True):
-    """Sums by kind name (totals, daily, …) and counter. `ahead`: the part of them that belongs to batches in flight.
-    `dead`: amounts of dead letters. `baseline`: what totals held when this Redis began to count. None of these has a
-    base in it; `bases` are the sums of those. `expiring`: what an expiry is about to move, part of the sums. `steady`:
-    none moved anything meanwhile."""
+    """Sums by kind name (totals, daily, …) and counter. They include no bases; `bases` are the sums of those.
+
+    `ahead`: the part of the sums that belongs to claims in flight. `dead`: amounts of dead letters. `baseline`: what
+    the totals held when this Redis began to count. `expiring`: the part of the sums that an expiry is moving. `steady`:
+    no expiry moved anything meanwhile.
+    """
 
     sums: dict[str, Sums]
     ahead: dict[str, Sums]

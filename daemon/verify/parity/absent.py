@@ -1,4 +1,4 @@
-"""Totals no row of MySQL shows: entities that are counted and were deleted there, or never were in it."""
+"""Totals without a row in MySQL: counted entities that were deleted there, or never were there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Absent(Struct, frozen=True):
 async def find_absent(
     mongo: MongoSink, mysql: MysqlSink, domain: str, entity_type: str, table: ReplicaTable, documents: int
 ) -> Absent:
-    """`documents`: how many totals a row was found for. If that is all there are, nothing is read again."""
+    """`documents`: for how many totals a row was found. If these are all totals, nothing is read again."""
     count = 0
     some: list[str] = []
     if await mongo.count_of_type(domain, entity_type) != documents:

@@ -1,4 +1,4 @@
-"""A whole parity check: each mapped entity type in turn. What is found is counted, each mismatch handed on at once."""
+"""A whole parity check: each mapped entity type in turn. It counts, and hands on each mismatch at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from daemon.verify.parity.rows import Row, row_of
 
 
 class Tally(Struct):
-    """What was found of one entity type; counts of rows. `ordered_by`: the column, the highest first."""
+    """Counts of rows of one entity type. `ordered_by`: the column, the highest first."""
 
     entity_type: str
     table: str
@@ -26,11 +26,11 @@ class Tally(Struct):
     checked: int = 0
     mismatches: int = 0
     pending: int = 0
-    """Differ, but are due, dirty or in flight: a flush makes them equal."""
+    """Rows that differ but are due, dirty or in flight. A flush makes them equal."""
     keyless: int = 0
-    """Have no key, so no event can name them."""
+    """Rows without a key, so no event can name them."""
     missing: int | None = None
-    """Entities that have totals and no row; None: not looked for, because only the first rows were checked."""
+    """Entities that have totals and no row. None: not looked for, because only the first rows were checked."""
     missing_some: list[str] = []
 
 
@@ -52,7 +52,7 @@ async def check(
     found: Callable[[Row], None],
     progress: Callable[[Tally], None] = lambda _: None,
 ) -> list[Tally]:
-    """`rows_max`: of each type; None: all. `found` is called with every mismatch. Raises StoreError."""
+    """`rows_max`: of each type (None: all). `found` gets every mismatch. Raises StoreError."""
     return [
         await _check_type(parity, domain, kind, table, rows_max, found, progress)
         for (domain, kind), table in tables.items()

@@ -1,8 +1,8 @@
 """The rows of a mapped table, the highest counter first, each against its totals.
 
-MySQL sorts once and streams; MongoDB is asked for each chunk's documents by `_id`. So memory stays flat, and a row
-without a totals document is seen, too: unless it is 0, that is a mismatch. What differs because it is on its way from
-Redis is pending and no mismatch; the rule is `daemon.verify.audit.replica.confirm`'s.
+MySQL sorts once and streams. MongoDB is asked for each chunk's documents by `_id`. So memory stays flat. A row without
+a totals document is a mismatch unless it is 0. A row that differs because its counts are still coming from Redis is
+pending, and no mismatch: see `daemon.verify.audit.replica.confirm`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CHUNK_ROWS = 5_000
 
 
 class Mismatch(Struct, frozen=True):
-    """A row that differs from its totals and is not on its way. The amounts: each mapped counter's."""
+    """A row that differs from its totals and is not pending. `mysql`, `mongo`: the amounts of each mapped counter."""
 
     key: str
     label: str | None
@@ -30,7 +30,7 @@ class Mismatch(Struct, frozen=True):
 
 
 class Compared(Struct, frozen=True):
-    """A chunk of rows. `pending`: they differ but are due, dirty or in flight. `keyless`: they have no key."""
+    """A chunk of rows. `pending`: rows that differ but are due, dirty or in flight. `keyless`: rows without a key."""
 
     checked: int
     mismatches: list[Mismatch]
@@ -41,10 +41,10 @@ class Compared(Struct, frozen=True):
 
 
 class Parity:
-    """The connections of one comparison. Methods raise StoreError if a store doesn't answer."""
+    """The connections of one comparison. Methods raise StoreError if a store does not answer."""
 
     def __init__(self, shards: int, redis: Redis, mongo: MongoSink, mysql: MysqlSink, ranking: MysqlSink) -> None:
-        """`ranking`: the connection the rows are streamed over; nothing else can use it meanwhile."""
+        """`ranking`: the connection that streams the rows. Nothing else can use it meanwhile."""
         self._shards = shards
         self._redis = redis
         self.mongo = mongo

@@ -1,15 +1,15 @@
-"""Evidence that both stores agree, kept as files: an artifact a day, an archive of them, and their verification.
+"""Evidence that both stores agree, kept as files: an artifact for each day, an archive of them, and their verification.
 
 artifact.py   the artifacts as structs: `analytics-artifact.v1`
-schema.py     the same as JSON Schema
+schema.py     the structs as JSON Schema
 day.py        what the rollups say of one day
 waiting.py    what is not in MongoDB or MySQL yet
 routes.py     which routes answer
-generate.py   all artifacts of a window, written
-archive.py    the manifest, and a zip of them
-contents.py   the files of a folder or of a zip nobody has vouched for
-judge.py      one artifact: its fields and its sums
-verify.py     all of it against the manifest
+generate.py   writes all artifacts of a window of days
+archive.py    the manifest, and a zip of the artifacts
+contents.py   reads the files of an untrusted folder or zip
+validate.py   one artifact: its fields and its sums
+verify.py     all artifacts, and all files against the manifest
 
-A report reads the stores; it writes nothing but files.
+A report reads the stores. It writes nothing but files.
 """

@@ -1,4 +1,4 @@
-"""The files of a report: each artifact, the manifest of their SHA-256 sums, and all of it as a zip."""
+"""The files of a report: the artifacts, the manifest of their SHA-256 sums, and a zip of all."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ def write(folder: Path, name: str, artifact: Struct) -> FileSum:
 
 
 def update_manifest(folder: Path, written: Mapping[str, FileSum], now: dt.datetime) -> None:
-    """Takes what was written into the folder's manifest. What it says of other files stays: they may have been changed
-    since."""
+    """Adds these files to the folder's manifest. Its other entries stay: those files may have been changed."""
     known: dict[str, FileSum] = {}
-    with suppress(OSError, msgspec.MsgspecError):  # none yet, or none of ours: this one takes its place
+    with suppress(OSError, msgspec.MsgspecError):  # there is none, or not ours: this one replaces it
         known = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).files
     write(folder, MANIFEST, _manifest({**known, **written}, now))
 

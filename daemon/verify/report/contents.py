@@ -1,6 +1,6 @@
-"""The files of a folder or of a zip nobody has vouched for: each is handed on with its bytes, or with what is wrong.
+"""Reads the files of an untrusted folder or zip. Each file comes with its bytes, or with what is wrong.
 
-Of a zip, nothing is written to disk and no more is unpacked than the limits allow, whatever its entries claim.
+Nothing of a zip is written to disk. No more is unpacked than the limits allow, whatever its entries claim.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ TOTAL_BYTES_MAX = 1_024 * 1_048_576
 RATIO_MAX = 100
 """Unpacked to packed. Artifacts reach 30."""
 RATIO_BYTES_MIN = 65_536
-"""A smaller file can do no harm, whatever its ratio."""
+"""A smaller file does no harm at any ratio."""
 
 
 class Problem(NamedTuple):
-    """What is wrong with a file. `field`: "" if it is about the whole of it."""
+    """What is wrong with a file. `field`: "" if it is about the whole file."""
 
     file: str
     field: str
@@ -35,7 +35,7 @@ Content = tuple[str, bytes] | Problem
 
 
 def of_folder(folder: Path) -> Iterator[Content]:
-    """The files of parity/ and rollback/, and the manifest, by name; but for those being written (`.name…`)."""
+    """The files of parity/ and rollback/, and the manifest, by name. Files being written (`.name…`) are left out."""
     paths = [*folder.glob("parity/*"), *folder.glob("rollback/*"), *folder.glob("manifest.json")]
     for path in sorted(paths):
         name = path.relative_to(folder).as_posix()
@@ -62,7 +62,7 @@ def of_archive(archive: Path) -> Iterator[Content]:
         with zipfile.ZipFile(archive) as opened:
             yield from _entries(opened, archive.name)
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-        yield Problem(archive.name, "", f"is no zip that can be read: {error}")
+        yield Problem(archive.name, "", f"cannot be read as a zip: {error}")
 
 
 def _entries(opened: zipfile.ZipFile, name: str) -> Iterator[Content]:
@@ -85,14 +85,14 @@ def _entries(opened: zipfile.ZipFile, name: str) -> Iterator[Content]:
 
 def _wrong(entry: zipfile.ZipInfo) -> str | None:
     """Why an entry must not be unpacked."""
-    # The name as it is stored: `filename` ends where a NUL was, and its backslashes may have been turned.
+    # The stored name: `filename` ends at a NUL, and may have its backslashes replaced.
     path = PurePosixPath(entry.orig_filename)
     if path.is_absolute() or (path.parts and path.parts[0].endswith(":")):
         return "has an absolute path"
     if ".." in path.parts:
         return "has a path that climbs out"
     if "\\" in entry.orig_filename or "\0" in entry.orig_filename or not path.parts:
-        return "has a name that is none"
+        return "has an invalid name"
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         return "is a symbolic link or another special file"

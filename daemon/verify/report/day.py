@@ -1,6 +1,6 @@
-"""Whether a day lies within its week, its month, its year and the totals, by what the rollups say.
+"""Compares a day with its week, month, year and the totals, as the rollups have them.
 
-A week may lie in two months or two years, so only buckets that lie wholly in another are compared with it.
+A week may lie in two months or two years. So a bucket is compared only with those that it lies in wholly.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OF_A_DAY = (DAILY, *COARSER)
 
 
 class Kept(NamedTuple):
-    """The retention that is configured, and the day it is counted from. See `daemon.domain.retention`."""
+    """The configured retention, and the day from which it is counted. See `daemon.domain.retention`."""
 
     today: dt.date
     retention: Mapping[str, int]
@@ -48,8 +48,10 @@ async def agreement(
     entities_max: int,
     moving: Collection[str],
 ) -> Agreement:
-    """Of at most `entities_max` entities that were active on the day. What disagrees is read again a few times, for the
-    rollups are not written in one instant; `moving`: entities whose rollups may rightly differ for longer."""
+    """Compares at most `entities_max` entities that were active on the day. `moving`: entities that may differ longer.
+
+    The rollups are not written in one instant, so entities that disagree are read again a few times.
+    """
     compared = found = 0
     some: list[Disagreement] = []
     async for entities in active_entities(mongo, types, day.isoformat(), CHUNK_ENTITIES, entities_max):
@@ -67,7 +69,7 @@ async def agreement(
 
 
 def within(day: dt.date) -> Iterator[tuple[Kind, Kind]]:
-    """Which of the day's buckets lies wholly in which other."""
+    """Pairs of the day's buckets of which the first lies wholly in the second."""
     for inner, outer in combinations(OF_A_DAY, 2):
         if inner.lies_in(outer, start_of_day(day)):
             yield inner, outer
@@ -81,7 +83,7 @@ async def _disagreements(
         return []
     at = start_of_day(day)
     names: dict[Kind, str | None] = {TOTALS: None, **{kind: kind.bucket_of(at) for kind in OF_A_DAY}}
-    # The inner buckets first: a flush in between can only add to the outer ones.
+    # The inner buckets are read first: a flush in between can only add to the outer ones.
     documents = {
         (kind, key): document
         for kind in (*OF_A_DAY, TOTALS)

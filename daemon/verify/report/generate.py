@@ -1,7 +1,7 @@
 """All artifacts of a window of days, written to a folder: parity/, rollback/, manifest.json, and archive/ if asked for.
 
-Each file is written whole, the manifest last. A report that is killed leaves files the manifest does not know, or knows
-otherwise: `report verify` says so, and the next report mends it.
+Each file is written whole, and the manifest last. If a report is killed, some files differ from the manifest or are not
+in it. `report verify` says so, and the next report mends it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NO_LEGACY_URL = "legacy_movie_view_route_present: not asked; name the applicatio
 
 
 class Report(Struct, frozen=True):
-    """What was written, and what it says. `disagreements`: of a day with its week, month, year or total."""
+    """What was written, and its result. `disagreements`: of days with their week, month, year or total."""
 
     files: list[str]
     archive: str | None
@@ -53,7 +53,7 @@ class Wanted(Struct, frozen=True):
 
 
 async def generate(config: Config, wanted: Wanted, progress: Callable[[dt.date], None] = lambda _: None) -> Report:
-    """Raises StoreError if a store doesn't answer, FileError if a file can't be written."""
+    """Raises StoreError if a store does not answer, FileError if a file cannot be written."""
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     rows: list[Row] = []
     async with opened_parity(config) as parity:
@@ -87,7 +87,7 @@ async def _read_hot(config: Config) -> list[Hot]:
 
 
 async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) -> AsyncIterator[Day]:
-    """The window's days, the oldest first, today being the last."""
+    """The days of the window, the oldest first. Today is the last."""
     counters = sorted({counter for domain in config.domains for counter in domain_counters(config, domain)})
     types = [(domain, kind) for domain, each in config.domains.items() for kind in each.entity_types]
     window = [today - dt.timedelta(days=back) for back in reversed(range(wanted.days))]

@@ -1,4 +1,4 @@
-"""Which routes answer. Asked with methods that change nothing; a route that answers anything but 404 is there."""
+"""Which routes answer. They are asked with methods that change nothing. Any answer but 404 means: it exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMEOUT_S = 3.0
 
 
 def checked_url(url: str) -> str:
-    """The URL, if it is one that can be asked. Raises ConfigError."""
+    """The URL, if HTTP can ask it. Raises ConfigError otherwise."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"--legacy-url: {url!r} must look like https://host/path")
@@ -23,20 +23,20 @@ def checked_url(url: str) -> str:
 
 
 async def ingest_route(http: Http) -> tuple[bool | None, str]:
-    """Whether tallyd takes events at its configured address, and how that was found out. None: nobody answers."""
+    """Whether tallyd takes events at its configured address (None: no answer), and the question and status."""
     host = f"[{http.host}]" if ":" in http.host else http.host
     url = f"http://{host}:{http.port}{EVENTS_PATH}"
     # A GET is answered 405: nothing is counted.
     status = await asyncio.to_thread(_status, "GET", url)
-    return _judged(status, f"GET {url}")
+    return _present(status, f"GET {url}")
 
 
 async def legacy_route(url: str) -> tuple[bool | None, str]:
-    """The same of the application's own route. OPTIONS, because a GET may be what counts there."""
-    return _judged(await asyncio.to_thread(_status, "OPTIONS", url), f"OPTIONS {url}")
+    """The same for the application's own route. It is asked by OPTIONS, because a GET may count a view."""
+    return _present(await asyncio.to_thread(_status, "OPTIONS", url), f"OPTIONS {url}")
 
 
-def _judged(status: int | None, asked: str) -> tuple[bool | None, str]:
+def _present(status: int | None, asked: str) -> tuple[bool | None, str]:
     if status is None:
         return None, f"{asked}: no answer"
     return status != HTTPStatus.NOT_FOUND, f"{asked}: {status}"

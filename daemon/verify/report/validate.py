@@ -1,4 +1,4 @@
-"""One artifact: is it JSON, is each field there and of its type, and do its numbers agree with each other?"""
+"""Validates one artifact: is it JSON, has each field its type, and do its numbers agree with each other?"""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from daemon.verify.report.artifact import (
 from daemon.verify.report.contents import Problem
 
 _TYPES: dict[str, type[Struct]] = {"parity": ParityV1, "rollback": RollbackV1, "manifest": Manifest}
-"""`artifact_type` → what every producer writes."""
+"""`artifact_type` → the fields that every producer writes."""
 _WRITTEN: dict[str, type[Struct]] = {
     "parity": ParityArtifact, "rollback": RollbackArtifact, "drill": DrillArtifact, "manifest": Manifest,
 }  # fmt: skip
-"""What tallyd writes; a drill's `artifact_type` is rollback."""
+"""The fields that tallyd writes. A drill's `artifact_type` is rollback."""
 
 _DATED = re.compile(r"(?:.*/)?(?:parity|rollback|drill)-(\d{4}-\d\d-\d\d)\.json\Z")
 
 
 def validate(file: str, content: bytes, *, strict: bool) -> Iterator[Problem]:
-    """`strict`: all that tallyd writes must be there; else the fields that every producer of the schema writes."""
+    """`strict`: it must have all fields that tallyd writes. Otherwise those of every producer are enough."""
     try:
         found = msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
@@ -123,7 +123,7 @@ def _differs(row: Mapping[str, Any]) -> bool:
 def _sum_of_types(file: str, name: str, found: Mapping[str, Any]) -> Iterator[Problem]:
     types = found.get("types")
     if not isinstance(types, list) or not all(isinstance(each, dict) for each in types):
-        return  # another producer's
+        return  # of another producer
     counts = [each.get(name) for each in types]
     sum_ = sum(count for count in counts if isinstance(count, int))
     if found[name] != sum_:

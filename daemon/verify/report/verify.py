@@ -1,4 +1,4 @@
-"""A report somebody hands over: each artifact by itself, and all files against the manifest."""
+"""Verifies a report of unknown origin: each artifact by itself, and all files against the manifest."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from daemon.verify.report.validate import validate
 
 
 class Verdict(Struct, frozen=True):
-    """`files`: how many were read. Without problems all of them are in order."""
+    """`files`: how many were read. Without problems, all of them are in order."""
 
     files: int
     problems: list[Problem]
 
 
 def verify_folder(folder: Path, *, strict: bool) -> Verdict:
-    """The artifacts of the folder, and each archive in it. `strict`: there must be a manifest, too."""
+    """Verifies the artifacts of the folder, and each archive in it. `strict`: it must have a manifest, too."""
     verdict = _verify(of_folder(folder), folder.name or str(folder), strict=strict, sealed=strict)
     files, problems = verdict.files, list(verdict.problems)
     for archive in sorted(folder.glob("archive/[!.]*")):
@@ -36,7 +36,7 @@ def verify_folder(folder: Path, *, strict: bool) -> Verdict:
 
 
 def verify_archive(archive: Path, *, strict: bool) -> Verdict:
-    """The artifacts of the zip; there must be a manifest."""
+    """Verifies the artifacts of the zip. It must have a manifest."""
     return _verify(of_archive(archive), archive.name, strict=strict, sealed=True)
 
 
@@ -67,7 +67,7 @@ def _verify(contents: Iterable[Content], name: str, *, strict: bool, sealed: boo
 
 
 def _against(manifest: Manifest, sums: dict[str, FileSum], named: set[str]) -> Iterator[Problem]:
-    """`named`: files that have a problem already, and may not have been read for it."""
+    """`named`: files that have a problem already, so they may not have been read."""
     for file, sum_ in manifest.files.items():
         if file not in sums:
             if file not in named:

@@ -13,7 +13,7 @@ from daemon.verify.report.artifact import Amounts, Waiting
 
 
 def waiting(status: Status, hot: Sequence[Hot]) -> Waiting:
-    """Raises StoreError if a store did not answer when the status was read."""
+    """Raises StoreError if a store did not answer when `status` was read."""
     if status.redis_error or status.mongo_error:
         raise StoreError(status.redis_error or status.mongo_error)
     return Waiting(

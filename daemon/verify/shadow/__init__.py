@@ -1,5 +1,5 @@
-"""Both count: the application in its own column, tallyd beside it in another. Do they agree, and go on agreeing?
+"""Compares two columns while both count: the application's own, and tallyd's beside it.
 
-compare.py   the two columns of a table, added up and ranked by MySQL
-history.py   what each day's comparison found, kept in MongoDB, and the trend
+compare.py   the two columns of a table, summed and ranked by MySQL
+history.py   the result of each day, kept in MongoDB, and the trend
 """

@@ -1,6 +1,6 @@
-"""The application's column against tallyd's, row by row. MySQL adds up and ranks, so memory stays flat here.
+"""The application's column against tallyd's, row by row. MySQL sums and ranks, so memory stays flat here.
 
-Both columns are read in one statement. Tallyd's is behind by what was not flushed yet, at most a few seconds' counts.
+Both columns are read in one statement. Tallyd's column lacks the counts of a few seconds, which are not flushed yet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from daemon.config import ReplicaTable
 from daemon.replica.mysql import MysqlSink
 
 QUERY_TIMEOUT_S = 300.0
-"""What going through a whole table may take, besides the usual time-out."""
+"""What reading a whole table may take, besides the usual time-out."""
 PERCENTS = (50, 90, 99)
 
 
@@ -28,7 +28,7 @@ class Percentiles(Struct, frozen=True):
 
 
 class Worst(Struct, frozen=True):
-    """A row by its difference, tallyd's count less the application's; `percent` of the application's."""
+    """A row and its difference: tallyd's count minus the application's. `percent`: of the application's."""
 
     key: str
     label: str | None
@@ -39,8 +39,10 @@ class Worst(Struct, frozen=True):
 
 
 class Comparison(Struct, frozen=True):
-    """One counter of one table. `own`: the application's sum. `apart`: the rows' differences added up without their
-    signs, so that too much here and too little there don't cancel out."""
+    """One counter of one table. `own`: the application's sum. `apart`: the sum of the rows' differences without signs.
+
+    So differences of opposite signs do not cancel out.
+    """
 
     entity_type: str
     counter: str
@@ -95,12 +97,12 @@ async def compare(mysql: MysqlSink, entity_type: str, table: ReplicaTable, count
 
 
 def percent_of(part: int, whole: int) -> float | None:
-    """None: of nothing, there is no percent."""
+    """None if the whole is 0 and the part is not."""
     return round(100 * part / whole, 4) if whole else (None if part else 0.0)
 
 
 def percentiles(histogram: Sequence[tuple[Any, int]], rows: int) -> Percentiles:
-    """Of (value, rows that have it), ascending."""
+    """`histogram`: (value, number of rows), ascending."""
     found: list[float] = []
     counted = 0
     for value, times in histogram:
@@ -114,4 +116,4 @@ def percentiles(histogram: Sequence[tuple[Any, int]], rows: int) -> Percentiles:
 
 
 def _amount(column: str) -> str:
-    return f"CAST(COALESCE(`{column}`, 0) AS SIGNED)"  # unsigned ones can't be subtracted
+    return f"CAST(COALESCE(`{column}`, 0) AS SIGNED)"  # unsigned values cannot be subtracted

@@ -1,7 +1,7 @@
-"""What each day's comparison found: one document a day, table and counter in `analytics_shadow`, the last run's.
+"""The results of past comparisons: one document for each day, table and counter in `analytics_shadow`.
 
-The columns' difference of today says how far apart they are; the growth of both since a day before says whether they
-still come apart.
+The last run of a day holds. Today's difference says how far the columns are apart. The growth of both since an earlier
+day says whether the difference still grows.
 """
 
 from __future__ import annotations
@@ -31,8 +31,7 @@ class Snapshot(Struct, frozen=True):
 
 
 class Trend(Struct, frozen=True):
-    """How much both grew since the oldest day recorded in a window. `difference`: tallyd's growth less the
-    application's."""
+    """How much both grew since the oldest day in a window. `difference`: tallyd's growth minus the application's."""
 
     days: int
     since: dt.date
@@ -44,7 +43,7 @@ class Trend(Struct, frozen=True):
 
 
 async def record(mongo: MongoSink, comparison: Comparison, now: dt.datetime) -> None:
-    """Keeps what was found as the day's. Raises StoreError."""
+    """Keeps the result as the day's. Raises StoreError."""
     id_ = f"{comparison.entity_type}:{comparison.counter}:{now.date()}"
     names = ("entity_type", "counter", "own", "tallyd", "apart", "differing")
     found = {name: getattr(comparison, name) for name in names} | msgspec.structs.asdict(comparison.absolute)
@@ -55,7 +54,7 @@ async def record(mongo: MongoSink, comparison: Comparison, now: dt.datetime) -> 
 
 
 async def snapshots(mongo: MongoSink, comparison: Comparison, today: dt.date) -> list[Snapshot]:
-    """The days before `today` that were recorded, of the longest window, the oldest first. Raises StoreError."""
+    """The recorded days before `today` in the longest window, the oldest first. Raises StoreError."""
     first = f"{comparison.entity_type}:{comparison.counter}:{today - dt.timedelta(days=WINDOWS_DAYS[-1])}"
     before = f"{comparison.entity_type}:{comparison.counter}:{today}"
     with store_error(mongo.address):
@@ -70,7 +69,7 @@ async def snapshots(mongo: MongoSink, comparison: Comparison, today: dt.date) ->
 
 
 def trends(past: Sequence[Snapshot], comparison: Comparison, today: dt.date) -> list[Trend]:
-    """For each window that has a day recorded in it; `past` as `snapshots` returns it."""
+    """The trend of each window that has a recorded day. `past`: as `snapshots` returns it."""
     found = []
     for days in WINDOWS_DAYS:
         start = next((each for each in past if each.date >= today - dt.timedelta(days=days)), None)

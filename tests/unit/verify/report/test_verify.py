@@ -232,7 +232,7 @@ def with_entry(packed: Path, name: str, content: bytes = b"{}", mode: int = 0o64
         ("parity/../../out.json", 0o644, "has a path that climbs out"),
         ("/etc/out.json", 0o644, "has an absolute path"),
         ("C:/out.json", 0o644, "has an absolute path"),
-        ("..\\out.json", 0o644, "has a name that is none"),
+        ("..\\out.json", 0o644, "has an invalid name"),
         ("parity/link.json", 0o120777, "is a symbolic link or another special file"),
     ],
 )
