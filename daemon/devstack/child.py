@@ -1,6 +1,6 @@
-"""A tallyd daemon that `tallyd dev` runs beside itself: its lines passed on, its end noticed, nothing left behind.
+"""Runs a tallyd daemon as a child process: passes on its lines, notices its end, and leaves no process behind.
 
-Called by `daemon.devstack.dev` and `daemon.move.drill`. Production starts its daemons through systemd.
+Called by `daemon.devstack.dev` and `daemon.move.drill`. In production systemd starts the daemons.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ LAST_LINES_TIMEOUT_S = 1.0
 
 
 class Child:
-    """One running daemon: an async context manager that stops it on leaving.
+    """One running daemon: an async context manager that stops it at the end.
 
-    It runs in a session of its own, so that Ctrl-C at the terminal reaches `tallyd dev` alone, which knows the order.
-    It gets SIGTERM when `tallyd dev` dies without stopping it. `show(name, line)` is called for each line it prints.
+    It runs in its own session. So Ctrl-C at the terminal reaches only `tallyd dev`, which stops all in order. It gets
+    SIGTERM if `tallyd dev` dies without stopping it. `show(name, line)` is called for each line that it prints.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Child:
         return self
 
     async def _start(self, output: int) -> asyncio.subprocess.Process:
-        # -P: a folder named `daemon` where the user happens to be must not be imported instead of ours.
+        # -P: a folder named `daemon` in the current directory must not be imported instead of ours.
         return await asyncio.create_subprocess_exec(
             *process.dies_with_parent(),
             *(sys.executable, "-P", "-m", "daemon.cli", self.name),
@@ -67,7 +67,7 @@ class Child:
             async with asyncio.timeout(self._stop_timeout_s):
                 await self._process.wait()
         except TimeoutError:
-            self._show(self.name, f"didn't stop within {self._stop_timeout_s:.0f} s and is killed")
+            self._show(self.name, f"did not stop within {self._stop_timeout_s:.0f} s and is killed")
             self._process.kill()
             await self._process.wait()
         process.stop(dict.fromkeys(self._workers(), 0.0))
@@ -75,11 +75,11 @@ class Child:
         self._reader.cancel()
 
     def reload(self) -> None:
-        """Has the daemon read its configuration anew; it says `Reloaded` when it has."""
+        """Makes the daemon read its configuration again. It then logs `Reloaded`."""
         self._process.send_signal(signal.SIGHUP)
 
     async def ended(self) -> str:
-        """Waits for the daemon to end, and says how it did."""
+        """Waits for the daemon to end, and says how it ended."""
         code = await self._process.wait()
         return (
             f"{self.name} ended by itself with exit code {code}"
@@ -98,14 +98,15 @@ class Child:
             self._show(self.name, line.decode(errors="replace").rstrip("\n"))
 
     def _workers(self) -> list[psutil.Process]:
-        """Those that outlived the daemon that started them."""
+        """The workers that outlived their daemon."""
         return [each for each in psutil.process_iter() if _session_of(each.pid) == self._process.pid]
 
 
 async def _pipe() -> tuple[asyncio.StreamReader, int]:
-    """A pipe: the reading end, and the descriptor a program may write to.
+    """A pipe: the reading end, and the descriptor that a program may write to.
 
-    asyncio's own would make `Process.wait` wait for the pipe, too, which a worker that outlives its daemon keeps open.
+    With asyncio's own pipe, `Process.wait` also waits for the pipe to close. A worker that outlives its daemon keeps it
+    open.
     """
     reading, writing = os.pipe()
     lines = asyncio.StreamReader(limit=LINE_BYTES_MAX)

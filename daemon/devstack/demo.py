@@ -1,7 +1,7 @@
-"""The demo table: twelve invented movies in MariaDB, so that a first event has something to count on.
+"""The demo table: twelve invented movies in MariaDB, so that a first event has a row.
 
-Called by `tallyd dev` and by the drills. The table has the shape and the collation that Laravel's migrations give one.
-It is made once, rows are only ever added: the counts in it are tallyd's business, and an application's.
+Called by `tallyd dev` and by the drills. The table has the shape and the collation of Laravel's migrations. It is made
+once, and rows are only added. Its counts are changed only by tallyd and by the drills.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CONNECT_TIMEOUT_S = 5.0
 
 
 class Movie(msgspec.Struct, frozen=True):
-    """One row of the demo table; `uuid` is what events name as `entity_id`."""
+    """One row of the demo table. Events name its `uuid` as `entity_id`."""
 
     uuid: str
     code: str
@@ -67,9 +67,9 @@ CREATE TABLE IF NOT EXISTS jav (
 
 
 async def create(mysql_url: str) -> int:
-    """Makes the table and adds the movies it lacks; returns how many it added. Raises asyncmy's errors."""
+    """Makes the table and adds the missing movies. Returns how many it added. Raises asyncmy's errors."""
     async with _cursor(mysql_url) as cursor:
-        await cursor.execute("SET sql_notes = 0")  # or the driver logs that the table is already there
+        await cursor.execute("SET sql_notes = 0")  # or the driver logs that the table exists
         await cursor.execute(CREATE_TABLE)
         await cursor.execute("SELECT uuid FROM jav")
         present = {row[0] for row in await cursor.fetchall()}
@@ -80,7 +80,7 @@ async def create(mysql_url: str) -> int:
 
 
 async def count_directly(mysql_url: str, counts: Mapping[str, Counts]) -> None:
-    """What an application without tallyd does on every page load. Raises asyncmy's errors."""
+    """Counts as an application without tallyd does on every page load. Raises asyncmy's errors."""
     async with _cursor(mysql_url) as cursor:
         for uuid, (views, downloads) in counts.items():
             await cursor.execute(
@@ -90,7 +90,7 @@ async def count_directly(mysql_url: str, counts: Mapping[str, Counts]) -> None:
 
 
 async def counts(mysql_url: str) -> dict[str, Counts]:
-    """What the columns say, by uuid. Raises asyncmy's errors."""
+    """The columns of each row, by uuid. Raises asyncmy's errors."""
     async with _cursor(mysql_url) as cursor:
         await cursor.execute("SELECT uuid, views, downloads FROM jav")
         return {uuid: Counts(views, downloads) for uuid, views, downloads in await cursor.fetchall()}

@@ -1,8 +1,7 @@
-"""The whole system in the foreground: servers, a demo table, ingest and flush, and one end for all of them.
+"""Runs the whole system in the foreground: servers, a demo table, ingest and flush.
 
-Called by `tallyd dev` only. Whatever ends it, nothing it started stays behind: an ordinary end stops everything in
-order, and SIGKILL, which it can't see, reaches all it started through `process.dies_with_parent`. Never used in
-production.
+Called only by `tallyd dev`. When it ends, no process that it started stays behind. An ordinary end stops all in order.
+If it is killed by SIGKILL, `process.dies_with_parent` ends them. Never used in production.
 """
 
 from __future__ import annotations
@@ -42,15 +41,15 @@ console = Console(highlight=False, markup=False)
 
 
 def run(data: Path, port: int | None, config: Path | None) -> None:
-    """Runs until SIGINT, SIGTERM or SIGHUP. `port`: None takes 8080, or a free one if that is taken.
+    """Runs until SIGINT, SIGTERM or SIGHUP. `port`: None means 8080, or a free port if 8080 is taken.
 
-    Raises ConfigError when `port` is taken, StackError when a part doesn't start or ends by itself.
+    Raises ConfigError if `port` is taken, StackError if a part does not start or ends by itself.
     """
     asyncio.run(_until_asked_to_stop(data.resolve(), _choose_port(port), config))
 
 
 async def _until_asked_to_stop(data: Path, port: int, config: Path | None) -> None:
-    """Runs the system; a signal cancels the run once, and never the clean-up that follows."""
+    """Runs the system. A signal cancels the run, but never the clean-up."""
     with _only_one(data):
         async with AsyncExitStack() as running:
             work = asyncio.create_task(_run(running, data, port, config))
@@ -64,21 +63,21 @@ async def _until_asked_to_stop(data: Path, port: int, config: Path | None) -> No
 
 
 def _stop_once(work: asyncio.Task[None]) -> None:
-    # A second Ctrl-C would interrupt the clean-up of what was half started; every stop has its own deadline anyhow.
+    # A second Ctrl-C would interrupt the clean-up. Every stop in it has its own deadline.
     if not work.cancelling():
         work.cancel()
 
 
 async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | None) -> None:
-    """Starts everything and watches over it; what it starts is stopped by `running`, the last one first."""
+    """Starts all parts and watches them. `running` stops them in reverse order."""
     raised = await stack.bring_up(data, die_with_parent=True)
-    running.push_async_callback(_stop_servers, data, raised.started)
-    if raised.info.http is not None:  # of one that was killed
+    running.push_async_callback(stack.take_down, data, raised.started)
+    if raised.info.http is not None:  # left by a `tallyd dev` that was killed
         await stack.publish_http(data, None)
     for server in raised.absent:
         _show("dev", server.absence)
     if len(raised.started) < len(raised.info.pids):
-        _show("dev", f"uses servers that were already up in {data}, and will leave those running")
+        _show("dev", f"uses servers that already run in {data}, and will leave them running")
     if raised.info.mysql:
         await demo.create(raised.info.mysql)
 
@@ -88,7 +87,8 @@ async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | No
     ingest = await running.enter_async_context(
         Child("ingest", environment, _show, stop_timeout_s=INGEST_STOP_TIMEOUT_S)
     )
-    watch = asyncio.create_task(_watch(flush, ingest, _own_servers(raised)))
+    servers = {name: psutil.Process(raised.info.pids[name]) for name in raised.started}
+    watch = asyncio.create_task(_watch(flush, ingest, servers))
     running.callback(watch.cancel)
     await _unless_ended(watch, healthy(port, run_id))
     await stack.publish_http(data, f"http://127.0.0.1:{port}")
@@ -115,19 +115,20 @@ def environment_of(info: stack.StackInfo, port: int, config: Path | None, run_id
 
 
 def _choose_port(port: int | None) -> int:
-    # Asked beforehand: ingest would share the port with whoever has it (SO_REUSEPORT), and half the requests be theirs.
+    # Checked first: by SO_REUSEPORT ingest would share the port with the other program, which would get half the
+    # requests.
     if port is None:
         return DEFAULT_PORT if process.port_is_free(DEFAULT_PORT) else process.free_port()
     if not process.port_is_free(port):
         raise ConfigError(
-            f"--port {port}: something else listens there, or this user may not; leave it out for a free one"
+            f"--port {port}: another program listens there, or this user may not; without --port a free one is taken"
         )
     return port
 
 
 @contextmanager
 def _only_one(data: Path) -> Iterator[None]:
-    """Refuses to run twice in one directory: the first to end would take the servers from the other."""
+    """Refuses to run twice in one directory: the first one to end would stop the servers of the other."""
     folder.prepare(data)
     with (data / "dev.lock").open("w") as lock:
         try:
@@ -138,14 +139,14 @@ def _only_one(data: Path) -> Iterator[None]:
 
 
 async def healthy(port: int, run_id: str) -> None:
-    """Returns once ingest answers, and it is the one started here."""
+    """Returns when ingest answers with the run id of this start."""
     deadline_s = time.monotonic() + HEALTH_TIMEOUT_S
     while time.monotonic() < deadline_s:
         if await asyncio.to_thread(_run_id_at, port) == run_id:
             return
         await asyncio.sleep(HEALTH_POLL_S)
     raise StackError(
-        f"ingest didn't answer with its run id at http://127.0.0.1:{port}/healthz in {HEALTH_TIMEOUT_S:.0f} s"
+        f"ingest did not answer with its run id at http://127.0.0.1:{port}/healthz in {HEALTH_TIMEOUT_S:.0f} s"
     )
 
 
@@ -162,7 +163,7 @@ def _run_id_at(port: int) -> str | None:
 
 
 def _welcome(data: Path, port: int) -> None:
-    """What to try first. Printed without wrapping, so that the curl line can be copied."""
+    """Prints what to try first, without wrapping, so that the curl line can be copied."""
     movie = demo.MOVIES[0]
     event = {
         "event_id": str(uuid4()),
@@ -196,7 +197,7 @@ def _welcome(data: Path, port: int) -> None:
 
 
 def _own_command() -> str:
-    """How the user can type `tallyd`: plainly if it is on PATH, else as the path this process was started by."""
+    """How the user can type `tallyd`: the name if it is on PATH, else the path of this process."""
     started_as = Path(sys.argv[0])
     if shutil.which("tallyd") or started_as.name != "tallyd":
         return "tallyd"
@@ -204,7 +205,7 @@ def _own_command() -> str:
 
 
 def _shell_path(path: Path) -> str:
-    """As short as the user would type it: from the current directory if it lies below."""
+    """The path as the user would type it: relative if it lies below the current directory."""
     here = Path.cwd()
     return shlex.quote(str(path.relative_to(here) if path.is_relative_to(here) else path))
 
@@ -213,7 +214,7 @@ def _shell_path(path: Path) -> str:
 
 
 async def _watch(flush: Child, ingest: Child, servers: dict[str, psutil.Process]) -> None:
-    """Never returns: raises StackError when one of them ends, which none does unless something is wrong."""
+    """Never returns. Raises StackError when one of them ends: none does unless something is wrong."""
     ends = [asyncio.ensure_future(child.ended()) for child in (flush, ingest)]
     try:
         while True:
@@ -223,28 +224,20 @@ async def _watch(flush: Child, ingest: Child, servers: dict[str, psutil.Process]
                 f"the {name} server ended by itself" for name, each in servers.items() if not process.is_alive(each)
             ]
             if gone:
-                raise StackError(f"{'; '.join(gone)}. Everything else is stopped too")
+                raise StackError(f"{'; '.join(gone)}. All other parts are stopped, too")
     finally:
         for end in ends:
             end.cancel()
 
 
 async def _unless_ended(watch: asyncio.Task[None], step: Coroutine[None, None, None]) -> None:
-    """Runs `step`, and gives it up as soon as `watch` has seen something end."""
+    """Runs `step`. Cancels it as soon as `watch` has seen a part end."""
     stepping = asyncio.create_task(step)
     try:
         await asyncio.wait({watch, stepping}, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stepping.cancel()
     await (watch if watch.done() else stepping)
-
-
-def _own_servers(raised: stack.Raised) -> dict[str, psutil.Process]:
-    return {name: psutil.Process(raised.info.pids[name]) for name in raised.started}
-
-
-async def _stop_servers(data: Path, names: tuple[str, ...]) -> None:
-    await stack.take_down(data, names)
 
 
 def _show(name: str, line: str) -> None:

@@ -1,6 +1,6 @@
-"""The directory of an embedded stack: its lock, its log files, and `stack.json`, which says where the servers are.
+"""The directory of an embedded stack: its lock, its log files, and `stack.json` with the addresses of the servers.
 
-Read and written by `daemon.devstack`; `load` is for whoever needs the addresses. Never looks at a process.
+`daemon.devstack` reads and writes it. Others use only `load`, for the addresses. It never looks at a process.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LOCK_POLL_S = 0.02
 
 
 class StackInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The content of `stack.json`. `mysql` is empty without MariaDB; `http` is there while `tallyd dev` answers."""
+    """The content of `stack.json`. `mysql` is empty without MariaDB. `http` is there while `tallyd dev` answers."""
 
     redis: str
     mongo: str
@@ -36,18 +36,18 @@ class StackInfo(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def load(data_dir: Path) -> StackInfo | None:
-    """What `stack.json` says, or None without one. The servers may have died since; `status` looks."""
+    """The content of `stack.json`, or None without the file. The servers may have died since: see `status`."""
     path = _stack_file(data_dir)
     try:
         return msgspec.json.decode(path.read_bytes(), type=StackInfo)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise StackError(f"{path} can't be read ({error}); `tallyd stack down` and `up` make it anew") from error
+        raise StackError(f"{path} cannot be read ({error}). `tallyd stack down` and `up` write it again") from error
 
 
 def load_or_none(data_dir: Path) -> StackInfo | None:
-    """Like `load`, but an unreadable file counts as none: the servers are found by their command lines all the same."""
+    """Like `load`, but None for an unreadable file: the servers are found by their command lines."""
     try:
         return load(data_dir)
     except StackError:
@@ -68,34 +68,34 @@ def remove(data_dir: Path) -> None:
 
 
 def log_path(data_dir: Path, name: str) -> Path:
-    """Where a server of the stack writes what it has to say."""
+    """The log file of a server of the stack."""
     return data_dir / "log" / f"{name}.log"
 
 
 def prepare(data_dir: Path) -> Path:
-    """The absolute directory, made if need be: only for this user, since the servers in it ask for no password.
+    """The absolute directory. It is made if needed, for this user only: its servers ask for no password.
 
-    Raises StackError when it can't be made or written to.
+    Raises StackError if it cannot be made or written to.
     """
     data_dir = data_dir.resolve()
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         (data_dir / "log").mkdir(exist_ok=True)
     except OSError as error:
-        raise StackError(f"the data directory {data_dir} can't be made: {error.strerror}") from error
+        raise StackError(f"the data directory {data_dir} cannot be made: {error.strerror}") from error
     if not os.access(data_dir, os.W_OK | os.X_OK):
-        raise StackError(f"the data directory {data_dir} can't be written to by this user; choose another with --data")
+        raise StackError(f"this user cannot write to the data directory {data_dir}; choose another with --data")
     return data_dir
 
 
 def existing(data_dir: Path) -> Path | None:
-    """The absolute directory, or None: `down` in a place where nothing was ever up makes none."""
+    """The absolute directory, or None if there is none. `down` must not make one."""
     return data_dir.resolve() if data_dir.is_dir() else None
 
 
 @asynccontextmanager
 async def locked(data_dir: Path) -> AsyncIterator[None]:
-    """Holds the directory for one change at a time; waits for another process that is at it."""
+    """Locks the directory for one change. Waits for a process that holds it."""
     deadline_s = time.monotonic() + LOCK_TIMEOUT_S
     with _directory(data_dir) as descriptor:
         while True:
@@ -104,7 +104,7 @@ async def locked(data_dir: Path) -> AsyncIterator[None]:
                 break
             except BlockingIOError as error:
                 if time.monotonic() > deadline_s:
-                    raise StackError(f"another tallyd command has been busy with {data_dir} for too long") from error
+                    raise StackError(f"another tallyd command has held {data_dir} for too long") from error
             await asyncio.sleep(LOCK_POLL_S)
         yield
 

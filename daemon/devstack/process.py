@@ -1,7 +1,7 @@
-"""The server processes: start one detached, know it again, stop it, and find it a port.
+"""The server processes: starts one detached, recognises it, stops it, and finds a port for it.
 
-Called by `daemon.devstack`. Never signals a process by its number alone: a number may have been given to a stranger
-since, so the command line has to name our data directory.
+Called by `daemon.devstack`. It never signals a process by its pid alone: another program may have got the pid since.
+The command line must name our data directory.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,24 +21,25 @@ from daemon.errors import StackError
 
 KILL_WAIT_S = 5.0
 POLL_INTERVAL_S = 0.01
+LOG_LINE_MAX = 400
 
 
 def dies_with_parent() -> list[str]:
-    """The command prefix under which a program gets SIGTERM when the thread that started it ends, however it ends.
+    """A command prefix: the program gets SIGTERM when the thread that started it ends in any way.
 
-    A prefix, not a hook between fork and exec, which Python can't run safely in a process with threads. The program
-    replaces it, so the pid is the program's.
+    It is no hook between fork and exec: Python cannot run one safely in a process with threads. The program replaces
+    the prefix, so the pid is the program's.
     """
     setpriv = shutil.which("setpriv")
     if setpriv is None:
-        raise StackError("setpriv is missing, which ties the servers' lives to this command's: install util-linux")
+        raise StackError("setpriv is missing. It ends the servers when this command ends. Install util-linux.")
     return [setpriv, "--pdeathsig", "TERM", "--"]
 
 
 def spawn(command: list[str], log: Path) -> int:
-    """Starts `command` in a session of its own, its output appended to `log`, and returns its pid.
+    """Starts `command` in its own session, and appends its output to `log`. Returns its pid.
 
-    Raises StackError when the program can't be run. What goes wrong later is in the log.
+    Raises StackError if the program cannot be run. Later errors are in the log.
     """
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     try:
@@ -53,15 +54,15 @@ def spawn(command: list[str], log: Path) -> int:
             ],
             setsid=True,
             setsigmask=[],
-            # Python ignores these two, and a program would inherit that.
+            # Python ignores these two signals, and a program would inherit that.
             setsigdef=[signal.SIGPIPE, signal.SIGXFSZ],
         )
     except OSError as error:
-        raise StackError(f"{command[0]} can't be run: {error.strerror}") from error
+        raise StackError(f"{command[0]} cannot be run: {error.strerror}") from error
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it runs. One that ended and that nobody has waited for yet doesn't."""
+    """Whether the process runs. One that ended does not, even if its parent has not waited for it yet."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -69,7 +70,7 @@ def is_alive(process: psutil.Process) -> bool:
 
 
 def recognise(pid: int, marker: Sequence[str]) -> psutil.Process | None:
-    """The live process `pid` if `marker` stands in its command line, argument by argument; else None."""
+    """The live process `pid` if its command line contains the arguments `marker`, else None."""
     try:
         process = psutil.Process(pid)
         return process if is_alive(process) and _contains(process.cmdline(), marker) else None
@@ -110,22 +111,22 @@ def _signal(process: psutil.Process, number: signal.Signals) -> None:
     except psutil.NoSuchProcess:
         pass
     except psutil.AccessDenied as error:
-        raise StackError(f"process {process.pid} belongs to another user and can't be stopped by this one") from error
+        raise StackError(f"process {process.pid} belongs to another user, so this user cannot stop it") from error
 
 
 def _ends_by(process: psutil.Process, deadline_s: float) -> bool:
-    """Whether it ended in time. Not left to psutil: it waits for a parent to notice, and in a container none may."""
+    """Whether the process ended in time. psutil would wait until a parent notices. In a container none may."""
     while is_alive(process):
         if time.monotonic() >= deadline_s:
             return False
         time.sleep(POLL_INTERVAL_S)
     with suppress(psutil.TimeoutExpired):
-        process.wait(0)  # when the parent is this process, it has to notice
+        process.wait(0)  # this process has to notice if it is the parent
     return True
 
 
 def listens(process: psutil.Process, port: int) -> bool:
-    """Whether it is this very process that listens on `port`, and not another that was faster."""
+    """Whether this process listens on `port`, and not another that was faster."""
     try:
         connections = process.net_connections(kind="tcp")
     except psutil.Error:
@@ -136,7 +137,7 @@ def listens(process: psutil.Process, port: int) -> bool:
 def port_is_free(port: int) -> bool:
     """Whether a server could listen on this port of 127.0.0.1 now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that just ended don't count
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections that have just ended do not count
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
@@ -145,7 +146,7 @@ def port_is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free at this moment; someone may take it before a server does."""
+    """A port of 127.0.0.1 that is free now. Another program may take it before the server does."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -153,15 +154,12 @@ def free_port() -> int:
 
 
 def log_tail(log: Path, *, since_byte: int, lines_max: int = 15) -> str:
-    """The last lines a server wrote to its log after `since_byte`, for an error message."""
+    """The last lines of a log after `since_byte`, for an error message."""
     try:
         with log.open("rb") as stream:
             stream.seek(since_byte)
             text = stream.read().decode(errors="replace")
     except OSError:
         return ""
-    return "\n".join(_shorten(text.splitlines()[-lines_max:]))
-
-
-def _shorten(lines: Iterable[str], width: int = 400) -> Iterable[str]:
-    return (line if len(line) <= width else f"{line[:width]}…" for line in lines)
+    lines = text.splitlines()[-lines_max:]
+    return "\n".join(line if len(line) <= LOG_LINE_MAX else f"{line[:LOG_LINE_MAX]}…" for line in lines)

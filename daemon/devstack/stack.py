@@ -1,13 +1,13 @@
-"""The embedded stack as a whole: `up`, `down`, `status`, and the file `stack.json` that says where the servers are.
+"""The embedded stack as a whole: `up`, `down`, `status`, and the file `stack.json` with the addresses of the servers.
 
-Called by `tallyd stack`, `tallyd dev`, the tests, and every command that is given `--data DIR` (through `load`).
-Everything lies under one directory, so two stacks never meet:
+Called by `tallyd stack`, `tallyd dev`, the tests, and every command with `--data DIR` (through `load`). All files lie
+in one directory, so two stacks never meet:
 
     DIR/stack.json               the addresses and pids, written whole or not at all
-    DIR/redis  DIR/mongo  DIR/mysql      what the servers store; it outlives `down`
-    DIR/log/NAME.log             what each server says
+    DIR/redis  DIR/mongo  DIR/mysql      the data of the servers, which outlives `down`
+    DIR/log/NAME.log             the log of each server
 
-It never stops a process it doesn't know by its command line, and never deletes data.
+It stops only processes that it recognises by their command line. It never deletes data.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ __all__ = [
 
 
 class Raised(msgspec.Struct, frozen=True):
-    """What `bring_up` did: the stack as it is now, the servers this call started, the ones no program was found for."""
+    """The result of `bring_up`: the stack, the servers that this call started, and those without a program."""
 
     info: StackInfo
     started: tuple[str, ...]
@@ -60,10 +60,10 @@ class ServerStatus(msgspec.Struct, frozen=True):
 
 
 def up(data_dir: Path) -> StackInfo:
-    """Starts what isn't running and returns where everything is. Not for use inside a running event loop.
+    """Starts the servers that do not run, and returns all addresses. Not for use inside a running event loop.
 
-    Raises StackError with the end of that server's log when one doesn't start; what this call had started is then
-    stopped again.
+    If a server does not start, it raises StackError with the end of the log. All that this call started is then
+    stopped.
     """
     return asyncio.run(bring_up(data_dir)).info
 
@@ -81,7 +81,7 @@ def status(data_dir: Path) -> list[ServerStatus]:
 
 
 def is_complete(servers: list[ServerStatus]) -> bool:
-    """Whether all run that can: an optional server without a program doesn't count."""
+    """Whether all servers run. An optional server without a program is left out."""
     required = {server.name for server in SERVERS if server.required}
     return all(each.state == "running" or (each.state == "absent" and each.name not in required) for each in servers)
 
@@ -89,7 +89,7 @@ def is_complete(servers: list[ServerStatus]) -> bool:
 async def bring_up(data_dir: Path, *, die_with_parent: bool = False) -> Raised:
     """`up`, for callers with an event loop.
 
-    With `die_with_parent` the servers it starts get SIGTERM when the thread that called it ends, however it ends.
+    With `die_with_parent` the servers that it starts get SIGTERM when the calling thread ends in any way.
     """
     data_dir = folder.prepare(data_dir)
     async with folder.locked(data_dir):
@@ -115,9 +115,9 @@ async def bring_up(data_dir: Path, *, die_with_parent: bool = False) -> Raised:
 
 
 async def take_down(data_dir: Path, names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Stops the named servers (None: all), gracefully first; returns the names of those that were running.
+    """Stops the named servers (None: all) cleanly, or kills them. Returns the names of those that were running.
 
-    The stack file is removed with the last of them.
+    When the last server is stopped, the stack file is removed.
     """
     found = folder.existing(data_dir)
     if found is None:
@@ -146,7 +146,7 @@ async def publish_http(data_dir: Path, http: str | None) -> None:
 
 
 def _running(data_dir: Path, info: StackInfo | None, *, search_machine: bool = False) -> dict[str, psutil.Process]:
-    """The live servers that the stack file names and that really are ours; with `search_machine` those it lost, too."""
+    """The live servers of the stack file that are ours. `search_machine`: also those that the file lacks."""
     found = {}
     for server in SERVERS:
         known = _recognise(server, data_dir, info)
@@ -163,7 +163,7 @@ def _recognise(server: Server, data_dir: Path, info: StackInfo | None) -> psutil
 
 
 def _port_of(info: StackInfo | None, server: Server) -> int | None:
-    """The port it had: a server that died comes back where its clients look for it."""
+    """The port that the server had. A server that died comes back on it, where its clients look."""
     found = re.search(r":(\d+)/", info.url(server.name)) if info is not None else None
     return int(found[1]) if found else None
 
@@ -175,7 +175,7 @@ def _assemble(before: StackInfo | None, running: dict[str, psutil.Process], jobs
         assert job.process is not None
         urls[job.server.name] = job.server.url.format(port=job.port)
         pids[job.server.name] = job.process.pid
-    # With no server left running, an address of the ingest daemon is a leftover of one that was killed.
+    # If no server was running, the address of an ingest daemon was left by a `tallyd dev` that was killed.
     return StackInfo(**urls, pids=pids, http=before.http if before and running else None)
 
 

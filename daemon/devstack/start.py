@@ -1,7 +1,6 @@
-"""The start of one server: set it up, spawn it, wait until it answers, and say why when it doesn't.
+"""Starts one server: sets it up, spawns it, waits until it answers, and says why if it does not.
 
-Called by `daemon.devstack.stack`, under the directory's lock. Never leaves a server behind that it couldn't bring to
-answer.
+Called by `daemon.devstack.stack`, under the directory's lock. A server that does not answer is never left running.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ PORT_ATTEMPTS_MAX = 5
 
 
 class Start:
-    """Starts one server and knows, whatever happens, which process it has started."""
+    """Starts one server, and always knows which process it has started."""
 
     def __init__(
         self, server: Server, program: Path, data_dir: Path, prefix: list[str], wanted_port: int | None
@@ -40,7 +39,7 @@ class Start:
         self.process: psutil.Process | None = None
 
     async def run(self) -> None:
-        """Returns once the server answers. Tries another port when someone else took the one it was given."""
+        """Returns when the server answers. Tries another port if another program took the first one."""
         await self._stop_orphan()
         await asyncio.to_thread(self.server.initialise, self.program, self.data)
         for _ in range(PORT_ATTEMPTS_MAX):
@@ -60,27 +59,27 @@ class Start:
         raise StackError(f"{self.server.name} found its port taken {PORT_ATTEMPTS_MAX} times in a row; see {self.log}")
 
     async def _stop_orphan(self) -> None:
-        # Left by an `up` that was killed before it could write stack.json. Two servers on one directory destroy it.
+        # An `up` that was killed before it wrote stack.json left it. Two servers on one directory destroy the data.
         orphan = process.search(self.server.place(self.data))
         if orphan is not None:
             await asyncio.to_thread(process.stop, {orphan: self.server.stop_timeout_s})
 
     async def _answers(self, started: psutil.Process) -> bool:
-        """True once it answers a ping, False once it has ended."""
+        """True when the server answers a ping, False when it has ended."""
         deadline_s = time.monotonic() + START_TIMEOUT_S
         url = self.server.url.format(port=self.port)
         while process.is_alive(started):
             if process.listens(started, self.port) and await self._pong(url):
                 return True
             if time.monotonic() > deadline_s:
-                raise StackError(f"{self.server.name} didn't answer within {START_TIMEOUT_S:.0f} s; see {self.log}")
+                raise StackError(f"{self.server.name} did not answer within {START_TIMEOUT_S:.0f} s; see {self.log}")
             await asyncio.sleep(POLL_INTERVAL_S)
         return False
 
     async def _pong(self, url: str) -> bool:
         try:
             await self.server.ping(url)
-        except Exception:  # noqa: BLE001 - three clients, many errors, one meaning: not ready yet, and the deadline decides
+        except Exception:  # noqa: BLE001 - three clients, many errors, one meaning: not ready yet. The deadline decides
             return False
         return True
 
@@ -90,7 +89,7 @@ class Start:
         if library is not None:
             package = {"libcurl.so.4": "apt-get install libcurl4"}.get(library[1], f"install what holds {library[1]}")
             return f"{self.program} needs {library[1]}, which is missing; as root type: {package}"
-        return f"{self.server.name} didn't start (exit code {exit_code}). The end of {self.log}:\n{tail}"
+        return f"{self.server.name} did not start (exit code {exit_code}). The end of {self.log}:\n{tail}"
 
 
 async def start_all(jobs: list[Start]) -> None:

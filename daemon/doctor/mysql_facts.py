@@ -9,7 +9,6 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 import asyncmy
 from asyncmy.cursors import DictCursor
@@ -18,8 +17,8 @@ from asyncmy.errors import MySQLError
 from daemon.config import Config, ReplicaTable, address_of, replica_tables
 from daemon.doctor import clock
 from daemon.doctor.clock import Clock
-from daemon.errors import ConfigError, MysqlStoreError
-from daemon.replica.mysql import PORT_DEFAULT
+from daemon.errors import MysqlStoreError
+from daemon.replica.mysql import connect_options
 from daemon.replica.sql import declared_key, update_sql
 
 _VARIABLES = """SELECT VERSION() release_, CURRENT_USER() user_, @@max_allowed_packet packet, @@SESSION.sql_mode mode_,
@@ -130,22 +129,15 @@ class _Session(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def _connected(url: str, timeout_s: float) -> AsyncIterator[_Session]:
-    parts = urlsplit(url)
-    database = unquote(parts.path.strip("/"))
-    if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not database:
-        raise ConfigError("mysql.url: must look like mysql://user:password@host:3306/database")
+    options = connect_options(url)
     connection = await asyncmy.connect(
-        host=parts.hostname,
-        port=parts.port or PORT_DEFAULT,
-        user=unquote(parts.username or "root"),
-        password=unquote(parts.password or ""),
-        db=database,
+        **options,
         connect_timeout=timeout_s,
         charset="utf8mb4",
         autocommit=True,
     )
     try:
-        yield _Session(connection, database)
+        yield _Session(connection, options["db"])
     finally:
         connection.close()
 

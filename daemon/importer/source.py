@@ -11,6 +11,7 @@ import select
 import tempfile
 import threading
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -111,7 +112,7 @@ class StreamSource:
         head = b""
         while len(head) < len(GZIP_MAGIC) and (chunk := next(raw, b"")):
             head += chunk
-        whole = _chain(head, raw)
+        whole = chain([head] if head else [], raw)
         yield from gunzip(whole) if head.startswith(GZIP_MAGIC) else whole
 
     def _read(self) -> Iterator[bytes]:
@@ -128,12 +129,6 @@ class StreamSource:
             if chunk:
                 self.done_bytes += len(chunk)
                 yield chunk
-
-
-def _chain(head: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    if head:
-        yield head
-    yield from rest
 
 
 def _skip(chunks: Iterator[bytes], count: int) -> Iterator[bytes]:

@@ -54,6 +54,20 @@ class LockHeldError(MysqlStoreError):
     """Another flusher writes this shard's rows at the moment."""
 
 
+def connect_options(url: str) -> dict[str, Any]:
+    """What asyncmy's `connect` takes from a `mysql.url`. Raises ConfigError if the URL is malformed."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.path.strip("/"):
+        raise ConfigError("mysql.url: must look like mysql://user:password@host:3306/database")
+    return {
+        "host": parts.hostname,
+        "port": parts.port or PORT_DEFAULT,
+        "user": unquote(parts.username or "root"),
+        "password": unquote(parts.password or ""),
+        "db": unquote(parts.path.strip("/")),
+    }
+
+
 class MysqlSink:
     """`async with MysqlSink(config.mysql) as mysql`. Opens its connection when it needs one.
 
@@ -61,19 +75,10 @@ class MysqlSink:
     """
 
     def __init__(self, section: MysqlSection) -> None:
-        parts = urlsplit(section.url)
-        if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.path.strip("/"):
-            raise ConfigError("mysql.url: must look like mysql://user:password@host:3306/database")
         self._section = section
         self._address = address_of(section.url)
-        self._database = unquote(parts.path.strip("/"))
-        self._options: dict[str, Any] = {
-            "host": parts.hostname,
-            "port": parts.port or PORT_DEFAULT,
-            "user": unquote(parts.username or "root"),
-            "password": unquote(parts.password or ""),
-            "db": self._database,
-        }
+        self._options = connect_options(section.url)
+        self._database: str = self._options["db"]
         self._connection: Any = None
         self._key_types: dict[str, str] = {}
 

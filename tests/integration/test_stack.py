@@ -228,7 +228,7 @@ def test_half_a_stack_is_stopped_again_and_the_log_is_shown(
     data: Path, fake_program: Callable[[str, str], None]
 ) -> None:
     fake_program("TALLYD_STACK_MARIADBD", "sleep 0.5; echo the disk is made of cheese >&2; exit 9")
-    with pytest.raises(StackError, match=r"(?s)mysql didn't start \(exit code 9\).*made of cheese"):
+    with pytest.raises(StackError, match=r"(?s)mysql did not start \(exit code 9\).*made of cheese"):
         stack.up(data)
     assert not servers_of(data)
     assert not (data / "stack.json").exists()
@@ -287,7 +287,7 @@ def test_redis_6_does_not_start_on_what_redis_7_wrote(
 
 def test_a_directory_that_cannot_be_made_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StackError, match="can't be made: Not a directory"):
+    with pytest.raises(StackError, match="cannot be made: Not a directory"):
         stack.up(tmp_path / "file" / "stack")
 
 
@@ -334,5 +334,5 @@ def test_an_error_is_told_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     answer = tallyd("stack", "up", "--data", tmp_path / "file")
     assert answer.returncode == 1
-    assert "can't be made" in answer.stderr
+    assert "cannot be made" in answer.stderr
     assert "Traceback" not in answer.stderr

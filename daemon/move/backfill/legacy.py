@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from daemon.config import ReplicaTable
 from daemon.domain.counter import INT64_MAX
@@ -70,7 +70,7 @@ class LegacyTable:
             f"SELECT {key}, {self._columns} FROM {table} WHERE {behind} ORDER BY {key} LIMIT {rows_max:d}",  # noqa: S608  (names are checked by the configuration)
             args,
         )
-        return [LegacyRow(row[0], self._by_counter(row[1:])) for row in found]
+        return [LegacyRow(key_, dict(zip(self._table.columns, map(int, row), strict=True))) for key_, *row in found]
 
     async def keyless(self) -> tuple[int, list[str]]:
         """How many rows have no key, and the first of them, named by their primary key."""
@@ -91,9 +91,6 @@ class LegacyTable:
             f"SELECT {chosen} FROM {table} WHERE {key} IS NULL ORDER BY {chosen} LIMIT {KEYLESS_LISTED_MAX:d}"  # noqa: S608
         )
         return count, [", ".join(f"{name} {value}" for name, value in zip(names, row, strict=True)) for row in rows]
-
-    def _by_counter(self, amounts: tuple[Any, ...]) -> dict[str, int]:
-        return dict(zip(self._table.columns, map(int, amounts), strict=True))
 
 
 def entity_id_of(key: object) -> str | None:

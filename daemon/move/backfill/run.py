@@ -169,15 +169,15 @@ class Backfill:
                 by_entity[Entity(self._domain, self._type, id_)] = row.columns
         if not by_entity:
             return
-        done = await (self._reconciled(by_entity, watcher) if self._reconcile else self._adopted(by_entity, watcher))
+        if self._reconcile:
+            done = await self._reconciled(by_entity, watcher)
+        else:
+            done = await self._adopt(by_entity, await self._mongo.totals([each.key for each in by_entity]), watcher)
         for key, reason in done.problems.items():
             self.tally.problem(f"{key}: {reason}")
         self.tally.upserted += len(done.changed)
         self.tally.due += len(done.due)
         self.tally.unchanged += len(by_entity) - len(done.changed) - len(done.problems)
-
-    async def _adopted(self, rows: Mapping[Entity, Row], watcher: Watcher) -> _Done:
-        return await self._adopt(rows, await self._mongo.totals([entity.key for entity in rows]), watcher)
 
     async def _adopt(self, rows: Mapping[Entity, Row], documents: Mapping[str, Json], watcher: Watcher) -> _Done:
         """Sets the bases of documents that have none."""
