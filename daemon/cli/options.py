@@ -19,8 +19,7 @@ ConfigOption = Annotated[
     typer.Option("--config", metavar="FILE", help="Configuration file. Default: TALLYD_CONFIG, else ./tallyd.toml."),
 ]
 DataOption = Annotated[
-    Path | None,
-    typer.Option("--data", metavar="DIR", help="Folder of the embedded stack to use (see `tallyd stack`)."),
+    Path | None, typer.Option("--data", metavar="DIR", help="Folder of the embedded stack to use (see `tallyd stack`).")
 ]
 DomainOption = Annotated[str | None, typer.Option("--domain", help="Domain. Default: the first configured.")]
 TypeOption = Annotated[str | None, typer.Option("--type", help="Entity type. Default: the domain's first.")]

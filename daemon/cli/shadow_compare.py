@@ -39,8 +39,7 @@ def shadow_compare(
     config: ConfigOption = None,
     data: DataOption = None,
     tolerance: Annotated[
-        str,
-        typer.Option(metavar="N or N%", help="How far apart all rows together may be; N% of the application's."),
+        str, typer.Option(metavar="N or N%", help="How far apart all rows together may be; N% of the application's.")
     ] = "0",
     worst: Annotated[int, typer.Option(min=0, max=10_000, help="How many of the rows that differ most.")] = 10,
     wait: WaitOption = False,

@@ -7,16 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon.cli.options import (
-    ConfigOption,
-    DataOption,
-    DomainOption,
-    JsonOption,
-    TypeOption,
-    chosen_type,
-    load,
-    run,
-)
+from daemon.cli.options import ConfigOption, DataOption, DomainOption, JsonOption, TypeOption, chosen_type, load, run
 from daemon.cli.output import print_json, print_table
 from daemon.config import domain_counters
 from daemon.domain.window import Window

@@ -15,8 +15,8 @@ A rollup has one batch at a time, with a number that only grows:
                `analytics_entity_<rollup>_expired`, which remembers n, as a rollup's documents remember a seq.
 
 If a run dies, the next one goes on from the record (`STEPS`). Each step can be repeated, also by two runs at once, and
-by a run that was frozen and wakes up late. A mark asks for the seq that was found, a deletion for the exact document, a
-sum for a lower n, and the record for the n and state that were read.
+by a run that was frozen and wakes up late. A mark asks for the seq that was found, and a deletion for the exact
+document. A sum asks for a lower n, and the record for the n and state that were read.
 """
 
 from __future__ import annotations

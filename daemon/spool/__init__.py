@@ -1,7 +1,7 @@
-"""What cannot reach Redis waits on the local disk, fsynced before the 202, and is replayed when Redis is back.
+"""Events that cannot reach Redis wait on the local disk. They are fsynced before the 202, and replayed later.
 
 record.py    bytes ↔ events, checksummed
-segment.py   one append-only file: written by one worker, replayed by whoever locks it
+segment.py   one append-only file: one worker writes it, the process that locks it replays it
 spool.py     the worker's writing end: group commit, rotation, bounds
-replay.py    the reading end: segments back into Redis through the same `ingest.lua`
+replay.py    the reading end: sends segments to Redis through `ingest.lua`
 """
