@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from daemon import log, notify
 from daemon.config import Config, read_at_start
 from daemon.errors import unforeseen
-from daemon.ingest.decode import build_catalogue
 from daemon.ingest.process.listener import Listener
 from daemon.ingest.process.rundir import ConfigSnapshot, RunDir
 from daemon.ingest.process.worker import BEAT_S
@@ -142,7 +141,6 @@ class Supervisor:
         notify.reloading()
         try:
             config = self._load()
-            build_catalogue(config)
         except Exception as error:  # noqa: BLE001 # whatever is wrong with the new one, the old one works
             _log.error("Not reloaded, the configuration stays as it was. %s", error, exc_info=unforeseen(error))
             notify.ready(f"{self._status()}; the new configuration is wrong, the old one stays")
