@@ -9,10 +9,10 @@ carries a stack trace or a store's own message.
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from daemon.domain.rejection import Rejection
 
@@ -86,6 +86,10 @@ def invalid(rejection: Rejection, rejected: list[RejectedEvent] | UnsetType = UN
 
 class Body(Struct, forbid_unknown_fields=True):
     """An answer as JSON; its fields are sent in their order. The bodies of reads are in `read/endpoints/`."""
+
+
+Amount = Annotated[int, Meta(extra_json_schema={"format": "int64"})]
+Day = Annotated[str, Meta(extra_json_schema={"format": "date"})]
 
 
 class Message(Body):

@@ -12,15 +12,32 @@ from daemon.domain.entity import ENTITY_ID_CHARS_MAX
 EVENT_ID_CHARS_MAX = 255
 
 
+EntityId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=ENTITY_ID_CHARS_MAX,
+        extra_json_schema={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$"},
+    ),
+]
+"""The pattern is for OpenAPI; control characters are refused by `Catalogue.admit`."""
+
+
 class EventIn(Struct, gc=False):
     """The event on the wire. Types and lengths only; what the catalogue allows is checked by `Catalogue.admit`."""
 
     event_id: Annotated[str, Meta(min_length=1, max_length=EVENT_ID_CHARS_MAX)]
     domain: str
     entity_type: str
-    entity_id: Annotated[str, Meta(min_length=1, max_length=ENTITY_ID_CHARS_MAX)]
+    entity_id: EntityId
     action: str
-    occurred_at: str
+    occurred_at: Annotated[
+        str,
+        Meta(
+            description="RFC 3339 with an offset; its UTC date decides the bucket.",
+            extra_json_schema={"format": "date-time"},
+        ),
+    ]
     value: int | None = 1
 
 

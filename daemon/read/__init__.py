@@ -6,7 +6,7 @@ endpoints/     the reads: the type of each answer, its parameters, and how it is
 parameters.py  the kinds of parameters: parsing, and describing for OpenAPI
 openapi.py     the description of the daemon, made from the table and the types
 response.py    the answers that hold no counts
-totals.py, exact.py, top.py, series.py, summary.py   how counts are read from the stores (stores.py)
+totals.py, exact.py, top.py, series.py   how counts are read from the stores (stores.py)
 days.py        a day's documents, for `tallyd report`
 status.py      how far along the flow everything is, for `tallyd status`
 """

@@ -8,9 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Annotated, ClassVar, NamedTuple
-
-from msgspec import Meta
+from typing import ClassVar, NamedTuple
 
 from daemon.config import Config, domain_counters
 from daemon.domain.entity import Entity
@@ -19,11 +17,6 @@ from daemon.read.stores import Stores
 from daemon.response import Body
 
 PREFIX = "/api/v1/analytics/"
-
-Amount = Annotated[int, Meta(extra_json_schema={"format": "int64"})]
-Day = Annotated[str, Meta(extra_json_schema={"format": "date"})]
-Counters = dict[str, Amount]
-"""Total per counter."""
 
 
 class Question(NamedTuple):

@@ -15,7 +15,7 @@ import msgspec
 from daemon import __version__
 from daemon.config import Config, domain_actions, effective_actions
 from daemon.domain.entity import Entity
-from daemon.domain.event import EVENT_ID_CHARS_MAX
+from daemon.domain.event import EventIn
 from daemon.read.endpoint import PREFIX, Endpoint
 from daemon.read.parameters import ENTITY_ID, Json, Parameters
 from daemon.response import Accepted, BatchAccepted, Body, Health, Invalid, Message, Ready
@@ -168,15 +168,20 @@ def _ref(name: str) -> Json:
 def _schemas(config: Config, endpoints: Mapping[str, Endpoint]) -> Json:
     """By name, as `#/components/schemas` holds them."""
     reads = [endpoint.answer for endpoint in endpoints.values()]
-    bodies = (Accepted, BatchAccepted, Message, Invalid, Health, Ready, *reads)
+    bodies = (EventIn, Accepted, BatchAccepted, Message, Invalid, Health, Ready, *reads)
     _, components = msgspec.json.schema_components(bodies, ref_template=_ref("{name}")["$ref"])
     for answer in reads:  # of which each is sent with the time it was read at
         components[answer.__name__]["properties"]["as_of"] = {"type": "string", "format": "date-time"}
         components[answer.__name__]["required"].append("as_of")
-    return {"Event": _event(config), "Batch": _batch(config.http.batch_events_max), **components}
+    events = {"type": "array", "items": _ref("Event"), "minItems": 1, "maxItems": config.http.batch_events_max}
+    return {
+        "Event": {**components.pop("EventIn"), **_admitted(config)},
+        "Batch": {"anyOf": [events, {"type": "object", "properties": {"events": events}, "required": ["events"]}]},
+        **components,
+    }
 
 
-def _event(config: Config) -> Json:
+def _admitted(config: Config) -> Json:
     """Which entity types and values go with which domain and action."""
     actions = effective_actions(config)
     kinds = [
@@ -188,29 +193,9 @@ def _event(config: Config) -> Json:
                 "value": {
                     "type": ["integer", "null"], "minimum": actions[name].value_min, "maximum": actions[name].value_max
                 },
-            },
-            "required": ["domain", "entity_type", "action"],
+            }
         }
         for domain, section in config.domains.items()
         for name in domain_actions(config, domain)
     ]  # fmt: skip
-    return {
-        "type": "object",
-        "properties": {
-            "event_id": {"type": "string", "minLength": 1, "maxLength": EVENT_ID_CHARS_MAX},
-            "entity_id": ENTITY_ID,
-            "occurred_at": {
-                "type": "string",
-                "format": "date-time",
-                "description": "RFC 3339 with an offset; its UTC date decides the bucket.",
-            },
-        },
-        "required": ["event_id", "entity_id", "occurred_at"],
-        "anyOf": kinds,
-        "description": "Other fields are ignored.",
-    }
-
-
-def _batch(events_max: int) -> Json:
-    events = {"type": "array", "items": _ref("Event"), "minItems": 1, "maxItems": events_max}
-    return {"anyOf": [events, {"type": "object", "properties": {"events": events}, "required": ["events"]}]}
+    return {"title": "Event", "description": "Other fields are ignored.", "anyOf": kinds}

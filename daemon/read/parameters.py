@@ -8,22 +8,19 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
+import msgspec
+
 from daemon.domain import rejection
 from daemon.domain.admission import entity_id_problem
-from daemon.domain.entity import ENTITY_ID_CHARS_MAX
+from daemon.domain.event import EntityId
 from daemon.domain.rejection import say, say_allowed, say_ranges
 
 Json = dict[str, Any]
 FIELDS_MAX = 1_000
 """Parameters of one query, names repeated."""
-ENTITY_ID: Json = {
-    "type": "string",
-    "minLength": 1,
-    "maxLength": ENTITY_ID_CHARS_MAX,
-    "pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$",
-}
+ENTITY_ID = msgspec.json.schema(EntityId)
 """An entity's id, for OpenAPI."""
-_COMMA_FREE = {**ENTITY_ID, "pattern": r"^[^\u0000-\u001f\u007f-\u009f,]+$"}
+_COMMA_FREE = {**ENTITY_ID, "pattern": ENTITY_ID["pattern"].replace("]", ",]")}
 _ON, _OFF = ("1", "true"), ("0", "false")
 _is_integer = re.compile(r"-?[0-9]+\Z").match
 

@@ -18,14 +18,16 @@ import datetime as dt
 import heapq
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import pymongo
+from msgspec import UNSET, Meta, UnsetType
 from pymongo.errors import PyMongoError
 
 from daemon.domain.rollup import Kind
 from daemon.domain.window import Span, Window, span_of
 from daemon.errors import StoreError
+from daemon.response import Amount, Body
 from daemon.rollups.mongo import Json, MongoSink
 
 DEPTH_FIRST = 20
@@ -39,9 +41,10 @@ BATCH_LINES = 1_000
 """Decoded at a stretch: 2 ms in which the worker does nothing else."""
 
 
-class Ranked(NamedTuple):
+class Ranked(Body):
     entity_id: str
-    amount: int
+    amount: Amount
+    row: Annotated[dict[str, Any] | UnsetType | None, Meta(description="With `enrich`: the MySQL row or null.")] = UNSET
 
 
 class _Round(NamedTuple):

@@ -9,17 +9,19 @@ from typing import Any
 
 import pytest
 
+from daemon.config import Read
 from daemon.domain.window import days_between
 from daemon.errors import StoreError
-from daemon.read.summary import REST_FACTOR, DaySums
+from daemon.read.endpoints.summary import REST_FACTOR, DaySums
 from daemon.rollups.mongo import MongoSink
 from tests.kit.system import System, event
 
 TODAY = dt.datetime.now(dt.UTC).date()
 DAYS = days_between(TODAY - dt.timedelta(3), TODAY)
-OPEN_TTL_S, CLOSED_TTL_S = 10.0, 3_600.0
+OPEN_TTL_S, CLOSED_TTL_S = 10, 3_600
+LIMITS = Read(sum_timeout_ms=10_000, top_cache_ttl_ms=OPEN_TTL_S * 1_000, closed_day_ttl_s=CLOSED_TTL_S)
 
-Read = Callable[[], Coroutine[Any, Any, list[int]]]
+ReadViews = Callable[[], Coroutine[Any, Any, list[int]]]
 
 
 class Clock:
@@ -43,10 +45,10 @@ def counted(system: System) -> System:
     return system
 
 
-def with_sums(system: System, clock: Clock, work: Callable[[Read], Coroutine[Any, Any, None]]) -> None:
+def with_sums(system: System, clock: Clock, work: Callable[[ReadViews], Coroutine[Any, Any, None]]) -> None:
     async def run() -> None:
         mongo = MongoSink(system.config().mongo)
-        sums = DaySums(mongo, timeout_s=10.0, open_ttl_s=OPEN_TTL_S, closed_ttl_s=CLOSED_TTL_S, monotonic=clock)
+        sums = DaySums(mongo, LIMITS, clock)
 
         async def read() -> list[int]:
             return (await sums.read("jav", ("movie", "actor", "tag"), ("view", "download"), DAYS, TODAY))["view"]
@@ -62,7 +64,7 @@ def with_sums(system: System, clock: Clock, work: Callable[[Read], Coroutine[Any
 def test_days_that_are_over_are_remembered_for_longer(counted: System) -> None:
     clock, daily = Clock(), counted.mongo.analytics_entity_daily
 
-    async def work(read: Read) -> None:
+    async def work(read: ReadViews) -> None:
         assert await read() == [1, 1, 1, 1]
         daily.update_many({}, {"$set": {"view": 5}})
         clock.now_s += OPEN_TTL_S - 1
@@ -77,7 +79,7 @@ def test_days_that_are_over_are_remembered_for_longer(counted: System) -> None:
 
 
 def test_what_did_not_get_done_in_time_goes_on_at_the_next_request(counted: System) -> None:
-    async def work(read: Read) -> None:
+    async def work(read: ReadViews) -> None:
         for _ in DAYS[1:]:
             with pytest.raises(StoreError, match="it goes on"):
                 await read()
@@ -89,7 +91,7 @@ def test_what_did_not_get_done_in_time_goes_on_at_the_next_request(counted: Syst
 def test_a_day_that_took_long_is_remembered_for_longer(counted: System) -> None:
     clock = Clock(step_s=1.0)  # so each day takes a second to add up
 
-    async def work(read: Read) -> None:
+    async def work(read: ReadViews) -> None:
         assert await read() == [1, 1, 1, 1]
         clock.step_s = 0.0
         counted.mongo.analytics_entity_daily.update_many({}, {"$set": {"view": 5}})

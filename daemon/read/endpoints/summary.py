@@ -1,25 +1,43 @@
-"""GET summary: what a dashboard shows of a domain."""
+"""GET summary: what a dashboard shows of a domain: sums per counter and day over all its entities, and top lists.
+
+No document holds a day's sums, so MongoDB adds up the day's documents, reading nothing but the `top_` indexes (1.4 s
+for a day of a million documents and two counters). A worker remembers each day: the last two for moments, those that
+are over for longer, because only late events change them. A request that runs out of time leaves the days it has added
+up to the next one.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
+from typing import NamedTuple
 
-from daemon.config import Config
+import pymongo
+from pymongo.errors import PyMongoError
+
+from daemon.config import Config, Read
 from daemon.domain.entity import Entity
+from daemon.domain.rollup import DAILY
 from daemon.domain.window import days_between
-from daemon.read.endpoint import Amount, Day, Endpoint, Question
-from daemon.read.endpoints.top import LIMIT_DEFAULT, TopRow, top_rows, windows
+from daemon.errors import StoreError
+from daemon.read.endpoint import Endpoint, Question
+from daemon.read.endpoints.top import LIMIT_DEFAULT, windows
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
-from daemon.read.summary import DaySums
-from daemon.read.top import TopReader
-from daemon.response import Body
+from daemon.read.top import Ranked, TopReader
+from daemon.response import Amount, Body, Day
+from daemon.rollups.mongo import Json, MongoSink
 
 DAYS = (7, 14, 30, 90)
 DAYS_DEFAULT = 30
+OPEN_DAYS = 2
+"""Today, and yesterday, of which events still arrive."""
+REST_FACTOR = 20
+"""A day is remembered at least so many times as long as adding it up took, so that it keeps a core of MongoDB's busy
+for 5 % of the time at most."""
 
 
 class Summary(Body):
@@ -30,7 +48,7 @@ class Summary(Body):
     labels: list[Day]
     counters: dict[str, list[Amount]]
     top_window: str
-    top: dict[str, dict[str, list[TopRow]]]
+    top: dict[str, dict[str, list[Ranked]]]
 
 
 class ReadSummary(Endpoint):
@@ -40,17 +58,10 @@ class ReadSummary(Endpoint):
 
     def __init__(self, config: Config, stores: Stores, today: Callable[[], dt.date]) -> None:
         super().__init__(config, stores, today)
-        read = self.limits
-        self._reader = TopReader(stores.mongo, read.sum_timeout_ms / 1000)
-        self._day_sums = DaySums(
-            stores.mongo,
-            timeout_s=read.sum_timeout_ms / 1000,
-            open_ttl_s=read.top_cache_ttl_ms / 1000,
-            closed_ttl_s=read.closed_day_ttl_s,
-            monotonic=time.monotonic,
-        )
+        self._reader = TopReader(stores.mongo, self.limits.sum_timeout_ms / 1000)
+        self._day_sums = DaySums(stores.mongo, self.limits, time.monotonic)
         self._types = {name: section.entity_types for name, section in config.domains.items()}
-        self._windows = windows(read)
+        self._windows = windows(self.limits)
 
     def ask(self, place: Entity, parameters: Parameters) -> Question:
         return Question(partial(self._read, place.domain, parameters.number("days", DAYS, DAYS_DEFAULT)), self.ttl_ms)
@@ -61,9 +72,72 @@ class ReadSummary(Endpoint):
         labels = days_between(today - dt.timedelta(days - 1), today)
         sums = await self._day_sums.read(domain, types, counters, labels, today)
         window = next((window for window in self._windows if window == f"{days}d"), self._windows[0])
-        top: dict[str, dict[str, list[TopRow]]] = {entity_type: {} for entity_type in types}
+        top: dict[str, dict[str, list[Ranked]]] = {entity_type: {} for entity_type in types}
         for entity_type in types:
             for counter in counters:
                 ranked = await self._reader.read(domain, entity_type, counter, window, LIMIT_DEFAULT, today)
-                top[entity_type][counter] = top_rows(ranked)
+                top[entity_type][counter] = ranked
         return Summary(domain, days, labels, sums, window, top)
+
+
+class _DaySum(NamedTuple):
+    sums: dict[str, int]
+    until: float
+
+
+class DaySums:
+    """One worker's. Raises StoreError."""
+
+    def __init__(self, mongo: MongoSink, limits: Read, monotonic: Callable[[], float]) -> None:
+        """`limits`: how long one day's query may take, after which time no other begins, and how long a day is
+        remembered."""
+        self._mongo = mongo
+        self._limits = limits
+        self._timeout_s = limits.sum_timeout_ms / 1000
+        self._monotonic = monotonic
+        self._days: dict[tuple[str, str], _DaySum] = {}
+        """(domain, day)."""
+        self._adding = asyncio.Lock()
+        """One at a time: this is the most a reader can ask of MongoDB."""
+
+    async def read(
+        self, domain: str, entity_types: Sequence[str], counters: Collection[str], days: Sequence[str], today: dt.date
+    ) -> dict[str, list[int]]:
+        """Counter → its sum on each of these days."""
+        async with self._adding:
+            started_s = self._monotonic()
+            self._days = {key: day for key, day in self._days.items() if day.until > started_s}
+            for day in days:
+                if (domain, day) in self._days:
+                    continue
+                if self._monotonic() - started_s > self._timeout_s:
+                    raise StoreError(f"MongoDB was still adding up the days of {domain!r}; asked again, it goes on.")
+                began_s = self._monotonic()
+                sums = await self._add_up(domain, entity_types, counters, day)
+                now_s = self._monotonic()
+                is_open = (today - dt.date.fromisoformat(day)).days < OPEN_DAYS
+                ttl_s = self._limits.top_cache_ttl_ms / 1000 if is_open else self._limits.closed_day_ttl_s
+                self._days[domain, day] = _DaySum(sums, now_s + max(ttl_s, REST_FACTOR * (now_s - began_s)))
+            return {counter: [self._days[domain, day].sums[counter] for day in days] for counter in counters}
+
+    async def _add_up(
+        self, domain: str, entity_types: Sequence[str], counters: Collection[str], day: str
+    ) -> dict[str, int]:
+        of_day: Json = {"domain": domain, "entity_type": {"$in": list(entity_types)}, "date": day}
+        first, *others = [
+            [
+                {"$match": {**of_day, field: {"$gt": 0}}},
+                {"$group": {"_id": counter, "sum": {"$sum": f"${field}"}}},
+            ]
+            for counter in counters
+            for field in (counter, f"base.{counter}")
+        ]
+        union = [{"$unionWith": {"coll": DAILY.collection, "pipeline": other}} for other in others]
+        sums = dict.fromkeys(counters, 0)
+        try:
+            with pymongo.timeout(self._timeout_s):
+                async for line in await self._mongo.collection(DAILY).aggregate([*first, *union]):
+                    sums[line["_id"]] += int(line["sum"])
+        except PyMongoError as error:
+            raise StoreError(f"MongoDB: {error}") from None
+        return sums

@@ -14,21 +14,13 @@ from daemon.config import Config, Read, replica_tables
 from daemon.domain.entity import Entity
 from daemon.domain.window import WINDOWS, Window
 from daemon.errors import StoreError
-from daemon.read.endpoint import Amount, Endpoint, Question
+from daemon.read.endpoint import Endpoint, Question
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
 from daemon.read.top import Ranked, TopReader
 from daemon.response import Body
 
 LIMIT_DEFAULT = 10
-
-
-class TopRow(Body, kw_only=True):
-    entity_id: str
-    amount: Amount
-    row: Annotated[dict[str, Any] | UnsetType | None, Meta(description="With `enrich`: the MySQL row; null: none.")] = (
-        UNSET
-    )
 
 
 class Top(Body, kw_only=True):
@@ -39,7 +31,7 @@ class Top(Body, kw_only=True):
     counter: str
     window: str
     enriched: Annotated[bool | UnsetType, Meta(description="Whether MySQL was asked and answered.")] = UNSET
-    rows: list[TopRow]
+    rows: list[Ranked]
 
 
 class ReadTop(Endpoint):
@@ -69,11 +61,11 @@ class ReadTop(Endpoint):
         self, domain: str, entity_type: str, counter: str, window: Window, limit: int, *, enrich: bool
     ) -> Top:
         ranked = await self._reader.read(domain, entity_type, counter, window, limit, self.today())
-        top = Top(domain=domain, entity_type=entity_type, counter=counter, window=window, rows=top_rows(ranked))
+        top = Top(domain=domain, entity_type=entity_type, counter=counter, window=window, rows=ranked)
         if not enrich:
             return top
         described = await self._describe(domain, entity_type, ranked)
-        rows = [replace(row, row=(described or {}).get(row.entity_id)) for row in top.rows]
+        rows = [replace(row, row=(described or {}).get(row.entity_id)) for row in ranked]
         return replace(top, enriched=described is not None, rows=rows)
 
     async def _describe(self, domain: str, entity_type: str, ranked: list[Ranked]) -> dict[str, dict[str, Any]] | None:
@@ -86,10 +78,6 @@ class ReadTop(Endpoint):
         except StoreError as error:
             self.stores.note(error)
             return None
-
-
-def top_rows(ranked: list[Ranked]) -> list[TopRow]:
-    return [TopRow(entity_id=row.entity_id, amount=row.amount) for row in ranked]
 
 
 def windows(read: Read) -> tuple[Window, ...]:

@@ -6,10 +6,10 @@ from functools import partial
 from typing import ClassVar
 
 from daemon.domain.entity import Entity
-from daemon.read.endpoint import Counters, Endpoint, Question
+from daemon.read.endpoint import Endpoint, Question
 from daemon.read.parameters import Parameters
 from daemon.read.totals import counted
-from daemon.response import Body
+from daemon.response import Amount, Body
 
 
 class Total(Body):
@@ -18,12 +18,12 @@ class Total(Body):
     entity_id: str
     fresh: bool
     """Whether the counters are exact at `as_of`."""
-    counters: Counters
+    counters: dict[str, Amount]
 
 
 class EntityTotal(Body):
     entity_id: str
-    counters: Counters
+    counters: dict[str, Amount]
 
 
 class Totals(Body):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from daemon.config import load
+from daemon.config import Config, load
 from daemon.domain.entity import Entity
 from daemon.metrics import ReadTally
 from daemon.read import openapi
@@ -18,17 +18,19 @@ from daemon.read.api import PREFIXES
 from daemon.read.endpoint import PREFIX, Endpoint
 from daemon.read.endpoints.series import Series
 from daemon.read.endpoints.summary import Summary
-from daemon.read.endpoints.top import Top, TopRow
+from daemon.read.endpoints.top import Top
 from daemon.read.endpoints.totals import EntityTotal, Total, Totals
 from daemon.read.parameters import Parameters
 from daemon.read.response import NO_STORE, found, not_modified
 from daemon.read.routes import ENDPOINTS, Routes
 from daemon.read.stores import Stores
+from daemon.read.top import Ranked
 from daemon.response import Body
 
 NOW = "2026-02-19T10:00:00.000Z"
 DAY = dt.date(2026, 2, 19)
-CONFIG = load(environ={"TALLYD_MONGO__URL": "mongodb://nowhere/tallyd", "TALLYD_REDIS__URL": "redis://nowhere"})
+STORES = {"TALLYD_MONGO__URL": "mongodb://nowhere/tallyd", "TALLYD_REDIS__URL": "redis://nowhere"}
+CONFIG = load(environ=STORES)
 BODIES = [
     (
         Total("jav", "movie", "m", False, {"download": 0, "view": 3}),
@@ -39,14 +41,14 @@ BODIES = [
         b'{"domain":"jav","entity_type":"movie","totals":[{"entity_id":"m","counters":{"view":3}}],',
     ),
     (
-        Top(domain="jav", entity_type="movie", counter="view", window="7d", rows=[TopRow(entity_id="m", amount=3)]),
+        Top(domain="jav", entity_type="movie", counter="view", window="7d", rows=[Ranked("m", 3)]),
         (b'{"domain":"jav","entity_type":"movie","counter":"view","window":"7d",'
         b'"rows":[{"entity_id":"m","amount":3}],'),
     ),
     (
         Top(
             domain="jav", entity_type="movie", counter="view", window="7d", enriched=True,
-            rows=[TopRow(entity_id="m", amount=3, row={"code": "x"}), TopRow(entity_id="n", amount=1, row=None)],
+            rows=[Ranked("m", 3, row={"code": "x"}), Ranked("n", 1, row=None)],
         ),
         (b'{"domain":"jav","entity_type":"movie","counter":"view","window":"7d","enriched":true,'
         b'"rows":[{"entity_id":"m","amount":3,"row":{"code":"x"}},{"entity_id":"n","amount":1,"row":null}],'),
@@ -57,7 +59,7 @@ BODIES = [
         b'"to":"2026-02-19","points":[{"date":"2026-02-19","view":3}],'),
     ),
     (
-        Summary("jav", 7, ["2026-02-19"], {"view": [3]}, "7d", {"movie": {"view": [TopRow(entity_id="m", amount=3)]}}),
+        Summary("jav", 7, ["2026-02-19"], {"view": [3]}, "7d", {"movie": {"view": [Ranked("m", 3)]}}),
         (b'{"domain":"jav","days":7,"labels":["2026-02-19"],"counters":{"view":[3]},"top_window":"7d",'
         b'"top":{"movie":{"view":[{"entity_id":"m","amount":3}]}},'),
     ),
@@ -78,11 +80,11 @@ def test_the_tag_stays_while_the_counts_do() -> None:
     assert not_modified(first).headers == [NO_STORE, ("etag", first.etag)]
 
 
-def with_endpoints(work: Callable[[dict[str, Endpoint]], None]) -> None:
+def with_endpoints(work: Callable[[dict[str, Endpoint]], None], config: Config = CONFIG) -> None:
     async def run() -> None:
-        stores = Stores(CONFIG, ReadTally())
+        stores = Stores(config, ReadTally())
         try:
-            work(Routes(CONFIG, stores, lambda: DAY).endpoints)
+            work(Routes(config, stores, lambda: DAY).endpoints)
         finally:
             await stores.close()
 
@@ -110,6 +112,11 @@ def test_every_read_is_described_with_the_type_of_its_answer() -> None:
             assert list(schema["properties"])[-1] == schema["required"][-1] == "as_of"
 
     with_endpoints(work)
+
+
+def test_a_daemon_without_domains_is_described_too() -> None:
+    config = load(environ={**STORES, "TALLYD_DOMAINS": "{}"})
+    with_endpoints(lambda endpoints: json.loads(openapi.document(config, endpoints)), config)
 
 
 def test_the_description_says_how_old_totals_may_be() -> None:
