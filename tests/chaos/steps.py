@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import secrets
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Counters, Limits
 from daemon.config import domain_counters, replica_tables
+from daemon.flush import drain
 from daemon.flush.drain import Drain
+from daemon.rollups import floors
 from daemon.rollups.mongo import MongoSink
 from tests.kit.system import System
 
@@ -118,6 +120,21 @@ class Stepped:
                 return await call
         finally:
             call.close()  # one that was never sent
+
+
+def _stepping(call: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
+    """A function of `rollups/floors.py`: a step of the actor whose MongoDB it is given."""
+
+    async def stepped(mongo: Any, *args: Any) -> Any:
+        if not isinstance(mongo, Stepped):
+            return await call(mongo, *args)
+        return await mongo._step(call.__name__, call(mongo._inner, *args))
+
+    return stepped
+
+
+for _call in (floors.read_floor, floors.open_epoch, floors.raise_floor):
+    setattr(drain, _call.__name__, _stepping(_call))
 
 
 class SteppedMongo(MongoSink):
