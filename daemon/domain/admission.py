@@ -169,12 +169,7 @@ def _value_problem(value: object, candidates: Iterable[Action]) -> str | None:
     value = 1 if value is None else value
     if not isinstance(value, int) or isinstance(value, bool):
         return say(rejection.NO_INTEGER, "value")
-    ranges: list[tuple[int, int]] = []
-    for lowest, highest in sorted((action.value_min, action.value_max) for action in candidates):
-        if ranges and lowest <= ranges[-1][1] + 1:
-            ranges[-1] = ranges[-1][0], max(highest, ranges[-1][1])
-        else:
-            ranges.append((lowest, highest))
+    ranges = sorted({(action.value_min, action.value_max) for action in candidates})
     if not ranges or any(lowest <= value <= highest for lowest, highest in ranges):
         return None
     return say_ranges("value", ranges)

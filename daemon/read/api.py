@@ -1,7 +1,7 @@
 """The read API of one worker: keys, origins, tags and the cache around the routes.
 
-The ingest application hands it every GET of `PREFIXES` and sends what comes back; nothing here touches the path events
-take. An answer that is cached costs a look into a dictionary; a store is asked once for all who ask the same.
+The ingest application calls it for every path that begins with one of `PREFIXES`, and sends the answer. No event comes
+this way. A cached answer costs a look into a dictionary. Requests for the same answer share one question to a store.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Api:
     """Create it in the worker's running loop; close it once."""
 
     def __init__(self, config: Config) -> None:
-        """Connects to nothing yet: a store that is away is met by the first who asks for it."""
+        """Connects to no store yet: the first request that needs one does."""
         self._tally = ReadTally()
         self._stores = Stores(config, self._tally) if config.mongo.url else None
         self._reading = 0
@@ -57,7 +57,7 @@ class Api:
         self._publisher = asyncio.create_task(self._publish())
 
     def reconfigure(self, config: Config) -> None:
-        """Works with another configuration from the next request on. What belongs to the stores stays as it was."""
+        """Uses another configuration from the next request on. The connections to the stores stay as they are."""
         read = self._read = config.read
         self._key = read.key.encode()
         self._visibility = "private" if read.key else "public"

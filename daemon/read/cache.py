@@ -1,10 +1,13 @@
-"""Answers that are still good, the least recently asked for forgotten first; and one read for all who ask at once."""
+"""The cache of answers, bounded in bytes and time. Requests for the same answer at the same time share one read.
+
+Called by `api.py`. It holds answers with status 200 only, and never reads a store itself.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
 
 from daemon.response import Response
 
@@ -22,7 +25,7 @@ class _Cached(NamedTuple):
 
 
 class Cache:
-    """One worker's. Everything in it was a 200."""
+    """The cache of one worker. When it is full, the answer that was not asked for longest goes first."""
 
     def __init__(self, bytes_max: int, monotonic: Callable[[], float]) -> None:
         self._bytes_max = bytes_max
@@ -50,12 +53,12 @@ class Cache:
         while self._bytes > self._bytes_max:
             self._bytes -= self._entries.pop(next(iter(self._entries))).bytes
 
-    async def join(self, key: Key, read: Callable[[], Awaitable[Response]]) -> Response:
-        """What the read of this key that is under way finds, or else a new one. Whoever stops waiting ends it for
-        nobody else."""
+    async def join(self, key: Key, read: Callable[[], Coroutine[Any, Any, Response]]) -> Response:
+        """The answer of the read of this key that is under way, or else of a new one. A caller that is cancelled does
+        not cancel the read of the others."""
         task = self._reading.get(key)
         if task is None:
-            task = asyncio.ensure_future(_awaited(read))
+            task = asyncio.create_task(read())
             self._reading[key] = task
             task.add_done_callback(lambda done: self._forget(key, done))
         return await asyncio.shield(task)
@@ -63,8 +66,4 @@ class Cache:
     def _forget(self, key: Key, done: asyncio.Task[Response]) -> None:
         del self._reading[key]
         if not done.cancelled():
-            done.exception()  # whoever waits hears of it; if nobody does, it is no news
-
-
-async def _awaited(read: Callable[[], Awaitable[Response]]) -> Response:
-    return await read()
+            done.exception()  # every waiting caller gets it; without one it is no news

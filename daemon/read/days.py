@@ -1,6 +1,6 @@
-"""A day's documents: their sums, the entities that were active, and any rollup's documents of these.
+"""The documents of a day: their sums, the entities that were active, and their documents in any rollup.
 
-The first two are fast with an index on domain, entity_type and date, and else read all of `daily`.
+Called by the report. The first two use an index on domain, entity_type and date; without it they read all of `daily`.
 """
 
 from __future__ import annotations

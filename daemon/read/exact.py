@@ -31,14 +31,14 @@ from daemon.read.totals import TotalsReader, counted
 from daemon.rollups.mongo import Json
 
 TRIES_MAX = 10
-"""Each takes a flush of this very entity between two reads that are milliseconds apart."""
+"""A try fails only if this very entity is flushed between two reads that are milliseconds apart."""
 
 
 class Exact:
-    """One worker's reader."""
+    """The reader of one worker."""
 
     def __init__(self, shards: Sequence[Pending], totals: TotalsReader) -> None:
-        """`shards`: in order."""
+        """`shards`: one of each shard, in their order."""
         self._shards = shards
         self._totals = totals
 

@@ -1,4 +1,4 @@
-"""The connections one worker reads over, apart from those that count: opened when first used, bounded more tightly."""
+"""The connections that one worker reads over. Each is opened when it is first used; ingest has its own."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Stores:
         }
 
     def note(self, error: StoreError) -> None:
-        """A failure that the answer leaves out."""
+        """Counts and logs a failure that does not fail the answer."""
         self._tally.store_failed(error)
 
     async def close(self) -> None:

@@ -1,15 +1,16 @@
-"""The most counted entities of a window, exactly, out of lists that an index keeps in order.
+"""The most counted entities of a window, exactly, out of lists that indexes keep in order.
 
-A window is the sum of buckets (the days of `30d`; one for `year` and `total`), and a bucket's amount is what was
-counted plus its base. For each bucket the `top_` index holds the documents in the order of the one, the `base_` index
-in the order of the other. Fagin's threshold algorithm (Fagin, Lotem, Naor 2003, "Optimal aggregation algorithms for
-middleware") reads all lists to the same depth, in one command: what stands below can add no more than the last line
-read of each list, so an entity seen nowhere has at most the sum of those (the threshold), and one that was seen here
-and there at most that sum over the buckets it was not seen in. Only those who could still be among the first N are
-looked up; if the N-th has at least the threshold, nobody below can have more. Otherwise it reads deeper.
+A window is the sum of buckets: the days of `30d`, one bucket for `year` and `total`. The amount of a bucket is its
+counted amount plus its base. The `top_` index lists a bucket's documents by counted amount, the `base_` index by base.
 
-How deep depends on the counts: the same favourites every day end it at once; a window in which everything is equally
-popular would be read whole. So the depth is bounded, and beyond it the server sums the window up, in bounded time.
+Fagin's threshold algorithm (Fagin, Lotem, Naor 2003, "Optimal aggregation algorithms for middleware") reads all lists
+to the same depth, in one command. Below that depth no list has more than its last line read. So an entity that was not
+seen has at most the sum of these lines: the threshold. An entity that was seen in some buckets has at most that sum
+over the others. Only entities that can still be among the first N are looked up. If the N-th has at least the
+threshold, the list is complete. Otherwise the next round reads deeper.
+
+The depth depends on the counts. If the same entities lead every day, one round is enough. If all are equally popular,
+the whole window would be read. So the depth is bounded; beyond it MongoDB adds the window up, in bounded time.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ LINES_MAX = 20_000
 LOOKUPS_MAX = 20_000
 """Documents looked up in one round, entities times buckets."""
 BATCH_LINES = 1_000
-"""Decoded at a stretch: 2 ms in which the worker does nothing else."""
+"""Lines that are decoded at a stretch: 2 ms in which the worker does nothing else."""
 
 
 class Ranked(Body):
@@ -48,10 +49,10 @@ class Ranked(Body):
 
 
 class _Round(NamedTuple):
-    """What the lists say down to some depth. Buckets are numbered."""
+    """The lists down to some depth. Buckets are numbered."""
 
     limits: list[int]
-    """Per bucket, the most a document can have that was not seen in it."""
+    """Per bucket, the largest amount of a document that was not seen in it."""
     seen: dict[str, dict[int, int]]
     """Entity id → bucket → amount."""
 
@@ -60,16 +61,16 @@ class TopReader:
     """Reads top lists of one entity type's counter. Raises StoreError."""
 
     def __init__(self, mongo: MongoSink, sum_timeout_s: float) -> None:
-        """`sum_timeout_s`: how long the server may sum a window up whose lists say too little."""
+        """`sum_timeout_s`: how long MongoDB may add up a window whose lists say too little."""
         self._mongo = mongo
         self._sum_timeout_s = sum_timeout_s
 
     async def read(
         self, domain: str, entity_type: str, counter: str, window: Window, limit: int, today: dt.date
     ) -> list[Ranked]:
-        """The first `limit`, the most counted first and among equals by id; entities with nothing are in no list.
+        """The first `limit` entities, the most counted first, equals by id; entities without amounts are left out.
 
-        Which of several equals are the last ones is left open.
+        Of several equals at the end of the list, any may be on it.
         """
         span = _CounterSpan({"domain": domain, "entity_type": entity_type}, counter, span_of(window, today))
         try:
@@ -118,11 +119,13 @@ class TopReader:
             seen.setdefault(line["id"], {})[line["bucket"]] = int(line["amount"])
         limits = [0] * len(span.buckets)
         for (bucket, field), by in lowest.items():
-            limits[bucket] += int(by) if lines[bucket, field] == depth else 0  # a list that has ended leaves nobody out
+            limits[bucket] += (
+                int(by) if lines[bucket, field] == depth else 0
+            )  # a list that has ended leaves no entity out
         return _Round(limits, seen)
 
     async def _look_up(self, span: _CounterSpan, unseen: list[tuple[str, int]]) -> list[tuple[str, int]]:
-        """(entity id, amount) of those of these documents that exist."""
+        """(entity id, amount) of each of these documents that exists."""
         if not unseen:
             return []
         ids = [span.document_id(entity, bucket) for entity, bucket in unseen]
@@ -155,7 +158,7 @@ class _CounterSpan:
         self.base = f"base.{counter}"
         self.kind: Kind = span.kind
         self.buckets: tuple[str | None, ...] = span.buckets or (None,)
-        # What is missing or no number is 0.
+        # A field that is missing or no number is 0.
         self.amount: Json = {"amount": {"$sum": [f"${field}" for field in (self.counter, self.base)]}}
 
     def list_pipeline(self, bucket: int, field: str, depth: int) -> list[Json]:
@@ -190,12 +193,12 @@ class _CounterSpan:
 
 
 def _unseen(found: _Round, entity: str) -> Iterator[int]:
-    """The buckets in which an entity may have something that the lists didn't show."""
+    """The buckets in which an entity may have an amount that the lists did not show."""
     return (bucket for bucket, limit in enumerate(found.limits) if limit and bucket not in found.seen[entity])
 
 
 def _contenders(found: _Round, limit: int) -> list[str]:
-    """Those seen who can still be among the first `limit`."""
+    """The seen entities that can still be among the first `limit`."""
     least = {entity: sum(amounts.values()) for entity, amounts in found.seen.items()}
     bar = min(heapq.nlargest(limit, least.values()), default=0) if len(least) >= limit else 0
     threshold = sum(found.limits)

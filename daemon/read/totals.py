@@ -1,7 +1,7 @@
-"""Totals of entities out of MongoDB: whoever asks within a moment of each other goes together in one query.
+"""Totals of entities out of MongoDB. Requests that come within 10 ms of each other share one query.
 
-A query costs the worker 0.3 ms, as much as nine cached answers, whether it names one entity or fifty; so many readers
-must not mean many queries.
+A query costs the worker 0.3 ms, as much as nine cached answers, whether it names one entity or fifty. Called by
+`exact.py` and `endpoints/totals.py`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class _Waiting(NamedTuple):
 
 
 class TotalsReader:
-    """One worker's reader. Raises StoreError."""
+    """The reader of one worker. Raises StoreError."""
 
     def __init__(self, mongo: MongoSink) -> None:
         self._mongo = mongo
@@ -34,7 +34,7 @@ class TotalsReader:
         self._next_at_s = 0.0
 
     async def documents(self, keys: Sequence[str]) -> dict[str, Json]:
-        """The totals documents of these entity keys, by key; those that don't exist are absent."""
+        """Entity key → its totals document, without the entities that have none."""
         waiting = _Waiting(keys, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if self._query is None:
@@ -42,7 +42,7 @@ class TotalsReader:
         return await waiting.answered
 
     async def _work(self) -> None:
-        """Queries until nobody waits."""
+        """Sends queries until no request waits."""
         loop = asyncio.get_running_loop()
         try:
             while self._waiting:
@@ -65,7 +65,7 @@ class TotalsReader:
     async def _answer(self, batch: list[_Waiting]) -> None:
         try:
             found = await self._mongo.totals({key for waiting in batch for key in waiting.keys})
-        except Exception as error:  # noqa: BLE001  (whatever it is, whoever waits has to hear of it)
+        except Exception as error:  # noqa: BLE001  (each waiting request must get it)
             for waiting in batch:
                 if not waiting.answered.done():
                     waiting.answered.set_exception(error)
@@ -76,5 +76,5 @@ class TotalsReader:
 
 
 def counted(document: Json | None, counters: Collection[str]) -> dict[str, int]:
-    """Each counter's total; zeros for an entity nothing was counted of."""
+    """The total of each counter; zeros without a document."""
     return {counter: total(document, counter) if document else 0 for counter in counters}

@@ -34,10 +34,10 @@ from daemon.rollups.mongo import Json, MongoSink
 DAYS = (7, 14, 30, 90)
 DAYS_DEFAULT = 30
 OPEN_DAYS = 2
-"""Today, and yesterday, of which events still arrive."""
+"""Today, and yesterday: its events still arrive."""
 REST_FACTOR = 20
-"""A day is remembered at least so many times as long as adding it up took, so that it keeps a core of MongoDB's busy
-for 5 % of the time at most."""
+"""A day is remembered for at least 20 times as long as adding it up took. So it keeps a core of MongoDB busy for 5 % of
+the time at most."""
 
 
 class Summary(Body):
@@ -86,7 +86,7 @@ class _DaySum(NamedTuple):
 
 
 class DaySums:
-    """One worker's. Raises StoreError."""
+    """The sums of one worker. Raises StoreError."""
 
     def __init__(self, mongo: MongoSink, limits: Read, monotonic: Callable[[], float]) -> None:
         """`limits`: how long one day's query may take, after which time no other begins, and how long a day is
@@ -98,7 +98,7 @@ class DaySums:
         self._days: dict[tuple[str, str], _DaySum] = {}
         """(domain, day)."""
         self._adding = asyncio.Lock()
-        """One at a time: this is the most a reader can ask of MongoDB."""
+        """One day at a time: no read asks more of MongoDB."""
 
     async def read(
         self, domain: str, entity_types: Sequence[str], counters: Collection[str], days: Sequence[str], today: dt.date

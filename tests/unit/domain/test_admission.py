@@ -128,7 +128,9 @@ def test_a_value_that_no_action_takes_is_named_whatever_else_is_wrong() -> None:
     assert set(errors(domain="x", action="y", value=0)) == {"domain", "action", "value"}
     assert set(errors(domain="x", action="y", value=50)) == {"domain", "action"}
     assert errors(action="y", value=101)["value"] == ["The value field must be between 1 and 100."]
-    assert errors(domain=None, action=None, value=101)["value"] == ["The value field must be between 1 and 100."]
+    assert errors(domain=None, action=None, value=101)["value"] == [
+        "The value field must be between 1 and 5 or between 1 and 100."
+    ]
     assert set(errors(domain="shop", entity_type="item", action=None, value=0)) == {"action", "value"}
 
 
