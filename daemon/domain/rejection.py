@@ -1,7 +1,7 @@
 """Every text of a 422, of events and of the parameters of reads: Laravel's words, which existing producers parse.
 
-`domain/admission.py` and `ingest/decode.py` find what is wrong with events; `read/parameters.py` and `read/endpoints/`
-what is wrong with parameters. The same fault has one text.
+`domain/admission.py` and `ingest/decode.py` use them for events, `read/parameters.py` and `read/endpoints/` for
+parameters. The same fault has the same text in both. Which field is wrong is never decided here.
 """
 
 from __future__ import annotations
@@ -61,4 +61,4 @@ def say_allowed(name: str, allowed: Iterable[str]) -> str:
 
 def say_ranges(name: str, ranges: Iterable[tuple[int, int]]) -> str:
     """`ranges`: the allowed stretches of integers, both ends included."""
-    return say(OUT_OF_RANGE, name, ranges=" or ".join(f"between {lowest} and {most}" for lowest, most in ranges))
+    return say(OUT_OF_RANGE, name, ranges=" or ".join(f"between {lowest} and {highest}" for lowest, highest in ranges))

@@ -44,7 +44,7 @@ class ReadTotal(Endpoint):
 
     def ask(self, place: Entity, parameters: Parameters) -> Question:
         fresh = parameters.flag("fresh")
-        # An exact total must not be shared with somebody who asked later.
+        # An exact total must not be shared with a request that comes later.
         return Question(partial(self._read, place, fresh=fresh), 0 if fresh else self.ttl_ms)
 
     async def _read(self, entity: Entity, *, fresh: bool) -> Total:
