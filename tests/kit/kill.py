@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from daemon.buffer import scripts
-from daemon.domain.rollup import DAILY, KINDS, TOTALS
+from daemon.domain.rollup import COARSER, DAILY, KINDS, TOTALS
 from daemon.rollups.collections import BACKFILLS, DEAD_LETTERS, EPOCHS, EXPIRY, FLOORS, HISTORY_MARKS
 from tests.kit.daemon import Daemon
 from tests.kit.proxy import Fault, Proxy, command_of, update_of
@@ -68,7 +68,7 @@ STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
     "daemon.move.backfill.history": {
         "mark": (Stop("mongo", update_of(HISTORY_MARKS)),),
         "set_days": (Stop("mongo", update_of(DAILY.collection)),),
-        "sum": tuple(Stop("mongo", update_of(kind.collection)) for kind in KINDS if kind not in (TOTALS, DAILY)),
+        "sum": tuple(Stop("mongo", update_of(kind.collection)) for kind in COARSER),
         "unmark": (Stop("mongo", command_of("delete", HISTORY_MARKS)),),
     },
     "daemon.retention.batch": {
