@@ -147,7 +147,7 @@ def test_parquet_without_pyarrow_ends_with_2_and_says_what_to_install(
         (("daily", "--from", "2026-02-01", "--to", "2026-01-01"), "is after"),
         (("daily", "--type", "jav.song"), "jav.movie, jav.actor, jav.tag"),
         (("daily", "--output", "nowhere/x"), "no folder nowhere"),
-        (("hourly",), "hourly"),
+        (("fortnightly",), "fortnightly"),
     ],
 )
 def test_wrong_usage_ends_with_2(system: System, options: tuple[str, ...], named: str) -> None:

@@ -253,7 +253,7 @@ def test_a_stored_counter_that_is_no_number_is_0(
         ("/totals/jav/movie?ids=a,b,c,d,e", ["ids"]),
         ("/totals/jav/movie?ids=a&fresh=1", ["fresh"]),
         ("/top/jav/movie?counter=x&limit=101&window=8d&enrich=2", ["counter", "limit", "window", "enrich"]),
-        ("/series/jav/movie/a?bucket=hourly&to=2026-13-01", ["bucket", "to"]),
+        ("/series/jav/movie/a?bucket=fortnightly&to=2026-13-01", ["bucket", "to"]),
         ("/series/jav/movie/a?from=2026-02-02&to=2026-02-01", ["from"]),
         ("/series/jav/movie/a?from=0001-01-01&to=9999-12-31", ["from"]),
         ("/summary/jav?days=31", ["days"]),
