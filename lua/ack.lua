@@ -1,34 +1,36 @@
--- ack: forget the batch in flight, and book what it moved, in one step.
+-- ack: forget the claim in flight, and book what it moved, in one step.
 --
--- Called by the flusher (daemon/buffer/counters.py) once MongoDB holds every document of the batch. Conditional: only
--- the batch named by seq is forgotten, so a late or repeated ack, by anyone, changes nothing.
+-- The flusher calls it (daemon/buffer/counters.py) once MongoDB holds every document of the claim. Only the claim named
+-- by seq is forgotten. So a late or repeated ack, from any flusher, changes nothing.
 --
--- Many due entities go in several calls, to keep each short: all but the last only list theirs. MongoDB holds the batch
--- by then, so one that is listed may be synced at once. If the last call never comes, the batch is still in flight,
--- and whoever takes it over lists all of them again: at worst a row is set twice to the same total.
+-- If many entities became due, several calls list them, to keep each call short. All but the last call only list.
+-- MongoDB holds the claim by then, so a listed entity may be synced at once. If the last call never comes, the claim
+-- stays in flight, and the next flusher lists all entities again. At worst a row is set twice to the same total.
 --
--- KEYS  1 claim    hash: what `claim` wrote; last stays, acked_at is set
---       2 replica  sorted set: entities whose MySQL row is behind, scored by the seq that made them so
---       3 ledger   hash: flushed:<counter>, dead:<counter>, aside
---       4 aside    prefix of what was moved away   <aside>:<microseconds>:<key>
--- ARGV  1 seq
---       2 what to book, msgpack: {field, amount, ...}, amounts as decimal text
---       3 the entities that became due, msgpack: {entity, ...}
---       4 "more": only list these; another call follows. Else ""
--- Returns 1 if it did so, 0 if the batch is not in flight (any more)
+-- KEYS  1 claim   hash: see claim.lua; the ack keeps `last` and sets `acked_at`
+--       2 due     sorted set: entities whose MySQL row must be set, scored by the seq that made them due
+--       3 ledger  hash: flushed:<counter>, dead:<counter>, aside
+--       4 aside   prefix of foreign values that were moved away: <aside>:<microseconds>:<key>
+-- ARGV  1 seq     of the claim
+--       2 booked  msgpack: {field, amount, ...}, amounts as decimal text
+--       3 due     msgpack: {entity, ...}, the entities that became due
+--       4 "more" if this call only lists entities, and another follows; else ""
+-- Returns 1; or 0 if the claim is not in flight (any more)
 -- Cost  under 1 us an entity that became due.
 
 local call, pcall = redis.call, redis.pcall
-local claim, replica, ledger, aside, seq = KEYS[1], KEYS[2], KEYS[3], KEYS[4] .. ':', ARGV[1]
-local booked, due = cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
+local claim, due, ledger, aside, seq = KEYS[1], KEYS[2], KEYS[3], KEYS[4] .. ':', ARGV[1]
+local booked, became_due = cmsgpack.unpack(ARGV[2]), cmsgpack.unpack(ARGV[3])
 
-if type(booked) ~= 'table' or type(due) ~= 'table' then return redis.error_reply('BADCALL ARGV 2 and 3 must be lists') end
+if type(booked) ~= 'table' or type(became_due) ~= 'table' then
+  return redis.error_reply('BADCALL ARGV 2 and 3 must be lists')
+end
 
 if call('HGET', claim, 'seq') ~= seq then return 0 end
 local time = call('TIME')
 
--- Runs a command that must not keep the batch in flight for ever: the foreign value in its way (a key, or one field of a
--- hash) is moved aside. An amount beyond 64 bits, which only foreign values add up to, is booked as moved aside itself.
+-- Runs a command. If a foreign value is in its way (a key, or one field of a hash), moves that aside and runs it again:
+-- else the claim would stay in flight for ever. A sum beyond 64 bits is moved aside, too: only foreign values reach it.
 local function guarded(command, key, ...)
   local reply = pcall(command, key, ...)
   if type(reply) ~= 'table' then return end
@@ -43,8 +45,9 @@ local function guarded(command, key, ...)
   pcall(command, key, ...)
 end
 
-call('HDEL', claim, '') -- changes nothing; but a write Redis allows out of memory, and after the first one it allows all
-for i = 1, #due do guarded('ZADD', replica, seq, due[i]) end
+-- Over maxmemory, Redis refuses a script at its first write or not at all. It accepts this one, which changes nothing.
+call('HDEL', claim, '')
+for i = 1, #became_due do guarded('ZADD', due, seq, became_due[i]) end
 if ARGV[4] == 'more' then return 1 end
 call('DEL', claim)
 call('HSET', claim, 'last', seq, 'acked_at', time[1])

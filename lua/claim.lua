@@ -1,39 +1,44 @@
--- claim: freeze what is live into a batch, one part a call, and hand the batch out once it is whole.
+-- claim: freeze live counts into a claim, one part a call, and hand the claim out once it is whole.
 --
--- Called by the flusher (daemon/buffer/counters.py), again and again while it answers 'more': each call is short, and
--- whoever counts gets in between. At most one batch of a shard is in flight. It is open while it may grow, then sealed.
+-- The flusher calls it (daemon/buffer/counters.py), again and again while it answers 'more'. So each call is short, and
+-- events are counted in between. At most one claim of a shard is in flight. It is open while it may grow, then sealed.
 --
---   A seq names one content, for ever. Each part that is frozen gives the batch a seq of its own, above all before.
---   Only a sealed batch is handed out, and a sealed one never grows: until `ack` forgets it, every claim returns the
---   same parts under the same seq, so that whoever applies it applies the same thing.
+-- Why nothing is lost or counted twice:
 --
--- So an open batch belongs to nobody: its flusher may die, and whoever asks after the lease goes on with it. No document
--- holds the seq of an open batch that grew later; nor does one if Redis comes back with an older state of its own.
--- An entity taken out of the dirty set has its counts in a part or still in its hash, never in neither or in both: if
--- some of them stay behind, it stays dirty. Counted again, it may be frozen again, into a later part of the same batch.
+--   A seq names one content, for ever. Each part that is frozen gives the claim a new seq, above all before.
+--   Only a sealed claim is handed out, and a sealed claim never grows. Until `ack` forgets it, every call returns the
+--   same parts under the same seq. So every flusher that applies it applies the same amounts.
+--   An open claim belongs to no flusher for good. If its flusher dies, the first call after the lease goes on with it.
+--   No document holds the seq of an open claim that grew later, even if Redis comes back with an older claim.
+--   An entity that is taken out of the dirty set has its counts in a part, or still in its hash: never in neither or in
+--   both. If some of them stay in the hash, it stays dirty. Counted again, it may also be in a later part of the claim.
 --
--- KEYS  1 dirty     set of the entities that have live counts
---       2 claim     hash of the batch in flight: seq; owner, since, until (ms); entities and fields (counter-days) so
---                   far; open (1: it may grow); payload:<part> for each part, which is named by the seq it was frozen
---                   under. last: the seq last given, acked_at (s), both kept. A batch with a `payload` and no more was
---                   frozen by an earlier release: sealed, one part
---       3 counters  prefix of an entity's hash      <counters>:<entity>
+-- Example: at 100 the first call freezes part 100, of the entities a and b, and answers 'more'. An event for a is
+-- counted. At 250 the second call freezes part 250, of a and c, and finds nothing more. The claim is sealed under seq
+-- 250: a is in two parts, and the rollup adds them up.
+--
+-- KEYS  1 dirty     set: the entities that have live counts
+--       2 claim     hash, of the claim in flight: seq; owner; since, until (ms); entities and fields (counter-days) so
+--                   far; open (1: it may grow); payload:<part> for each part, named by the seq it was frozen under.
+--                   Kept after the ack: last, the seq last given; acked_at (s)
+--       3 counters  prefix of an entity's hash: <counters>:<entity>
 --       4 ledger    hash: aside
---       5 aside     prefix of what was moved away   <aside>:<microseconds>:<key>
--- ARGV  1 owner      who asks: unique to a process
---       2 lease, ms  how long the batch is the owner's alone, from each call on
---       3 floor      the highest seq ever applied, as MongoDB knows it; a Redis that lost its memory starts above it
---       4 entities, 5 counter-days of the whole batch, 6 microseconds of this call to stop at
+--       5 aside     prefix of foreign values that were moved away: <aside>:<microseconds>:<key>
+-- ARGV  1 owner         who asks: unique to a process
+--       2 lease, ms     how long the claim is the owner's alone, from each call on
+--       3 floor         the highest seq ever applied, as MongoDB knows it. A Redis that lost its memory starts above it
+--       4 entities, 5 counter-days   the most that the whole claim may hold
+--       6 microseconds  after which this call stops
 -- Returns {'empty', entities left dirty}
 --         {'busy', ms left of another owner's lease}
---         {'more', part, payload, entities left dirty}: the time was up; ask again
---         {'new', part, payload, entities left dirty, {part, ...}}: sealed, and which parts it has, in any order. Who was
---           not handed all of them, one by one, asks again
---         {'again', seq, {part, payload, ...}, entities left dirty}: sealed before, the parts in any order
---   payload as msgpack: flat; per entity its key, its number of pairs n, then n times field, amount (decimal text); "" if
---           this call found nothing to freeze
--- Cost  about 2 us an entity; the clock is looked at after the first, then every 16 entities and counter-days, or after
---       250 of one entity.
+--         {'more', part, payload, entities left dirty}: the time was up, ask again
+--         {'new', part, payload, entities left dirty, {part, ...}}: sealed, and its parts in any order. A caller that
+--           was not handed all of them, one by one, asks again
+--         {'again', seq, {part, payload, ...}, entities left dirty}: sealed before, its parts in any order
+--   payload  msgpack, flat: per entity its key, its number of pairs n, then n times field, amount (decimal text); "" if
+--            this call found nothing to freeze
+-- Cost  about 2 us an entity. The call looks at the clock after the first one, then after every 16 entities and
+--       counter-days, or after 250 counter-days of one entity.
 
 local call, pcall = redis.call, redis.pcall
 local dirty, claim, counters, ledger, aside = KEYS[1], KEYS[2], KEYS[3] .. ':', KEYS[4], KEYS[5] .. ':'
@@ -46,8 +51,8 @@ end
 local WORK_PER_LOOK = 16 -- entities and counter-days between two looks at the clock
 local FIELDS_PER_LOOK = 250 -- most that is taken of one entity between two looks
 
--- Newer servers freeze TIME while a script runs but have os.clock (7.4); older ones, 7.0 too, have none but let TIME go
--- on. On 7.2, which has neither, the other two limits are the bound.
+-- Redis 7.4 and later freeze TIME while a script runs, but have os.clock. Up to 7.0 there is no os.clock, but TIME goes
+-- on. 7.2 has neither: there, the limits of entities and counter-days are the bound.
 local clock_of = rawget(_G, 'os')
 local function elapsed_us()
   if clock_of then return clock_of.clock() * 1e6 end
@@ -69,7 +74,7 @@ local function expect(key, kind)
   local found = call('TYPE', key).ok
   if found ~= kind and found ~= 'none' then move_aside(key) end
 end
-expect(ledger, 'hash') -- first: what is moved away is booked there
+expect(ledger, 'hash') -- first: the others are booked there
 expect(dirty, 'set')
 expect(claim, 'hash')
 
@@ -89,14 +94,14 @@ local function parts()
     found[#found + 1] = part
     found[#found + 1] = call('HGET', claim, 'payload:' .. part)
   end
-  local only = call('HGET', claim, 'payload')
-  return only and {seq, only} or found
+  return found
 end
 
 if seq then
   local left_ms = (tonumber(held[3] or nil) or 0) - now_ms
   if held[2] ~= owner and left_ms > 0 then return {'busy', left_ms} end
-  call('HDEL', claim, 'until') -- a write Redis allows out of memory, too; after the first one it allows all
+  -- Over maxmemory, Redis refuses a script at its first write or not at all. It accepts HDEL.
+  call('HDEL', claim, 'until')
   call('HSET', claim, 'owner', owner, 'until', until_ms)
   if not is_open then return {'again', seq, parts(), call('SCARD', dirty)} end
 end
@@ -114,8 +119,9 @@ local function has_room()
   return not time_is_up
 end
 
--- Moves at most FIELDS_PER_LOOK of an entity's fields into the payload. Returns how many, and whether that was all; nil if
--- the key is no hash. Asked for more than there are, HRANDFIELD returns all: two commands an entity in place of three.
+-- Moves at most FIELDS_PER_LOOK of an entity's fields into the payload. Returns how many, and whether that was all; or
+-- nil if the key is no hash. HRANDFIELD returns all fields if asked for more: so an entity takes two commands, not
+-- three.
 local function take(key)
   local most = math.min(FIELDS_PER_LOOK, fields_max - fields)
   local found = pcall('HRANDFIELD', key, most, 'WITHVALUES')
@@ -124,9 +130,9 @@ local function take(key)
   if n < most then
     if n > 0 then call('DEL', key) end
   else
-    local names = {}
-    for i = 1, #found, 2 do names[#names + 1] = found[i] end
-    call('HDEL', key, unpack(names))
+    local moved = {}
+    for i = 1, #found, 2 do moved[#moved + 1] = found[i] end
+    call('HDEL', key, unpack(moved))
   end
   for i = 1, #found do payload[size + i] = found[i] end
   size, fields, work = size + #found, fields + n, work + n
@@ -135,7 +141,7 @@ end
 
 local function freeze(entity)
   local key = counters .. entity
-  local head, got, all = size + 1, 0, false
+  local head, got, all = size + 1, 0
   size, work = size + 2, work + 1
   repeat
     local n

@@ -1,32 +1,41 @@
 -- ingest: rate limit, dedupe, increment, mark dirty and book a whole call of events, in one round trip.
 --
--- Called by the ingest workers and by `tallyd import` (daemon/buffer/counters.py) with the events of every request that
--- was waiting. It runs to the end or not at all: its input is checked before the first write, Redis refuses the first
--- write when it is out of memory, and a foreign value under one of our keys is moved aside and booked, not tripped over
--- (of a hash, only the field that is no number).
--- Repeating a call is safe: every event of it is then a duplicate (only the rate limit counts its requests again).
+-- The ingest workers, a replay and `tallyd import` call it (daemon/buffer/counters.py), with the events of every
+-- request that was waiting. It runs to the end or not at all:
 --
--- KEYS  1 dirty     set of the entities that have live counts
+--   It checks its input before the first write.
+--   Over maxmemory, Redis refuses its first write, and so the whole call.
+--   A foreign value under one of our keys is moved aside and booked. Of a hash, only the field that is no number is.
+--
+-- A call may be repeated: every event of it is then a duplicate. Only the rate limit counts its requests again.
+--
+-- KEYS  1 dirty     set: the entities that have live counts
 --       2 ledger    hash: accepted:<counter>, duplicate:<counter>, aside
---       3 seen      hash describing the dedupe memory: gen, bits and events of the current window, prev_bits of the one
---                   before. The memory itself lies in the sets <seen>:<generation>:<bucket>, which have no expiry: the
---                   flusher deletes those of windows that are over (daemon/buffer/dedupe.py)
---       4 counters  prefix of an entity's hash      <counters>:<entity>
---       5 rate      prefix of an address's window   <rate>:<address>
---       6 aside     prefix of what was moved away   <aside>:<microseconds>:<key>
--- ARGV  1 the call as msgpack: {effects, items}
---           effects  {{counter, field, amount, counter, field, amount, ...}, ...}, amounts as decimal text, not 0, of at
---                    most 15 digits, so that sums of them stay exact
+--       3 seen      hash about the dedupe memory: gen, bits and events of the current window; prev_bits of the one
+--                   before. Also the prefix of its sets: <seen>:<generation>:<bucket>. They have no expiry: the flusher
+--                   deletes the sets of past windows (daemon/buffer/dedupe.py)
+--       4 counters  prefix of an entity's hash: <counters>:<entity>
+--       5 rate      prefix of an address's window: <rate>:<address>
+--       6 aside     prefix of foreign values that were moved away: <aside>:<microseconds>:<key>
+--       The prefixes name no key. They must be in KEYS all the same: while a cluster moves the slot, Redis then refuses
+--       the script before it runs (daemon/buffer/keys.py).
+-- ARGV  1 the call, as msgpack: {effects, items}
+--           effects  {{counter, field, amount, counter, field, amount, ...}, ...}. An amount is decimal text of at most
+--                    15 digits, not 0: so sums of amounts stay exact
 --           items    flat; per request: its address ("": not limited), its number of events n; then n times
---                    bucket hash (0 .. 2^32-1), member (signed 64-bit as decimal text), <counters>:<entity>, index of its
---                    effect
---       2 requests an address may make in a minute, counted from its first
+--                    bucket hash (0 .. 2^32-1), member (signed 64-bit as decimal text), <counters>:<entity>, index of
+--                    its effect
+--       2 requests that an address may make in a minute, counted from its first; 0: any number
 --       3 dedupe window, seconds
---       4 least bits of a bucket's number: what the first window is laid out for
--- Returns one integer per request: the events counted (0 .. n, the others were duplicates), or -ms if its address is
--- over the limit and nothing of it was counted; ms is the time until the address's window ends.
--- Cost  per new event SADD, HINCRBY, and SADD for a field's first; from the second window on SISMEMBER; per duplicate one or
---       two commands. About 1.5 us each.
+--       4 bits of a bucket's number in the first window; later windows never have fewer
+-- Returns one integer per request: the events counted (0 .. n; the others were duplicates). Or -ms if its address is
+-- over the limit, and nothing of it was counted: ms is the time until the address's window ends, at least 1.
+-- Cost  per new event SADD, HINCRBY, and SADD for the first of an entity; from the second window on SISMEMBER. Per
+--       duplicate one or two commands. About 1.5 us each.
+--
+-- Example: two requests, of one and of two events, with one effect: {{{"view", "view:2026-02-19", "1"}},
+-- {"198.51.100.7", 1, 7, "42", "anl:{0}:counters:jav:movie:a", 1, "", 2, ...}}. The reply {1, 0}: the one event was
+-- new, both others were duplicates.
 
 local call, pcall = redis.call, redis.pcall
 local type, format = type, string.format
@@ -57,7 +66,9 @@ local function check()
   local at, last = 1, #items
   while at <= last do
     local n = items[at + 1]
-    if type(items[at]) ~= 'string' or type(n) ~= 'number' or n < 0 or n % 1 ~= 0 then return 'a request is malformed' end
+    if type(items[at]) ~= 'string' or type(n) ~= 'number' or n < 0 or n % 1 ~= 0 then
+      return 'a request is malformed'
+    end
     for event = at + 2, at + 1 + n * 4, 4 do
       if type(items[event]) ~= 'number' or type(items[event + 1]) ~= 'string' or type(items[event + 2]) ~= 'string'
         or not effects[items[event + 3]] then
@@ -77,13 +88,14 @@ local function book_aside()
   if type(pcall('HINCRBY', ledger, 'aside', 1)) == 'table' then call('HSET', ledger, 'aside', 1) end
 end
 
--- What to do about a failed command: move the foreign value away and repeat, or fail the script. Only a wrong type or a
--- value that is no integer is foreign; anything else (out of memory) was refused before the first write.
+-- After a failed command: moves the foreign value in its way aside and repeats the command, or fails the script. A
+-- value is foreign if it has the wrong type or is no integer. Other failures (out of memory) come before the first
+-- write only.
 local function mend(failure, key, command, ...)
   local err, to = failure.err, aside .. time[1] .. time[2] .. ':' .. key
   local wrong_type = err:find('WRONGTYPE', 1, true)
   if not (wrong_type or err:find('not an integer', 1, true) or err:find('overflow', 1, true)) then error(err) end
-  call('SETRANGE', to, 0, '') -- changes nothing; but out of memory, Redis refuses it where it would let RENAME pass
+  call('SETRANGE', to, 0, '') -- changes nothing; but over maxmemory Redis refuses it, and not RENAME
   if command == 'HINCRBY' and not wrong_type then -- the other fields of the hash are ours
     local field = select(2, ...)
     call('HSET', to, field, call('HGET', key, field))
@@ -112,7 +124,7 @@ local function open_window()
   local state = pcall('HMGET', seen, 'gen', 'bits', 'events', 'prev_bits')
   if state.err then state = mend(state, seen, 'HMGET', seen, 'gen', 'bits', 'events', 'prev_bits') end
   local gen_now = math.floor(now_s / window_s)
-  -- A clock that went back keeps its generation; one further ahead is none a clock of ours was ever near.
+  -- If the clock went back, the generation stays. One more than a window ahead is foreign: no clock of ours was there.
   local gen, bits = whole(state[1], gen_now + 1), whole(state[2], BITS_MAX)
   if gen and bits and gen >= gen_now then return gen, bits, whole(state[4], BITS_MAX) end
   local prev_bits = gen == gen_now - 1 and bits or nil
@@ -171,8 +183,8 @@ local function mark_dirty(key)
   if type(reply) == 'table' then mend(reply, dirty, 'SADD', dirty, entity) end
 end
 
--- All ids first, then all increments: 1.02 of the events a second. Nothing can fail in between: after its first write a
--- script is refused none, and what a foreign value does is mended.
+-- All ids first, then all increments: 1.02 of the events a second. Nothing can fail in between: Redis refuses no write
+-- after the first, and `mend` takes foreign values out of the way.
 local results, counted, fresh = {}, 0, {}
 local at, last = 1, #items
 while at <= last do
@@ -211,13 +223,13 @@ while at <= last do
 end
 for address, more in pairs(repeats) do pcall('INCRBY', rate .. address, more) end -- fails only far beyond any limit
 
-for at = 1, counted do
-  local key, effect = items[fresh[at] + 2], effects[items[fresh[at] + 3]]
+for number = 1, counted do
+  local key, effect = items[fresh[number] + 2], effects[items[fresh[number] + 3]]
   for i = 1, #effect, 3 do
     local field, amount = effect[i + 1], effect[i + 2]
     local total = pcall('HINCRBY', key, field, amount)
     if type(total) == 'table' then total = mend(total, key, 'HINCRBY', key, field, amount) end
-    -- Only a field that was not there can be the hash's first, so only then may the entity not be dirty yet.
+    -- Only a field that is new can be the hash's first. So only then the entity may not be dirty yet.
     if total == numbers[amount] then mark_dirty(key) end
   end
 end

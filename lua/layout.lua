@@ -1,11 +1,11 @@
--- layout: claim this Redis for one way of laying out the data, or learn which one it has.
+-- layout: write how this Redis is laid out, or learn how it is.
 --
--- Called by every daemon before it touches anything else (daemon/buffer/layout.py). The first one writes; the others
--- compare, and refuse to run if theirs differs.
+-- Every daemon calls it before it touches anything else (daemon/buffer/layout.py). The first one writes the layout. The
+-- others compare it with their own, and refuse to run if it differs.
 --
--- KEYS  1 layout   hash: format, shards, dedupe_window_s; epoch: when this Redis began to count, in microseconds, so
---                  that one which lost its memory can be told from the one before
--- ARGV  field, value, ... as this daemon's configuration has them
+-- KEYS  1 layout   hash: format, shards, dedupe_window_s; epoch: when this Redis began to count, in microseconds. A
+--                  Redis that lost its memory gets another epoch
+-- ARGV  field, value, ... of this daemon's configuration
 -- Returns the layout that holds: field, value, ...
 -- Cost  a few microseconds, once per connection.
 

@@ -1,13 +1,15 @@
--- settle: take entities off the replica list once MySQL holds their totals.
+-- settle: take entities off the due list, once MySQL holds their totals.
 --
--- Called by the replica sync (daemon/buffer/counters.py). Conditional: an entity that became due again meanwhile has
--- another score, and stays. It may be a lower one: of a batch that was frozen before a repair listed the entity, and
--- acknowledged after.
+-- The replica sync calls it (daemon/buffer/counters.py). An entity that became due again meanwhile has another score,
+-- and stays. Its new score may be lower: a repair listed the entity, and then a claim that was frozen before was
+-- acknowledged.
 --
--- KEYS  1 replica  sorted set: entities whose MySQL row is behind, scored by the seq that made them so
--- ARGV  1 msgpack: {entity, score, ...}, scores as the text they were read as
--- Returns the number taken off
+-- KEYS  1 due  sorted set: entities whose MySQL row must be set, scored by the seq that made them due
+-- ARGV  1 msgpack: {entity, score, ...}, each score as the text that it was read as
+-- Returns how many were taken off
 -- Cost  about 1 us an entity.
+--
+-- Example: the list holds {m1: 70, m2: 90}, and the sync has read m1 under 70 and m2 under 80. m1 is taken off.
 
 local call = redis.call
 local pairs_flat, settled = cmsgpack.unpack(ARGV[1]), 0

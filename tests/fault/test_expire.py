@@ -203,7 +203,7 @@ def test_beside_an_expiry_that_was_cut_off_a_history_waits_for_its_end(aged: Sys
 def test_what_a_batch_in_flight_may_write_again_stays(aged: System) -> None:
     [found, *_] = aged.mongo["analytics_entity_daily"].find().sort("flush_seq", 1)
     seq = int(found["flush_seq"])
-    aged.redis.hset("anl:{0}:claim", mapping={"seq": seq, "payload": b"\x90", "owner": "x", "until": 0})
+    aged.redis.hset("anl:{0}:claim", mapping={"seq": seq, f"payload:{seq}": b"\x90", "owner": "x", "until": 0})
     assert [each["documents"] for each in expire(aged).values()] == [0, 0]
 
 

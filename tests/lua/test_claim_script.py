@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-import msgspec
 import pytest
 import redis
 
@@ -324,27 +323,6 @@ def test_an_open_batch_of_a_redis_that_came_back_older_gets_a_seq_no_document_ho
     shard.redis.restore(shard.claim_key, 0, saved, replace=True)
     shard.count(Ev("later"))
     assert shard.claim_whole("a", floor=applied.seq).seq > applied.seq > opened.seq
-
-
-def test_a_batch_frozen_by_an_earlier_release_is_a_sealed_one_of_one_part(shard: Shard) -> None:
-    payload = msgspec.msgpack.encode(["jav:movie:m", 1, VIEW, "7"])
-    shard.redis.hset(
-        shard.claim_key,
-        mapping={"seq": 5, "last": 5, "owner": "old", "since": 0, "until": 0, "entities": 1, "payload": payload},
-    )
-    shard.count(Ev("later"))
-    again = shard.claim("new")
-    assert again == Claimed("again", 5, {5: [("jav:movie:m", {VIEW: 7})]}, 1)
-    assert shard.unfold(5) == [b"jav:movie:m", 1, VIEW.encode(), b"7"]
-    assert shard.ack(5) == 1
-    assert shard.claim("new").by_entity == {"jav:movie:m": {VIEW: 1}}
-
-
-def test_an_earlier_release_finds_no_payload_it_could_apply_a_part_of(shard: Shard) -> None:
-    open_batch(shard)
-    assert not shard.redis.hexists(shard.claim_key, "payload")
-    shard.claim_whole("a")
-    assert not shard.redis.hexists(shard.claim_key, "payload")
 
 
 # Seqs -------------------------------------------------------------------------------------------------------------

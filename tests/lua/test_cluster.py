@@ -9,15 +9,22 @@ from pathlib import Path
 import pytest
 import redis
 
-from daemon.buffer.connection import Connection
+from daemon.buffer.connection import Connection, RefusedError
+from daemon.buffer.counters import Counters, Limits
 from daemon.buffer.dedupe import Forgetting
 from daemon.buffer.layout import Layout
+from daemon.buffer.pending import Pending
+from daemon.buffer.wire import Request
 from daemon.config import load
+from daemon.domain.action import Action
+from daemon.domain.event import Event
+from daemon.rollups.build import Builder
 from tests.kit.servers import RedisServer
 from tests.kit.shard import DAY, Ev, Shard
 from tests.kit.system import wait_until
 
 SLOTS = 16_384
+M = "jav:movie:m"
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +41,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
 def shard(cluster: redis.Redis) -> Shard:
     cluster.flushall()
     return Shard(cluster)
+
+
+def port_of(client: redis.Redis) -> int:
+    return int(client.connection_pool.connection_kwargs["port"])
 
 
 def slots_in_use(client: redis.Redis) -> dict[int, int]:
@@ -70,8 +81,7 @@ def test_the_dedupe_memory_of_several_shards_is_forgotten(shard: Shard) -> None:
     over = [f"anl:{{{number}}}:seen:7:{bucket}" for number in range(3) for bucket in range(20)]
     for name in over:
         shard.redis.sadd(name, 1)
-    port = shard.redis.connection_pool.connection_kwargs["port"]
-    config = load(environ={"TALLYD_REDIS__URL": f"redis://127.0.0.1:{port}/0"})
+    config = load(environ={"TALLYD_REDIS__URL": f"redis://127.0.0.1:{port_of(shard.redis)}/0"})
 
     async def work() -> int:
         connection = Connection(config.redis, Layout(config))
@@ -81,3 +91,53 @@ def test_the_dedupe_memory_of_several_shards_is_forgotten(shard: Shard) -> None:
 
     assert asyncio.run(work()) == len(over)
     assert not shard.redis.exists(over[0])
+
+
+@pytest.fixture
+def moving(cluster: redis.Redis, tmp_path: Path) -> Iterator[Shard]:
+    """A shard whose slot moves to a second node. It has every key a script may touch, and all are on the first node."""
+    cluster.flushall()
+    shard = Shard(cluster)
+    for number in range(3):
+        shard.count(Ev(f"e{number}"))
+        if number < 2:
+            claimed = shard.claim_whole()
+        if number < 1:
+            shard.ack(claimed.seq, {}, [M])
+    keys = (shard.dirty_key, shard.claim_key, shard.replica_key, shard.ledger_key, shard.seen_key)
+    assert cluster.exists(*keys) == len(keys)
+    slot = int(cluster.execute_command("CLUSTER KEYSLOT", shard.dirty_key))
+    with RedisServer(7, tmp_path, "--cluster-enabled", "yes") as second, second.client() as other:
+        name = other.execute_command("CLUSTER MYID").decode()
+        cluster.execute_command("CLUSTER MEET", "127.0.0.1", port_of(other))
+        wait_until(lambda: name in str(cluster.execute_command("CLUSTER NODES")), "the nodes know each other")
+        cluster.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", name)
+        yield shard
+        cluster.execute_command("CLUSTER SETSLOT", slot, "STABLE")
+        cluster.execute_command("CLUSTER FORGET", name)
+
+
+def test_a_script_with_a_prefix_is_refused_while_its_slot_moves(moving: Shard) -> None:
+    """All keys that exist are still there, so it is the prefixes among the KEYS that protect them."""
+    before = moving.everything()
+    config = load(environ={"TALLYD_REDIS__URL": f"redis://127.0.0.1:{port_of(moving.redis)}/0"})
+    event = Event("new", M, Action("view", 1, 100, {"view": "value"}).effect(1, DAY))
+    limits = {"owner": "a", "floor": 0, "lease_ms": 1, "entities_max": 1, "fields_max": 1, "us_max": 1}
+
+    async def work() -> None:
+        connection = Connection(config.redis, Layout(config))
+        counters = Counters(connection, 3, Limits.of(config))
+        for call in (
+            counters.ingest([Request("198.51.100.7", [event])]),
+            counters.claim(Builder, **limits),
+            counters.ack(int(moving.redis.hget(moving.claim_key, "seq")), [], [M]),
+            Pending(connection, 3).of(M),
+        ):
+            with pytest.raises(RefusedError, match="TRYAGAIN") as refused:
+                await call
+            assert refused.value.passing
+        assert await counters.settle([]) == 0, "its only key is there"
+        await connection.close()
+
+    asyncio.run(work())
+    assert {key: moving.redis.dump(key) for key in before} == {key: dump for key, (dump, _) in before.items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from tests.kit.shard import DAY, Ev, Pending, Shard, pack, step
+from tests.kit.shard import DAY, Ev, Pending, Shard, step
 
 VIEW = f"view:{DAY}"
 M = "jav:movie:m"
@@ -60,12 +60,6 @@ def test_an_entity_that_was_frozen_twice_is_in_both_parts(shard: Shard) -> None:
     shard.claim_whole()
     parts = [dict(part or ()) for part in shard.pending(entity).parts.values()]
     assert sorted(part[entity][VIEW] for part in parts if entity in part) == [1, 5]
-
-
-def test_a_batch_frozen_by_an_earlier_release_is_one_part(shard: Shard) -> None:
-    shard.redis.hset(shard.claim_key, mapping={"seq": 5, "last": 5, "payload": pack([M, 1, VIEW, "7"])})
-    assert shard.pending(M) == Pending(5, 5, {5: [(M, {VIEW: 7})]}, {})
-    assert shard.pending(M, 5) == Pending(5, 5, {}, {})
 
 
 def test_after_the_ack_only_the_last_seq_is_left(shard: Shard) -> None:
