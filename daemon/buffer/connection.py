@@ -1,11 +1,10 @@
-"""Connections to Redis: ours for the scripts, redis-py's for looking around.
+"""Connections to Redis: ours for the scripts, redis-py's for all other commands.
 
-`Connection` speaks RESP itself (hiredis packs and parses) because the hot path has one command and redis-py's layers
-cost as much as the rest of it together; the figures are in DESIGN.md. A reply that is late costs the connection: it is
-dropped, so no later caller can be handed an earlier caller's reply. Nothing is ever sent twice from here except after
-NOSCRIPT, which Redis answers before it runs anything.
+`Connection` speaks RESP itself (hiredis packs and parses). The hot path has one command, and redis-py's layers cost as
+much as the rest of it together. If a reply is late, the connection is dropped, so no later caller gets an earlier
+caller's reply. Nothing is ever sent twice, except after NOSCRIPT, which Redis answers before it runs anything.
 
-What fails raises StoreError; whether the script ran is then unknown unless the error is a `RefusedError`.
+A failure raises StoreError. It is then unknown whether the script ran, unless the error is a `RefusedError`.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ PASSING = (
     "OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS",
     "NOAUTH", "NOPERM",
 )  # fmt: skip
-"""Codes of refusals that end without a change of ours: memory is freed, the disk works again, another server leads."""
+"""Codes of refusals that end by themselves: memory is freed, the disk works again, another server leads."""
 
 
 class RefusedError(RedisStoreError):
@@ -51,9 +50,9 @@ class RefusedError(RedisStoreError):
 
 @contextlib.asynccontextmanager
 async def opened(section: RedisSection) -> AsyncIterator[Redis]:
-    """A redis-py client for whatever is no script: it sends every command once, and is closed at the end.
+    """A redis-py client. It sends every command once, and is closed at the end.
 
-    Raises StoreError for whatever goes wrong between it and the server.
+    Raises StoreError if anything goes wrong between it and the server.
     """
     options: dict[str, Any] = {}
     if not section.url.startswith("unix:"):
@@ -77,7 +76,7 @@ def _pack(command: tuple[Arg, ...]) -> bytes:
 
 
 class _Protocol(asyncio.Protocol):
-    """Writes commands and hands their replies, in order, to the futures that wait for them."""
+    """Writes commands, and gives their replies, in order, to the futures that wait for them."""
 
     def __init__(self) -> None:
         self._reader = hiredis.Reader()
@@ -112,7 +111,7 @@ class _Protocol(asyncio.Protocol):
         return future
 
     def drop(self, why: str) -> None:
-        """Closes the connection and fails everyone who waits on it."""
+        """Closes the connection, and fails every call that waits for a reply."""
         if self.lost is None:
             self.lost = why
         if self._transport is not None:
@@ -124,10 +123,10 @@ class _Protocol(asyncio.Protocol):
 
 
 class Connection:
-    """Runs scripts and commands over one connection, which it opens when first needed and again after a loss.
+    """Runs scripts and commands over one connection. It opens when it is first needed, and again after a loss.
 
     Each new connection checks the layout first. After a failed attempt to connect, calls fail at once for
-    `reconnect_ms`. A call not answered within `timeout_ms` fails, and with it every other call on the connection.
+    `reconnect_ms`. A call without a reply within `timeout_ms` fails, and with it every other call on the connection.
     """
 
     def __init__(self, redis: RedisSection, layout: Layout) -> None:
@@ -141,9 +140,9 @@ class Connection:
         self._failed_at = -1e9
         self._failure = RedisStoreError("")
         self.epoch = 0
-        """When the Redis of the current connection began to count (µs); another one after it lost its memory."""
+        """When the Redis of the current connection began to count (µs). It differs once Redis has lost its memory."""
         self.opened = 0
-        """How many times it was opened: what was read before may come from a Redis that has lost some of it since."""
+        """How often it was opened. Redis may have lost, in between, what an earlier reply said."""
 
     async def command(self, *command: Arg) -> Any:
         """Runs one command and returns its reply (bulk strings as bytes). Raises StoreError."""

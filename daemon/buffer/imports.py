@@ -1,14 +1,14 @@
-"""How far each file was imported: the hash `anl:imports`. Written and read by `tallyd import`, by nobody else.
+"""How far each file was imported: the hash `anl:imports`. Only `tallyd import` writes and reads it.
 
-The dedupe memory forgets after two windows, these records never, so a file that comes back after a year is still
-known. They lie in Redis beside the counts, not in MongoDB, because the two must live and die together: a checkpoint is
-only written once Redis has answered the events before it, so a Redis that lost its last second has lost the events and
-the checkpoint behind them alike. What it must not be given is a later checkpoint by an import that went on over its
-restart: `save` refuses that, and the next import goes on from the last place Redis still knows.
+The dedupe memory forgets after two windows, these records never: so a file that comes back after a year is still known.
+They lie in Redis beside the counts, not in MongoDB, because both must be lost together. A checkpoint is written once
+Redis has answered for the events before it. So a Redis that lost its last second has lost those events and their
+checkpoint alike. An import that goes on over a restart of Redis must not write a later checkpoint: `save` refuses that,
+and the next import begins at the last place that Redis still knows.
 
-A field is `<digest of the first line>:<bytes>:<digest at that place>`, so that all places ever reached in files that
-begin alike are found by their first line, and files that part later don't overwrite each other's. The value is a
-`Checkpoint` as JSON.
+A field is `<digest of the first line>:<bytes>:<digest at that place>`. So all places in files that begin alike are
+found by their first line, and files that differ later don't overwrite each other's. The value is a `Checkpoint` as
+JSON.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Imports:
         """
         try:
             async with self._redis.pipeline(transaction=True) as commands:
-                # A watch binds all this to one connection, hence to one process; nobody writes the key.
+                # A watch binds all commands to one connection, and so to one Redis process. The key never changes.
                 await commands.watch(LAYOUT)
                 if (await commands.info("server"))["run_id"] != self._run_id:
                     raise RestartedError(

@@ -1,7 +1,7 @@
-"""The layout: what a daemon's configuration must agree on with the data in Redis before it may touch any of it.
+"""The layout: the parts of a configuration that must agree with the data in Redis before a daemon may touch it.
 
-Checked on every new connection (`connection.Connection`), so that neither a wrong configuration nor a Redis that was
-exchanged or emptied under a running daemon goes unnoticed.
+`connection.Connection` checks it on every new connection. So a wrong configuration is noticed, and also a Redis that
+was exchanged or emptied while the daemon ran.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Bodies into events. msgspec decoders are built once; what the catalogue allows is the catalogue's business.
+"""Turns bodies into events. The handler and `tallyd import` call it; the catalogue decides which events are admitted.
 
-The fast path decodes a whole body in one call. Only if that fails, or the catalogue refuses an event, the slow path
-looks again, at plain JSON, to name every wrong field and to save the good events of a batch from the bad ones.
+The fast path decodes a whole body in one call of a msgspec decoder that was built once. If that fails, or the catalogue
+refuses an event, the slow path decodes plain JSON. It names every wrong field, and keeps the good events of a batch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NOT_JSON = Rejection({"event": [rejection.NO_JSON_LINE]})
 
 
 class Unreadable(Enum):
-    """Why a body is no batch at all."""
+    """Why a body holds no events at all."""
 
     NOT_JSON = "The body is not valid JSON."
 
@@ -75,7 +75,7 @@ class Decoder:
         self._clock = clock
 
     def good(self, body: bytes) -> Event | None:
-        """The event of a body that holds a good one; None otherwise (`single` then says why)."""
+        """The event of a body that holds one good event; else None, and `single` says why."""
         if not _is_utf8(body):
             return None
         try:
@@ -84,7 +84,7 @@ class Decoder:
             return None
 
     def single(self, body: bytes) -> Event | Rejection | Unreadable:
-        """The event of a body that holds one."""
+        """The event of a body that holds one; or why it holds none."""
         event = self.good(body)
         if event is not None:
             return event
@@ -115,10 +115,10 @@ class Decoder:
         items = raw.get("events") if isinstance(raw, dict) else raw
         if not isinstance(items, list):
             return Rejection({"events": [say(rejection.NO_LIST, "events")]})
-        return self._wrong_size(len(items)) or self._judge(items, now_s)
+        return self._wrong_size(len(items)) or self._classify(items, now_s)
 
     def lines(self, body: bytes) -> Batch | Rejection:
-        """The events of an NDJSON body. Blank lines don't count, for the index neither."""
+        """The events of an NDJSON body. Blank lines are left out, and have no index."""
         now_s = self._clock()
         if _is_utf8(body):
             try:
@@ -127,14 +127,14 @@ class Decoder:
             except _UNDECODABLE:
                 pass
         lines = [line for line in body.split(b"\n") if not line.isspace() and line]
-        return self._wrong_size(len(lines)) or self._judge(map(_raw_line, lines), now_s)
+        return self._wrong_size(len(lines)) or self._classify(map(_raw_line, lines), now_s)
 
     def admit(self, event: dict[str, Any]) -> Event | Rejection:
         """An event that did not come as JSON (a line of an access log), through the same checks."""
         return self._slow(event, self._clock())
 
     def _slow(self, raw: Any, now_s: float) -> Event | Rejection:
-        """An event from plain JSON: the same judgement as the fast path, with the reasons."""
+        """An event from plain JSON: the same verdict as on the fast path, with the reasons."""
         try:
             event = self._catalogue.admit(msgspec.convert(raw, EventIn), now_s)
             if event is not None:
@@ -155,14 +155,14 @@ class Decoder:
                 events.append(event)
         return Batch(events, rejected)
 
-    def _judge(self, items: Iterable[Any], now_s: float) -> Batch:
+    def _classify(self, items: Iterable[Any], now_s: float) -> Batch:
         batch = Batch([], [])
         for index, item in enumerate(items):
-            judged = _NOT_JSON if item is Unreadable.NOT_JSON else self._slow(item, now_s)
-            if isinstance(judged, Event):
-                batch.events.append(judged)
+            found = _NOT_JSON if item is Unreadable.NOT_JSON else self._slow(item, now_s)
+            if isinstance(found, Event):
+                batch.events.append(found)
             else:
-                batch.rejected.append((index, judged))
+                batch.rejected.append((index, found))
         return batch
 
     def _wrong_size(self, count: int) -> Rejection | None:
@@ -174,7 +174,7 @@ class Decoder:
 
 
 def _is_utf8(body: bytes) -> bool:
-    """Asked before the fast path, since msgspec does not look at the bytes of a field it skips."""
+    """Whether the body is UTF-8. msgspec does not check the bytes of a field that it skips."""
     if body.isascii():
         return True
     try:

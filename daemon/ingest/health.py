@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics: the answers a supervisor, a load balancer and Prometheus ask for."""
+"""Liveness, readiness and metrics: the answers for a supervisor, a load balancer and Prometheus. `app.py` calls it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from daemon.errors import LayoutError, StoreError
 from daemon.response import Health, Ready, Response, json_response
 
 RUN_ID = os.environ.get("TALLYD_RUN_ID", "")
-"""Set by whoever starts the daemon; two servers on one port (SO_REUSEPORT) can be told apart by it."""
+"""The main process sets it. It tells two servers on one port (SO_REUSEPORT) apart."""
 
 
 def healthz() -> Response:
@@ -20,7 +20,7 @@ def healthz() -> Response:
 
 
 async def readyz(connection: Connection, *, spooling: bool) -> Response:
-    """This worker can count: Redis answers and is laid out as configured; or the spool takes its place."""
+    """Whether this worker can count: Redis answers and is laid out as configured, or events go to the spool."""
     if spooling:
         return json_response(HTTPStatus.OK, Ready("spooling"))
     try:

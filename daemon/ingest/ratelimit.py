@@ -1,7 +1,7 @@
-"""Addresses known to be over their limit, so that a flood of theirs is refused without asking Redis.
+"""Addresses that are known to be over their limit: the handler refuses a flood of their requests without asking Redis.
 
-The count itself is in `ingest.lua`, in the call that counts the events: exact across workers, and no round trip more.
-What is remembered here only ever repeats what Redis said, until the moment it named.
+The count itself is in `ingest.lua`, in the call that counts the events. So it is exact across workers, and costs no
+further round trip. This memory only repeats the reply of Redis, until the moment that the reply named.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 
 class Blocked:
-    """At most `addresses_max` addresses; the one blocked first is forgotten first, and then asks Redis again."""
+    """At most `addresses_max` addresses. The one that was blocked first is forgotten first, and Redis decides again."""
 
     def __init__(self, addresses_max: int, clock: Callable[[], float]) -> None:
         """`clock` returns seconds and never goes back."""
@@ -25,7 +25,7 @@ class Blocked:
         self._until[address] = self._clock() + left_ms / 1000
 
     def left_ms(self, address: str) -> int:
-        """Milliseconds until the address may ask again; 0 if it is not known to be blocked."""
+        """Milliseconds until the address may send again; 0 if it is not known to be blocked."""
         until = self._until.get(address)
         if until is None:
             return 0

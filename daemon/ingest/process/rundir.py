@@ -41,7 +41,7 @@ class Pulse(NamedTuple):
 
 
 class RunDir:
-    """The folder. Its name is unique to the run and nobody else may enter it: the configuration holds passwords."""
+    """The folder. Its name is unique to the run, and no other user may enter it: the configuration holds passwords."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -72,6 +72,6 @@ class RunDir:
 
 
 def of_this_process() -> RunDir | None:
-    """The folder of the daemon this process is a worker of; None for a worker that runs without our main process."""
+    """The folder of this worker's daemon; None for a worker that runs without our main process."""
     path = os.environ.get(ENV)
     return RunDir(Path(path)) if path else None

@@ -65,7 +65,7 @@ def serve(config: Config, load: Callable[[], Config]) -> None:
         shorten_slice(config.ingest.slice_us)  # the workers inherit it
     listener = Listener(config.http.host, config.http.port)
     handover.reopen(listener)  # a daemon that was killed may have left it closed
-    # Under systemd a folder in memory, which nobody tidies up while it is in use.
+    # Under systemd a folder in memory, which no clean-up job touches while it is in use.
     runtime = os.environ.get("RUNTIME_DIRECTORY")
     path = Path(tempfile.mkdtemp(prefix="tallyd-ingest-", dir=runtime.split(":")[0] if runtime else None))
     try:

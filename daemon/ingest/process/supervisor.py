@@ -1,5 +1,7 @@
-"""Looks after the workers from a thread of the daemon's main process: are they up, do they get on, do they know the
-configuration? Tells systemd, and nobody else; what to do about a worker that hangs is systemd's business.
+"""Watches the workers from a thread of the daemon's main process, and gives them a new configuration on a reload.
+
+`server.py` starts and stops it. It tells systemd whether the workers are up and their event loops turn. It never ends
+or restarts a worker: systemd decides what to do about one that hangs.
 """
 
 from __future__ import annotations
@@ -122,7 +124,7 @@ class Supervisor:
         return True  # another daemon on the port was faster each time; ours turn
 
     def _probe(self) -> str | None:
-        """The run id of whoever answers on our port; "" if it answers something else, None if it does not."""
+        """The run id of the daemon that answers on our port; "" if the answer has none, None if there is no answer."""
         connection = http.client.HTTPConnection(self._listener.near_host, self._listener.port, timeout=PROBE_TIMEOUT_S)
         try:
             connection.request("GET", "/healthz", headers={"connection": "close"})
