@@ -1,4 +1,4 @@
-"""`ack.lua`, `begin_sync.lua`, `settle.lua` and `layout.lua` alone: what ends a batch, a due entity and its sync, and a
+"""`ack.lua`, `begin_sync.lua`, `settle.lua` and `layout.lua` alone: what ends a claim, a due entity and its sync, and a
 wrong configuration."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ VIEW = f"view:{DAY}"
 
 @pytest.fixture
 def seq(shard: Shard) -> int:
-    """A batch in flight."""
+    """A claim in flight."""
     shard.count(Ev("e1"))
     return shard.claim().seq
 
@@ -21,7 +21,7 @@ def seq(shard: Shard) -> int:
 # ack --------------------------------------------------------------------------------------------------------------
 
 
-def test_ack_forgets_the_batch_and_books_it(shard: Shard, seq: int) -> None:
+def test_ack_forgets_the_claim_and_books_it(shard: Shard, seq: int) -> None:
     assert shard.ack(seq, {"flushed:view": 1, "dead:view": 2}, ["jav:movie:m"]) == 1
     assert shard.ledger() == {"accepted:view": 1, "flushed:view": 1, "dead:view": 2}
     assert shard.redis.zrange(shard.replica_key, 0, -1, withscores=True) == [(b"jav:movie:m", float(seq))]
@@ -51,7 +51,7 @@ def test_a_second_ack_changes_nothing(shard: Shard, seq: int) -> None:
     assert shard.everything() == before
 
 
-def test_a_late_ack_does_not_end_the_next_batch(shard: Shard, seq: int) -> None:
+def test_a_late_ack_does_not_end_the_next_claim(shard: Shard, seq: int) -> None:
     shard.ack(seq)
     shard.count(Ev("e2"))
     following = shard.claim()
@@ -173,7 +173,7 @@ def test_settle_takes_off_what_was_synced(shard: Shard) -> None:
 
 @pytest.mark.parametrize("score", [9, 11])
 def test_an_entity_that_became_due_again_stays(shard: Shard, score: int) -> None:
-    """Also by a batch with a lower seq than the time at which a repair had listed it."""
+    """Also by a claim with a lower seq than the time at which a repair had listed it."""
     make_due(shard, a=score, b=20)
     assert shard.settle(("a", "10"), ("b", "20")) == 1
     assert shard.redis.zrange(shard.replica_key, 0, -1, withscores=True) == [(b"a", float(score))]

@@ -1,6 +1,6 @@
-"""`claim.lua` and `unfold.lua` alone: one batch in flight, the same to all who may have it, nothing lost on the way.
+"""`claim.lua` and `unfold.lua` alone: one claim in flight, the same to all who may have it, nothing lost on the way.
 
-A batch is frozen a part a call. Between two of them it is open, and belongs to nobody.
+A claim is frozen a part a call. Between two of them it is open, and belongs to nobody.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ def expire_lease(shard: Shard) -> None:
 
 def drain(shard: Shard, **limits: int) -> list[Claimed]:
     """Claims and acks until nothing is left. Nothing is lost between two calls, either."""
-    batches = []
+    claims = []
     whole = _live(shard)
     while (claimed := shard.claim(**limits)).status != "empty":
         if claimed.status == "more":
-            assert _sums(batches) + _frozen(shard) + _live(shard) == whole
+            assert _sums(claims) + _frozen(shard) + _live(shard) == whole
             continue
-        batches.append(claimed)
+        claims.append(claimed)
         assert shard.dirty() == set(shard.live()), "dirty, exactly when a hash exists"
         assert claimed.left == len(shard.dirty())
-        assert _sums(batches) + _live(shard) == whole, "in the payload or in the hash, never in neither or in both"
+        assert _sums(claims) + _live(shard) == whole, "in the payload or in the hash, never in neither or in both"
         assert shard.ack(claimed.seq) == 1
     assert claimed.left == 0
-    return batches
+    return claims
 
 
-def _sums(batches: list[Claimed]) -> Counter[tuple[str, str]]:
-    return _added(pair for batch in batches for pair in batch.amounts)
+def _sums(claims: list[Claimed]) -> Counter[tuple[str, str]]:
+    return _added(pair for claim in claims for pair in claim.amounts)
 
 
 def _frozen(shard: Shard) -> Counter[tuple[str, str]]:
@@ -82,7 +82,7 @@ def test_a_claim_takes_what_was_counted(shard: Shard) -> None:
     assert (shard.live(), shard.dirty()) == ({}, set())
 
 
-def test_the_same_owner_gets_the_same_batch_again(shard: Shard) -> None:
+def test_the_same_owner_gets_the_same_claim_again(shard: Shard) -> None:
     shard.count(Ev("e1"))
     first = shard.claim("a")
     shard.count(Ev("e2"), Ev("e3", "jav:movie:n"))
@@ -91,7 +91,7 @@ def test_the_same_owner_gets_the_same_batch_again(shard: Shard) -> None:
     assert shard.live() == {"jav:movie:m": {VIEW: 1}, "jav:movie:n": {VIEW: 1}}
 
 
-def test_another_owner_is_told_how_long_the_batch_is_taken(shard: Shard) -> None:
+def test_another_owner_is_told_how_long_the_claim_is_taken(shard: Shard) -> None:
     shard.count(Ev("e1"))
     shard.claim("a", lease_ms=50_000)
     before = shard.everything()
@@ -101,7 +101,7 @@ def test_another_owner_is_told_how_long_the_batch_is_taken(shard: Shard) -> None
     assert shard.everything() == before
 
 
-def test_a_batch_whose_lease_ran_out_is_handed_to_whoever_asks(shard: Shard) -> None:
+def test_a_claim_whose_lease_ran_out_is_handed_to_whoever_asks(shard: Shard) -> None:
     shard.count(Ev("e1"))
     first = shard.claim("a")
     expire_lease(shard)
@@ -118,7 +118,7 @@ def test_asking_again_renews_the_lease(shard: Shard) -> None:
     assert 60_000 < shard.claim("b").left <= 80_000
 
 
-def test_while_a_batch_is_in_flight_no_other_is_begun(shard: Shard) -> None:
+def test_while_a_claim_is_in_flight_no_other_is_begun(shard: Shard) -> None:
     count_entities(shard, 10)
     first = shard.claim(entities=3)
     for _ in range(3):
@@ -141,19 +141,19 @@ def test_entities_without_counts_are_dropped_and_not_claimed(shard: Shard) -> No
 @pytest.mark.parametrize("entities", [1, 63, 64, 65, 100])
 def test_a_claim_takes_no_more_entities_than_it_may(shard: Shard, entities: int) -> None:
     count_entities(shard, 130)
-    batches = drain(shard, entities=entities)
-    sizes = [len(batch.amounts) for batch in batches]
+    claims = drain(shard, entities=entities)
+    sizes = [len(claim.amounts) for claim in claims]
     assert sizes == [entities] * (130 // entities) + ([130 % entities] if 130 % entities else [])
-    assert _sums(batches) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(130)})
+    assert _sums(claims) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(130)})
 
 
 @pytest.mark.parametrize("fields", [1, 2, 7, 100])
 def test_a_claim_takes_no_more_counter_days_than_it_may(shard: Shard, fields: int) -> None:
     shard.count(*(Ev(f"e{n}", f"jav:movie:{n % 30}", (step(day=DAYS[n % 5], amount=n + 1),)) for n in range(150)))
-    batches = drain(shard, fields=fields)
-    sizes = [sum(len(fields) for _, fields in batch.amounts) for batch in batches]
+    claims = drain(shard, fields=fields)
+    sizes = [sum(len(fields) for _, fields in claim.amounts) for claim in claims]
     assert max(sizes) <= fields
-    assert sum(_sums(batches).values()) == sum(range(1, 151))
+    assert sum(_sums(claims).values()) == sum(range(1, 151))
 
 
 @pytest.mark.parametrize("fields", [1, 50, 335, 336, 337])
@@ -163,9 +163,9 @@ def test_an_entity_with_more_counter_days_than_that_is_claimed_in_parts(shard: S
     assert len(first.by_entity["jav:movie:m"]) == min(fields, len(DAYS))
     assert shard.dirty() == ({"jav:movie:m"} if fields < len(DAYS) else set())
     shard.ack(first.seq)
-    batches = [first, *drain(shard, fields=fields)]
-    assert len(batches) == -(-len(DAYS) // fields)
-    assert _sums(batches) == Counter({("jav:movie:m", f"view:{day}"): n + 1 for n, day in enumerate(DAYS)})
+    claims = [first, *drain(shard, fields=fields)]
+    assert len(claims) == -(-len(DAYS) // fields)
+    assert _sums(claims) == Counter({("jav:movie:m", f"view:{day}"): n + 1 for n, day in enumerate(DAYS)})
 
 
 @pytest.mark.parametrize("fields", [999, 1_000, 1_001, 5_000, 100_000])
@@ -174,17 +174,17 @@ def test_an_entity_of_thousands_of_counter_days_is_claimed_whole_or_in_parts(sha
     shard.redis.hset(key, mapping={f"c{n}:{DAY}": n + 1 for n in range(4_321)})
     shard.redis.sadd(shard.dirty_key, "jav:movie:m")
     shard.count(*(Ev(f"e{n}", f"jav:movie:{n}") for n in range(10)))
-    batches = drain(shard, fields=fields)
-    sizes = [sum(len(fields) for _, fields in batch.amounts) for batch in batches]
+    claims = drain(shard, fields=fields)
+    sizes = [sum(len(fields) for _, fields in claim.amounts) for claim in claims]
     assert max(sizes) <= fields
-    assert sum(_sums(batches).values()) == sum(range(1, 4_322)) + 10
+    assert sum(_sums(claims).values()) == sum(range(1, 4_322)) + 10
 
 
 def test_a_call_that_may_take_no_time_still_takes_something(shard: Shard) -> None:
     count_entities(shard, 400)
-    (batch,) = drain(shard, us=0)
-    assert len(batch.parts) == 400
-    assert _sums([batch]) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(400)})
+    (claim,) = drain(shard, us=0)
+    assert len(claim.parts) == 400
+    assert _sums([claim]) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(400)})
 
 
 def test_entities_without_counts_use_up_the_time_too(shard: Shard) -> None:
@@ -193,27 +193,27 @@ def test_entities_without_counts_use_up_the_time_too(shard: Shard) -> None:
 
 
 @pytest.mark.parametrize("entities", [1, 20, 100])
-def test_the_bound_of_entities_is_the_whole_batchs(shard: Shard, entities: int) -> None:
+def test_the_bound_of_entities_is_the_whole_claims(shard: Shard, entities: int) -> None:
     count_entities(shard, 130)
-    batches = drain(shard, entities=entities, us=0)
-    assert [len(batch.amounts) for batch in batches[:-1]] == [entities] * (len(batches) - 1)
-    assert sum(len(batch.amounts) for batch in batches) == 130
+    claims = drain(shard, entities=entities, us=0)
+    assert [len(claim.amounts) for claim in claims[:-1]] == [entities] * (len(claims) - 1)
+    assert sum(len(claim.amounts) for claim in claims) == 130
 
 
 @pytest.mark.parametrize("fields", [1, 30, 700])
-def test_the_bound_of_counter_days_is_the_whole_batchs(shard: Shard, fields: int) -> None:
+def test_the_bound_of_counter_days_is_the_whole_claims(shard: Shard, fields: int) -> None:
     shard.count(*(Ev(f"e{n}", f"jav:movie:{n % 3}", (step(day=DAYS[n // 3]),)) for n in range(3 * len(DAYS))))
-    batches = drain(shard, fields=fields, us=0)
-    sizes = [sum(len(fields) for _, fields in batch.amounts) for batch in batches]
-    assert sizes[:-1] == [fields] * (len(batches) - 1)
+    claims = drain(shard, fields=fields, us=0)
+    sizes = [sum(len(fields) for _, fields in claim.amounts) for claim in claims]
+    assert sizes[:-1] == [fields] * (len(claims) - 1)
     assert sum(sizes) == 3 * len(DAYS)
 
 
 # Parts ------------------------------------------------------------------------------------------------------------
 
 
-def open_batch(shard: Shard, owner: str = "a", *, entities: int = 60) -> Claimed:
-    """A batch whose flusher has come as far as its second part."""
+def open_claim(shard: Shard, owner: str = "a", *, entities: int = 60) -> Claimed:
+    """A claim whose flusher has come as far as its second part."""
     count_entities(shard, entities)
     shard.claim(owner, us=0)
     claimed = shard.claim(owner, us=0)
@@ -222,16 +222,16 @@ def open_batch(shard: Shard, owner: str = "a", *, entities: int = 60) -> Claimed
     return claimed
 
 
-def test_an_open_batch_is_handed_to_nobody(shard: Shard) -> None:
+def test_an_open_claim_is_handed_to_nobody(shard: Shard) -> None:
     """Whoever applied it would leave its seq in documents that refuse what is added later."""
-    first = open_batch(shard)
+    first = open_claim(shard)
     expire_lease(shard)
     assert shard.claim("b", us=0).status == "more"
     assert shard.claim("a").status == "busy"
     assert shard.claim("b").parts.keys() > {first.seq}
 
 
-def test_every_part_gives_the_batch_a_seq_of_its_own(shard: Shard) -> None:
+def test_every_part_gives_the_claim_a_seq_of_its_own(shard: Shard) -> None:
     """So a seq names one content, for ever."""
     count_entities(shard, 100)
     seqs = []
@@ -243,8 +243,8 @@ def test_every_part_gives_the_batch_a_seq_of_its_own(shard: Shard) -> None:
     assert [*seqs, claimed.seq] == sorted(set(claimed.parts))
 
 
-def test_a_sealed_batch_never_grows(shard: Shard) -> None:
-    open_batch(shard)
+def test_a_sealed_claim_never_grows(shard: Shard) -> None:
+    open_claim(shard)
     sealed = shard.claim_whole("a")
     shard.count(Ev("later", "jav:movie:0"), Ev("later too", "jav:movie:later"))
     assert shard.claim("a") == sealed._replace(status="again", left=2)
@@ -253,15 +253,15 @@ def test_a_sealed_batch_never_grows(shard: Shard) -> None:
     assert shard.live() == {"jav:movie:0": {VIEW: 1}, "jav:movie:later": {VIEW: 1}}
 
 
-def test_an_open_batch_whose_lease_holds_is_its_owners(shard: Shard) -> None:
-    open_batch(shard)
+def test_an_open_claim_whose_lease_holds_is_its_owners(shard: Shard) -> None:
+    open_claim(shard)
     before = shard.everything()
     assert shard.claim("b").status == "busy"
     assert shard.everything() == before
 
 
-def test_an_open_batch_whose_lease_ran_out_is_finished_by_whoever_asks(shard: Shard) -> None:
-    opened = open_batch(shard)
+def test_an_open_claim_whose_lease_ran_out_is_finished_by_whoever_asks(shard: Shard) -> None:
+    opened = open_claim(shard)
     expire_lease(shard)
     finished = shard.claim_whole("b", us=0)
     assert finished.status == "new", "nobody had it before"
@@ -273,7 +273,7 @@ def test_an_open_batch_whose_lease_ran_out_is_finished_by_whoever_asks(shard: Sh
 
 
 def test_each_part_renews_the_lease_but_not_the_age(shard: Shard) -> None:
-    open_batch(shard)
+    open_claim(shard)
     since = shard.redis.hget(shard.claim_key, "since")
     expire_lease(shard)
     shard.claim("a", us=0, lease_ms=80_000)
@@ -281,23 +281,23 @@ def test_each_part_renews_the_lease_but_not_the_age(shard: Shard) -> None:
     assert shard.redis.hget(shard.claim_key, "since") == since
 
 
-def test_an_open_batch_to_which_nothing_is_left_to_add_is_sealed_as_it_is(shard: Shard) -> None:
-    opened = open_batch(shard)
+def test_an_open_claim_to_which_nothing_is_left_to_add_is_sealed_as_it_is(shard: Shard) -> None:
+    opened = open_claim(shard)
     shard.redis.delete(shard.dirty_key)
     sealed = shard.claim("a")
     assert (sealed.status, sealed.seq, len(sealed.parts)) == ("new", opened.seq, 2)
     assert shard.claim("a") == sealed._replace(status="again")
 
 
-def test_who_takes_an_open_batch_over_and_may_take_less_seals_it(shard: Shard) -> None:
-    opened = open_batch(shard)
+def test_who_takes_an_open_claim_over_and_may_take_less_seals_it(shard: Shard) -> None:
+    opened = open_claim(shard)
     expire_lease(shard)
     sealed = shard.claim("b", entities=1)
     assert (sealed.status, sealed.seq, len(sealed.parts)) == ("new", opened.seq, 2)
 
 
 def test_an_entity_counted_between_two_parts_may_be_in_both(shard: Shard) -> None:
-    open_batch(shard)
+    open_claim(shard)
     (frozen, _), *_ = next(iter(shard.frozen().values()))
     shard.count(Ev("later", frozen, (step(amount=5),)))
     whole = shard.claim_whole("a", us=0)
@@ -310,14 +310,14 @@ def test_an_entity_is_in_a_part_once(shard: Shard) -> None:
     key = f"{shard.tag}:counters:jav:movie:m"
     shard.redis.hset(key, mapping={f"c{n}:{DAY}": n + 1 for n in range(2_000)})
     shard.redis.sadd(shard.dirty_key, "jav:movie:m")
-    batch = shard.claim_whole(us=0)
-    assert len(batch.parts) > 2
-    assert [len(part) for part in batch.parts.values()] == [1] * len(batch.parts)
-    assert sum(_sums([batch]).values()) == sum(range(1, 2_001))
+    claim = shard.claim_whole(us=0)
+    assert len(claim.parts) > 2
+    assert [len(part) for part in claim.parts.values()] == [1] * len(claim.parts)
+    assert sum(_sums([claim]).values()) == sum(range(1, 2_001))
 
 
-def test_an_open_batch_of_a_redis_that_came_back_older_gets_a_seq_no_document_holds(shard: Shard) -> None:
-    opened = open_batch(shard)
+def test_an_open_claim_of_a_redis_that_came_back_older_gets_a_seq_no_document_holds(shard: Shard) -> None:
+    opened = open_claim(shard)
     saved = shard.redis.dump(shard.claim_key)
     applied = shard.claim_whole("a")
     shard.redis.restore(shard.claim_key, 0, saved, replace=True)
@@ -352,7 +352,7 @@ def test_a_seq_is_above_the_floor(shard: Shard) -> None:
     assert shard.claim(floor=floor).seq == floor + 1
 
 
-def test_the_floor_changes_nothing_for_a_batch_in_flight(shard: Shard) -> None:
+def test_the_floor_changes_nothing_for_a_claim_in_flight(shard: Shard) -> None:
     shard.count(Ev("e1"))
     seq = shard.claim().seq
     assert shard.claim(floor=seq + 10**9).seq == seq
@@ -385,7 +385,7 @@ def test_unfold_shows_the_payload_as_plain_strings(shard: Shard) -> None:
 
 
 def test_unfold_shows_one_part(shard: Shard) -> None:
-    open_batch(shard)
+    open_claim(shard)
     for part, amounts in shard.frozen().items():
         assert shard.unfold(part)[::4] == [entity.encode() for entity, _ in amounts]
 
@@ -402,7 +402,7 @@ def test_unfold_shows_nothing_of_a_part_that_is_gone(shard: Shard) -> None:
 # Memory, malformed calls, other keys ------------------------------------------------------------------------------
 
 
-def test_out_of_memory_nothing_is_lost_and_the_batch_can_be_claimed_again(shard: Shard) -> None:
+def test_out_of_memory_nothing_is_lost_and_the_claim_can_be_claimed_again(shard: Shard) -> None:
     count_entities(shard, 300)
     shard.redis.config_set("maxmemory", 1)
     first = shard.claim("a", entities=100)
@@ -413,8 +413,8 @@ def test_out_of_memory_nothing_is_lost_and_the_batch_can_be_claimed_again(shard:
         pass
     assert taken_over == first._replace(status="again")
     assert shard.ack(first.seq, {"flushed:view": 100}, ["jav:movie:1"]) == 1
-    batches = [first, *drain(shard, entities=70, us=0)]
-    assert _sums(batches) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(300)})
+    claims = [first, *drain(shard, entities=70, us=0)]
+    assert _sums(claims) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(300)})
 
 
 @pytest.mark.parametrize(

@@ -218,7 +218,7 @@ def test_ack_moves_only_the_sum_away_that_cannot_be_added_to(shard: Shard, forei
 
 
 def test_ack_ends_whatever_it_is_told_to_book(shard: Shard) -> None:
-    """Amounts beyond 64 bits come from foreign values only; they must not keep the batch in flight for ever."""
+    """Amounts beyond 64 bits come from foreign values only; they must not keep the claim in flight for ever."""
     shard.count(Ev("e1"))
     seq = shard.claim().seq
     assert shard.ack(seq, {"flushed:huge": 2**63, "flushed:view": 1}, ["jav:movie:m"]) == 1

@@ -21,7 +21,7 @@ def test_live_amounts_are_the_entitys_own(shard: Shard) -> None:
     assert shard.pending(M) == Pending(0, 0, {}, {VIEW: 2, "view:2026-02-20": 3})
 
 
-def test_a_claimed_amount_is_in_the_batch_and_a_later_one_is_live(shard: Shard) -> None:
+def test_a_claimed_amount_is_in_the_claim_and_a_later_one_is_live(shard: Shard) -> None:
     shard.count(Ev("e1"), Ev("e2", "jav:movie:other"))
     seq = shard.claim().seq
     shard.count(Ev("e3"))
@@ -30,14 +30,14 @@ def test_a_claimed_amount_is_in_the_batch_and_a_later_one_is_live(shard: Shard) 
     assert found.batch == {M: {VIEW: 1}, "jav:movie:other": {VIEW: 1}}
 
 
-def test_a_batch_that_is_known_is_not_handed_out_again(shard: Shard) -> None:
+def test_a_claim_that_is_known_is_not_handed_out_again(shard: Shard) -> None:
     shard.count(Ev("e1"))
     seq = shard.claim().seq
     assert shard.pending(M, seq) == Pending(seq, seq, {}, {})
     assert shard.pending(M, seq - 1).batch == {M: {VIEW: 1}}
 
 
-def test_of_a_batch_that_grew_only_what_was_added_is_handed_out(shard: Shard) -> None:
+def test_of_a_claim_that_grew_only_what_was_added_is_handed_out(shard: Shard) -> None:
     shard.count(*(Ev(f"e{n}", f"jav:movie:{n}") for n in range(100)))
     known = shard.claim(us=0).seq
     first = shard.pending(M)
@@ -49,7 +49,7 @@ def test_of_a_batch_that_grew_only_what_was_added_is_handed_out(shard: Shard) ->
     sealed = shard.claim_whole()
     assert shard.pending(M, grown.seq).parts == {**sealed.parts, **dict.fromkeys(grown.parts)}
     assert shard.pending(M, sealed.seq).parts == {}
-    assert shard.pending(M, known - 1).parts == sealed.parts, "of another batch nothing is known"
+    assert shard.pending(M, known - 1).parts == sealed.parts, "of another claim nothing is known"
 
 
 def test_an_entity_that_was_frozen_twice_is_in_both_parts(shard: Shard) -> None:
