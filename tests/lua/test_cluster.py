@@ -16,6 +16,7 @@ from daemon.buffer.layout import Layout
 from daemon.buffer.pending import Pending
 from daemon.buffer.wire import Request
 from daemon.config import load
+from daemon.devstack import process
 from daemon.domain.action import Action
 from daemon.domain.event import Event
 from daemon.rollups.build import Builder
@@ -24,6 +25,7 @@ from tests.kit.shard import DAY, Ev, Shard
 from tests.kit.system import wait_until
 
 SLOTS = 16_384
+CLUSTER = ("--cluster-enabled", "yes")
 M = "jav:movie:m"
 
 
@@ -31,7 +33,8 @@ M = "jav:movie:m"
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
     """A cluster of one node that has every slot."""
     folder: Path = tmp_path_factory.mktemp("cluster")
-    with RedisServer(7, folder, "--cluster-enabled", "yes") as server, server.client() as client:
+    bus = str(process.free_port())  # by default 10,000 above the other, which may be too high
+    with RedisServer(7, folder, *CLUSTER, "--cluster-port", bus) as server, server.client() as client:
         client.execute_command("CLUSTER ADDSLOTSRANGE", 0, SLOTS - 1)
         wait_until(lambda: client.execute_command("CLUSTER INFO")["cluster_state"] == "ok", "the cluster is up")
         yield client
@@ -107,9 +110,10 @@ def moving(cluster: redis.Redis, tmp_path: Path) -> Iterator[Shard]:
     keys = (shard.dirty_key, shard.claim_key, shard.replica_key, shard.ledger_key, shard.seen_key)
     assert cluster.exists(*keys) == len(keys)
     slot = int(cluster.execute_command("CLUSTER KEYSLOT", shard.dirty_key))
-    with RedisServer(7, tmp_path, "--cluster-enabled", "yes") as second, second.client() as other:
+    bus = process.free_port()
+    with RedisServer(7, tmp_path, *CLUSTER, "--cluster-port", str(bus)) as second, second.client() as other:
         name = other.execute_command("CLUSTER MYID").decode()
-        cluster.execute_command("CLUSTER MEET", "127.0.0.1", port_of(other))
+        cluster.execute_command("CLUSTER MEET", "127.0.0.1", port_of(other), bus)
         wait_until(lambda: name in str(cluster.execute_command("CLUSTER NODES")), "the nodes know each other")
         cluster.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", name)
         yield shard
