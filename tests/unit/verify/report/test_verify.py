@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
 import pytest
 
 from daemon.domain.rollup import DAILY, MONTHLY, TOTALS, WEEKLY, YEARLY
@@ -113,6 +114,15 @@ def without_prose(schema: Any) -> Any:
 def test_version_1_of_the_schema_means_what_it_always_meant() -> None:
     meaning = json.dumps(without_prose(json.loads(document())), sort_keys=True)
     assert hashlib.sha256(meaning.encode()).hexdigest() == SCHEMA_V1_SHA256, "other fields need another version"
+
+
+def test_what_tallyd_writes_is_valid_by_the_schema(folder: Path) -> None:
+    schema = jsonschema_rs.validator_for(json.loads(document()))
+    for name in (PARITY, ROLLBACK, DRILL, "manifest.json"):
+        artifact = json.loads((folder / name).read_text())
+        schema.validate(artifact)
+        assert not schema.is_valid({**artifact, "artifact_type": "other"})
+    assert schema.is_valid(V1)
 
 
 # Artifacts --------------------------------------------------------------------------------------------------------
