@@ -45,7 +45,7 @@ def test_no_count_is_lost_on_the_way_there_and_back_and_there_again(tmp_path: Pa
 
     again = drill(tmp_path, "--data", str(tmp_path / "kept"))
     assert again.returncode == 2
-    assert "must be a new or an empty folder" in " ".join(again.stderr.split())
+    assert "must be a new or empty folder" in " ".join(again.stderr.split())
 
 
 def test_without_the_reconcile_it_finds_what_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
