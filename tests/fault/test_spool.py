@@ -263,7 +263,7 @@ def test_a_full_disk_answers_503_and_loses_nothing_that_was_accepted(system: Sys
 
 
 def test_new_events_flow_while_a_replay_runs(system: System, own_redis: RedisServer) -> None:
-    with system.ingest() as ingest:
+    with system.ingest(SPOOL__REPLAY_CALL_EVENTS_MAX="5") as ingest:  # else the replay is over at once
         own_redis.stop()
         for _ in range(30):
             assert ingest.post([event(entity_id=f"m{n}") for n in range(500)], BATCH).status_code == 202
