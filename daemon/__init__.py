@@ -1,7 +1,7 @@
 """tallyd: counts what happens to entities, exactly once, and keeps the counts where applications read them.
 
-The tree follows the data: `ingest` (HTTP) → `buffer` (Redis) → `flush` → `sinks` (MongoDB, MySQL) → `read`; `domain`
-holds the pure values they share. `daemon/DESIGN.md` says why each part is the way it is.
+The tree follows the data: `ingest` (HTTP) → `buffer` (Redis) → `flush` → `rollups` (MongoDB), `replica` (MySQL) →
+`read`. `domain` holds the pure values that they share. `daemon/DESIGN.md` lists the data and the rooms.
 """
 
 from importlib.metadata import PackageNotFoundError, version

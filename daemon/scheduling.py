@@ -1,14 +1,14 @@
-"""Who gets a core when there are more processes than cores: what answers requests before what writes history.
+"""Who gets a core when there are more processes than cores: programs that answer requests come first.
 
-`give_way` is for the latter. Niceness alone does nothing for a process in a session of its own, as servers are: where
-Linux groups processes by session (autogroup, sched(7)) it only counts within the group, so the group gets it, too.
+`give_way` is for the flusher and mongod. Niceness alone does nothing for a process in a session of its own, such as a
+server: Linux groups processes by session (autogroup, sched(7)), and niceness counts only within the group. So the group
+gets it, too.
 
-`shorten_slice` is for the former. A worker and Redis do little at a time and wait for each other. With short slices
-they get a core at once that they share with processes that compute for milliseconds. Linux 6.12 and later take a slice
-of one's own for an ordinary process, without privileges: `sched_setattr(2)`, `sched_runtime`. Earlier ones ignore it.
-Threads and children inherit it.
+`shorten_slice` is for the ingest worker and Redis. They do little at a time and wait for each other. With short slices
+they get a shared core at once, even beside processes that compute for milliseconds. Linux 6.12 and later allow it
+without privileges (`sched_setattr(2)`, `sched_runtime`). Earlier versions ignore it. Threads and children inherit it.
 
-What both give is in DESIGN.md, "Speed".
+The gains are in bench/NOTES.md.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from daemon.config import Config
 from daemon.errors import LayoutError
 
 FORMAT = 1
-"""Version of the keys and values described in DESIGN.md."""
+"""Version of the keys and values described in daemon/DESIGN.md."""
 
 
 class Layout:

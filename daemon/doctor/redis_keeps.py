@@ -7,7 +7,7 @@ from daemon.doctor.redis_facts import RedisFacts
 
 MEMORY_WARN_PERCENT = 80
 INTSET_ENTRIES_MIN = 512
-"""A bucket of the dedupe memory can grow to this within a window (daemon/DESIGN.md)."""
+"""A bucket of the dedupe memory can grow to this within a window (daemon/buffer/DESIGN.md)."""
 
 
 FAILED_SNAPSHOT_FIX = "see its log for the reason (often sysctl vm.overcommit_memory=1 helps), then {cli} BGSAVE"

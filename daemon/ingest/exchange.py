@@ -2,8 +2,8 @@
 
 Granian runs a coroutine in a task for each request. But a single event waits for two things only, its body and its
 call's outcome, and both can call back. So a good event needs no coroutine and no task: 1.13 of the throughput, a third
-less of the worker's own time (DESIGN.md). Every other request goes the long way, `Rsgi.__rsgi__`, and gets the same
-answers there.
+less of the worker's own time (bench/NOTES.md). Every other request goes the long way, `Rsgi.__rsgi__`, and gets the
+same answers there.
 
 It relies on how Granian 2.8 starts a request (its `_futures.py`), hence the bounds on its version.
 """
