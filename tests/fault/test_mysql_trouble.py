@@ -164,7 +164,7 @@ def test_a_deadlock_is_tried_again_at_once(system: System) -> None:
     assert system.replica() == {"a": (1, 0), "z": (1, 0)}
 
 
-@pytest.mark.parametrize("waits_s", [1, 50], ids=["MySQL gives up first", "we give up first"])
+@pytest.mark.parametrize("waits_s", [0, 50], ids=["MySQL gives up first", "we give up first"])
 def test_rows_that_another_holds_wait_and_an_older_total_never_comes_last(system: System, waits_s: int) -> None:
     system.add_movies("a")
     system.count(event(entity_id="a"))
@@ -174,7 +174,7 @@ def test_rows_that_another_holds_wait_and_an_older_total_never_comes_last(system
             other.sql("BEGIN")
             other.sql("SELECT * FROM jav FOR UPDATE")
             started_s = time.monotonic()
-            assert system.flush(MYSQL__TIMEOUT_MS="2500").replica_error is not None
+            assert system.flush(MYSQL__TIMEOUT_MS="1000").replica_error is not None
             assert time.monotonic() - started_s < 20
             # What we gave up may still be waiting inside the server, with the older total, and our lock.
             system.count(event(entity_id="a"))

@@ -96,7 +96,7 @@ def test_requests_that_wait_for_redis_are_answered_before_ingest_ends(system: Sy
 def test_a_client_that_never_finishes_keeps_ingest_no_longer_than_its_deadline(system: System, url: str) -> None:
     good = json.dumps(event()).encode()
     with ExitStack() as stack:
-        env = {"HTTP__DRAIN_TIMEOUT_S": "2", "HTTP__BODY_TIMEOUT_MS": "60000", "HTTP__WORKERS": "2"}
+        env = {"HTTP__DRAIN_TIMEOUT_S": "1", "HTTP__BODY_TIMEOUT_MS": "60000", "HTTP__WORKERS": "2"}
         daemon = stack.enter_context(ingest(system, url, **env))
         half_bodies = [stack.enter_context(Wire(url)) for _ in range(4)]
         half_heads = [stack.enter_context(Wire(url)) for _ in range(2)]

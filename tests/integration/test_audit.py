@@ -17,6 +17,8 @@ from daemon.rollups.build import Builder
 from daemon.rollups.mongo import MongoSink
 from tests.kit.system import BATCH, System, event
 
+ONE_SYSTEM = True
+
 
 @pytest.fixture
 def counted(system: System) -> System:

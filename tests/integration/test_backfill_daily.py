@@ -16,6 +16,8 @@ from daemon.rollups.collections import HISTORY_MARKS as MARKS
 from tests.kit.system import ROLLUPS, System, event, expected_rollups
 from tests.kit.takeover import Recorder, add_rows, audited, backfill, bases, everything
 
+ONE_SYSTEM = True
+
 Days = list[tuple[str, str, dt.date, int]]
 """(entity key, counter, day, amount)."""
 FIRST = dt.date(2024, 12, 20)

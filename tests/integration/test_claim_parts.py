@@ -15,6 +15,8 @@ from daemon.buffer.layout import Layout
 from daemon.buffer.wire import Amounts
 from tests.kit.system import System, event
 
+ONE_SYSTEM = True
+
 ENTITIES = 12
 LEASE_OVER_S = 0.01
 Meddle = Callable[[], Awaitable[None]]

@@ -13,6 +13,8 @@ from msgspec import msgpack
 from daemon.rollups.mongo import MongoSink
 from tests.kit.system import System, event, expected_rollups
 
+ONE_SYSTEM = True
+
 DAY = dt.date(2026, 2, 19)
 
 

@@ -42,6 +42,7 @@ class Dev:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 cwd=ROOT,
+                env={**os.environ, "TALLYD_FLUSH__INTERVAL_S": "0.2"},
             )
 
     def __enter__(self) -> Self:

@@ -16,6 +16,8 @@ from daemon.buffer.layout import Layout
 from daemon.errors import StoreError
 from tests.kit.system import System, event, wait_until
 
+ONE_SYSTEM = True
+
 SEEN = shard_keys(0).seen
 
 

@@ -19,7 +19,7 @@ from tests.kit.wire import Answer, Wire, chunked, head, request
 IN_FLIGHT_MAX = 4
 CONFIG = {
     "HTTP__REQUESTS_IN_FLIGHT_MAX": str(IN_FLIGHT_MAX),
-    "HTTP__BODY_TIMEOUT_MS": "5000",
+    "HTTP__BODY_TIMEOUT_MS": "3000",
     "INGEST__RETRY_AFTER_S": "7",
 }
 GOOD = json.dumps(event(entity_id="m")).encode()

@@ -19,6 +19,8 @@ from tests.kit import commands
 from tests.kit.importing import EXAMPLE, Counts, forget, ledger_views, line, live, pipe, run, views
 from tests.kit.system import ROOT, System, event, expected_rollups
 
+ONE_SYSTEM = True
+
 DATA = ROOT / "tests" / "data"
 LOG = DATA / "semicomplete-access.log.gz"
 

@@ -41,7 +41,7 @@ def loadtest(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_steady_run_is_exact_and_leaves_a_report_and_a_page(tmp_path: Path) -> None:
-    done = loadtest("loadtest", "steady", "--seconds", "5", "--rate", "100", "--users", "8", "--results", str(tmp_path))
+    done = loadtest("loadtest", "steady", "--seconds", "2", "--rate", "100", "--users", "8", "--results", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(next(tmp_path.glob("steady-*.json")).read_bytes())
     assert report["problems"] == []

@@ -102,7 +102,9 @@ class Walk:
         (folder / ".my.cnf").write_text(f"[client]\nhost={mysql.hostname}\nport={mysql.port}\nuser={mysql.username}\n")
         [toml] = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
         (folder / "tallyd.toml").write_text(toml)
-        environment = system.environ(HTTP__PORT=str(self._port), CONFIG=str(folder / "tallyd.toml"))
+        environment = system.environ(
+            HTTP__PORT=str(self._port), FLUSH__INTERVAL_S="0.2", CONFIG=str(folder / "tallyd.toml")
+        )
         del environment["TALLYD_RATE_LIMIT__PER_MINUTE"]
         self._shell = subprocess.Popen(
             ["bash"],

@@ -10,6 +10,8 @@ import pytest
 from tests.kit.proxy import Gate, update_of
 from tests.kit.system import System, event
 
+ONE_SYSTEM = True
+
 KEYS = [f"m{n}" for n in range(1, 8)]
 
 

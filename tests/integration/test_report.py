@@ -11,6 +11,8 @@ import pytest
 
 from tests.kit.system import System, event
 
+ONE_SYSTEM = True
+
 TODAY = dt.datetime.now(dt.UTC).date()
 
 

@@ -16,6 +16,8 @@ from tests.kit.proxy import Fault, Proxy
 from tests.kit.system import WAIT_TIMEOUT_S, System, event, wait_until
 from tests.kit.takeover import audited, backfill, bases, drain_until, legacy_adds, taken_over
 
+ONE_SYSTEM = True
+
 LEGACY = {"a": (100, 5), "b": (10, 0), "c": (7, 1)}
 OFF = {"ENABLED": "false"}
 NOWHERE = "mysql://root@127.0.0.1:1/nowhere"

@@ -15,6 +15,8 @@ from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.audit import auditor
 from tests.kit.system import BATCH, System, event, expected_rollups, wait_until
 
+ONE_SYSTEM = True
+
 MOVIE = "0f8fad5b-d9cb-469f-a165-70867728950e"
 ANY_FUTURE = {"TALLYD_INGEST__FUTURE_MAX_S": "2000000000"}
 """Lets a test count under days that are still to come."""

@@ -88,7 +88,8 @@ class System(Stores):
 
     def empty(self, scratch: Path) -> None:
         """As new, but for the tables, collections and indexes there are."""
-        self.env, self.scratch = dict(self._env), scratch
+        self.scratch = scratch
+        self.env = {**self._env, "TALLYD_SPOOL__DIR": str(scratch / "spool")}
         self.redis.close()
         self.redis = redis.Redis.from_url(self.stack.redis)
         self.redis.flushall()
