@@ -224,13 +224,12 @@ class Proxy:
             return
         line = _Line(writer, server_writer)
         self._lines.add(line)
-        try:
+        with contextlib.suppress(asyncio.CancelledError):  # by `_end`; asyncio would print it
             await asyncio.gather(
                 self._requests(line, reader, server_writer), self._replies(line, server_reader, writer)
             )
-        finally:
-            line.close()
-            self._lines.discard(line)
+        line.close()
+        self._lines.discard(line)
 
     async def _requests(self, line: _Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
