@@ -21,6 +21,7 @@ from tests.kit.daemon import Daemon
 from tests.kit.proxy import Fault, Proxy, command_of, update_of
 from tests.kit.system import System, wait_until
 
+COME_TIMEOUT_S = 60.0
 AT_FILE = Path(__file__).with_name("at_file")
 """A folder for PYTHONPATH; see the module in it."""
 BASES = (update_of(TOTALS.collection), b"base.view\x00")
@@ -131,7 +132,7 @@ class Held(NamedTuple):
     is_there: Callable[[], bool]
 
     def wait(self) -> None:
-        wait_until(self.is_there, f"it comes there: {self.daemon.text()}")
+        wait_until(self.is_there, f"it comes there: {self.daemon.log}", COME_TIMEOUT_S)
 
     def kill(self) -> None:
         """It and its workers."""
