@@ -98,9 +98,12 @@ class RedisServer(Server):
 
     def __init__(self, major: int, folder: Path, *options: str) -> None:
         def command(program: Path, data: Path, port: int) -> list[str]:
+            # By itself it takes its port + 10,000, which may be too high.
+            by_itself = "--cluster-enabled" in options and "--cluster-port" not in options
+            bus = ["--cluster-port", str(process.free_port())] if by_itself else []
             return [
                 *(str(program), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(data), "--save", ""),
-                *("--set-proc-title", "no", *options),
+                *("--set-proc-title", "no", *options, *bus),
             ]
 
         found = programs._in_wheel(REDIS_SERVER, folder) if major == 6 else programs.on_path(REDIS_SERVER.name)
