@@ -8,56 +8,27 @@ Callers import from here. This room opens no connection.
 
 from __future__ import annotations
 
-from daemon.config.effective import (
-    address_of,
-    chosen_tables,
-    domain_actions,
-    domain_counters,
-    effective_actions,
-    masked,
-    ranked_kinds,
-    replica_tables,
-    require,
-)
-from daemon.config.load import ENV_PREFIX, ENV_STACK_PREFIX, load
-from daemon.config.schema import (
-    Config,
-    Flush,
-    Http,
-    Import,
-    ImportRoute,
-    MongoSection,
-    MysqlSection,
-    Read,
-    RedisSection,
-    ReplicaTable,
-    SpoolSection,
-    read_at_start,
-)
-
-__all__ = [
-    "ENV_PREFIX",
-    "ENV_STACK_PREFIX",
-    "Config",
-    "Flush",
-    "Http",
-    "Import",
-    "ImportRoute",
-    "MongoSection",
-    "MysqlSection",
-    "Read",
-    "RedisSection",
-    "ReplicaTable",
-    "SpoolSection",
-    "address_of",
-    "chosen_tables",
-    "domain_actions",
-    "domain_counters",
-    "effective_actions",
-    "load",
-    "masked",
-    "ranked_kinds",
-    "read_at_start",
-    "replica_tables",
-    "require",
-]
+from daemon.config.effective import address_of as address_of
+from daemon.config.effective import chosen_tables as chosen_tables
+from daemon.config.effective import domain_actions as domain_actions
+from daemon.config.effective import domain_counters as domain_counters
+from daemon.config.effective import effective_actions as effective_actions
+from daemon.config.effective import masked as masked
+from daemon.config.effective import ranked_kinds as ranked_kinds
+from daemon.config.effective import replica_tables as replica_tables
+from daemon.config.effective import require as require
+from daemon.config.load import ENV_PREFIX as ENV_PREFIX
+from daemon.config.load import ENV_STACK_PREFIX as ENV_STACK_PREFIX
+from daemon.config.load import load as load
+from daemon.config.schema import Config as Config
+from daemon.config.schema import Flush as Flush
+from daemon.config.schema import Http as Http
+from daemon.config.schema import Import as Import
+from daemon.config.schema import ImportRoute as ImportRoute
+from daemon.config.schema import MongoSection as MongoSection
+from daemon.config.schema import MysqlSection as MysqlSection
+from daemon.config.schema import Read as Read
+from daemon.config.schema import RedisSection as RedisSection
+from daemon.config.schema import ReplicaTable as ReplicaTable
+from daemon.config.schema import SpoolSection as SpoolSection
+from daemon.config.schema import read_at_start as read_at_start

@@ -1,12 +1,10 @@
 """Where each value of a configuration was given: the line of the file, or a variable. tomllib tells no lines.
 
-Who calls it: `load`, when it reports problems. It never names a wrong line: it names one only if it has found the same
-keys in the text as tomllib has.
+Who calls it: `load`, when it reports problems. It never names a wrong line: where it is in doubt, it names none.
 """
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Iterator
 from functools import cached_property
@@ -14,13 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from daemon.config.check import KeyPath
-
-_BLANK = re.compile(r"(?:\s|#[^\n]*)*")
-_PART = r"""(?:"(?:\\.|[^"\\\n])*"|'[^'\n]*'|[A-Za-z0-9_-]+)"""
-_KEY = re.compile(rf"[ \t]*{_PART}(?:[ \t]*\.[ \t]*{_PART})*[ \t]*")
-_SCALAR = re.compile(
-    r'''"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?'{3,5}|"(?:\\.|[^"\\])*"|'[^']*'|[^\s,\]}#][^,\]}#\n]*''', re.DOTALL
-)
 
 
 class Places:
@@ -55,110 +46,41 @@ class Places:
 
 
 def lines_of(text: str) -> dict[KeyPath, int]:
-    """The line, from 1, of each key and list element of a TOML text; none at all if the text is not understood."""
-    scan = _Scan(text)
+    """The line, from 1, of each key and list element of a valid TOML text, but not of elements that share lines.
+
+    The text is read again up to each line. The lines that bring a new key are the ones that give it."""
+    lines: dict[KeyPath, int] = {}
+    seen: set[KeyPath] = set()
+    so_far, first_line = "", 1
+    for number, line in enumerate(text.split("\n"), 1):
+        so_far += f"{line}\n"
+        # A text that ends within a list can be read with the list closed. Within a longer value it cannot be read.
+        parsed = _parsed(so_far)
+        if parsed is None:
+            parsed = _parsed(f"{so_far}]")
+        if parsed is None:
+            continue
+        new = [path for path in _paths(parsed, ()) if path not in seen]
+        seen.update(new)
+        for path in new:
+            # Of several lines, only what begins with the first one is certain. Elements of a list may begin later.
+            begins, rest = path[: len(new[0])] == new[0], path[len(new[0]) :]
+            if number == first_line or (begins and all(isinstance(name, str) for name in rest)):
+                lines[path] = first_line
+        first_line = number + 1
+    return lines
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
     try:
-        scan.document()
-    except ValueError:
-        return {}
-    return scan.lines if scan.lines.keys() == set(_paths(tomllib.loads(text), ())) else {}
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
 
 
 def _paths(value: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """Every path in a value, a table or list before its content."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, inner in items:
         yield (*path, name)
         yield from _paths(inner, (*path, name))
-
-
-class _Scan:
-    """Reads a text that tomllib has accepted, and so need not find its mistakes."""
-
-    def __init__(self, text: str) -> None:
-        self.lines: dict[KeyPath, int] = {}
-        self._text = text
-        self._at = 0
-        self._last: dict[KeyPath, int] = {}
-        """Array of tables → index of its last table."""
-
-    def document(self) -> None:
-        table: KeyPath = ()
-        while not self._ends():
-            if self._took("[["):
-                *names, name = self._key()
-                path = (*self._table(names), name)
-                self._last[path] = self._last.get(path, -1) + 1
-                table = (*path, self._last[path])
-                self._note(table)
-                self._expect("]]")
-            elif self._took("["):
-                table = self._table(self._key())
-                self._note(table)
-                self._expect("]")
-            else:
-                self._pair(table)
-
-    def _table(self, names: list[str]) -> KeyPath:
-        """The path of these names. A name of an array of tables means its last table."""
-        path: KeyPath = ()
-        for name in names:
-            path = (*path, name)
-            if path in self._last:
-                path = (*path, self._last[path])
-        return path
-
-    def _pair(self, table: KeyPath) -> None:
-        path = (*table, *self._key())
-        self._note(path)
-        self._expect("=")
-        self._value(path)
-
-    def _value(self, path: KeyPath) -> None:
-        if self._took("["):
-            index = 0
-            while not self._took("]"):
-                self._note((*path, index))
-                self._value((*path, index))
-                self._took(",")
-                index += 1
-        elif self._took("{"):
-            while not self._took("}"):
-                self._pair(path)
-                self._took(",")
-        else:
-            self._match(_SCALAR)
-
-    def _key(self) -> list[str]:
-        """The names of a dotted key, each as tomllib reads it."""
-        inner: Any = tomllib.loads(f"{self._match(_KEY)} = 0")
-        names = []
-        while isinstance(inner, dict):
-            ((name, inner),) = inner.items()
-            names.append(name)
-        return names
-
-    def _note(self, path: KeyPath) -> None:
-        line = self._text.count("\n", 0, self._at) + 1
-        for length in range(1, len(path) + 1):
-            self.lines.setdefault(path[:length], line)
-
-    def _ends(self) -> bool:
-        self._match(_BLANK)
-        return self._at == len(self._text)
-
-    def _took(self, token: str) -> bool:
-        self._match(_BLANK)
-        found = self._text.startswith(token, self._at)
-        self._at += len(token) if found else 0
-        return found
-
-    def _expect(self, token: str) -> None:
-        if not self._took(token):
-            raise ValueError(token)
-
-    def _match(self, pattern: re.Pattern[str]) -> str:
-        match = pattern.match(self._text, self._at)
-        if match is None:
-            raise ValueError(pattern.pattern)
-        self._at = match.end()
-        return match[0]

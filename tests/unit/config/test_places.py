@@ -64,7 +64,7 @@ def test_every_key_of_every_style_has_its_line() -> None:
         ("enabled",): 2, ("quoted key",): 3, ("http",): 4, ("http", "port"): 4, ("lite.ral",): 5, ("lite.ral", "ab"): 5,
         ("lite.ral", "ab", "c"): 5, ("text",): 6, ("raw",): 9, ("empty",): 12, ("when",): 13, ("list",): 14,
         ("list", 0): 15, ("list", 1): 16, ("list", 1, 0): 16, ("list", 1, 1): 16, ("list", 2): 17, ("list", 2, "a"): 17,
-        ("list", 2, "b"): 17, ("list", 2, "b", 0): 18, ("table",): 20, ("table", "x"): 20, ("table", "x", "y"): 20,
+        ("list", 2, "b"): 17, ("table",): 20, ("table", "x"): 20, ("table", "x", "y"): 20,
         ("table", "z"): 20, ("log",): 22, ("log", "level"): 23, ("import",): 24, ("import", "methods"): 25,
         ("import", "routes"): 26, ("import", "routes", 0): 26, ("import", "routes", 0, "domain"): 27,
         ("import", "routes", 1): 28, ("import", "routes", 1, "domain"): 29, ("import", "routes", 1, "deep"): 30,
