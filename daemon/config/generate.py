@@ -75,16 +75,9 @@ def json_schema() -> dict[str, Any]:
             shown["description"] = f"{text} ({facts})" if facts else text
             if key.name in _SHOWN and section is Config:
                 shown["default"] = msgspec.to_builtins(_SHOWN[key.name])
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_for_editors(made)}
-
-
-def _for_editors(value: Any) -> Any:
-    """With patterns as ECMA 262 writes them, which JSON Schema asks for."""
-    if isinstance(value, dict):
-        return {name: _for_editors(inner) for name, inner in value.items()}
-    if isinstance(value, list):
-        return [_for_editors(inner) for inner in value]
-    return value.replace(r"\A", "^").replace(r"\Z", "$") if isinstance(value, str) else value
+    # JSON Schema asks for patterns as ECMA 262 writes them.
+    text = json.dumps(made).replace(r"\\A", "^").replace(r"\\Z", "$")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(text)}
 
 
 # The parts of the example ---------------------------------------------------------------------------------------------

@@ -39,8 +39,7 @@ def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping
     """
     named = path or (Path(environ[ENV_CONFIG]) if environ.get(ENV_CONFIG) else None)
     file = named or FILE_DEFAULT
-    text = _read(file) if named or file.exists() else ""
-    raw = _parse(file, text)
+    text, raw = _read(file) if named or file.exists() else ("", {})
     places = Places(file, text)
     problems = _apply_environ(raw, environ, places)
     _apply_stack(raw, data, places)
@@ -52,19 +51,14 @@ def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping
     return config
 
 
-def _read(file: Path) -> str:
+def _read(file: Path) -> tuple[str, dict[str, Any]]:
+    """The text of the file, and its tables."""
     try:
-        return file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
     except OSError as error:
         raise ConfigError(f"Cannot read the configuration file {file}: {error.strerror}.") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"The configuration file {file} is not TOML: {error}.") from None
-
-
-def _parse(file: Path, text: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"The configuration file {file} is not TOML: {error}.") from None
 
 

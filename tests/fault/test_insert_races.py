@@ -39,7 +39,7 @@ Work = Callable[[MongoSink], Awaitable[Any]]
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     data = tmp_path_factory.mktemp("mongo")
     [server] = [each for each in SERVERS if each.name == "mongo"]
-    program, command = programs.find(server.program, data), server.command
+    program, command = programs.find(server.program), server.command
     assert program is not None, server.program.install
     server = msgspec.structs.replace(
         server, command=lambda *args: [*command(*args), "--setParameter", "enableTestCommands=1"]

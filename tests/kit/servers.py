@@ -32,7 +32,7 @@ class Server:
     def __init__(self, description: Description, folder: Path, program: Path | None = None) -> None:
         """Raises StackError without a program for it on this machine."""
         self._folder = folders.prepare(folder)
-        found = program or programs.find(description.program, self._folder)
+        found = program or programs.find(description.program)
         if found is None:
             raise StackError(f"no {description.program.name}: run ./justw test, or {description.program.install}")
         self._program = found
@@ -106,7 +106,7 @@ class RedisServer(Server):
                 *("--set-proc-title", "no", *options, *bus),
             ]
 
-        found = programs._in_wheel(REDIS_SERVER, folder) if major == 6 else programs.on_path(REDIS_SERVER.name)
+        found = programs.in_wheel(REDIS_SERVER) if major == 6 else programs.on_path(REDIS_SERVER.name)
         if found is None:
             raise StackError(f"no Redis {major}: run ./justw test, or {REDIS_SERVER.install}")
         super().__init__(msgspec.structs.replace(REDIS, command=command, slice_us=0), folder, found)
