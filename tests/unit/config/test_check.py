@@ -124,7 +124,6 @@ def test_no_problem_shows_a_secret() -> None:
         ("[dedupe]\nwindow_s = 0", "dedupe.window_s"),
         ("[redis]\nshards = 16385", "redis.shards"),
         ("[http]\nbatch_events_max = 2001", "http.batch_events_max"),
-        ("domains = {}\n[actions.View]\n", "actions.View"),
         ("[actions.a]\nvalue_min = 0", "actions.a.value_min"),
         ("[actions.a]\nvalue_max = 1000000001", "actions.a.value_max"),
         ("[actions.a]\ncounters = 5", "actions.a.counters"),
