@@ -75,6 +75,11 @@ def test_every_key_of_every_style_has_its_line() -> None:
     assert lines == expected
 
 
+def test_an_element_that_shares_lines_with_others_has_no_line_rather_than_a_wrong_one() -> None:
+    lines = lines_of("a = [4, [2,\n3], 5\n, 6,\n7]\nb = [1, {c = 1, d = [\n3]}, {e = 1}]")
+    assert lines == {("a",): 1, ("a", 3): 3, ("a", 4): 4, ("b",): 5}
+
+
 keys = st.text(alphabet="ab.\"'\\ #=[é", min_size=1, max_size=4)
 scalars = st.one_of(
     st.integers(), st.booleans(), st.text(alphabet="a\"'\\#[]{},=\n ", max_size=6), st.floats(allow_nan=False)
