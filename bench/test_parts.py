@@ -30,7 +30,7 @@ from daemon.buffer.keys import shard_keys
 from daemon.buffer.layout import Layout
 from daemon.buffer.outcome import Counted, Limited
 from daemon.buffer.wire import Request
-from daemon.config import Config, MongoSection, replica_tables
+from daemon.config import Config, Ingest, MongoSection, replica_tables
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
 from daemon.domain.rollup import Rollup
@@ -173,13 +173,12 @@ def test_batcher(benchmark: Any, config: Config) -> None:
     (event,) = events.admitted(config, 1)
     counted: Counted | Limited = Counted(1)
 
-    class Instant:
-        async def ingest(self, requests: Sequence[Request]) -> list[Counted | Limited]:
-            return [counted] * len(requests)
+    async def at_once(requests: Sequence[Request]) -> list[Counted | Limited]:
+        return [counted] * len(requests)
 
     async def submit() -> list[Any]:
-        limits = {"queue_events_max": 20_000, "call_events_max": 2_000, "calls_in_flight_max": 2}
-        batcher = Batcher(Instant(), IngestTally(), **limits)
+        limits = Ingest(queue_events_max=20_000, call_events_max=2_000, calls_in_flight_max=2)
+        batcher = Batcher(at_once, IngestTally(), limits)
         return await asyncio.gather(*(batcher.ask(Request("", (event,))) for _ in range(CLAIMED)))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -25,6 +25,7 @@ from daemon.config.schema import Flush as Flush
 from daemon.config.schema import Http as Http
 from daemon.config.schema import Import as Import
 from daemon.config.schema import ImportRoute as ImportRoute
+from daemon.config.schema import Ingest as Ingest
 from daemon.config.schema import MongoSection as MongoSection
 from daemon.config.schema import MysqlSection as MysqlSection
 from daemon.config.schema import Read as Read

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from daemon.buffer.outcome import Counted, Failed, Limited, Outcome
 from daemon.buffer.wire import Request
+from daemon.config import Ingest
 from daemon.errors import StoreError
 
 if TYPE_CHECKING:
@@ -24,51 +25,31 @@ _log = logging.getLogger(__name__)
 
 Settle = Callable[[Outcome], None]
 """Is told a request's outcome, once. Must not raise."""
-
-
-class EventStore(Protocol):
-    """What takes the requests of a call: see `Counters.ingest`."""
-
-    async def ingest(self, requests: Sequence[Request]) -> list[Counted | Limited]: ...
+Call = Callable[[Sequence[Request]], Awaitable[list[Counted | Limited]]]
+"""Sends requests to the shard: see `Counters.ingest`."""
 
 
 class Batcher:
     """Sends requests to one shard, at most `calls_in_flight_max` calls at a time. Create it in the running loop."""
 
-    def __init__(
-        self,
-        store: EventStore,
-        tally: IngestTally,
-        *,
-        queue_events_max: int,
-        call_events_max: int,
-        calls_in_flight_max: int,
-    ) -> None:
-        self._store = store
+    def __init__(self, ingest: Call, tally: IngestTally, limits: Ingest) -> None:
+        self._ingest = ingest
         self._tally = tally
-        self.resize(
-            queue_events_max=queue_events_max,
-            call_events_max=call_events_max,
-            calls_in_flight_max=calls_in_flight_max,
-        )
+        self.resize(limits)
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[Request, Settle]] = deque()
-        self._waiting_events = 0
+        self.waiting_events = 0
         self._calls: set[asyncio.Task[None]] = set()
         self._scheduled = False
 
-    @property
-    def waiting_events(self) -> int:
-        return self._waiting_events
-
-    def resize(self, *, queue_events_max: int, call_events_max: int, calls_in_flight_max: int) -> None:
+    def resize(self, limits: Ingest) -> None:
         """Other limits from the next request on."""
-        self._queue_events_max = queue_events_max
-        self._call_events_max = call_events_max
-        self._calls_in_flight_max = calls_in_flight_max
+        self._queue_events_max = limits.queue_events_max
+        self._call_events_max = limits.call_events_max
+        self._calls_in_flight_max = limits.calls_in_flight_max
 
     def has_room(self, events: int) -> bool:
-        return self._waiting_events + events <= self._queue_events_max
+        return self.waiting_events + events <= self._queue_events_max
 
     def ask(self, request: Request) -> asyncio.Future[Outcome]:
         """Queues a request. The future gets its outcome, never an exception."""
@@ -79,7 +60,7 @@ class Batcher:
     def submit(self, request: Request, settle: Settle) -> None:
         """Queues a request."""
         self._waiting.append((request, settle))
-        self._waiting_events += len(request.events)
+        self.waiting_events += len(request.events)
         if not self._scheduled and len(self._calls) < self._calls_in_flight_max:
             self._scheduled = True
             self._loop.call_soon(self._dispatch)  # after the other requests of this turn of the loop
@@ -103,14 +84,14 @@ class Batcher:
         while self._waiting and events + len(self._waiting[0][0].events) <= self._call_events_max:
             taken.append(self._waiting.popleft())
             events += len(taken[-1][0].events)
-        self._waiting_events -= events
+        self.waiting_events -= events
         return taken
 
     async def _call(self, taken: list[tuple[Request, Settle]]) -> None:
         outcomes: Sequence[Outcome]
         started = self._loop.time()
         try:
-            outcomes = await self._store.ingest([request for request, _ in taken])
+            outcomes = await self._ingest([request for request, _ in taken])
             assert len(outcomes) == len(taken), "the store has one outcome a request"
         except StoreError as error:
             self._tally.store_failed(error)

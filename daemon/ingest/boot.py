@@ -10,7 +10,7 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import Sequence
+from functools import partial
 
 from daemon import config as configuration
 from daemon import log
@@ -21,7 +21,7 @@ from daemon.config import Config
 from daemon.errors import LayoutError, StoreError
 from daemon.ingest import health
 from daemon.ingest.app import App
-from daemon.ingest.batcher import Batcher, EventStore
+from daemon.ingest.batcher import Batcher, Call
 from daemon.ingest.decode import Decoder, build_catalogue
 from daemon.ingest.durable import Durable
 from daemon.ingest.handler import Handler
@@ -55,20 +55,11 @@ class Boot:
         self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
         self._counters = [Counters(each, shard, limits) for shard, each in enumerate(self._connections)]
         self._durable = Durable(self._counters, self._probe, config.spool) if config.spool.dir else None
-        stores: Sequence[EventStore] = self._counters
+        calls: list[Call] = [each.ingest for each in self._counters]
         if self._durable is not None:
             self._durable.start()
-            stores = [self._durable.shard(shard) for shard in range(config.redis.shards)]
-        self._batchers = [
-            Batcher(
-                store,
-                tally,
-                queue_events_max=config.ingest.queue_events_max,
-                call_events_max=config.ingest.call_events_max,
-                calls_in_flight_max=config.ingest.calls_in_flight_max,
-            )
-            for store in stores
-        ]
+            calls = [partial(self._durable.ingest, shard) for shard in range(config.redis.shards)]
+        self._batchers = [Batcher(call, tally, config.ingest) for call in calls]
         try:
             await self._probe.connect()
         except LayoutError:
@@ -90,11 +81,7 @@ class Boot:
         for counters in self._counters:
             counters.limit_rate(config.rate_limit.per_minute)
         for batcher in self._batchers:
-            batcher.resize(
-                queue_events_max=config.ingest.queue_events_max,
-                call_events_max=config.ingest.call_events_max,
-                calls_in_flight_max=config.ingest.calls_in_flight_max,
-            )
+            batcher.resize(config.ingest)
         self._handler.reconfigure(config, decoder)
         self._requests.reconfigure(config.http)
         self._app.reconfigure(config)

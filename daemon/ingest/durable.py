@@ -1,6 +1,6 @@
 """Where a call's events become durable: in Redis, or in the spool while Redis does not take them.
 
-The batchers call it, one `DurableShard` each. `STEPS` says what holds if the worker dies. The first failed call trips
+The batchers call it, each for its shard. `STEPS` says what holds if the worker dies. The first failed call trips
 the switch. From then on no call waits for Redis, and one task asks for it. Once Redis takes an event of the spool, the
 switch is reset: new events go to Redis at once, while the rest is still being replayed.
 """
@@ -11,7 +11,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from daemon import metrics
 from daemon.buffer.connection import Connection, RefusedError
@@ -68,9 +67,6 @@ class Durable:
             self._keeper.cancel()
             await asyncio.wait([self._keeper])
         await self._spool.close()
-
-    def shard(self, number: int) -> DurableShard:
-        return DurableShard(self, number)
 
     async def ingest(self, shard: int, requests: Sequence[Request]) -> list[Counted | Limited]:
         """Like `Counters.ingest`; spooled events count as new. Raises StoreError if neither store took them."""
@@ -136,13 +132,3 @@ class Durable:
         counted = await ingest_events(self._replay_counters, events)
         self._reset()
         return counted
-
-
-class DurableShard(NamedTuple):
-    """One shard of a `Durable`: the `EventStore` of a batcher."""
-
-    durable: Durable
-    shard: int
-
-    async def ingest(self, requests: Sequence[Request]) -> list[Counted | Limited]:
-        return await self.durable.ingest(self.shard, requests)

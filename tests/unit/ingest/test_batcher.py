@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from daemon.buffer.outcome import Counted, Failed, Limited, Outcome
 from daemon.buffer.wire import Request
+from daemon.config import Ingest
 from daemon.domain.action import Action
 from daemon.domain.event import Event
 from daemon.errors import StoreError
@@ -65,7 +66,8 @@ def counted(*new: int) -> list[Counted | Limited]:
 
 
 def batcher(store: Held, *, queue: int = 1_000, call: int = 100, calls: int = 2) -> Batcher:
-    return Batcher(store, IngestTally(), queue_events_max=queue, call_events_max=call, calls_in_flight_max=calls)
+    limits = Ingest(queue_events_max=queue, call_events_max=call, calls_in_flight_max=calls)
+    return Batcher(store.ingest, IngestTally(), limits)
 
 
 async def settle() -> None:
