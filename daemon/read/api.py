@@ -10,20 +10,18 @@ import asyncio
 import datetime as dt
 import hmac
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import NamedTuple
 
 from daemon.config import Config
-from daemon.domain.rejection import Rejection
 from daemon.errors import StoreError
 from daemon.metrics import PUBLISH_INTERVAL_S, ReadTally
 from daemon.read import openapi, response
 from daemon.read.cache import Cache, Key
 from daemon.read.endpoint import PREFIX, Question
-from daemon.read.routes import ROUTES, NoSuchPath, Routes
+from daemon.read.routes import ROUTES, Routes
 from daemon.read.stores import Stores
-from daemon.response import JSON, Header, Response, invalid, message
+from daemon.response import JSON, Header, Response
 
 OPENAPI = "openapi"
 OPENAPI_PATH = "/openapi.json"
@@ -34,14 +32,6 @@ OPENAPI_MAX_AGE_S = 60
 
 _VARY: Header = ("vary", "origin")
 _EXPOSE: Header = ("access-control-expose-headers", "etag")
-
-
-class _ReadHeaders(NamedTuple):
-    """The request headers that matter here; "" for those that are absent."""
-
-    key: bytes
-    origin: bytes
-    known_tag: bytes
 
 
 class Api:
@@ -80,20 +70,20 @@ class Api:
         """`path`: percent-decoded, one of PREFIXES; `query`: as it came; `headers`: names in lower case."""
         if self._routes is None:
             return response.NOT_FOUND
-        head = _read_headers(headers)
+        head = dict(headers)
         route = path[len(PREFIX) :].partition("/")[0] if path.startswith(PREFIX) else OPENAPI
         found = await self._answer(self._routes, method, route, (path, query), head)
         self._tally.replied(route, found.status)
         if not self._origins:
             return found
-        return Response(found.status, found.body, [*found.headers, *self._cors(head.origin)])
+        return Response(found.status, found.body, [*found.headers, *self._cors(head.get(b"origin", b""))])
 
-    async def _answer(self, routes: Routes, method: str, route: str, key: Key, head: _ReadHeaders) -> Response:
+    async def _answer(self, routes: Routes, method: str, route: str, key: Key, head: Mapping[bytes, bytes]) -> Response:
         if method == "OPTIONS":
-            return response.PREFLIGHT if self._allows(head.origin) else response.OPTIONS
+            return response.PREFLIGHT if self._allows(head.get(b"origin", b"")) else response.OPTIONS
         if method not in ("GET", "HEAD"):
             return response.GET_ONLY
-        if self._key and not hmac.compare_digest(head.key, self._key):
+        if self._key and not hmac.compare_digest(_key(head), self._key):
             return response.UNAUTHORIZED
         if route == OPENAPI:
             return self._openapi if key[0] == OPENAPI_PATH else response.NOT_FOUND
@@ -102,17 +92,15 @@ class Api:
             found = await self._miss(routes, route, key)
         else:
             self._tally.hit()
-        if found.etag and head.known_tag and _matches(head.known_tag, found.etag.encode()):
+        if found.etag and (known := head.get(b"if-none-match")) and _matches(known, found.etag.encode()):
             return response.not_modified(found)
         return found
 
     async def _miss(self, routes: Routes, route: str, key: Key) -> Response:
         path, query = key
         question = routes.parse(route, path[len(PREFIX) + len(route) + 1 :], query)
-        if isinstance(question, NoSuchPath):
-            return message(HTTPStatus.NOT_FOUND, question.message)
-        if isinstance(question, Rejection):
-            return invalid(question)
+        if isinstance(question, Response):
+            return question
         if self._reading >= self._read.reads_in_flight_max:
             return self._unavailable
         self._reading += 1
@@ -162,18 +150,9 @@ def _today() -> dt.date:
     return dt.datetime.now(dt.UTC).date()
 
 
-def _read_headers(headers: Iterable[tuple[bytes, bytes]]) -> _ReadHeaders:
-    key = origin = known_tag = b""
-    for name, value in headers:
-        if name == b"x-tallyd-key":
-            key = value
-        elif name == b"authorization" and not key and value[:7].lower() == b"bearer ":
-            key = value[7:].strip()
-        elif name == b"origin":
-            origin = value
-        elif name == b"if-none-match":
-            known_tag = value
-    return _ReadHeaders(key, origin, known_tag)
+def _key(head: Mapping[bytes, bytes]) -> bytes:
+    bearer = head.get(b"authorization", b"")
+    return head.get(b"x-tallyd-key") or (bearer[7:].strip() if bearer[:7].lower() == b"bearer " else b"")
 
 
 def _matches(known: bytes, etag: bytes) -> bool:

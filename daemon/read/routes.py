@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from typing import NamedTuple
+from http import HTTPStatus
 
 from daemon.config import Config
 from daemon.domain.entity import Entity
@@ -19,6 +19,7 @@ from daemon.read.endpoints.top import ReadTop
 from daemon.read.endpoints.totals import ReadTotal, ReadTotals
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
+from daemon.response import Response, invalid, message
 
 ENDPOINTS: dict[str, type[Endpoint]] = {
     "totals/{domain}/{type}/{id}": ReadTotal,
@@ -31,12 +32,6 @@ ENDPOINTS: dict[str, type[Endpoint]] = {
 ROUTES = tuple(dict.fromkeys(path.partition("/")[0] for path in ENDPOINTS))
 
 
-class NoSuchPath(NamedTuple):
-    """There is no such domain, type or path."""
-
-    message: str
-
-
 class Routes:
     """The reads of one configuration."""
 
@@ -45,20 +40,27 @@ class Routes:
         self.endpoints = {path: endpoint(config, stores, today) for path, endpoint in ENDPOINTS.items()}
         self._by_shape = {(path.partition("/")[0], path.count("/")): each for path, each in self.endpoints.items()}
 
-    def parse(self, route: str, rest: str, query: str) -> Question | Rejection | NoSuchPath:
-        """`route`: one of ROUTES; `rest`: the path behind it, percent-decoded."""
+    def parse(self, route: str, rest: str, query: str) -> Question | Response:
+        """The question, or the answer to a request that asks none.
+
+        `route`: one of ROUTES; `rest`: the path behind it, percent-decoded.
+        """
         domain, *others = names = rest.split("/", 2)
         if domain not in self._types:
-            return NoSuchPath(f"There is no domain of this name; there are: {', '.join(self._types)}.")
+            return _not_found(f"There is no domain of this name; there are: {', '.join(self._types)}.")
         if others and others[0] not in self._types[domain]:
             known = ", ".join(self._types[domain])
-            return NoSuchPath(f"There is no entity type of this name in the domain; there are: {known}.")
+            return _not_found(f"There is no entity type of this name in the domain; there are: {known}.")
         endpoint = self._by_shape.get((route, len(names)))
         if endpoint is None:
-            return NoSuchPath("There is no such path. GET /openapi.json lists what there is.")
+            return _not_found("There is no such path. GET /openapi.json lists what there is.")
         parameters = Parameters(query)
         question = endpoint.ask(Entity(*names, *[""] * (3 - len(names))), parameters)
         parameters.reject_unknown()
         if len(names) == 3:
             parameters.check_entity_id(names[2])
-        return Rejection(parameters.errors) if parameters.errors else question
+        return invalid(Rejection(parameters.errors)) if parameters.errors else question
+
+
+def _not_found(text: str) -> Response:
+    return message(HTTPStatus.NOT_FOUND, text)
