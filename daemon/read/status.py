@@ -14,7 +14,7 @@ from daemon.buffer.keys import shard_keys
 from daemon.config import Config
 from daemon.errors import StoreError
 from daemon.rollups.mongo import MongoSink
-from daemon.spool.segment import usage
+from daemon.spool.segment import Usage, usage
 
 
 class ShardStatus(Struct, frozen=True):
@@ -33,21 +33,12 @@ class ShardStatus(Struct, frozen=True):
     foreign values moved out of the way."""
 
 
-class SpoolStatus(Struct, frozen=True):
-    """What waits on this machine's disk for Redis. `damaged`: files of bytes that were set aside."""
-
-    segments: int
-    bytes: int
-    oldest_age_s: float | None
-    damaged: int
-
-
 class Status(Struct, frozen=True):
     shards: list[ShardStatus]
     """Empty if Redis does not answer; `redis_error` says why."""
     redis_error: str | None
-    spool: SpoolStatus | None
-    """None: there is no spool."""
+    spool: Usage | None
+    """What waits on this machine's disk for Redis; None: there is no spool."""
     dead_letters: int | None
     """None: MongoDB does not answer; `mongo_error` says why."""
     mongo_error: str | None
@@ -62,7 +53,7 @@ async def read_status(config: Config) -> Status:
             shards = [await _shard(redis, number) for number in range(config.redis.shards)]
     except StoreError as error:
         redis_error = str(error)
-    spool = SpoolStatus(*usage(Path(config.spool.dir))) if config.spool.dir else None
+    spool = usage(Path(config.spool.dir)) if config.spool.dir else None
     mongo = MongoSink(config.mongo)
     try:
         return Status(shards, redis_error, spool, await mongo.dead_letters.count(), None)

@@ -17,7 +17,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+
+from msgspec import Struct
 
 OPEN, SEALED = ".open", ".seg"
 HEADER = b"tallyd spool 1\n"
@@ -104,7 +105,7 @@ def locked(path: Path) -> Iterator[bytes | None]:
         yield file.read() if os.fstat(fd).st_nlink else None
 
 
-class Usage(NamedTuple):
+class Usage(Struct, frozen=True):
     """What a spool directory holds. `damaged`: files of bytes that were set aside."""
 
     segments: int
