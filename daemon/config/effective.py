@@ -22,8 +22,8 @@ from daemon.config.schema import (
     keys_of,
     section_of,
 )
-from daemon.domain.rollup import KINDS, TOTALS, Kind
-from daemon.domain.window import kind_of
+from daemon.domain.rollup import Kind
+from daemon.domain.window import kinds_of
 from daemon.errors import ConfigError
 
 
@@ -74,8 +74,7 @@ def chosen_tables(config: Config, types: list[str] | None = None) -> dict[tuple[
 def ranked_kinds(config: Config) -> tuple[Kind, ...]:
     """The rollups that keep top lists: totals always, the others for the windows the read API offers."""
     windows = config.read.top_windows if config.read.enabled else ()
-    wanted = {TOTALS, *map(kind_of, windows)}
-    return tuple(kind for kind in KINDS if kind in wanted)
+    return kinds_of(("total", *windows))
 
 
 def require(config: Config, *stores: Literal["redis", "mongo", "mysql"]) -> None:

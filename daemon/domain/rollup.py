@@ -66,6 +66,14 @@ class Bucketed(Kind, frozen=True, eq=False, kw_only=True):
         start = self.start_of(at)
         return self.start_of(start + 1.5 * self.length_min) - INSTANT_STEP
 
+    def kept_from(self, now: dt.datetime, kept: Mapping[str, int]) -> str | None:
+        """The oldest bucket that is kept; `now` (UTC) is in the newest. None: all buckets are kept.
+
+        `kept`: the keys of `[retention]`, each a number of buckets; 0 keeps all.
+        """
+        buckets = kept.get(self.retention_key, 0)
+        return self.bucket_of(now - (buckets - 1) * self.length_min) if buckets else None
+
     def lies_in(self, outer: Bucketed, at: dt.datetime) -> bool:
         """Whether the instant's bucket lies wholly in one bucket of `outer`."""
         return outer.bucket_of(self.start_of(at)) == outer.bucket_of(self.last_of(at))

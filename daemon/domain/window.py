@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
 
 from daemon.domain.rollup import DAILY, KINDS, TOTALS, YEARLY, Kind, start_of_day
@@ -16,32 +17,27 @@ class Span(NamedTuple):
 
     kind: Kind
     buckets: tuple[str, ...]
-    first: dt.date | None
-    last: dt.date | None
-
-
-def kind_of(window: Window) -> Kind:
-    """The rollup a window is read from."""
-    kinds: dict[Window, Kind] = {"total": TOTALS, "year": YEARLY}
-    return kinds.get(window, DAILY)
-
-
-RANKED = tuple(kind for kind in KINDS if kind in {kind_of(window) for window in WINDOWS})
-"""The rollups that some window is read from."""
 
 
 def span_of(window: Window, today: dt.date) -> Span:
     """The window that ends today. Week, month and year are the calendar's (ISO weeks), and have only begun."""
     if window == "total":
-        return Span(TOTALS, (), None, None)
+        return Span(TOTALS, ())
     if window == "year":
-        start = start_of_day(today)
-        return Span(YEARLY, (YEARLY.bucket_of(start),), YEARLY.start_of(start).date(), today)
+        return Span(YEARLY, (YEARLY.bucket_of(start_of_day(today)),))
     days = {"day": 1, "week": today.isoweekday(), "month": today.day, "7d": 7, "14d": 14, "30d": 30, "90d": 90}[window]
-    first = today - dt.timedelta(days - 1)
-    return Span(DAILY, tuple(days_between(first, today)), first, today)
+    return Span(DAILY, tuple(days_between(today - dt.timedelta(days - 1), today)))
+
+
+def kinds_of(windows: Iterable[Window]) -> tuple[Kind, ...]:
+    """The rollups that these windows are read from, in the order of KINDS."""
+    kinds = {span_of(window, dt.date.max).kind for window in windows}
+    return tuple(kind for kind in KINDS if kind in kinds)
 
 
 def days_between(first: dt.date, last: dt.date) -> list[str]:
     """Every UTC day from the first to the last, both included."""
     return [dt.date.fromordinal(day).isoformat() for day in range(first.toordinal(), last.toordinal() + 1)]
+
+
+RANKED = kinds_of(WINDOWS)

@@ -20,7 +20,6 @@ from redis.asyncio import Redis
 from daemon.buffer.keys import shard_keys
 from daemon.config import Config
 from daemon.domain.counter import add_up
-from daemon.domain.retention import kept_from
 from daemon.domain.rollup import EXPIRING, Bucketed
 from daemon.retention.batch import Batches, amounts_of, can_go
 from daemon.rollups.errors import store_error
@@ -57,7 +56,7 @@ async def expire(
     seq_max = min([quiet_us, *(int(seq) for seq in in_flight if seq)])
     done = []
     for kind in EXPIRING:
-        oldest = kept_from(kind, now, msgspec.structs.asdict(config.retention))
+        oldest = kind.kept_from(now, msgspec.structs.asdict(config.retention))
         expired = Expired(kind.name, oldest)
         batches = Batches(mongo, kind)
         if not dry_run:

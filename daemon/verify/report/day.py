@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from daemon.domain.retention import kept_from
 from daemon.domain.rollup import COARSER, DAILY, TOTALS, Bucketed, Kind, start_of_day, total
 from daemon.read.days import Types, active_entities, bucket
 from daemon.rollups.mongo import MongoSink
@@ -26,7 +25,7 @@ OF_A_DAY = (DAILY, *COARSER)
 
 
 class Kept(NamedTuple):
-    """The configured retention, and the day from which it is counted. See `daemon.domain.retention`."""
+    """The configured retention, and the day from which it is counted. See `Bucketed.kept_from`."""
 
     today: dt.date
     retention: Mapping[str, int]
@@ -35,7 +34,7 @@ class Kept(NamedTuple):
         """Whether the day's bucket is kept."""
         if not isinstance(kind, Bucketed):
             return True
-        oldest = kept_from(kind, start_of_day(self.today), self.retention)
+        oldest = kind.kept_from(start_of_day(self.today), self.retention)
         return oldest is None or kind.bucket_of(start_of_day(day)) >= oldest
 
 

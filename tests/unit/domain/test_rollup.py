@@ -104,6 +104,21 @@ def test_rollups_are_listed_once_from_the_finest_to_the_coarsest() -> None:
         assert len(set(names)) == len(names)
 
 
+@pytest.mark.parametrize(
+    ("kind", "days", "weeks", "oldest"),
+    [
+        (DAILY, 1, 0, "2027-01-02"), (DAILY, 3, 0, "2026-12-31"), (DAILY, 0, 5, None),
+        (WEEKLY, 0, 1, "2026-W53"), (WEEKLY, 0, 53, "2026-W01"), (WEEKLY, 0, 54, "2025-W52"), (WEEKLY, 5, 0, None),
+        (MONTHLY, 1, 1, None), (YEARLY, 1, 1, None),
+    ],
+)  # fmt: skip
+def test_the_oldest_bucket_that_is_kept_is_the_first_of_as_many_as_are_configured(
+    kind: Bucketed, days: int, weeks: int, oldest: str | None
+) -> None:
+    saturday_of_week_53 = dt.datetime.fromisoformat("2027-01-02T03:04")
+    assert kind.kept_from(saturday_of_week_53, {"daily_days": days, "weekly_weeks": weeks}) == oldest
+
+
 def test_only_buckets_of_one_length_can_expire() -> None:
     """`kept_from` counts buckets back by their length."""
     for kind in BUCKETED:
