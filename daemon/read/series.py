@@ -6,18 +6,14 @@ import datetime as dt
 from collections.abc import Collection
 from typing import Any
 
-from pymongo.errors import PyMongoError
-
 from daemon.domain.entity import Entity
 from daemon.domain.rollup import BUCKETED, Bucketed, end_of_day, start_of_day
-from daemon.errors import StoreError
 from daemon.read.totals import counted
+from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
 
 POINTS_MAX = 10_000
 """Most points of one series."""
-
-
 Bucket = str
 """The name of a rollup with buckets, one of SIZES."""
 SIZES = {kind.name: kind for kind in BUCKETED}
@@ -40,11 +36,9 @@ async def series(
     """One point a bucket from the one `first` is in to the one `last` is in. Raises StoreError."""
     kind = SIZES[bucket]
     names = _bucket_names(kind, first, last)
-    try:
+    with store_error(mongo.address):
         cursor = mongo.collection(kind).find({"_id": {"$in": [f"{entity.key}:{name}" for name in names]}})
         found: dict[str, Any] = {document[kind.bucket_field]: document async for document in cursor}
-    except PyMongoError as error:
-        raise StoreError(f"MongoDB: {error}") from None
     return [{kind.bucket_field: name, **counted(found.get(name), counters)} for name in names]
 
 

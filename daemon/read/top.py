@@ -23,12 +23,11 @@ from typing import Annotated, Any, NamedTuple
 
 import pymongo
 from msgspec import UNSET, Meta, UnsetType
-from pymongo.errors import PyMongoError
 
 from daemon.domain.rollup import Kind
 from daemon.domain.window import Span, Window, span_of
-from daemon.errors import StoreError
 from daemon.response import Amount, Body
+from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
 
 DEPTH_FIRST = 20
@@ -73,11 +72,9 @@ class TopReader:
         Of several equals at the end of the list, any may be on it.
         """
         span = _CounterSpan({"domain": domain, "entity_type": entity_type}, counter, span_of(window, today))
-        try:
+        with store_error(self._mongo.address):
             ranked = await self._by_threshold(span, limit)
             return await self._by_sum(span, limit) if ranked is None else ranked
-        except PyMongoError as error:
-            raise StoreError(f"MongoDB: {error}") from None
 
     async def _by_threshold(self, span: _CounterSpan, limit: int) -> list[Ranked] | None:
         """None if it would go too deep."""

@@ -16,7 +16,6 @@ from functools import partial
 from typing import NamedTuple
 
 import pymongo
-from pymongo.errors import PyMongoError
 
 from daemon.config import Config, Read
 from daemon.domain.entity import Entity
@@ -29,6 +28,7 @@ from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
 from daemon.read.top import Ranked, TopReader
 from daemon.response import Amount, Body, Day
+from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
 
 DAYS = (7, 14, 30, 90)
@@ -134,10 +134,7 @@ class DaySums:
         ]
         union = [{"$unionWith": {"coll": DAILY.collection, "pipeline": other}} for other in others]
         sums = dict.fromkeys(counters, 0)
-        try:
-            with pymongo.timeout(self._timeout_s):
-                async for line in await self._mongo.collection(DAILY).aggregate([*first, *union]):
-                    sums[line["_id"]] += int(line["sum"])
-        except PyMongoError as error:
-            raise StoreError(f"MongoDB: {error}") from None
+        with store_error(self._mongo.address), pymongo.timeout(self._timeout_s):
+            async for line in await self._mongo.collection(DAILY).aggregate([*first, *union]):
+                sums[line["_id"]] += int(line["sum"])
         return sums
