@@ -53,21 +53,20 @@ class App:
         requests: OpenRequests,
         handler: Handler,
         reads: Api,
-        ready: Callable[[], Awaitable[Response]],
+        ready: Callable[..., Awaitable[Response]],
     ) -> None:
         """`ready`: answers whether this worker can count. Call it in the running loop."""
         self._routes = {
             EVENTS_PATH: Route(("POST",), self._event),
             "/api/v1/analytics/events/batch": Route(("POST",), self._batch),
-            HEALTH_PATH: Route(("GET", "HEAD"), self._healthz),
-            "/readyz": Route(("GET", "HEAD"), self._readyz),
-            "/metrics": Route(("GET", "HEAD"), self._metrics),
+            HEALTH_PATH: Route(("GET", "HEAD"), health.healthz),
+            "/readyz": Route(("GET", "HEAD"), ready),
+            "/metrics": Route(("GET", "HEAD"), health.metrics),
         }
         """The other routes are the read API's: every path that begins with one of its PREFIXES."""
         self._requests = requests
         self._handler = handler
         self._reads = reads
-        self._ready = ready
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         # What an exchange asks for each event. Bound here, because a method in between would cost a call each.
@@ -80,20 +79,13 @@ class App:
 
     def reconfigure(self, config: Config) -> None:
         """Another configuration from the next request on."""
-        event_bytes, batch_bytes = config.http.event_bytes_max, config.http.batch_bytes_max
-        self._event_rules = _BodyRules(
-            _JSON_TYPES,
-            event_bytes,
-            response.unsupported("application/json or text/plain"),
-            response.too_large(event_bytes),
-        )
-        self._batch_rules = _BodyRules(
+        self._event_bytes_max = config.http.event_bytes_max
+        self._event_rules = _rules(_JSON_TYPES, "application/json or text/plain", config.http.event_bytes_max)
+        self._batch_rules = _rules(
             _JSON_TYPES | _NDJSON_TYPES,
-            batch_bytes,
-            response.unsupported("application/json, text/plain or application/x-ndjson"),
-            response.too_large(batch_bytes),
+            "application/json, text/plain or application/x-ndjson",
+            config.http.batch_bytes_max,
         )
-        self._event_bytes_max = event_bytes
         self._producer_keys = frozenset(config.producers.keys.values())
         self._overloaded = response.unavailable(config.ingest.retry_after_s)
 
@@ -185,14 +177,9 @@ class App:
         body = await self._requests.read(request, head.length, rules.bytes_max)
         return rules.too_large if body is None else body
 
-    async def _healthz(self, _: RequestHead, __: HttpRequest) -> Response:
-        return health.healthz()
 
-    async def _readyz(self, _: RequestHead, __: HttpRequest) -> Response:
-        return await self._ready()
-
-    async def _metrics(self, _: RequestHead, __: HttpRequest) -> Response:
-        return health.metrics_page()
+def _rules(types: frozenset[str], accepted: str, bytes_max: int) -> _BodyRules:
+    return _BodyRules(types, bytes_max, response.unsupported(accepted), response.too_large(bytes_max))
 
 
 def _media_type(kind: str) -> str:

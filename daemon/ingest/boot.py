@@ -103,7 +103,7 @@ class Boot:
         for connection in (self._probe, *self._connections):
             await connection.close()
 
-    async def _ready(self) -> Response:
+    async def _ready(self, *_: object) -> Response:
         return await health.readyz(self._probe, spooling=self._durable is not None and self._durable.spooling)
 
     async def _publish(self) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 from http import HTTPStatus
 
-from daemon import __version__, metrics
+from daemon import __version__
 from daemon.buffer.connection import Connection
 from daemon.errors import LayoutError, StoreError
+from daemon.metrics import render_workers
 from daemon.response import Health, Ready, Response, json_response
 
 RUN_ID = os.environ.get("TALLYD_RUN_ID", "")
 """The main process sets it. It tells two servers on one port (SO_REUSEPORT) apart."""
 
 
-def healthz() -> Response:
+async def healthz(*_: object) -> Response:
     """This worker runs."""
     return json_response(HTTPStatus.OK, Health("ok", __version__, RUN_ID, os.getpid()))
 
@@ -36,6 +37,6 @@ def _unavailable(redis: str) -> Response:
     return json_response(HTTPStatus.SERVICE_UNAVAILABLE, Ready("unavailable", redis))
 
 
-def metrics_page() -> Response:
+async def metrics(*_: object) -> Response:
     content_type = ("content-type", "text/plain; version=0.0.4; charset=utf-8")
-    return Response(HTTPStatus.OK, metrics.render_workers(), [content_type])
+    return Response(HTTPStatus.OK, render_workers(), [content_type])
