@@ -54,21 +54,9 @@ def test_every_64_bit_amount_is_read_to_the_last_digit(amount: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "",
-        "-",
-        "+1",
-        "1.0",
-        "1e3",
-        " 1",
-        "1 ",
-        "1\n",
-        "0x1",
-        "٣",
-        "²",
-        str(INT64_MAX + 1),
-        str(-INT64_MAX - 2),
-        "9" * 400,
+        "", "-", "+1", "1.0", "1e3", " 1", "1 ", "1\n", "0x1", "٣", "²",
+        str(INT64_MAX + 1), str(-INT64_MAX - 2), "9" * 400,
     ],
-)
+)  # fmt: skip
 def test_an_amount_that_is_no_64_bit_number_is_none(text: str) -> None:
     assert parse_amount(text) is None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -80,50 +79,41 @@ def test_the_tag_stays_while_the_counts_do() -> None:
     assert not_modified(first).headers == [NO_STORE, ("etag", first.etag)]
 
 
-def with_endpoints(work: Callable[[dict[str, Endpoint]], None], config: Config = CONFIG) -> None:
-    async def run() -> None:
+def endpoints(config: Config = CONFIG) -> dict[str, Endpoint]:
+    async def build() -> dict[str, Endpoint]:
         stores = Stores(config, ReadTally())
         try:
-            work(Routes(config, stores, lambda: DAY).endpoints)
+            return Routes(config, stores, lambda: DAY).endpoints
         finally:
             await stores.close()
 
-    asyncio.run(run())
+    return asyncio.run(build())
 
 
 def test_every_text_about_a_parameter_is_about_one_that_is_taken() -> None:
-    def work(endpoints: dict[str, Endpoint]) -> None:
-        for endpoint in endpoints.values():
-            parameters = Parameters("")
-            endpoint.ask(Entity("jav", "movie", "m"), parameters)
-            assert set(endpoint.about) <= set(parameters.described)
-
-    with_endpoints(work)
+    for endpoint in endpoints().values():
+        parameters = Parameters("")
+        endpoint.ask(Entity("jav", "movie", "m"), parameters)
+        assert set(endpoint.about) <= set(parameters.described)
 
 
 def test_every_read_is_described_with_the_type_of_its_answer() -> None:
-    def work(endpoints: dict[str, Endpoint]) -> None:
-        document: dict[str, Any] = json.loads(openapi.document(CONFIG, endpoints))
-        for path, endpoint in ENDPOINTS.items():
-            assert (PREFIX + path).startswith(PREFIXES)
-            answer = document["paths"][PREFIX + path]["get"]["responses"]["200"]["content"]["application/json"]
-            assert answer["schema"]["$ref"] == f"#/components/schemas/{endpoint.answer.__name__}"
-            schema = document["components"]["schemas"][endpoint.answer.__name__]
-            assert list(schema["properties"])[-1] == schema["required"][-1] == "as_of"
-
-    with_endpoints(work)
+    document: dict[str, Any] = json.loads(openapi.document(CONFIG, endpoints()))
+    for path, endpoint in ENDPOINTS.items():
+        assert (PREFIX + path).startswith(PREFIXES)
+        answer = document["paths"][PREFIX + path]["get"]["responses"]["200"]["content"]["application/json"]
+        assert answer["schema"]["$ref"] == f"#/components/schemas/{endpoint.answer.__name__}"
+        schema = document["components"]["schemas"][endpoint.answer.__name__]
+        assert list(schema["properties"])[-1] == schema["required"][-1] == "as_of"
 
 
 def test_a_daemon_without_domains_is_described_too() -> None:
     config = load(environ={**STORES, "TALLYD_DOMAINS": "{}"})
-    with_endpoints(lambda endpoints: json.loads(openapi.document(config, endpoints)), config)
+    json.loads(openapi.document(config, endpoints(config)))
 
 
 def test_the_description_says_how_old_totals_may_be() -> None:
-    def work(endpoints: dict[str, Endpoint]) -> None:
-        said = endpoints["totals/{domain}/{type}/{id}"].description
-        assert f"{CONFIG.flush.interval_s:g} s (`flush.interval_s`)" in said
-        assert f"{CONFIG.read.cache_ttl_ms} ms (`read.cache_ttl_ms`)" in said
-        assert "`fresh=1`" in said
-
-    with_endpoints(work)
+    said = endpoints()["totals/{domain}/{type}/{id}"].description
+    assert f"{CONFIG.flush.interval_s:g} s (`flush.interval_s`)" in said
+    assert f"{CONFIG.read.cache_ttl_ms} ms (`read.cache_ttl_ms`)" in said
+    assert "`fresh=1`" in said

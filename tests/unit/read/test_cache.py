@@ -11,6 +11,7 @@ import pytest
 from daemon.errors import StoreError
 from daemon.read.cache import ENTRY_BYTES, Cache
 from daemon.response import JSON, Response
+from tests.kit.loop import in_loop
 
 BODY = b"x" * 1_000
 BYTES = ENTRY_BYTES + len(BODY) + 2
@@ -66,63 +67,58 @@ def test_bytes_are_counted_whatever_is_replaced_expires_or_is_too_large() -> Non
     assert not any(cache.get((name, "?")) for name in "bcde")
 
 
-def test_who_asks_meanwhile_shares_the_read_and_a_later_one_reads_anew() -> None:
-    async def work() -> None:
-        cache, reads, gate = Cache(BYTES, Clock()), [], asyncio.Event()
+@in_loop
+async def test_who_asks_meanwhile_shares_the_read_and_a_later_one_reads_anew() -> None:
+    cache, reads, gate = Cache(BYTES, Clock()), [], asyncio.Event()
 
-        async def read() -> Response:
-            reads.append(1)
-            await gate.wait()
-            return ANSWER
+    async def read() -> Response:
+        reads.append(1)
+        await gate.wait()
+        return ANSWER
 
-        asked = [asyncio.create_task(cache.join(("a", "?"), read)) for _ in range(5)]
-        other = asyncio.create_task(cache.join(("b", "?"), read))
+    asked = [asyncio.create_task(cache.join(("a", "?"), read)) for _ in range(5)]
+    other = asyncio.create_task(cache.join(("b", "?"), read))
+    await asyncio.sleep(0)
+    asked[0].cancel()  # the one who began it goes away
+    await asyncio.sleep(0)
+    gate.set()
+    assert await asyncio.gather(*asked[1:], other) == [ANSWER] * 5
+    assert len(reads) == 2
+    await cache.join(("a", "?"), read)
+    assert len(reads) == 3
+
+
+@in_loop
+async def test_a_failure_is_told_to_all_and_not_kept() -> None:
+    cache = Cache(BYTES, Clock())
+
+    async def fail() -> Response:
         await asyncio.sleep(0)
-        asked[0].cancel()  # the one who began it goes away
-        await asyncio.sleep(0)
-        gate.set()
-        assert await asyncio.gather(*asked[1:], other) == [ANSWER] * 5
-        assert len(reads) == 2
-        await cache.join(("a", "?"), read)
-        assert len(reads) == 3
+        raise StoreError("away")
 
-    asyncio.run(work())
+    async def read() -> Response:
+        return ANSWER
 
-
-def test_a_failure_is_told_to_all_and_not_kept() -> None:
-    async def work() -> None:
-        cache = Cache(BYTES, Clock())
-
-        async def fail() -> Response:
-            await asyncio.sleep(0)
-            raise StoreError("away")
-
-        async def read() -> Response:
-            return ANSWER
-
-        found = await asyncio.gather(*(cache.join(("a", "?"), fail) for _ in range(3)), return_exceptions=True)
-        assert [str(error) for error in found] == ["away"] * 3
-        assert await cache.join(("a", "?"), read) == ANSWER
-
-    asyncio.run(work())
+    found = await asyncio.gather(*(cache.join(("a", "?"), fail) for _ in range(3)), return_exceptions=True)
+    assert [str(error) for error in found] == ["away"] * 3
+    assert await cache.join(("a", "?"), read) == ANSWER
 
 
-def test_a_failure_nobody_waits_for_is_no_noise(caplog: pytest.LogCaptureFixture) -> None:
-    async def work() -> None:
-        cache, gate = Cache(BYTES, Clock()), asyncio.Event()
+@in_loop
+async def test_a_failure_nobody_waits_for_is_no_noise(caplog: pytest.LogCaptureFixture) -> None:
+    cache, gate = Cache(BYTES, Clock()), asyncio.Event()
 
-        async def fail() -> Response:
-            await gate.wait()
-            raise StoreError("away")
+    async def fail() -> Response:
+        await gate.wait()
+        raise StoreError("away")
 
-        asked = asyncio.create_task(cache.join(("a", "?"), fail))
-        await asyncio.sleep(0)
-        asked.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await asked
-        gate.set()
-        await asyncio.sleep(0.01)
-
-    asyncio.run(work())
+    asked = asyncio.create_task(cache.join(("a", "?"), fail))
+    await asyncio.sleep(0)
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    gate.set()
+    await asyncio.sleep(0.01)
+    del asked
     gc.collect()
     assert caplog.records == []
