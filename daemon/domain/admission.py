@@ -147,7 +147,7 @@ class Catalogue:
 
 
 def entity_id_problem(value: object) -> str | None:
-    """What is wrong with an entity's id, be it an event's or a parameter."""
+    """What is wrong with an entity's id, wherever it came from: an event, a parameter, a table."""
     problem = _text_problem("entity_id", value, ENTITY_ID_CHARS_MAX)
     if problem is None and CONTROL_CHARACTER.search(str(value)):
         return say(rejection.CONTROL_CHARACTERS, "entity_id")

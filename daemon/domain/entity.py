@@ -30,8 +30,3 @@ def parse_entity(key: str) -> Entity | None:
     if len(parts) != 3 or not all(parts):
         return None
     return Entity(*parts)
-
-
-def is_entity_id(text: str) -> bool:
-    """Whether an event could name an entity so: the rule of `catalogue.py`, for ids that come another way."""
-    return 0 < len(text) <= ENTITY_ID_CHARS_MAX and CONTROL_CHARACTER.search(text) is None

@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from daemon.domain.admission import entity_id_problem
 from daemon.domain.counter import parse_amount
-from daemon.domain.entity import Entity, is_entity_id, parse_entity
+from daemon.domain.entity import Entity, parse_entity
 from daemon.domain.rollup import DAILY
 from daemon.errors import ConfigError
 
@@ -83,7 +84,7 @@ def parse(number: int, line: bytes, fields: Fields, counters: Counters) -> Day |
     except (ValueError, csv.Error, RecursionError) as error:
         return Wrong(number, "line", str(error))
     entity = _entity(found)
-    if entity is None or not is_entity_id(entity.id):
+    if entity is None or entity_id_problem(entity.id):
         return Wrong(number, "entity", "must name an entity, as jav:movie:ID")
     known = counters.get((entity.domain, entity.type))
     if known is None:

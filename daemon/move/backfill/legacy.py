@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from daemon.config import ReplicaTable
+from daemon.domain.admission import entity_id_problem
 from daemon.domain.counter import INT64_MAX
-from daemon.domain.entity import is_entity_id
 from daemon.errors import ConfigError
 from daemon.replica.mysql import MysqlSink
 
@@ -97,4 +97,4 @@ def entity_id_of(key: object) -> str | None:
     """The entity id that a key stands for, or None if it is no entity id."""
     if isinstance(key, int):
         return str(key) if 0 <= key <= INT64_MAX else None
-    return key if isinstance(key, str) and is_entity_id(key) else None
+    return key if isinstance(key, str) and entity_id_problem(key) is None else None

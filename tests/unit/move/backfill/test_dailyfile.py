@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.domain.entity import Entity, is_entity_id
+from daemon.domain.admission import entity_id_problem
+from daemon.domain.entity import Entity
 from daemon.domain.rollup import DAILY
 from daemon.errors import ConfigError
 from daemon.move.backfill.dailyfile import AMOUNT_MAX, Day, Wrong, parse, reader
@@ -67,7 +68,7 @@ def test_any_line_is_a_day_or_named_as_wrong(line: bytes, csv: bool) -> None:
     assert found.line == 7
     if isinstance(found, Day):
         assert found.entity[:2] in COUNTERS
-        assert is_entity_id(found.entity.id)
+        assert entity_id_problem(found.entity.id) is None
         assert found.entity.key.encode()
         assert DAILY.parse(found.date) is not None
         assert found.counter in COUNTERS["jav", "movie"]
