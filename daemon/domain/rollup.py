@@ -87,22 +87,10 @@ class Bucketed(Kind, frozen=True, eq=False, kw_only=True):
         return at if self.bucket_of(at) == bucket else None
 
 
-def _day(at: dt.datetime) -> str:
-    return at.date().isoformat()
-
-
 def _week(at: dt.datetime) -> str:
     """ISO 8601: weeks start on Monday and belong to the year of their Thursday. So 2024-12-30 is in 2025-W01."""
     year, week, _ = at.isocalendar()
     return f"{year:04d}-W{week:02d}"
-
-
-def _month(at: dt.datetime) -> str:
-    return f"{at.year:04d}-{at.month:02d}"
-
-
-def _year(at: dt.datetime) -> str:
-    return f"{at.year:04d}"
 
 
 def start_of_day(day: dt.date) -> dt.datetime:
@@ -117,7 +105,7 @@ def end_of_day(day: dt.date) -> dt.datetime:
 
 TOTALS = Kind("totals")
 DAILY = Bucketed(
-    "daily", bucket_field="date", bucket_of=_day, start_of=start_of_day,
+    "daily", bucket_field="date", bucket_of=lambda at: at.date().isoformat(), start_of=start_of_day,
     length_min=dt.timedelta(days=1), points=30, retention_key="daily_days",
 )  # fmt: skip
 WEEKLY = Bucketed(
@@ -126,11 +114,13 @@ WEEKLY = Bucketed(
     length_min=dt.timedelta(weeks=1), points=12, retention_key="weekly_weeks",
 )  # fmt: skip
 MONTHLY = Bucketed(
-    "monthly", bucket_field="month", bucket_of=_month, start_of=lambda at: start_of_day(at).replace(day=1),
+    "monthly", bucket_field="month", bucket_of=lambda at: f"{at.year:04d}-{at.month:02d}",
+    start_of=lambda at: start_of_day(at).replace(day=1),
     length_min=dt.timedelta(days=28), points=12,
 )  # fmt: skip
 YEARLY = Bucketed(
-    "yearly", bucket_field="year", bucket_of=_year, start_of=lambda at: start_of_day(at).replace(month=1, day=1),
+    "yearly", bucket_field="year", bucket_of=lambda at: f"{at.year:04d}",
+    start_of=lambda at: start_of_day(at).replace(month=1, day=1),
     length_min=dt.timedelta(days=365), points=5,
 )  # fmt: skip
 

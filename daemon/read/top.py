@@ -116,9 +116,8 @@ class TopReader:
             seen.setdefault(line["id"], {})[line["bucket"]] = int(line["amount"])
         limits = [0] * len(span.buckets)
         for (bucket, field), by in lowest.items():
-            limits[bucket] += (
-                int(by) if lines[bucket, field] == depth else 0
-            )  # a list that has ended leaves no entity out
+            if lines[bucket, field] == depth:  # a list that has ended leaves no entity out
+                limits[bucket] += int(by)
         return _Round(limits, seen)
 
     async def _look_up(self, span: _CounterSpan, unseen: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -162,7 +161,7 @@ class _CounterSpan:
         """The head of one list; served by the index `top_` or `base_`, whose order it is."""
         names = {"bucket": {"$literal": bucket}, "field": {"$literal": field}, "by": f"${field}", "id": "$entity_id"}
         return [
-            {"$match": {**self._in(bucket), field: {"$gt": 0}}},
+            {"$match": {**self._in(self.buckets[bucket]), field: {"$gt": 0}}},
             {"$sort": {field: -1}},
             {"$limit": depth},
             {"$project": {"_id": 0, **names, **self.amount}},
@@ -174,19 +173,15 @@ class _CounterSpan:
 
     def whole(self) -> Json:
         """Every document of the span."""
-        if self.kind.bucket_field is None:
-            return self._of_type
-        return {**self._of_type, self.kind.bucket_field: {"$in": list(self.buckets)}}
+        return self._in({"$in": list(self.buckets)})
 
     def document_id(self, entity_id: str, bucket: int) -> str:
         key = f"{self._of_type['domain']}:{self._of_type['entity_type']}:{entity_id}"
         name = self.buckets[bucket]
         return key if name is None else f"{key}:{name}"
 
-    def _in(self, bucket: int) -> Json:
-        if self.kind.bucket_field is None:
-            return self._of_type
-        return {**self._of_type, self.kind.bucket_field: self.buckets[bucket]}
+    def _in(self, bucket: object) -> Json:
+        return {**self._of_type, self.kind.bucket_field: bucket} if self.kind.bucket_field else self._of_type
 
 
 def _unseen(found: _Round, entity: str) -> Iterator[int]:

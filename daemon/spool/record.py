@@ -36,10 +36,9 @@ _decode = msgspec.msgpack.Decoder(_Payload).decode
 
 
 class Record(NamedTuple):
-    """A whole record. `start` and `end` are its offsets in the segment."""
+    """A whole record. `end`: its offset in the segment."""
 
     events: list[Event]
-    start: int
     end: int
 
 
@@ -89,6 +88,6 @@ def _record_at(data: bytes, at: int) -> Record | None:
     try:
         effects, rows = _decode(payload)
         built = [Effect(increments) for increments in effects]
-        return Record([Event(event_id, entity, built[number]) for event_id, entity, number in rows], at, end)
+        return Record([Event(event_id, entity, built[number]) for event_id, entity, number in rows], end)
     except (msgspec.MsgspecError, IndexError, UnicodeDecodeError):
         return None  # the checksum is right, the content is not: tallyd did not write it
