@@ -57,7 +57,6 @@ class Boot:
         self._durable = Durable(self._counters, self._probe, config.spool) if config.spool.dir else None
         calls: list[Call] = [each.ingest for each in self._counters]
         if self._durable is not None:
-            self._durable.start()
             calls = [partial(self._durable.ingest, shard) for shard in range(config.redis.shards)]
         self._batchers = [Batcher(call, tally, config.ingest) for call in calls]
         try:
@@ -110,6 +109,7 @@ class Boot:
         while True:
             await asyncio.sleep(PUBLISH_INTERVAL_S)
             self._tally.publish(sum(batcher.waiting_events for batcher in self._batchers))
+            self._reads.tally.publish()
 
 
 def create() -> Boot:

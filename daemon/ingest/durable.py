@@ -51,21 +51,16 @@ class Durable:
             self._spool.directory, self._replay_call, call_events_max=section.replay_call_events_max
         )
         self._tripped_at: float | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeper = asyncio.create_task(self._keep())
 
     @property
     def spooling(self) -> bool:
         return self._tripped_at is not None
 
-    def start(self) -> None:
-        """Starts the task that probes Redis while events are spooled, and replays the spool."""
-        self._keeper = asyncio.create_task(self._keep())
-
     async def close(self) -> None:
         """Call after the last `ingest`. Stops the replay where it is, and seals this worker's segment."""
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+        self._keeper.cancel()
+        await asyncio.wait([self._keeper])
         await self._spool.close()
 
     async def ingest(self, shard: int, requests: Sequence[Request]) -> list[Counted | Limited]:
@@ -100,6 +95,7 @@ class Durable:
             metrics.SPOOLING.set(0)
 
     async def _keep(self) -> None:
+        """Probes Redis while events are spooled, and replays the spool."""
         while True:
             await asyncio.sleep(self._section.probe_ms / 1000)
             done = Replayed()

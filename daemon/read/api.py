@@ -6,7 +6,6 @@ this way. A cached answer costs a look into a dictionary. Requests for the same 
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import hmac
 import time
@@ -15,7 +14,7 @@ from http import HTTPStatus
 
 from daemon.config import Config
 from daemon.errors import StoreError
-from daemon.metrics import PUBLISH_INTERVAL_S, ReadTally
+from daemon.metrics import ReadTally
 from daemon.read import openapi, response
 from daemon.read.cache import Cache, Key
 from daemon.read.endpoint import PREFIX, Question
@@ -39,12 +38,12 @@ class Api:
 
     def __init__(self, config: Config) -> None:
         """Connects to no store yet: the first request that needs one does."""
-        self._tally = ReadTally()
-        self._stores = Stores(config, self._tally) if config.mongo.url else None
+        self.tally = ReadTally()
+        """The worker publishes it, with that of ingest."""
+        self._stores = Stores(config, self.tally) if config.mongo.url else None
         self._reading = 0
         """Requests that wait for a store."""
         self.reconfigure(config)
-        self._publisher = asyncio.create_task(self._publish())
 
     def reconfigure(self, config: Config) -> None:
         """Uses another configuration from the next request on. The connections to the stores stay as they are."""
@@ -61,8 +60,7 @@ class Api:
         self._unavailable = response.unavailable(read.retry_after_s)
 
     async def close(self) -> None:
-        self._publisher.cancel()
-        self._tally.publish()
+        self.tally.publish()
         if self._stores is not None:
             await self._stores.close()
 
@@ -73,7 +71,7 @@ class Api:
         head = dict(headers)
         route = path[len(PREFIX) :].partition("/")[0] if path.startswith(PREFIX) else OPENAPI
         found = await self._answer(self._routes, method, route, (path, query), head)
-        self._tally.replied(route, found.status)
+        self.tally.replied(route, found.status)
         if not self._origins:
             return found
         return Response(found.status, found.body, [*found.headers, *self._cors(head.get(b"origin", b""))])
@@ -91,7 +89,7 @@ class Api:
         if found is None:
             found = await self._miss(routes, route, key)
         else:
-            self._tally.hit()
+            self.tally.hit()
         if found.etag and (known := head.get(b"if-none-match")) and _matches(known, found.etag.encode()):
             return response.not_modified(found)
         return found
@@ -110,11 +108,11 @@ class Api:
                 return await _read(question, response.NO_STORE)
             return await self._cache.join(key, lambda: self._read_and_keep(question, key))
         except StoreError as error:
-            self._tally.store_failed(error)
+            self.tally.store_failed(error)
             return self._unavailable
         finally:
             self._reading -= 1
-            self._tally.missed(route, time.perf_counter() - started_s)
+            self.tally.missed(route, time.perf_counter() - started_s)
 
     async def _read_and_keep(self, question: Question, key: Key) -> Response:
         cache = self._cache  # a reload exchanges it
@@ -134,11 +132,6 @@ class Api:
         if not self._allows(origin):
             return [_VARY]
         return [_VARY, ("access-control-allow-origin", origin.decode()), _EXPOSE]
-
-    async def _publish(self) -> None:
-        while True:
-            await asyncio.sleep(PUBLISH_INTERVAL_S)
-            self._tally.publish()
 
 
 async def _read(question: Question, keep: Header) -> Response:
