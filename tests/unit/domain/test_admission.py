@@ -15,6 +15,7 @@ from daemon.domain.admission import Catalogue
 from daemon.domain.event import Event, EventIn
 from daemon.domain.rejection import Rejection
 from daemon.domain.rollup import FINEST
+from tests.kit.events import event as good_event
 
 NOW = dt.datetime(2026, 2, 19, 12, tzinfo=dt.UTC)
 NOW_S = NOW.timestamp()
@@ -32,10 +33,7 @@ STRICT = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=MAX_AGE_S)
 
 
 def raw(**fields: Any) -> dict[str, Any]:
-    return {
-        "event_id": "e1", "domain": "jav", "entity_type": "movie", "entity_id": "m", "action": "view",
-        "occurred_at": "2026-02-19T10:00:00Z", **fields,
-    }  # fmt: skip
+    return good_event(**{"event_id": "e1", "entity_id": "m", **fields})
 
 
 def admit(catalogue: Catalogue = CATALOGUE, **fields: Any) -> Event | None:

@@ -10,6 +10,7 @@ from daemon.config import load
 from daemon.domain.rejection import Rejection
 from daemon.ingest.decode import Decoder, build_catalogue
 from daemon.read.parameters import Parameters
+from tests.kit.events import event
 
 NOW_S = 1_771_500_000.0
 ITEMS_MAX = 3
@@ -17,11 +18,7 @@ DECODER = Decoder(build_catalogue(load(environ={})), batch_events_max=ITEMS_MAX,
 
 
 def of_event(**fields: object) -> dict[str, list[str]]:
-    event = {
-        "event_id": "e1", "domain": "jav", "entity_type": "movie", "entity_id": "m", "action": "view",
-        "occurred_at": "2026-02-19T10:00:00Z", **fields,
-    }  # fmt: skip
-    return errors_in(DECODER.single(json.dumps(event).encode()))
+    return errors_in(DECODER.single(json.dumps(event(**fields)).encode()))
 
 
 def errors_in(found: object) -> dict[str, list[str]]:

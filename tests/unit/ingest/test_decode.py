@@ -15,14 +15,12 @@ from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
 from daemon.domain.rollup import FINEST
 from daemon.ingest.decode import Batch, Decoder, Unreadable, build_catalogue
+from tests.kit.events import event
 
 NOW_S = 1_771_500_000.0  # 2026-02-19
 EVENTS_MAX = 5
 DECODER = Decoder(build_catalogue(Config()), batch_events_max=EVENTS_MAX, clock=lambda: NOW_S)
-GOOD = {
-    "event_id": "e1", "domain": "jav", "entity_type": "movie", "entity_id": "m", "action": "view", "value": 1,
-    "occurred_at": "2026-02-19T10:00:00Z",
-}  # fmt: skip
+GOOD = event(event_id="e1", entity_id="m")
 BODY = json.dumps(GOOD).encode()
 COUNTED_AT = dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC)
 
