@@ -9,8 +9,8 @@ seen has at most the sum of these lines: the threshold. An entity that was seen 
 over the others. Only entities that can still be among the first N are looked up. If the N-th has at least the
 threshold, the list is complete. Otherwise the next round reads deeper.
 
-The depth depends on the counts. If the same entities lead every day, one round is enough. If all are equally popular,
-the whole window would be read. So the depth is bounded; beyond it MongoDB adds the window up, in bounded time.
+If all entities are equally popular, the whole window would be read. So the depth is bounded; beyond it MongoDB adds the
+window up, in bounded time.
 """
 
 from __future__ import annotations

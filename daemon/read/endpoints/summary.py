@@ -1,9 +1,7 @@
 """GET summary: what a dashboard shows of a domain: sums per counter and day over all its entities, and top lists.
 
-No document holds a day's sums, so MongoDB adds up the day's documents, reading nothing but the `top_` indexes (1.4 s
-for a day of a million documents and two counters). A worker remembers each day: the last two for moments, those that
-are over for longer, because only late events change them. A request that runs out of time leaves the days it has added
-up to the next one.
+No document holds a day's sums, so MongoDB adds up the day's documents out of the `top_` indexes, and a worker remembers
+the sums. A request that runs out of time leaves the days it has added up to the next one.
 """
 
 from __future__ import annotations
