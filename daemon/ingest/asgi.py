@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from daemon.errors import TallydError
+from daemon.errors import unforeseen
 from daemon.ingest import boot
 from daemon.ingest.app import App
 from daemon.ingest.boot import Boot
@@ -39,21 +39,18 @@ class Asgi:
             await self._lifespan(receive, send)
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
-        while True:
-            message = await receive()
-            if message["type"] == "lifespan.startup":
-                try:
-                    self._app = await self._boot.start()
-                except Exception as error:  # noqa: BLE001  (whatever it is, the worker must not serve)
-                    # Granian only logs an exception here and serves all the same; this makes it stop.
-                    _log.error("Start-up failed: %s", error, exc_info=not isinstance(error, TallydError))
-                    await send({"type": "lifespan.startup.failed", "message": str(error)})
-                    return
-                await send({"type": "lifespan.startup.complete"})
-            else:
-                await self._boot.stop()
-                await send({"type": "lifespan.shutdown.complete"})
-                return
+        await receive()  # lifespan.startup
+        try:
+            self._app = await self._boot.start()
+        except Exception as error:  # noqa: BLE001  (whatever it is, the worker must not serve)
+            # Granian only logs an exception here and serves all the same; this makes it stop.
+            _log.error("Start-up failed: %s", error, exc_info=unforeseen(error))
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()  # lifespan.shutdown
+        await self._boot.stop()
+        await send({"type": "lifespan.shutdown.complete"})
 
 
 def create() -> Asgi:

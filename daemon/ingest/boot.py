@@ -65,7 +65,7 @@ class Boot:
             raise
         except StoreError as error:
             _log.warning("%s. Until it can, events go to the spool, or are answered 503 without one.", error)
-        self._handler = Handler(config, _decoder(config), self._batchers, tally, time.monotonic)
+        self._handler = Handler(config, _decoder(config), self._batchers, tally)
         self._reads = Api(config)
         self._requests = OpenRequests(config.http, tally)
         self._app = App(config, self._requests, self._handler, self._reads, self._ready)

@@ -8,7 +8,8 @@ counts the request against its address's limit → answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from operator import attrgetter
 
 from daemon.buffer.keys import by_shard, shard_of
@@ -30,19 +31,11 @@ _QUEUE_FULL = Failed("The queue is full.")
 class Handler:
     """Answers the event and batch requests of one worker."""
 
-    def __init__(
-        self,
-        config: Config,
-        decoder: Decoder,
-        batchers: Sequence[Batcher],
-        tally: IngestTally,
-        monotonic: Callable[[], float],
-    ) -> None:
+    def __init__(self, config: Config, decoder: Decoder, batchers: Sequence[Batcher], tally: IngestTally) -> None:
         """`batchers`: one for each shard, in order."""
         self._batchers = batchers
         self._only_batcher = batchers[0] if len(batchers) == 1 else None
         self._tally = tally
-        self._monotonic = monotonic
         self.reconfigure(config, decoder)
 
     def reconfigure(self, config: Config, decoder: Decoder) -> None:
@@ -51,7 +44,7 @@ class Handler:
         self._limited = config.rate_limit.per_minute > 0
         self._decoder = decoder
         self._call_events_max = config.ingest.call_events_max
-        self._blocked = Blocked(config.rate_limit.blocked_addresses_max, self._monotonic)
+        self._blocked = Blocked(config.rate_limit.blocked_addresses_max, time.monotonic)
         self._unavailable = response.unavailable(config.ingest.retry_after_s)
 
     def submit(self, body: bytes, address: str, settle: Settle) -> bool:
