@@ -1,28 +1,17 @@
-"""Compares the amounts that the producers had accepted with the ledger, MongoDB and MySQL. All must be at rest.
-
-`python -m loadtest.compare TALLY --data DIR` compares a run again from its files.
-"""
+"""Compares the amounts that the producers had accepted with the ledger, MongoDB and MySQL. All must be at rest."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Annotated
 
-import msgspec
-import typer
 from msgspec import Struct
 
-from daemon import config as configuration
-from daemon.config import require
-from daemon.errors import TallydError
 from loadtest.tally import DOMAIN, ENTITY_TYPE, Tally
 from tests.kit.oracle import COUNTERS
 from tests.kit.stores import Stores
 
 DIFFERENCES_MAX = 100
 """Most differences listed; the rest is counted."""
-DIFFERENCES_SHOWN = 10
 ROWS_COUNTED = "SELECT uuid, views, downloads FROM jav WHERE views <> 0 OR downloads <> 0"
 
 Amounts = Mapping[str, Mapping[str, int]]
@@ -64,17 +53,6 @@ class Verdict(Struct, frozen=True):
     @property
     def exact(self) -> bool:
         return not self.differences
-
-    def words(self) -> Iterator[str]:
-        """The comparison as lines of text."""
-        for line in self.lines:
-            amounts = msgspec.structs.asdict(line)
-            yield "  ".join(f"{name} {amount:,}" if name != "counter" else amount for name, amount in amounts.items())
-        yield from (str(difference) for difference in self.differences[:DIFFERENCES_SHOWN])
-        more = len(self.differences) - DIFFERENCES_SHOWN + self.differences_more
-        if more > 0:
-            yield f"… and {more:,} more differences"
-        yield f"{'Exact' if self.exact else 'NOT EXACT'}: {self.entities:,} entities compared."
 
 
 def compare(tally: Tally, stores: Stores) -> Verdict:
@@ -158,32 +136,3 @@ def _days(stores: Stores) -> dict[str, dict[str, int]]:
     """UTC date → counter → amount."""
     group = {"_id": "$date", **{counter: {"$sum": f"${counter}"} for counter in COUNTERS}}
     return {each.pop("_id"): each for each in stores.mongo["analytics_entity_daily"].aggregate([{"$group": group}])}
-
-
-def main(
-    tally: Annotated[
-        Path, typer.Argument(metavar="TALLY", help="The tally.json of a run.", exists=True, dir_okay=False)
-    ],
-    data: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The embedded stack the run used; else TALLYD_… say where.")
-    ] = None,
-) -> None:
-    """Compare a run's counts once more. The stores must be up; nothing is changed.
-
-    Example: tallyd stack up --data DIR/stack && python -m loadtest.compare DIR/tally.json --data DIR/stack
-    """
-    config = configuration.load(data=data)
-    require(config, "redis", "mongo", "mysql")
-    stores = Stores(config.redis.url, config.mongo.url, config.mysql.url, config.redis.shards)
-    verdict = compare(msgspec.json.decode(tally.read_bytes(), type=Tally), stores)
-    for line in verdict.words():
-        print(line)
-    raise typer.Exit(0 if verdict.exact else 1)
-
-
-if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except TallydError as error:
-        print(f"compare: {error}")
-        raise SystemExit(error.exit_code) from None

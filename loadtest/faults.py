@@ -25,21 +25,21 @@ class Fault(NamedTuple):
 def freeze_redis(system: LoadedSystem, seconds: float) -> None:
     """SIGSTOP: calls get no answer, and Redis carries them out when it wakes up."""
     redis = system.stack.servers["redis"]
-    redis.freeze()
-    try:
-        system.stopping.wait(seconds)
-    finally:
-        redis.thaw()
+    _between(redis.freeze, redis.thaw, system, seconds)
 
 
 def stop_redis(system: LoadedSystem, seconds: float) -> None:
     """An ordinary stop, and a start with the stored data."""
     redis = system.stack.servers["redis"]
-    redis.stop()
+    _between(redis.stop, redis.start, system, seconds)
+
+
+def _between(begin: Callable[[], None], end: Callable[[], None], system: LoadedSystem, seconds: float) -> None:
+    begin()
     try:
         system.stopping.wait(seconds)
     finally:
-        redis.start()
+        end()
 
 
 def replace_ingest(system: LoadedSystem, _seconds: float) -> None:

@@ -18,10 +18,11 @@ import msgspec
 from msgspec import Struct
 
 from bench.plots import figure
-from loadtest.compare import DIFFERENCES_SHOWN, Difference, Line
-from loadtest.tally import Sample
+from loadtest.compare import Difference, Line
+from loadtest.tally import Sample, Totals
 
 RESULTS = Path(__file__).with_name("results")
+DIFFERENCES_SHOWN = 10
 PACKAGES = ("tallyd", "locust", "granian", "redis", "pymongo")
 STYLE = """
 #accounts { font: 15px/1.45 system-ui, sans-serif; color: #18181b; background: #fff }
@@ -42,7 +43,7 @@ class Mark(Struct):
     to_s: float
 
 
-class Report(Struct):
+class Report(Totals, kw_only=True):
     """A run. `problems`: why it failed, empty if it did not."""
 
     scenario: str
@@ -51,20 +52,9 @@ class Report(Struct):
     machine: dict[str, str]
     users: int
     rate: float
-    seconds: float
-    requests: int
     requests_per_s: float
-    events: int
-    """Accepted, the repeated ones included."""
-    failed: int
-    failures: dict[str, int]
-    resent: int
-    p50_ms: float
-    p95_ms: float
-    p99_ms: float
     accounts: list[Line]
     entities: int
-    duplicates: dict[str, int]
     differences: list[Difference]
     differences_more: int
     audit_holds: bool

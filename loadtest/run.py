@@ -24,7 +24,7 @@ from loadtest.faults import FAULT_S_MAX, FAULTS
 from loadtest.report import Mark, Report
 from loadtest.scenarios import Scenario
 from loadtest.system import PATIENT, LoadedSystem, Unfit, raised, unfit
-from loadtest.tally import LOCUST_REPORT, TALLY, Orders, Sample, Tally
+from loadtest.tally import LOCUST_REPORT, TALLY, Orders, Sample, Tally, Totals
 from tests.kit.commands import ROOT, inherited
 
 SETTLE_TIMEOUT_S = 240.0
@@ -170,25 +170,16 @@ def _report(
         machine=report.machine(),
         users=plan.users,
         rate=plan.rate,
-        seconds=tally.seconds,
-        requests=tally.requests,
         requests_per_s=round(tally.requests / tally.seconds, 1),
-        events=tally.events,
-        failed=tally.failed,
-        failures=tally.failures,
-        resent=tally.resent,
-        p50_ms=tally.p50_ms,
-        p95_ms=tally.p95_ms,
-        p99_ms=tally.p99_ms,
         accounts=verdict.lines,
         entities=verdict.entities,
-        duplicates=tally.duplicates,
         differences=verdict.differences,
         differences_more=verdict.differences_more,
         audit_holds=audit["holds"],
         problems=_problems(tally, verdict, audit),
         marks=marks,
         samples=samples,
+        **{name: getattr(tally, name) for name in Totals.__struct_fields__},
     )
 
 

@@ -48,17 +48,9 @@ class Sample(Struct):
     p99_ms: float
 
 
-class Tally(Struct):
-    """The end of a run.
+class Totals(Struct, kw_only=True):
+    """The sums of a run."""
 
-    An event is in `entities` and `days` once, whatever became of its first delivery: with the first 202 that was read.
-    `unsettled`: requests whose outcome is unknown, although they were sent again; the counts can't be compared then.
-    """
-
-    entities: dict[str, dict[str, int]]
-    """Entity key → counter → amount."""
-    days: dict[str, dict[str, int]]
-    """UTC date → counter → amount."""
     duplicates: dict[str, int]
     """Counter → amount of events that were accepted before and answered 202 again."""
     requests: int
@@ -70,10 +62,23 @@ class Tally(Struct):
     resent: int
     """Requests without a known outcome that were sent again at the end."""
     unsettled: int
+    """Requests whose outcome is unknown, although they were sent again; the counts can't be compared then."""
     seconds: float
     p50_ms: float
     p95_ms: float
     p99_ms: float
+
+
+class Tally(Totals, kw_only=True):
+    """The end of a run.
+
+    An event is in `entities` and `days` once, whatever became of its first delivery: with the first 202 that was read.
+    """
+
+    entities: dict[str, dict[str, int]]
+    """Entity key → counter → amount."""
+    days: dict[str, dict[str, int]]
+    """UTC date → counter → amount."""
 
     def sums(self) -> dict[str, int]:
         """Counter → amount."""
