@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+import redis
 
 from bench import events, pipeline, processes
 from daemon.buffer.keys import ShardKeys, shard_keys
@@ -114,11 +115,7 @@ class Ground(System):
 
     def live(self) -> int:
         """The sum of all counts that lie in Redis."""
-        names = list(self.redis.scan_iter(f"{self.keys.counters_prefix}:*", count=1000))
-        with self.redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hvals(name)
-            return sum(int(amount) for amounts in pipe.execute() for amount in amounts)
+        return sum_of_hashes(self.redis, f"{self.keys.counters_prefix}:*")
 
     def dirty(self) -> int:
         """How many entities wait to be flushed."""
@@ -151,14 +148,29 @@ class Ground(System):
 
     def rest(self, at_bytes: int = AOF_REWRITE_BYTES) -> None:
         """Between two rounds: has the append-only file rewritten if it has grown this large."""
-        if self._persistence("aof_enabled") and self._persistence("aof_current_size") > at_bytes:
-            self.redis.bgrewriteaof()
-        while self._persistence("aof_rewrite_in_progress") or self._persistence("aof_rewrite_scheduled"):
-            time.sleep(0.05)
+        rewrite_log(self.redis, at_bytes)
 
-    def _persistence(self, name: str) -> int:
-        info: dict[str, Any] = self.redis.info("persistence")
+
+def sum_of_hashes(client: redis.Redis, pattern: str) -> int:
+    """The sum of all values of the hashes whose names match."""
+    names = list(client.scan_iter(pattern, count=1000))
+    with client.pipeline(transaction=False) as pipe:
+        for name in names:
+            pipe.hvals(name)
+        return sum(int(amount) for amounts in pipe.execute() for amount in amounts)
+
+
+def rewrite_log(client: redis.Redis, at_bytes: int = 0) -> None:
+    """Has the append-only file rewritten if it is on and larger than this, and waits for the end of any rewrite."""
+
+    def persistence(name: str) -> int:
+        info: dict[str, Any] = client.info("persistence")
         return int(info[name])
+
+    if persistence("aof_enabled") and persistence("aof_current_size") > at_bytes:
+        client.bgrewriteaof()
+    while persistence("aof_rewrite_in_progress") or persistence("aof_rewrite_scheduled"):
+        time.sleep(0.05)
 
 
 @contextmanager

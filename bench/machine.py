@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import platform
 import subprocess
 import time
 from importlib import metadata
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
-import asyncmy
 import psutil
 import pymongo
 import redis
 
 from bench import wrk
 from tests.kit.servers import Stack
+from tests.kit.stores import run_sql
 
 CORES = 2
 DIRTY = "-dirty"
@@ -37,7 +35,7 @@ def describe(stack: Stack, root: Path) -> dict[str, str]:
     client: pymongo.MongoClient[dict[str, object]] = pymongo.MongoClient(stack.mongo)
     options = store.config_get("append*")
     with store, client:
-        mysql = {"mysql": _mysql_version(stack.mysql)} if stack.mysql else {}
+        mysql = {"mysql": str(run_sql(stack.mysql, "SELECT VERSION()")[0][0])} if stack.mysql else {}
         return {
             "cpu": _cpu(),
             "cores": f"{len(os.sched_getaffinity(0))} used of {os.cpu_count()}, load generator included",
@@ -78,18 +76,6 @@ class Others:
                 continue
             ours += spent.user + spent.system + spent.children_user + spent.children_system
         return time.monotonic(), busy, ours
-
-
-def _mysql_version(url: str) -> str:
-    async def ask() -> str:
-        parts = urlsplit(url)
-        connection = await asyncmy.connect(host=parts.hostname, port=parts.port, user=unquote(parts.username or "root"))
-        try:
-            return str(connection.get_server_info())
-        finally:
-            connection.close()
-
-    return asyncio.run(ask())
 
 
 def _cpu() -> str:

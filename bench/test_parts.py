@@ -46,6 +46,8 @@ BATCH = 200
 CLAIMED = 1_000
 ROUNDS = 20
 
+Amounts = list[tuple[str, list[tuple[str, str]]]]
+
 
 @pytest.fixture(scope="module")
 def config() -> Config:
@@ -85,7 +87,7 @@ async def _connected(config: Config) -> Connection:
 
 
 @pytest.fixture(scope="module")
-def amounts(config: Config) -> list[tuple[str, list[tuple[str, str]]]]:
+def amounts(config: Config) -> Amounts:
     """What a claim of 5,000 entities hands over."""
     return [
         (event.entity, [(field, amount) for _, field, amount in event.effect.increments])
@@ -136,14 +138,12 @@ def test_encode(benchmark: Any, config: Config) -> None:
     )
 
 
-def test_rollup(benchmark: Any, amounts: list[tuple[str, list[tuple[str, str]]]]) -> None:
+def test_rollup(benchmark: Any, amounts: Amounts) -> None:
     rollup = told(benchmark, "roll up a claim of 5,000, an entity", len(amounts))(build, amounts)
     assert [len(documents) for documents in rollup.documents.values()] == [events.ENTITIES] * 5
 
 
-def test_statements(
-    benchmark: Any, amounts: list[tuple[str, list[tuple[str, str]]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_statements(benchmark: Any, amounts: Amounts, monkeypatch: pytest.MonkeyPatch) -> None:
     """From documents to what pymongo is handed; what pymongo would do with it is cut off."""
     rollup = build(amounts)
     handed: list[int] = []
@@ -203,11 +203,8 @@ def test_ingest_script(benchmark: Any, config: Config) -> None:
 
 
 def test_claim_script(benchmark: Any, config: Config, counters: Counters, runner: asyncio.Runner) -> None:
-    def make_dirty() -> None:
-        _make_dirty(config, counters, runner)
-
     claim = told(benchmark, f"claim.lua and its round trip, {CLAIMED:,} entities, an entity", CLAIMED).pedantic(
-        lambda: runner.run(_claim(counters)), setup=make_dirty, rounds=ROUNDS
+        lambda: runner.run(_claim(counters)), setup=lambda: _make_dirty(config, counters, runner), rounds=ROUNDS
     )
     assert len(claim.content) == CLAIMED
 
@@ -248,15 +245,13 @@ def test_settle_script(benchmark: Any, config: Config, counters: Counters, runne
 
 
 def test_layout_script(benchmark: Any, config: Config, runner: asyncio.Runner) -> None:
-    def connect() -> None:
-        runner.run(_connect_once(config))
+    async def connect_once() -> None:
+        await (await _connected(config)).close()
 
-    told(benchmark, "connect, and layout.lua")(connect)
+    told(benchmark, "connect, and layout.lua")(lambda: runner.run(connect_once()))
 
 
-def test_mongo_write(
-    benchmark: Any, config: Config, runner: asyncio.Runner, amounts: list[tuple[str, list[tuple[str, str]]]]
-) -> None:
+def test_mongo_write(benchmark: Any, config: Config, runner: asyncio.Runner, amounts: Amounts) -> None:
     rollup, seqs = build(amounts), itertools.count(1)
 
     async def opened() -> MongoSink:
@@ -297,7 +292,7 @@ def _make_dirty(config: Config, counters: Counters, runner: asyncio.Runner) -> N
     runner.run(counters.ingest([Request("", list(events.admitted(config, CLAIMED)))]))
 
 
-class _Amounts(list[tuple[str, list[tuple[str, str]]]]):
+class _Claimed(Amounts):
     """What was claimed, not rolled up."""
 
     add = list.extend
@@ -305,10 +300,5 @@ class _Amounts(list[tuple[str, list[tuple[str, str]]]]):
 
 async def _claim(counters: Counters) -> Any:
     return await counters.claim(
-        _Amounts, owner="bench", floor=0, lease_ms=60_000, entities_max=CLAIMED, fields_max=20_000, us_max=1_000_000
+        _Claimed, owner="bench", floor=0, lease_ms=60_000, entities_max=CLAIMED, fields_max=20_000, us_max=1_000_000
     )
-
-
-async def _connect_once(config: Config) -> None:
-    connection = await _connected(config)
-    await connection.close()

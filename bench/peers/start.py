@@ -8,17 +8,15 @@ from __future__ import annotations
 import os
 import string
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 from msgspec.structs import replace
 
-from bench.ground import Ground, GroundError, Served
+from bench.ground import Ground, GroundError, Served, rewrite_log, sum_of_hashes
 from daemon.devstack import process, programs
 from tests.kit.commands import ROOT
 from tests.kit.servers import REDIS, Server
@@ -41,21 +39,11 @@ class PeerStore:
     def empty(self) -> None:
         """Forgets everything, the log included."""
         self.client.flushall()
-        self.client.bgrewriteaof()
-        while self._rewriting():
-            time.sleep(0.05)
+        rewrite_log(self.client)
 
     def counted(self) -> int:
         """The sum of all counts."""
-        names = list(self.client.scan_iter("counters:*", count=1000))
-        with self.client.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.hvals(name)
-            return sum(int(amount) for amounts in pipe.execute() for amount in amounts)
-
-    def _rewriting(self) -> bool:
-        info: dict[str, Any] = self.client.info("persistence")
-        return bool(info["aof_rewrite_in_progress"] or info["aof_rewrite_scheduled"])
+        return sum_of_hashes(self.client, "counters:*")
 
 
 @contextmanager
