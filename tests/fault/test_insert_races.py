@@ -14,9 +14,6 @@ import pymongo
 import pytest
 
 from daemon.config import MongoSection, load
-from daemon.devstack import process, programs
-from daemon.devstack.servers import SERVERS
-from daemon.devstack.start import Start
 from daemon.domain.entity import Entity
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import DAILY, KINDS, TOTALS, Document, Malformed, Rollup
@@ -24,6 +21,7 @@ from daemon.move.backfill.history import Bucket, History
 from daemon.replica.adopt import adopt
 from daemon.rollups.dead_letters import Letter, Retried
 from daemon.rollups.mongo import MongoSink
+from tests.kit.servers import MONGO, Server
 
 FAIL_POINT = "hangBeforeUpsertPerformsInsert"
 MOVIE = Entity("jav", "movie", "a")
@@ -37,19 +35,11 @@ Work = Callable[[MongoSink], Awaitable[Any]]
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    data = tmp_path_factory.mktemp("mongo")
-    [server] = [each for each in SERVERS if each.name == "mongo"]
-    program, command = programs.find(server.program), server.command
-    assert program is not None, server.program.install
-    server = msgspec.structs.replace(
-        server, command=lambda *args: [*command(*args), "--setParameter", "enableTestCommands=1"]
-    )
-    (data / "log").mkdir()
-    start = Start(server, program, data, process.dies_with_parent(), None)
-    asyncio.run(start.run())
-    assert start.process is not None
-    yield server.url.format(port=start.port)
-    process.stop({start.process: server.stop_timeout_s})
+    def command(*args: Any) -> list[str]:
+        return [*MONGO.command(*args), "--setParameter", "enableTestCommands=1"]
+
+    with Server(msgspec.structs.replace(MONGO, command=command), tmp_path_factory.mktemp("mongo")) as server:
+        yield server.url
 
 
 def raced(url: str, work: Work, first: tuple[str, dict[str, Any]]) -> Any:
@@ -107,10 +97,11 @@ def test_a_flush_beside_which_another_inserts_the_same_claim_is_applied_once(url
     assert database[TOTALS.collection].find_one()["view"] == 3
 
 
-def test_a_backfill_beside_which_a_flush_inserts_still_sets_the_base(url: str, database: Any) -> None:
-    async def seed(sink: MongoSink) -> Any:
-        return await adopt(sink, {MOVIE: {"view": 100}}, {}, ZEROS)
+async def seed(sink: MongoSink) -> Any:
+    return await adopt(sink, {MOVIE: {"view": 100}}, {}, ZEROS)
 
+
+def test_a_backfill_beside_which_a_flush_inserts_still_sets_the_base(url: str, database: Any) -> None:
     documents, failures = raced(url, seed, (TOTALS.collection, TOTALS_DOCUMENT | {"view": 3, "flush_seq": SEQ}))
     assert failures == []
     found = database[TOTALS.collection].find_one()
@@ -119,9 +110,6 @@ def test_a_backfill_beside_which_a_flush_inserts_still_sets_the_base(url: str, d
 
 
 def test_a_backfill_beside_which_another_inserts_keeps_that_ones_base(url: str, database: Any) -> None:
-    async def seed(sink: MongoSink) -> Any:
-        return await adopt(sink, {MOVIE: {"view": 100}}, {}, ZEROS)
-
     documents, _ = raced(url, seed, (TOTALS.collection, TOTALS_DOCUMENT | {"view": 0, "base": {"view": 99}}))
     assert documents[MOVIE.key]["base"] == {"view": 99}
 

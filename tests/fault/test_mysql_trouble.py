@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -25,46 +24,24 @@ BAD = [event(entity_id="bad", value=100) for _ in range(3)]
 """300 together, which a TINYINT does not hold."""
 
 
-class Stranger:
-    """Another client of the database, with a transaction of its own, in a thread of its own."""
+@contextmanager
+def stranger(system: System) -> Iterator[Callable[[str], None]]:
+    """Another client of the database, with a transaction of its own: runs a statement."""
+    parts = urlsplit(system.stack.mysql)
 
-    def __init__(self, system: System) -> None:
-        self._system = system
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever)
-        self._thread.start()
-        self._connection = self._run(self._connect())
+    async def connect() -> Any:
+        return await asyncmy.connect(host=parts.hostname, port=parts.port, user=parts.username, db=system.database)
 
-    def sql(self, statement: str) -> None:
-        self._run(self._execute(statement))
-
-    def close(self) -> None:
-        self._run(self._connection.ensure_closed())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _run(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
-
-    async def _connect(self) -> Any:
-        parts = urlsplit(self._system.stack.mysql)
-        return await asyncmy.connect(
-            host=parts.hostname, port=parts.port, user=parts.username, db=self._system.database
-        )
-
-    async def _execute(self, statement: str) -> None:
-        async with self._connection.cursor() as cursor:
+    async def execute(statement: str) -> None:
+        async with connection.cursor() as cursor:
             await cursor.execute(statement)
 
-
-@contextmanager
-def stranger(system: System) -> Iterator[Stranger]:
-    other = Stranger(system)
-    try:
-        yield other
-    finally:
-        other.close()
+    with asyncio.Runner() as runner:
+        connection = runner.run(connect())
+        try:
+            yield lambda statement: runner.run(execute(statement))
+        finally:
+            runner.run(connection.ensure_closed())
 
 
 def waits_for_a_lock(system: System) -> bool:
@@ -151,14 +128,14 @@ def test_a_deadlock_is_tried_again_at_once(system: System) -> None:
     system.sql("CREATE TABLE heavy (n INT)")
     system.count(event(entity_id="a"), event(entity_id="z"))
     with stranger(system) as other, ThreadPoolExecutor(1) as pool:
-        other.sql("BEGIN")
+        other("BEGIN")
         # Makes it the heavier of the two, so that the other is the one to give way.
-        other.sql("INSERT INTO heavy SELECT seq FROM seq_1_to_1000")
-        other.sql("UPDATE jav SET code = 'x' WHERE uuid = 'z'")
+        other("INSERT INTO heavy SELECT seq FROM seq_1_to_1000")
+        other("UPDATE jav SET code = 'x' WHERE uuid = 'z'")
         flushing = pool.submit(system.flush)
         wait_until(lambda: waits_for_a_lock(system), "our UPDATE waits for the row")
-        other.sql("UPDATE jav SET code = 'x' WHERE uuid = 'a'")
-        other.sql("COMMIT")
+        other("UPDATE jav SET code = 'x' WHERE uuid = 'a'")
+        other("COMMIT")
         done = flushing.result(30)
     assert done.replica_error is None
     assert system.replica() == {"a": (1, 0), "z": (1, 0)}
@@ -171,15 +148,15 @@ def test_rows_that_another_holds_wait_and_an_older_total_never_comes_last(system
     system.sql(f"SET GLOBAL innodb_lock_wait_timeout = {waits_s}", database="")
     try:
         with stranger(system) as other:
-            other.sql("BEGIN")
-            other.sql("SELECT * FROM jav FOR UPDATE")
+            other("BEGIN")
+            other("SELECT * FROM jav FOR UPDATE")
             started_s = time.monotonic()
             assert system.flush(MYSQL__TIMEOUT_MS="1000").replica_error is not None
             assert time.monotonic() - started_s < 20
             # What we gave up may still be waiting inside the server, with the older total, and our lock.
             system.count(event(entity_id="a"))
             system.flush(MYSQL__TIMEOUT_MS="500", MYSQL__LOCK_TIMEOUT_S="1")
-            other.sql("ROLLBACK")
+            other("ROLLBACK")
             wait_until(lambda: system.flush().replica_error is None, "the lock is free again")
         assert system.replica() == {"a": (2, 0)}
         assert not due(system)
