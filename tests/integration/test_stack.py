@@ -8,9 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -20,23 +20,18 @@ from pymongo import MongoClient
 from daemon.devstack import process, programs, stack
 from daemon.errors import StackError
 from tests.kit.commands import COMMAND_TIMEOUT_S, ROOT, TALLYD, run
+from tests.kit.servers import living_in
 from tests.kit.stores import run_sql
+from tests.kit.wait import wait_until
 
 
 def tallyd(*arguments: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
     return run([*TALLYD, *arguments], cwd=cwd, env={**os.environ, **environment})
 
 
-def servers_of(data: Path) -> dict[int, list[str]]:
-    """The live processes that run on `data`, by their command lines: independent of what stack.json says."""
-    found = {}
-    for each in psutil.process_iter():
-        try:
-            if each.status() != psutil.STATUS_ZOMBIE and any(f"{data}/" in argument for argument in each.cmdline()):
-                found[each.pid] = each.cmdline()
-        except psutil.Error:
-            continue
-    return found
+def up(data: Path, **options: Any) -> subprocess.Popen[str]:
+    """A `tallyd stack up` under way."""
+    return subprocess.Popen([*TALLYD, "stack", "up", "--data", str(data)], text=True, **options)
 
 
 @pytest.fixture
@@ -44,7 +39,7 @@ def data(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "a stack"  # with a space: MariaDB's set-up script quotes half of its paths
     yield folder
     stack.down(folder)
-    assert not servers_of(folder), "a server outlived the test"
+    assert not living_in(folder), "a server outlived the test"
 
 
 @pytest.fixture
@@ -93,21 +88,15 @@ def test_all_listen_on_loopback_only(data: Path) -> None:
     for pid in info.pids.values():
         listening = [each for each in psutil.Process(pid).net_connections() if each.status == psutil.CONN_LISTEN]
         assert {each.laddr.ip for each in listening} == {"127.0.0.1"}
-        assert not psutil.Process(pid).net_connections(kind="unix") or not [
-            each for each in psutil.Process(pid).net_connections(kind="unix") if each.laddr
-        ]
+        assert not [each for each in psutil.Process(pid).net_connections(kind="unix") if each.laddr]
 
 
 def test_stack_json_says_where_the_servers_are_and_up_when_up_changes_nothing(data: Path) -> None:
     info = stack.up(data)
-    assert json.loads((data / "stack.json").read_text()) == {
-        "redis": info.redis,
-        "mongo": info.mongo,
-        "mysql": info.mysql,
-        "pids": info.pids,
-    }
+    addresses = {"redis": info.redis, "mongo": info.mongo, "mysql": info.mysql}
+    assert json.loads((data / "stack.json").read_text()) == {**addresses, "pids": info.pids}
     assert stack.load(data) == info == stack.up(data)
-    assert set(servers_of(data)) == set(info.pids.values())
+    assert set(living_in(data)) == set(info.pids.values())
     assert data.stat().st_mode & 0o077 == 0, "servers without a password, and others may look"
 
 
@@ -120,7 +109,7 @@ def test_what_was_stored_survives_down_and_up(data: Path) -> None:
     run_sql(info.mysql, "INSERT INTO kept VALUES (43)")
 
     assert set(stack.down(data)) == {"redis", "mongo", "mysql"}
-    assert not servers_of(data)
+    assert not living_in(data)
     assert not (data / "stack.json").exists()
 
     info = stack.up(data)
@@ -139,9 +128,7 @@ def test_a_server_that_died_comes_back_where_it_was(data: Path) -> None:
     after = stack.up(data)
     assert after.redis == before.redis
     assert after.pids["redis"] != before.pids["redis"]
-    assert {name: after.pids[name] for name in ("mongo", "mysql")} == {
-        name: before.pids[name] for name in ("mongo", "mysql")
-    }
+    assert after.pids == before.pids | {"redis": after.pids["redis"]}
 
 
 def test_servers_that_stack_json_lost_are_replaced_by_up(data: Path) -> None:
@@ -149,7 +136,7 @@ def test_servers_that_stack_json_lost_are_replaced_by_up(data: Path) -> None:
     (data / "stack.json").unlink()
     found = stack.up(data)
     assert not set(found.pids.values()) & set(lost.pids.values())
-    assert set(servers_of(data)) == set(found.pids.values()), "two servers on one directory"
+    assert set(living_in(data)) == set(found.pids.values()), "two servers on one directory"
 
 
 @pytest.mark.parametrize("content", [None, "{ half a fil"])
@@ -159,7 +146,7 @@ def test_servers_that_stack_json_lost_are_stopped_by_down(data: Path, content: s
     if content is not None:
         (data / "stack.json").write_text(content)
     stack.down(data)
-    assert not servers_of(data)
+    assert not living_in(data)
 
 
 def test_a_recycled_pid_is_not_killed(data: Path) -> None:
@@ -182,10 +169,7 @@ def test_down_without_up_is_no_error_and_makes_nothing(data: Path) -> None:
 
 def test_two_directories_at_once_do_not_meet(tmp_path: Path, data: Path) -> None:
     other = tmp_path / "other"
-    with (
-        subprocess.Popen([sys.executable, "-P", "-m", "daemon.cli", "stack", "up", "--data", str(data)]) as one,
-        subprocess.Popen([sys.executable, "-P", "-m", "daemon.cli", "stack", "up", "--data", str(other)]) as two,
-    ):
+    with up(data) as one, up(other) as two:
         assert one.wait(COMMAND_TIMEOUT_S) == 0
         assert two.wait(COMMAND_TIMEOUT_S) == 0
     first, second = stack.load(data), stack.load(other)
@@ -197,17 +181,10 @@ def test_two_directories_at_once_do_not_meet(tmp_path: Path, data: Path) -> None
 
 
 def test_two_ups_at_once_start_one_stack(data: Path) -> None:
-    commands = [
-        subprocess.Popen(
-            [sys.executable, "-P", "-m", "daemon.cli", "stack", "up", "--data", str(data)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(2)
-    ]
+    commands = [up(data, stdout=subprocess.PIPE) for _ in range(2)]
     answers = sorted(command.communicate(timeout=COMMAND_TIMEOUT_S)[0].splitlines()[0] for command in commands)
     assert answers == ["already up", "started redis, mongo, mysql"]
-    assert len(servers_of(data)) == 3
+    assert len(living_in(data)) == 3
 
 
 def test_a_port_that_was_taken_meanwhile_is_replaced(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +202,7 @@ def test_half_a_stack_is_stopped_again_and_the_log_is_shown(
     fake_program("TALLYD_STACK_MARIADBD", "sleep 0.5; echo the disk is made of cheese >&2; exit 9")
     with pytest.raises(StackError, match=r"(?s)mysql did not start \(exit code 9\).*made of cheese"):
         stack.up(data)
-    assert not servers_of(data)
+    assert not living_in(data)
     assert not (data / "stack.json").exists()
 
 
@@ -240,18 +217,12 @@ def test_a_missing_libcurl_is_named_with_the_package(data: Path, fake_program: C
 
 def test_ctrl_c_during_up_leaves_nothing(data: Path, fake_program: Callable[[str, str], None]) -> None:
     fake_program("TALLYD_STACK_MONGOD", "exec sleep 60")
-    with subprocess.Popen(
-        [sys.executable, "-P", "-m", "daemon.cli", "stack", "up", "--data", str(data)],
-        stderr=subprocess.DEVNULL,
-    ) as command:
-        deadline_s = time.monotonic() + COMMAND_TIMEOUT_S
-        while (
-            len(servers_of(data)) < 2 and time.monotonic() < deadline_s
-        ):  # redis and mariadb; sleep names no directory
-            time.sleep(0.02)
+    with up(data, stderr=subprocess.DEVNULL) as command:
+        # Redis and MariaDB: sleep names no directory.
+        wait_until(lambda: len(living_in(data)) >= 2, "two servers run", COMMAND_TIMEOUT_S)
         command.send_signal(signal.SIGINT)
         assert command.wait(COMMAND_TIMEOUT_S) != 0
-    assert not servers_of(data)
+    assert not living_in(data)
     assert not (data / "stack.json").exists()
 
 
@@ -284,7 +255,7 @@ def test_a_program_that_cannot_be_run_is_one_clear_error(data: Path, monkeypatch
     monkeypatch.setenv("TALLYD_STACK_REDIS_SERVER", "/nowhere/redis-server")
     with pytest.raises(StackError, match="TALLYD_STACK_REDIS_SERVER names /nowhere/redis-server"):
         stack.up(data)
-    assert not servers_of(data)
+    assert not living_in(data)
 
 
 def test_a_server_deaf_to_sigterm_is_killed() -> None:
@@ -298,28 +269,25 @@ def test_a_server_deaf_to_sigterm_is_killed() -> None:
 
 def test_the_commands_take_a_relative_directory_and_say_what_they_did(tmp_path: Path) -> None:
     environment = {"TALLYD_STACK_MARIADBD": ""}
-    up = tallyd("stack", "up", "--data", "here", cwd=tmp_path, **environment)
-    assert up.returncode == 0, up.stderr
-    assert "started redis, mongo" in up.stdout
-    assert "apt-get install mariadb-server-core" in up.stdout
+    started = tallyd("stack", "up", "--data", "here", cwd=tmp_path, **environment)
+    assert started.returncode == 0, started.stderr
+    assert "started redis, mongo" in started.stdout
+    assert "apt-get install mariadb-server-core" in started.stdout
 
     status = tallyd("stack", "status", "--data", "here", "--json", cwd=tmp_path, **environment)
     assert status.returncode == 0, status.stderr
     shown = json.loads(status.stdout)
     assert shown["data"] == str(tmp_path / "here")
-    assert {name: each["state"] for name, each in shown["servers"].items()} == {
-        "redis": "running",
-        "mongo": "running",
-        "mysql": "absent",
-    }
+    states = {name: each["state"] for name, each in shown["servers"].items()}
+    assert states == {"redis": "running", "mongo": "running", "mysql": "absent"}
 
     down = tallyd("stack", "down", "--data", "here", cwd=tmp_path)
     assert (down.returncode, down.stdout) == (0, "stopped redis, mongo\n")
-    assert not servers_of(tmp_path / "here")
+    assert not living_in(tmp_path / "here")
     assert tallyd("stack", "status", "--data", "here", cwd=tmp_path).returncode == 1
 
 
-def test_an_error_is_told_without_a_traceback(tmp_path: Path) -> None:
+def test_a_directory_that_cannot_be_made_is_one_clear_error_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     answer = tallyd("stack", "up", "--data", tmp_path / "file" / "stack")
     assert answer.returncode == 1

@@ -22,7 +22,7 @@ import psutil
 from daemon.devstack import process
 from tests.kit.commands import TALLYD, inherited
 from tests.kit.events import EVENTS
-from tests.kit.wait import wait_until
+from tests.kit.wait import WAIT_TIMEOUT_S, wait_until
 
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 60.0
@@ -162,9 +162,9 @@ class Daemon:
         """Its output so far."""
         return self.log.read_text(errors="replace")
 
-    def says(self, text: str) -> None:
+    def says(self, text: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
         """Waits for a line of the log."""
-        wait_until(lambda: text in self.text() or not self.running, f"{text!r} in {self.log}")
+        wait_until(lambda: text in self.text() or not self.running, f"{text!r} in {self.log}", timeout_s)
         assert text in self.text(), self.text()
 
     def _send_all(self, number: signal.Signals) -> None:

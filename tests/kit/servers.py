@@ -26,6 +26,21 @@ from daemon.errors import StackError
 REDIS, MONGO, MYSQL = SERVERS
 
 
+def living_in(folder: Path, *redis_urls: str) -> dict[int, list[str]]:
+    """The live processes that name a file of `folder`, or count in one of these Redis: pid → command line."""
+    found = {}
+    for each in psutil.process_iter():
+        try:
+            ours = any(f"{folder}/" in word for word in each.cmdline())
+            if not ours and redis_urls:
+                ours = each.environ().get("TALLYD_REDIS__URL") in redis_urls
+            if ours and each.status() != psutil.STATUS_ZOMBIE:
+                found[each.pid] = each.cmdline()
+        except psutil.Error:
+            continue
+    return found
+
+
 class Server:
     """One server. Its data lies in `folder`/NAME, its output in `folder`/log/NAME.log."""
 
