@@ -21,42 +21,29 @@ def seq(shard: Shard) -> int:
 # ack --------------------------------------------------------------------------------------------------------------
 
 
-def test_ack_forgets_the_claim_and_books_it(shard: Shard, seq: int) -> None:
+def test_ack_books_the_claim_and_keeps_the_last_seq_and_when_it_was(shard: Shard, seq: int) -> None:
     assert shard.ack(seq, {"flushed:view": 1, "dead:view": 2}, ["jav:movie:m"]) == 1
     assert shard.ledger() == {"accepted:view": 1, "flushed:view": 1, "dead:view": 2}
     assert shard.redis.zrange(shard.replica_key, 0, -1, withscores=True) == [(b"jav:movie:m", float(seq))]
     assert shard.claim().status == "empty"
-
-
-def test_ack_keeps_the_last_seq_and_when_it_was(shard: Shard, seq: int) -> None:
-    shard.ack(seq)
     left = shard.redis.hgetall(shard.claim_key)
     assert set(left) == {b"last", b"acked_at"}
     assert int(left[b"last"]) == seq
     assert abs(int(left[b"acked_at"]) - shard.redis.time()[0]) <= 60
 
 
-@pytest.mark.parametrize("wrong", [-1, 1])
-def test_an_ack_of_another_seq_changes_nothing(shard: Shard, seq: int, wrong: int) -> None:
+@pytest.mark.parametrize("more", [False, True], ids=["the last call", "a call before the last"])
+@pytest.mark.parametrize("when", ["for a seq below", "for a seq above", "acknowledged", "another in flight"])
+def test_an_ack_changes_nothing_that_comes(shard: Shard, seq: int, when: str, more: bool) -> None:
+    if when in ("acknowledged", "another in flight"):
+        assert shard.ack(seq, {"flushed:view": 1}, ["jav:movie:m"]) == 1
+    if when == "another in flight":
+        shard.count(Ev("e2"))
+        shard.claim()
     before = shard.everything()
-    assert shard.ack(seq + wrong, {"flushed:view": 1}, ["jav:movie:m"]) == 0
+    wrong = {"for a seq below": seq - 1, "for a seq above": seq + 1}.get(when, seq)
+    assert shard.ack(wrong, {"flushed:view": 1}, ["jav:movie:m"], more=more) == 0
     assert shard.everything() == before
-    assert shard.claim().seq == seq
-
-
-def test_a_second_ack_changes_nothing(shard: Shard, seq: int) -> None:
-    assert shard.ack(seq, {"flushed:view": 1}, ["jav:movie:m"]) == 1
-    before = shard.everything()
-    assert shard.ack(seq, {"flushed:view": 1}, ["jav:movie:m"]) == 0
-    assert shard.everything() == before
-
-
-def test_a_late_ack_does_not_end_the_next_claim(shard: Shard, seq: int) -> None:
-    shard.ack(seq)
-    shard.count(Ev("e2"))
-    following = shard.claim()
-    assert shard.ack(seq) == 0
-    assert shard.claim() == following._replace(status="again")
 
 
 def test_an_ack_before_any_claim_changes_nothing(shard: Shard) -> None:
@@ -118,17 +105,6 @@ def test_an_ack_that_died_halfway_is_repeated_by_another(shard: Shard, seq: int)
     assert shard.ack(seq, {"flushed:view": 1}, ["jav:movie:b"]) == 1
     assert shard.redis.zrange(shard.replica_key, 0, -1) == [b"jav:movie:a", b"jav:movie:b"]
     assert shard.ledger() == {"accepted:view": 1, "flushed:view": 1}
-
-
-@pytest.mark.parametrize("when", ["acknowledged", "another in flight"])
-def test_a_late_call_lists_nothing(shard: Shard, seq: int, when: str) -> None:
-    shard.ack(seq)
-    if when == "another in flight":
-        shard.count(Ev("e2"))
-        shard.claim()
-    before = shard.everything()
-    assert shard.ack(seq, {}, ["jav:movie:m"], more=True) == 0
-    assert shard.everything() == before
 
 
 def test_out_of_memory_an_ack_is_carried_out(shard: Shard, seq: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.kit.shard import Ev, Shard
 
 A, B = "198.51.100.7", "2001:db8::1"
@@ -45,31 +47,17 @@ def test_another_address_has_a_limit_of_its_own(shard: Shard) -> None:
     assert post(shard, B, Ev("e1"), rate=1) == 1
 
 
-def test_requests_without_an_address_are_not_limited(shard: Shard) -> None:
-    assert [post(shard, "", Ev(f"e{n}"), rate=1) for n in range(5)] == [1] * 5
+@pytest.mark.parametrize(("address", "rate"), [("", 1), (A, 0)])
+def test_requests_without_an_address_or_a_limit_are_not_limited(shard: Shard, address: str, rate: int) -> None:
+    assert [post(shard, address, Ev(f"e{n}"), rate=rate) for n in range(5)] == [1] * 5
     assert not shard.keys("rate")
 
 
-def test_a_limit_of_zero_is_no_limit(shard: Shard) -> None:
-    assert [post(shard, A, Ev(f"e{n}"), rate=0) for n in range(5)] == [1] * 5
-    assert not shard.keys("rate")
-
-
-def test_requests_are_limited_and_not_events(shard: Shard) -> None:
-    assert post(shard, A, *(Ev(f"e{n}") for n in range(100)), rate=2) == 100
-    assert post(shard, A, *(Ev(f"f{n}") for n in range(100)), rate=2) == 100
-    assert post(shard, A, rate=2) < 0
-
-
-def test_requests_without_a_good_event_count_too(shard: Shard) -> None:
-    assert [post(shard, A, rate=3) for _ in range(3)] == [0, 0, 0]
-    assert post(shard, A, Ev("e1"), rate=3) < 0
-    assert not shard.keys("seen")
-
-
-def test_duplicates_count_as_requests(shard: Shard) -> None:
-    assert [post(shard, A, Ev("e1"), rate=2) for _ in range(2)] == [1, 0]
-    assert post(shard, A, Ev("e1"), rate=2) < 0
+@pytest.mark.parametrize("events", [0, 1, 100])
+def test_requests_count_and_not_events_be_they_none_or_duplicates(shard: Shard, events: int) -> None:
+    batch = [Ev(f"e{n}") for n in range(events)]
+    assert [post(shard, A, *batch, rate=3) for _ in range(3)] == [events, 0, 0]
+    assert post(shard, A, Ev("new"), rate=3) < 0
 
 
 def test_the_window_starts_with_the_first_request_and_ends_a_minute_later(shard: Shard) -> None:
