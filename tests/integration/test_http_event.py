@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.kit.system import BATCH, EVENTS, Ingest, System, event, wait_until
-from tests.kit.wire import Wire, chunked, head, request, talk
+from tests.kit.wire import Wire, chunked, head, request, send_body, talk
 
 BYTES_MAX = 65_536
 KEY = "a-shop-s-key-0123"
@@ -108,14 +108,8 @@ def test_one_id_sent_from_many_connections_at_once_is_counted_once(ingest: Inges
         {"value": None},
         {"value": 1},
         {"value": 100},
-        {"occurred_at": "2026-02-19T10:00:00+07:00"},
-        {"occurred_at": "2026-02-19T10:00:00-00:00"},
-        {"occurred_at": "2026-02-19T10:00:00.1Z"},
         {"occurred_at": "2026-02-19T10:00:00.123456789012345Z"},
-        {"occurred_at": "2026-02-19t10:00:00z"},
         {"occurred_at": "2016-12-31T23:59:60Z"},
-        {"occurred_at": "2024-02-29T00:00:00Z"},
-        {"occurred_at": "1970-01-01T00:00:00Z"},
         {"occurred_at": "0001-01-01T12:00:00Z"},
         {"user_id": 7},
         {"user_id": {"any": ["thing"]}, "counter": "download", "views": 10**6, "": None},
@@ -291,38 +285,19 @@ def test_other_content_types_are_refused(ingest: Ingest, shared_system: System, 
 # 413 --------------------------------------------------------------------------------------------------------------
 
 
-def padded(size: int) -> bytes:
-    """A good event of exactly this many bytes."""
-    return GOOD + b" " * (size - len(GOOD))
+@pytest.mark.parametrize("chunk_bytes", [0, 10_000], ids=["length", "chunks"])
+def test_the_largest_body_is_taken(ingest: Ingest, chunk_bytes: int) -> None:
+    assert send_body(ingest.url, GOOD.ljust(BYTES_MAX), chunk_bytes=chunk_bytes) == 202
 
 
-@pytest.mark.parametrize("way", ["length", "chunks"])
-def test_the_largest_body_is_taken(ingest: Ingest, way: str) -> None:
-    assert send(ingest, padded(BYTES_MAX), way) == 202
-
-
-@pytest.mark.parametrize("way", ["length", "chunks"])
+@pytest.mark.parametrize("chunk_bytes", [0, 10_000], ids=["length", "chunks"])
 @pytest.mark.parametrize("size", [BYTES_MAX + 1, 200_000, 5_000_000])
 def test_a_larger_body_is_refused_and_the_client_can_read_so(
-    ingest: Ingest, shared_system: System, size: int, way: str
+    ingest: Ingest, shared_system: System, size: int, chunk_bytes: int
 ) -> None:
     for _ in range(5):
-        assert send(ingest, padded(size), way) == 413
+        assert send_body(ingest.url, GOOD.ljust(size), chunk_bytes=chunk_bytes) == 413
     assert shared_system.redis.dbsize() == 0
-
-
-def send(ingest: Ingest, body: bytes, way: str, path: str = EVENTS) -> int:
-    """Sends it all, or until the server will have no more of it, and then reads the answer."""
-    with Wire(ingest.url) as wire:
-        try:
-            if way == "length":
-                wire.send(request(body, path))
-            else:
-                parts = [body[at : at + 10_000] for at in range(0, len(body), 10_000)]
-                wire.send(head(path, content_type="application/json", transfer_encoding="chunked") + chunked(*parts))
-        except ConnectionError:
-            pass
-        return wire.answer().status
 
 
 def test_a_length_too_large_is_refused_before_the_body_is_sent(ingest: Ingest) -> None:
@@ -354,18 +329,7 @@ def test_a_head_too_large_is_refused(ingest: Ingest) -> None:
         ("value", [0, -1, 101, 10**6, 2**63, 2**64, -(2**63) - 1, 10**30]),
         ("value", [1.0, 1.5, 1e2, -0.0, "1", "", True, False, [], {}]),
         ("occurred_at", [None, "", 5, 1771495200, True, [], {}, "now", "x" * 10_000]),
-        ("occurred_at", [
-            "2026-02-19", "2026-02-19T10:00:00", "2026-02-19 10:00:00Z", "2026-02-19T10:00Z", "2026-02-19T10:00:00 Z",
-            "2026-02-30T10:00:00Z", "2025-02-29T10:00:00Z", "2026-13-01T10:00:00Z", "2026-00-10T10:00:00Z",
-            "2026-02-19T24:00:00Z", "2026-02-19T10:60:00Z", "2026-02-19T10:00:61Z", "2026-02-19T10:00:00+7:00",
-            "2026-02-19T10:00:00+0700", "2026-02-19T10:00:00+24:00", "2026-02-19T10:00:00+07:60",
-            "2026-02-19T10:00:00.Z", "2026-02-19T10:00:00,5Z", "2026-W08-4T10:00:00Z", "20260219T100000Z",
-            "2026-050T10:00:00Z",
-            "0000-01-01T00:00:00Z", "10000-01-01T00:00:00Z", "+2026-02-19T10:00:00Z", "2026-02-19T10:00:00Z\n",
-            " 2026-02-19T10:00:00Z", "2026-02-19T10:00:00Z[UTC]", "٢٠٢٦-02-19T10:00:00Z",
-            "2026-02-19T10:00:00+07:00:30",
-            "0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00",
-        ]),
+        ("occurred_at", ["2026-02-19", "2026-02-19T10:00:00", "2026-02-30T10:00:00Z", "٢٠٢٦-02-19T10:00:00Z"]),
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_named(ingest: Ingest, shared_system: System, field: str, values: list[Any]) -> None:

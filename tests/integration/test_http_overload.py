@@ -14,7 +14,7 @@ import pytest
 
 from tests.kit.servers import RedisServer
 from tests.kit.system import BATCH, EVENTS, Ingest, System, event, wait_until
-from tests.kit.wire import Answer, Wire, chunked, head, request
+from tests.kit.wire import Wire, assert_unavailable, chunked, head, request
 
 IN_FLIGHT_MAX = 4
 CONFIG = {
@@ -23,14 +23,6 @@ CONFIG = {
     "INGEST__RETRY_AFTER_S": "7",
 }
 GOOD = json.dumps(event(entity_id="m")).encode()
-UNAVAILABLE = {"message": "Events cannot be taken at the moment. Send them again, with the same ids."}
-
-
-def assert_unavailable(answer: Answer | httpx.Response, retry_after_s: int) -> None:
-    status = answer.status if isinstance(answer, Answer) else answer.status_code
-    assert status == 503
-    assert answer.headers["retry-after"] == str(retry_after_s)
-    assert answer.json() == UNAVAILABLE
 
 
 # Half-sent bodies -------------------------------------------------------------------------------------------------

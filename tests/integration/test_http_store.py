@@ -14,8 +14,9 @@ import pytest
 from tests.kit.load import Load
 from tests.kit.servers import RedisServer, Stack
 from tests.kit.system import BATCH, EVENTS, Ingest, System, event, wait_until
+from tests.kit.wire import assert_unavailable
 
-UNAVAILABLE = {"message": "Events cannot be taken at the moment. Send them again, with the same ids."}
+RETRY_AFTER_S = 3
 PREFIX = "anl:{0}:counters:jav:movie:"
 
 
@@ -30,7 +31,7 @@ def private(server: RedisServer, stack: Stack, tmp_path_factory: pytest.TempPath
     system = System(stack, tmp_path_factory.mktemp("private"))
     system.env |= {
         "TALLYD_REDIS__URL": server.url, "TALLYD_REDIS__TIMEOUT_MS": "1000", "TALLYD_SPOOL__DIR": "",
-        "TALLYD_INGEST__RETRY_AFTER_S": "3",
+        "TALLYD_INGEST__RETRY_AFTER_S": str(RETRY_AFTER_S),
     }  # fmt: skip
     yield system
     system.close()
@@ -58,13 +59,6 @@ def counted(server: RedisServer) -> dict[str, int]:
         return {key.decode().removeprefix(PREFIX): sum(map(int, redis.hvals(key))) for key in keys}
 
 
-def assert_unavailable(answer: httpx.Response) -> None:
-    """503, when to come back, and nothing of what a store said."""
-    assert answer.status_code == 503
-    assert answer.headers["retry-after"] == "3"
-    assert answer.json() == UNAVAILABLE
-
-
 # Redis away, hanging, full ----------------------------------------------------------------------------------------
 
 
@@ -73,8 +67,8 @@ def test_without_redis_events_are_refused_until_it_is_back(ingest: Ingest, serve
     server.stop()
     try:
         for _ in range(3):
-            assert_unavailable(ingest.post(sent))
-            assert_unavailable(ingest.post([sent], BATCH))
+            assert_unavailable(ingest.post(sent), RETRY_AFTER_S)
+            assert_unavailable(ingest.post([sent], BATCH), RETRY_AFTER_S)
         assert ingest.post({}).status_code == 422, "what is wrong is wrong without Redis, too"
         assert ingest.client.get("/healthz").status_code == 200
         assert ingest.client.get("/readyz").status_code == 503
@@ -89,7 +83,7 @@ def test_a_daemon_starts_without_redis_and_counts_when_it_comes(private: System,
     server.stop()
     try:
         with private.ingest() as ingest:
-            assert_unavailable(ingest.post(event(entity_id="m")))
+            assert_unavailable(ingest.post(event(entity_id="m")), RETRY_AFTER_S)
             server.start()
             wait_until(lambda: ingest.post(event(entity_id="m")).status_code == 202, "events are taken")
     finally:
@@ -105,7 +99,7 @@ def test_a_redis_that_hangs_is_not_waited_for(ingest: Ingest, server: RedisServe
         finally:
             server.thaw()
     for answer in answers:
-        assert_unavailable(answer)
+        assert_unavailable(answer, RETRY_AFTER_S)
     wait_until(lambda: {ingest.post(each).status_code for each in sent} == {202}, "events are taken again")
     assert counted(server) == {f"m{n}": 1 for n in range(10)}, "whether or not the first call was carried out"
 
@@ -116,7 +110,7 @@ def test_out_of_memory_nothing_is_taken_and_nothing_told(ingest: Ingest, server:
         redis.config_set("maxmemory", 1)
         try:
             for _ in range(3):
-                assert_unavailable(ingest.post(event(entity_id="late")))
+                assert_unavailable(ingest.post(event(entity_id="late")), RETRY_AFTER_S)
         finally:
             redis.config_set("maxmemory", 0)
     assert ingest.post(event(entity_id="after")).status_code == 202
@@ -142,7 +136,7 @@ def test_a_redis_exchanged_for_one_laid_out_differently_is_not_touched(ingest: I
         wait_until(lambda: "differently" in ingest.client.get("/readyz").text, "the daemon has noticed")
         before = redis.keys()
         for _ in range(3):
-            assert_unavailable(ingest.post(event()))
+            assert_unavailable(ingest.post(event()), RETRY_AFTER_S)
         assert redis.keys() == before == [b"anl:layout"]
         redis.delete("anl:layout")
     wait_until(lambda: ingest.post(event()).status_code == 202, "events are taken again")

@@ -21,7 +21,7 @@ from daemon.errors import StoreError
 from daemon.read.exact import TRIES_MAX, Exact
 from daemon.read.totals import TotalsReader
 from daemon.rollups.mongo import Json, MongoSink
-from tests.chaos.steps import Flusher
+from tests.chaos.steps import Actor, Flusher
 from tests.kit.system import BATCH, Ingest, System, event, wait_until
 
 M = Entity("jav", "movie", "m")
@@ -55,10 +55,22 @@ async def reading(system: System) -> AsyncIterator[tuple[Exact, Interrupted]]:
         await mongo.close()
 
 
-def read(system: System, entity: Entity = M) -> dict[str, int]:
+@asynccontextmanager
+async def flushing(system: System) -> AsyncIterator[Actor]:
+    """A flusher that has begun to apply a claim, and stops at every step."""
+    config, flusher = system.config(), Flusher(system, 0)
+    connection = Connection(config.redis, Layout(config))
+    flusher.restart(connection)
+    await flusher.actor.begin(flusher.drain.apply_next())
+    yield flusher.actor
+    await connection.close()
+    await flusher.mongo.close()
+
+
+def read(system: System) -> dict[str, int]:
     async def work() -> dict[str, int]:
         async with reading(system) as (exact, _):
-            return await exact.read(entity, COUNTERS)
+            return await exact.read(M, COUNTERS)
 
     return asyncio.run(work())
 
@@ -79,22 +91,16 @@ def test_it_is_exact_at_every_step_of_a_claim(system: System) -> None:
     system.count(*views("3", value=5), *(event(entity_id=str(n)) for n in range(5)))
 
     async def work() -> int:
-        config, flusher, steps = system.config(), Flusher(system, 0), 0
-        connection = Connection(config.redis, Layout(config))
-        flusher.restart(connection)
-        async with reading(system) as (exact, _):
-            await flusher.actor.begin(flusher.drain.apply_next())
-            accepted = 7
-            while flusher.actor.running:
+        steps, accepted = 0, 7
+        async with reading(system) as (exact, _), flushing(system) as actor:
+            while actor.running:
                 if steps % 4 == 2:
                     await asyncio.to_thread(system.count, *views(f"step {steps}"))
                     accepted += 1
                 assert await exact.read(M, COUNTERS) == {"download": 1, "view": accepted}, f"after {steps} steps"
-                await flusher.actor.step(0)
+                await actor.step(0)
                 steps += 1
             assert await exact.read(M, COUNTERS) == {"download": 1, "view": accepted}
-        await connection.close()
-        await flusher.mongo.close()
         return steps
 
     assert asyncio.run(work()) > 20
@@ -200,19 +206,12 @@ def flusher_claims(system: System, *, whole: bool = True) -> None:
     """A batch in flight whose flusher is gone, after its last or its first part."""
 
     async def work() -> None:
-        config, flusher = system.config(), Flusher(system, 0)
-        connection = Connection(config.redis, Layout(config))
-        flusher.restart(connection)
-        await flusher.actor.begin(flusher.drain.apply_next())
-        if whole:
-            await flusher.actor.step_until("raise_floor")
-        else:
-            await flusher.actor.step_until("claim")
-            await flusher.actor.step(0)
-        assert flusher.actor.running
-        await flusher.actor.crash()
-        await connection.close()
-        await flusher.mongo.close()
+        async with flushing(system) as actor:
+            await actor.step_until("raise_floor" if whole else "claim")
+            if not whole:
+                await actor.step(0)
+            assert actor.running
+            await actor.crash()
 
     asyncio.run(work())
 

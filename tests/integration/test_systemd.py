@@ -6,11 +6,14 @@ systemd itself need not run: the notify socket is a real one, of the test's.
 from __future__ import annotations
 
 import configparser
+import contextlib
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +24,7 @@ from daemon.config import Config
 from daemon.devstack import process
 from daemon.ingest.process.handover import LINGER_S
 from daemon.ingest.process.server import SILENCE_S_MAX
-from tests.kit.daemon import Daemon, Notifications, notifications, run_id_at
+from tests.kit.daemon import Daemon, run_id_at
 from tests.kit.load import Load
 from tests.kit.proxy import Gate
 from tests.kit.servers import RedisServer
@@ -35,11 +38,54 @@ ROOM_S = 5
 """What a busy machine may add to the time a stop takes."""
 
 
+class Notifications:
+    """The socket systemd would listen on, and the messages to it, in order."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self.messages: list[dict[str, str]] = []
+        self._read = 0
+        self._socket = listening
+
+    def new(self) -> list[dict[str, str]]:
+        """The messages since the last call."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                text = self._socket.recv(65_536).decode()
+                self.messages.append(dict(line.split("=", 1) for line in text.split("\n")))
+        new = self.messages[self._read :]
+        self._read = len(self.messages)
+        return new
+
+    def wait_for(self, key: str, value: str = "", *, times: int = 1) -> dict[str, str]:
+        """Waits for a new message in which the key's value contains `value`, or for several, and returns the last."""
+        left = times
+
+        def seen() -> bool:
+            nonlocal left
+            new = self.new()
+            for n, message in enumerate(new):
+                left -= key in message and value in message[key]
+                if left == 0:
+                    self._read -= len(new) - n - 1  # what came after it is still to be looked at
+                    return True
+            return False
+
+        wait_until(seen, f"{times} times {key}={value}; there came {self.messages}")
+        return self.messages[self._read - 1]
+
+
 @contextmanager
 def told(*, abstract: bool = False) -> Iterator[tuple[Notifications, dict[str, str]]]:
     """The notify socket, and the environment that names it."""
-    with notifications(abstract=abstract) as systemd:
-        yield systemd, {"NOTIFY_SOCKET": systemd.address, "WATCHDOG_USEC": str(WATCHDOG_US)}
+    # A folder of its own: pytest's are too deep for a socket's address.
+    with (
+        tempfile.TemporaryDirectory(prefix="tallyd-") as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening,
+    ):
+        address = f"@tallyd-test-{secrets.token_hex(8)}" if abstract else f"{folder}/notify"
+        listening.bind(address.replace("@", "\0", 1))
+        listening.setblocking(False)
+        yield Notifications(listening), {"NOTIFY_SOCKET": address, "WATCHDOG_USEC": str(WATCHDOG_US)}
 
 
 def assert_falls_silent(systemd: Notifications) -> None:

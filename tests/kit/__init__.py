@@ -4,7 +4,7 @@
     stores.py     the content of the stores, read with their plain clients
     system.py     clean stores on running servers, and the commands of tallyd that work on them
     commands.py   running a command to its end
-    daemon.py     one daemon process: start, wait, stop, kill, freeze; and its messages to systemd
+    daemon.py     one daemon process: start, wait, stop, kill, freeze
     proxy.py      the line between a process and a store: hold a request, lose a reply, cut it
     oracle.py     the expected counts, from the calendar alone
     events.py     a good event, and where events are sent

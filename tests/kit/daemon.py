@@ -1,4 +1,4 @@
-"""One tallyd daemon as a supervisor runs it, and the socket on which it tells systemd how it is."""
+"""One tallyd daemon as a supervisor runs it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -223,57 +220,3 @@ def answer_of(url: str, path: str) -> dict[str, Any]:
         return {}
     finally:
         connection.close()
-
-
-class Notifications:
-    """The socket systemd would listen on, and the messages to it, in order."""
-
-    def __init__(self, address: str) -> None:
-        self.address = address
-        self.messages: list[dict[str, str]] = []
-        self._read = 0
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self._socket.bind(address.replace("@", "\0", 1))
-        self._socket.setblocking(False)
-
-    def new(self) -> list[dict[str, str]]:
-        """The messages since the last call."""
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                text = self._socket.recv(65_536).decode()
-                self.messages.append(dict(line.split("=", 1) for line in text.split("\n")))
-        new = self.messages[self._read :]
-        self._read = len(self.messages)
-        return new
-
-    def wait_for(self, key: str, value: str = "", *, times: int = 1) -> dict[str, str]:
-        """Waits for a new message in which the key's value contains `value`, or for several, and returns the last."""
-        left = times
-
-        def seen() -> bool:
-            nonlocal left
-            new = self.new()
-            for n, message in enumerate(new):
-                left -= key in message and value in message[key]
-                if left == 0:
-                    self._read -= len(new) - n - 1  # what came after it is still to be looked at
-                    return True
-            return False
-
-        wait_until(seen, f"{times} times {key}={value}; there came {self.messages}")
-        return self.messages[self._read - 1]
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-@contextmanager
-def notifications(*, abstract: bool = False) -> Iterator[Notifications]:
-    # A folder of its own: pytest's are too deep for a socket's address.
-    with tempfile.TemporaryDirectory(prefix="tallyd-") as folder:
-        address = f"@tallyd-test-{secrets.token_hex(8)}" if abstract else str(Path(folder) / "notify")
-        listening = Notifications(address)
-        try:
-            yield listening
-        finally:
-            listening.close()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 from typing import Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
+import httpx
 import msgspec
 
 from tests.kit.events import EVENTS
@@ -33,6 +35,13 @@ def head(path: str = EVENTS, method: str = "POST", **headers: object) -> bytes:
 def request(body: bytes, path: str = EVENTS, **headers: object) -> bytes:
     usual = {"content_type": "application/json", "content_length": len(body)}
     return head(path, "POST", **{**usual, **headers}) + body
+
+
+def assert_unavailable(answer: Answer | httpx.Response, retry_after_s: int) -> None:
+    """503, when to come back, and nothing of what a store said."""
+    assert (answer.status if isinstance(answer, Answer) else answer.status_code) == 503
+    assert answer.headers["retry-after"] == str(retry_after_s)
+    assert answer.json() == {"message": "Events cannot be taken at the moment. Send them again, with the same ids."}
 
 
 def chunked(*parts: bytes, end: bool = True) -> bytes:
@@ -86,6 +95,18 @@ class Wire:
     def rest(self) -> bytes:
         """Everything until the server closes the connection."""
         return self._file.read()
+
+
+def send_body(url: str, body: bytes, path: str = EVENTS, *, chunk_bytes: int = 0) -> int:
+    """Sends all of it, or until the server will have no more of it; the answer's status. In chunks of so many bytes."""
+    with Wire(url) as wire:
+        with contextlib.suppress(ConnectionError):
+            if chunk_bytes:
+                parts = [body[at : at + chunk_bytes] for at in range(0, len(body), chunk_bytes)]
+                wire.send(head(path, content_type="application/json", transfer_encoding="chunked") + chunked(*parts))
+            else:
+                wire.send(request(body, path))
+        return wire.answer().status
 
 
 def talk(url: str, data: bytes) -> Answer:
