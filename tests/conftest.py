@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from hypothesis import HealthCheck, settings
 
 from daemon.errors import StackError
-from tests.kit.servers import Stack
+from tests.kit.servers import RedisServer, Stack
 from tests.kit.system import System
 
 # How long an example takes says more about the machine than about the code.
@@ -26,6 +27,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         pytest.exit(f"A server is missing: {error}", returncode=1)
     with servers:
         yield servers
+
+
+@pytest.fixture(scope="session", params=[6, 7], ids=["redis6", "redis7"])
+def each_redis(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    """A client of each Redis that tallyd runs on: 6.2 (the wheel's) and 7 (the system's)."""
+    with RedisServer(request.param, tmp_path_factory.mktemp("redis")) as server, server.client() as client:
+        assert client.info("server")["redis_version"].startswith(f"{request.param}.")
+        yield client
 
 
 @pytest.fixture(scope="module")

@@ -49,14 +49,10 @@ def refuses(url: str) -> bool:
     return False
 
 
-def counted(system: System) -> int:
-    return system.ledger().get("accepted:view", 0)
-
-
 def assert_exact(system: System, load: Load) -> None:
     """What is true of the counts before anyone has sent anything again."""
     assert load.count("rejected") == 0
-    assert load.count("acked") <= counted(system) <= load.count("acked") + load.count("unknown")
+    assert load.count("acked") <= system.views() <= load.count("acked") + load.count("unknown")
 
 
 # Ingest stops -----------------------------------------------------------------------------------------------------
@@ -73,7 +69,7 @@ def test_ingest_stops_under_load_and_every_event_is_answered_or_unknown(system: 
     assert load.failures == refused, "a request that had been sent was not answered"
     with ingest(system, url):
         load.resend(url)
-    assert counted(system) == load.count("acked") == len(load.labels)
+    assert system.views() == load.count("acked") == len(load.labels)
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
@@ -90,7 +86,7 @@ def test_requests_that_wait_for_redis_are_answered_before_ingest_ends(system: Sy
             gate.release()
             assert [each.result().status_code for each in sending] == [202] * requests
             assert daemon.process.wait(20) == 0
-    assert counted(system) == requests
+    assert system.views() == requests
 
 
 def test_a_client_that_never_finishes_keeps_ingest_no_longer_than_its_deadline(system: System, url: str) -> None:
@@ -110,7 +106,7 @@ def test_a_client_that_never_finishes_keeps_ingest_no_longer_than_its_deadline(s
             answer = wire.answer()
             assert answer.status == 408
             assert answer.headers["connection"] == "close"
-    assert counted(system) == 1
+    assert system.views() == 1
 
 
 def test_a_worker_whose_main_process_was_killed_ends_by_itself(system: System, url: str) -> None:
@@ -135,7 +131,7 @@ def test_a_rolling_restart_of_two_daemons_on_one_port_fails_no_request(system: S
                 running.append(stack.enter_context(ingest(system, url, HTTP__WORKERS=workers)))
             load.wait_for_more()
     assert load.failures == []
-    assert counted(system) == load.count("acked") == len(load.labels)
+    assert system.views() == load.count("acked") == len(load.labels)
 
 
 # Reload -----------------------------------------------------------------------------------------------------------
@@ -159,11 +155,11 @@ def test_ingest_takes_a_new_configuration_without_failing_a_request(system: Syst
         with Load(url, clients=4).running() as load:
             load.wait_for_more()
             reload(daemon, file, "enabled = false\n" + off)
-            accepted = counted(system)
+            accepted = system.views()
             answers = [httpx.post(url + BATCH, json=[event()]).json() for _ in range(8)]
             assert [answer["accepted"] for answer in answers] == [0] * 8, "both workers answer and discard"
             load.wait_for_more()
-            assert counted(system) - accepted <= 4, "but for what was under way"
+            assert system.views() - accepted <= 4, "but for what was under way"
             reload(daemon, file, off)
             answers = [httpx.post(url + BATCH, json=[event()]).json() for _ in range(8)]
             assert [answer["accepted"] for answer in answers] == [1] * 8

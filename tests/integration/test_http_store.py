@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import httpx
 import pytest
@@ -52,6 +53,15 @@ def ingest(daemon: Ingest, server: RedisServer) -> Ingest:
     return daemon
 
 
+@contextmanager
+def stopped(server: RedisServer) -> Iterator[None]:
+    server.stop()
+    try:
+        yield
+    finally:
+        server.start()
+
+
 def counted(server: RedisServer) -> dict[str, int]:
     """Movie → views."""
     with server.client() as redis:
@@ -64,30 +74,23 @@ def counted(server: RedisServer) -> dict[str, int]:
 
 def test_without_redis_events_are_refused_until_it_is_back(ingest: Ingest, server: RedisServer) -> None:
     sent = event(entity_id="m")
-    server.stop()
-    try:
+    with stopped(server):
         for _ in range(3):
             assert_unavailable(ingest.post(sent), RETRY_AFTER_S)
             assert_unavailable(ingest.post([sent], BATCH), RETRY_AFTER_S)
         assert ingest.post({}).status_code == 422, "what is wrong is wrong without Redis, too"
         assert ingest.client.get("/healthz").status_code == 200
         assert ingest.client.get("/readyz").status_code == 503
-    finally:
-        server.start()
     wait_until(lambda: ingest.post(sent).status_code == 202, "events are taken again")
     assert ingest.post(sent).status_code == 202
     assert counted(server) == {"m": 1}
 
 
 def test_a_daemon_starts_without_redis_and_counts_when_it_comes(private: System, server: RedisServer) -> None:
-    server.stop()
-    try:
-        with private.ingest() as ingest:
-            assert_unavailable(ingest.post(event(entity_id="m")), RETRY_AFTER_S)
-            server.start()
-            wait_until(lambda: ingest.post(event(entity_id="m")).status_code == 202, "events are taken")
-    finally:
+    with stopped(server), private.ingest() as ingest:
+        assert_unavailable(ingest.post(event(entity_id="m")), RETRY_AFTER_S)
         server.start()
+        wait_until(lambda: ingest.post(event(entity_id="m")).status_code == 202, "events are taken")
 
 
 def test_a_redis_that_hangs_is_not_waited_for(ingest: Ingest, server: RedisServer) -> None:

@@ -16,7 +16,7 @@ from typing import IO
 import pytest
 
 from tests.kit import commands
-from tests.kit.importing import EXAMPLE, Counts, forget, ledger_views, line, live, pipe, run, views
+from tests.kit.importing import EXAMPLE, Counts, forget, line, live, pipe, run, views
 from tests.kit.system import ROOT, System, event, expected_rollups
 
 ONE_SYSTEM = True
@@ -113,7 +113,7 @@ def test_the_same_content_is_counted_once_whatever_it_comes_as(system: System, t
         assert "nothing new, all of its 5,000 lines were imported before" in done["said"]
     for piped in (content, packed.read_bytes()):
         assert pipe(system, piped)["total"]["lines"] == 0
-    assert views(system) == ledger_views(system) == 5_000
+    assert views(system) == system.views() == 5_000
 
 
 def test_it_is_recognised_when_the_dedupe_memory_has_forgotten_it(system: System, tmp_path: Path) -> None:

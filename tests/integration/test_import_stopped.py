@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from daemon.buffer import scripts
-from tests.kit.importing import EXAMPLE, forget, importing, ledger_views, line, live, pipe, run, views
+from tests.kit.importing import EXAMPLE, forget, importing, line, live, pipe, run, views
 from tests.kit.kill import Kill, killed, kills
 from tests.kit.proxy import Fault, Proxy
 from tests.kit.servers import RedisServer
@@ -47,7 +47,7 @@ def test_killed_again_and_again_it_ends_exact(system: System, big_log: tuple[Pat
     log, expected = big_log
     for share in (0.2, 0.4, 0.6):
         with importing(system, log):
-            wait_until(lambda share=share: ledger_views(system) > share * expected.total(), "it is on its way")
+            wait_until(lambda share=share: system.views() > share * expected.total(), "it is on its way")
         # The context killed it with SIGKILL.
     assert system.redis.hlen("anl:imports") <= 3
     done = run(system, log)
@@ -62,7 +62,7 @@ def test_killed_at_a_step_it_ends_exact(system: System, tmp_path: Path, kill: Ki
     log = tmp_path / "a.log"
     log.write_bytes(b"".join(line(n) for n in range(9_000)))
     killed(system, kill, "import", "--config", EXAMPLE, str(log), IMPORT__CALL_EVENTS_MAX="1000")
-    counted, saved = ledger_views(system), system.redis.hlen("anl:imports")
+    counted, saved = system.views(), system.redis.hlen("anl:imports")
     assert counted >= 1000 * (4 if kill.step == "count" else 2)
     done = run(system, log)
     assert done["total"]["counted"] <= 9_000 - counted
@@ -75,7 +75,7 @@ def test_killed_with_a_new_configuration_of_calls_it_ends_exact(
 ) -> None:
     log, expected = big_log
     with importing(system, log, IMPORT__CALL_EVENTS_MAX="777", IMPORT__CALLS_IN_FLIGHT_MAX="8"):
-        wait_until(lambda: ledger_views(system) > 40_000, "it is on its way")
+        wait_until(lambda: system.views() > 40_000, "it is on its way")
     done = run(system, log)
     assert done["total"]["duplicates"] <= 9 * 777
     assert pages(system) == expected
@@ -87,7 +87,7 @@ def test_asked_to_stop_it_records_where_it_is(
 ) -> None:
     log, expected = big_log
     with importing(system, "--json", log, log) as process:
-        wait_until(lambda: ledger_views(system) > 20_000, "it is on its way")
+        wait_until(lambda: system.views() > 20_000, "it is on its way")
         process.send_signal(number)
         out, _ = process.communicate(timeout=30)
     stopped = json.loads(out)
@@ -137,7 +137,7 @@ def test_a_redis_that_was_killed_ends_it_and_the_next_run_is_exact(
     with RedisServer(7, tmp_path, "--appendonly", "yes") as server:
         system.use_redis(server)
         with importing(system, "--json", log) as process:
-            wait_until(lambda: ledger_views(system) > 40_000, "it is on its way")
+            wait_until(lambda: system.views() > 40_000, "it is on its way")
             server.kill()
             (kept,) = (server.data / "appendonlydir").glob("*.incr.aof")
             os.truncate(kept, int(kept.stat().st_size * (1 - lost)))
@@ -145,7 +145,7 @@ def test_a_redis_that_was_killed_ends_it_and_the_next_run_is_exact(
             out, _ = process.communicate(timeout=60)
         assert process.returncode == 1
         assert "Redis was restarted" in json.loads(out)["failure"]
-        before = ledger_views(system)
+        before = system.views()
         done = run(system, log)
         assert before + done["total"]["counted"] == expected.total()
         assert pages(system) == expected

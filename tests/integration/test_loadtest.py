@@ -145,21 +145,21 @@ def test_the_comparison_finds_nothing_where_all_is_right(system: System, tally: 
 
 DISTURBANCES: dict[str, tuple[Callable[[System], object], str]] = {
     "a total too high": (
-        lambda system: system.mongo["analytics_entity_totals"].update_one({"_id": key_of(1)}, {"$inc": {"view": 1}}),
+        lambda system: system.mongo.analytics_entity_totals.update_one({"_id": key_of(1)}, {"$inc": {"view": 1}}),
         f"MongoDB totals: {key_of(1)} view: 3 in place of 2",
     ),
     "a total lost": (
-        lambda system: system.mongo["analytics_entity_totals"].delete_one({"_id": key_of(2)}),
+        lambda system: system.mongo.analytics_entity_totals.delete_one({"_id": key_of(2)}),
         f"MongoDB totals: {key_of(2)} view: 0 in place of 3",
     ),
     "one entity's count moved to another": (
-        lambda system: system.mongo["analytics_entity_totals"].bulk_write(
+        lambda system: system.mongo.analytics_entity_totals.bulk_write(
             [pymongo.UpdateOne({"_id": key_of(n)}, {"$inc": {"view": n - 1}}) for n in (0, 2)]
         ),
         f"MongoDB totals: {key_of(0)} view: 0 in place of 1",
     ),
     "an entity nobody sent": (
-        lambda system: system.mongo["analytics_entity_totals"].insert_one({"_id": STRAY, "view": 1}),
+        lambda system: system.mongo.analytics_entity_totals.insert_one({"_id": STRAY, "view": 1}),
         f"MongoDB totals: {STRAY} view: 1 in place of 0",
     ),
     "another day": (

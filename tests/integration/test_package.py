@@ -11,6 +11,7 @@ import venv
 import zipfile
 from collections.abc import Mapping
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,8 @@ import daemon
 from daemon.errors import TallydError
 from tests.kit.commands import ROOT, run
 from tests.kit.system import System, event
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def said(*command: str | Path, cwd: Path, env: Mapping[str, str] | None = None) -> str:
@@ -53,19 +56,12 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "bin"
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
-    folders = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
-    assert folders == {"daemon", f"tallyd-{daemon.__version__}.dist-info"}
-
-
-def test_the_wheel_carries_the_lua_scripts_inside_the_package(wheel: Path) -> None:
-    ours = {f"daemon/lua/{path.name}" for path in (ROOT / "lua").glob("*.lua")}
-    assert ours
-    assert ours <= set(zipfile.ZipFile(wheel).namelist())
-
-
-def test_the_wheel_says_that_it_has_types(wheel: Path) -> None:
-    assert "daemon/py.typed" in zipfile.ZipFile(wheel).namelist()
+def test_the_wheel_holds_the_package_with_its_scripts_and_types_and_nothing_else(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {name.split("/")[0] for name in names} == {"daemon", f"tallyd-{daemon.__version__}.dist-info"}
+    scripts = {f"daemon/lua/{path.name}" for path in (ROOT / "lua").glob("*.lua")}
+    assert scripts
+    assert {*scripts, "daemon/py.typed"} <= names
 
 
 def test_the_installed_package_is_not_the_checkout(installed: Path, tmp_path: Path) -> None:
@@ -98,12 +94,6 @@ def test_daemon_is_ours() -> None:
     assert set(metadata.packages_distributions().get("daemon", ())) <= {"tallyd"}, "uninstall python-daemon"
 
 
-def requirement(name: str) -> Requirement:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    [found] = [each for each in map(Requirement, project["dependencies"]) if each.name == name]
-    return found
-
-
 @pytest.mark.parametrize(
     ("name", "last_bad"),
     [
@@ -112,16 +102,13 @@ def requirement(name: str) -> Requirement:
     ],
 )
 def test_versions_known_to_be_bad_are_excluded(name: str, last_bad: str) -> None:
-    assert not requirement(name).specifier.contains(last_bad)
+    [requirement] = [each for each in map(Requirement, PROJECT["dependencies"]) if each.name == name]
+    assert not requirement.specifier.contains(last_bad)
     assert Version(metadata.version(name)) > Version(last_bad)
 
 
 def test_the_lock_holds_every_requirement() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [
-        *project["dependencies"],
-        *(each for extra in project["optional-dependencies"].values() for each in extra),
-    ]
+    wanted = [*PROJECT["dependencies"], *chain.from_iterable(PROJECT["optional-dependencies"].values())]
     locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
     for each in map(Requirement, wanted):
         if each.name != "tallyd":  # an extra that names another one

@@ -17,7 +17,6 @@ import httpx
 import pytest
 
 from tests.kit.proxy import Gate
-from tests.kit.servers import Stack
 from tests.kit.system import BATCH, Ingest, System, event, wait_until
 
 ROOT = "/api/v1/analytics"
@@ -34,6 +33,7 @@ CONFIG = {
     ' "enrich": ["code", "id"]}}}',
 }
 TTL_S = 0.3
+MYSQL_AWAY = "mysql://root@127.0.0.1:9/away"
 
 
 def at(days_ago: int) -> str:
@@ -356,20 +356,9 @@ def test_reads_are_counted_in_the_metrics(api: httpx.Client) -> None:
 # Keys, switches, stores that are away --------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def away(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Stores of which MongoDB and MySQL are not there."""
-    system = System(stack, tmp_path_factory.mktemp("away"))
-    system.env |= {
-        "TALLYD_MONGO__URL": "mongodb://127.0.0.1:9/away", "TALLYD_MYSQL__URL": "mysql://root@127.0.0.1:9/away",
-        "TALLYD_READ__TIMEOUT_MS": "300", "TALLYD_READ__SUM_TIMEOUT_MS": "300", "TALLYD_READ__RETRY_AFTER_S": "7",
-    }  # fmt: skip
-    yield system
-    system.close()
-
-
-def test_without_mongodb_reads_are_503_and_events_still_counted(away: System) -> None:
-    with away.ingest() as ingest:
+def test_without_mongodb_reads_are_503_and_events_still_counted(system: System) -> None:
+    limits = {"READ__TIMEOUT_MS": "300", "READ__SUM_TIMEOUT_MS": "300", "READ__RETRY_AFTER_S": "7"}
+    with system.ingest(MONGO__URL="mongodb://127.0.0.1:9/away", MYSQL__URL=MYSQL_AWAY, **limits) as ingest:
         for path in ("/totals/jav/movie/a", "/totals/jav/movie/a?fresh=1", "/top/jav/movie", "/series/jav/movie/a",
                      "/summary/jav"):  # fmt: skip
             answer = ingest.client.get(ROOT + path)
@@ -381,8 +370,7 @@ def test_without_mongodb_reads_are_503_and_events_still_counted(away: System) ->
 def test_without_mysql_rows_come_without_its_columns(system: System) -> None:
     system.count(event(entity_id="a"))
     system.flush()
-    mysql = {"MYSQL__URL": "mysql://root@127.0.0.1:9/away", "READ__TIMEOUT_MS": "2000"}
-    with system.ingest(**mysql, REPLICA=CONFIG["REPLICA"]) as ingest:
+    with system.ingest(MYSQL__URL=MYSQL_AWAY, READ__TIMEOUT_MS="2000", REPLICA=CONFIG["REPLICA"]) as ingest:
         found = get(ingest.client, "/top/jav/movie?enrich=1")
     assert (found["enriched"], found["rows"]) == (False, [{"entity_id": "a", "amount": 1, "row": None}])
 

@@ -76,10 +76,6 @@ def views(system: System) -> int:
     return sum(amount for (_, counter, _), amount in live(system).items() if counter == "view")
 
 
-def ledger_views(system: System) -> int:
-    return system.ledger().get("accepted:view", 0)
-
-
 def forget(system: System) -> None:
     """Empties the dedupe memory, as time does."""
     for key in system.redis.scan_iter("anl:{0}:seen*", count=10_000):

@@ -89,3 +89,7 @@ class Stores:
             for field, amount in hash_of(self.redis, f"anl:{{{shard}}}:ledger").items():
                 sums[field] = sums.get(field, 0) + int(amount)
         return sums
+
+    def views(self) -> int:
+        """How many the ledger has as accepted."""
+        return self.ledger().get("accepted:view", 0)

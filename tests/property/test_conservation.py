@@ -7,15 +7,12 @@ one thing it promises: a seq is applied once, and none after a later one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 
-import pytest
 import redis
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from tests.kit.servers import RedisServer
 from tests.kit.shard import Claimed, Ev, Increment, Shard, step
 
 WINDOW_S = 30 * 86_400
@@ -212,15 +209,6 @@ def _amounts(claimed: Claimed) -> Amounts:
     return amounts
 
 
-@pytest.fixture(scope="module", params=[6, 7], ids=["redis6", "redis7"])
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
-    with RedisServer(request.param, tmp_path_factory.mktemp("redis")) as server, server.client() as connected:
-        yield connected
-
-
-def test_whatever_happens_nothing_is_lost_or_doubled(client: redis.Redis) -> None:
-    class OnThisRedis(Flow):
-        pass
-
-    OnThisRedis.client = client
-    run_state_machine_as_test(OnThisRedis, settings=settings(max_examples=100, stateful_step_count=40))
+def test_whatever_happens_nothing_is_lost_or_doubled(each_redis: redis.Redis) -> None:
+    machine = type("Flow", (Flow,), {"client": each_redis})
+    run_state_machine_as_test(machine, settings=settings(max_examples=100, stateful_step_count=40))
