@@ -20,8 +20,7 @@ from daemon.config import chosen_tables
 from daemon.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
-    from daemon.verify.parity.check import Tally
-    from daemon.verify.parity.rows import Row
+    from daemon.verify.parity import Row, Tally
 
 LIMIT_DEFAULT = 100
 MISMATCHES_SHOWN = 20
@@ -60,13 +59,12 @@ def parity_check(
         if wait:
             await flush_first(loaded)
         with progress("Comparing") as move:
-            async with check.opened_parity(loaded) as parity:
-                return await check.check(
-                    parity, tables, rows_max, found,
-                    lambda tally: move(
-                        description=f"{tally.entity_type}: {tally.checked:,} rows, {tally.mismatches:,} mismatches"
-                    ),
-                )  # fmt: skip
+            return await check(
+                loaded, tables, rows_max, found,
+                lambda tally: move(
+                    description=f"{tally.entity_type}: {tally.checked:,} rows, {tally.mismatches:,} mismatches"
+                ),
+            )  # fmt: skip
 
     with _outputs(output, as_json=as_json) as written:
 

@@ -115,6 +115,6 @@ def schema() -> None:
 
     Example: `tallyd report schema > analytics-artifact.v1.schema.json`
     """
-    from daemon.verify.report.schema import document
+    from daemon.verify.report import artifact
 
-    print(document().decode(), end="")
+    print(artifact.schema().decode(), end="")

@@ -1,9 +1,7 @@
 """Evidence that both stores agree, kept as files: an artifact for each day, an archive of them, and their verification.
 
-artifact.py   the artifacts as structs: `analytics-artifact.v1`
-schema.py     the structs as JSON Schema
+artifact.py   the artifacts as structs and as JSON Schema: `analytics-artifact.v1`
 day.py        what the rollups say of one day
-waiting.py    what is not in MongoDB or MySQL yet
 routes.py     which routes answer
 generate.py   writes all artifacts of a window of days
 archive.py    the manifest, and a zip of the artifacts

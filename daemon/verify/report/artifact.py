@@ -1,5 +1,7 @@
-"""The artifacts of `analytics-artifact.v1`. `ParityV1` and `RollbackV1` hold the fields every producer of the schema
-writes; `ParityArtifact`, `RollbackArtifact` and `DrillArtifact` are what tallyd writes.
+"""The artifacts of `analytics-artifact.v1` as structs, and their JSON Schema, which `tallyd report schema` prints.
+
+`ParityV1` and `RollbackV1` hold the fields every producer of the schema writes; `ParityArtifact`, `RollbackArtifact`
+and `DrillArtifact` are what tallyd writes.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from daemon.verify.parity.check import Tally
+from daemon.verify.parity import Tally
 
 SCHEMA_VERSION: Literal["analytics-artifact.v1"] = "analytics-artifact.v1"
 
@@ -152,7 +154,28 @@ class Manifest(Struct, kw_only=True):
     files: dict[str, FileSum]
 
 
-def encode(artifact: Struct) -> bytes:
+OF_EVERY_PRODUCER: dict[str, type[Struct]] = {"parity": ParityV1, "rollback": RollbackV1, "manifest": Manifest}
+"""`artifact_type` → the fields that every producer writes."""
+OF_TALLYD: dict[str, type[Struct]] = {
+    "parity": ParityArtifact, "rollback": RollbackArtifact, "drill": DrillArtifact, "manifest": Manifest,
+}  # fmt: skip
+"""The fields that tallyd writes. A drill's `artifact_type` is rollback."""
+
+
+def encode(artifact: Struct | dict[str, Any]) -> bytes:
     """As it is written: indented, the keys in the order of the struct."""
     plain: Any = msgspec.to_builtins(artifact)
     return msgspec.json.format(msgspec.json.encode(plain), indent=2) + b"\n"
+
+
+def schema() -> bytes:
+    """It asks for the fields that every producer writes. The fields that tallyd adds are in `$defs`."""
+    _, components = msgspec.json.schema_components((*OF_EVERY_PRODUCER.values(), *OF_TALLYD.values()))
+    return encode(
+        {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": SCHEMA_VERSION,
+            "anyOf": [{"$ref": f"#/$defs/{each.__name__}"} for each in OF_EVERY_PRODUCER.values()],
+            "$defs": components,
+        }
+    )

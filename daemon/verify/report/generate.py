@@ -7,7 +7,7 @@ in it. `report verify` says so, and the next report mends it.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import msgspec
@@ -15,17 +15,17 @@ from msgspec import Struct
 
 from daemon.buffer.connection import opened
 from daemon.config import Config, chosen_tables, domain_counters
+from daemon.domain.counter import add_up
 from daemon.domain.rollup import DAILY
+from daemon.errors import StoreError
 from daemon.read.days import sums_by_day
 from daemon.read.status import read_status
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.hot import Hot, read_hot
-from daemon.verify.parity.check import check, opened_parity
-from daemon.verify.parity.rows import Row
+from daemon.verify.parity import Row, check
 from daemon.verify.report import archive, routes
 from daemon.verify.report.artifact import SCHEMA_VERSION, Day, FileSum, ParityArtifact, RollbackArtifact, Waiting
 from daemon.verify.report.day import Kept, agreement
-from daemon.verify.report.waiting import in_flight_of_day, live_of_day, waiting
 
 NO_LEGACY_URL = "legacy_movie_view_route_present: not asked; name the application's route with --legacy-url"
 
@@ -56,11 +56,11 @@ async def generate(config: Config, wanted: Wanted, progress: Callable[[dt.date],
     """Raises StoreError if a store does not answer, FileError if a file cannot be written."""
     now = dt.datetime.now(dt.UTC).replace(microsecond=0)
     rows: list[Row] = []
-    async with opened_parity(config) as parity:
-        tallies = await check(parity, chosen_tables(config), wanted.limit, rows.append)
+    tallies = await check(config, chosen_tables(config), wanted.limit, rows.append)
     checked, mismatches = sum(tally.checked for tally in tallies), sum(tally.mismatches for tally in tallies)
-    hot = await _read_hot(config)
-    pending = waiting(await read_status(config), hot)
+    async with opened(config.redis) as redis:
+        hot = [await read_hot(redis, shard) for shard in range(config.redis.shards)]
+    pending = await _waiting(config, hot)
     written: dict[str, FileSum] = {}
     disagreements = 0
     async for day in _days(config, wanted, now.date(), hot):
@@ -81,9 +81,20 @@ async def generate(config: Config, wanted: Wanted, progress: Callable[[dt.date],
     return Report(sorted(written), packed, checked, mismatches, sum(tally.pending for tally in tallies), disagreements)
 
 
-async def _read_hot(config: Config) -> list[Hot]:
-    async with opened(config.redis) as redis:
-        return [await read_hot(redis, shard) for shard in range(config.redis.shards)]
+async def _waiting(config: Config, hot: Sequence[Hot]) -> Waiting:
+    """Raises StoreError if a store does not answer."""
+    status = await read_status(config)
+    if status.redis_error or status.mongo_error:
+        raise StoreError(status.redis_error or status.mongo_error)
+    return Waiting(
+        live=add_up(shard.live for shard in hot),
+        in_flight=add_up(shard.in_flight_sums() for shard in hot),
+        dirty_entities=sum(shard.dirty for shard in status.shards),
+        due_rows=sum(shard.replica_due for shard in status.shards),
+        dead_letters=status.dead_letters or 0,
+        spool_segments=status.spool.segments if status.spool else 0,
+        spool_bytes=status.spool.bytes if status.spool else 0,
+    )
 
 
 async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) -> AsyncIterator[Day]:
@@ -101,8 +112,14 @@ async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) 
             yield Day(
                 date=day,
                 sums=sums.get(date) or dict.fromkeys(counters, 0),
-                live=live_of_day(hot, date),
-                in_flight=in_flight_of_day(hot, date),
+                live=add_up(shard.live_by_day.get(date, {}) for shard in hot),
+                in_flight=add_up(
+                    document.amounts
+                    for shard in hot
+                    if shard.in_flight is not None
+                    for document in shard.in_flight.documents[DAILY]
+                    if document.bucket == date
+                ),
                 expired=not kept.holds(DAILY, day),
                 agreement=await agreement(mongo, types, day, counters, kept, wanted.limit, moving),
             )
@@ -114,8 +131,7 @@ async def _rollback(config: Config, wanted: Wanted, now: dt.datetime, pending: W
     if wanted.legacy_url is not None:
         legacy, legacy_note = await routes.legacy_route(wanted.legacy_url)
     ingest, ingest_note = await routes.ingest_route(config.http)
-    async with opened_parity(config) as parity:
-        tallies = await check(parity, chosen_tables(config), None, lambda _: None)
+    tallies = await check(config, chosen_tables(config), None)
     mismatches = sum(tally.mismatches for tally in tallies)
     return RollbackArtifact(
         schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=now.date(), generated_at=now,

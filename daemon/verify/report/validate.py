@@ -9,23 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from daemon.verify.report.artifact import (
-    DrillArtifact,
-    Manifest,
-    ParityArtifact,
-    ParityV1,
-    RollbackArtifact,
-    RollbackV1,
-    Row,
-)
+from daemon.verify.report.artifact import OF_EVERY_PRODUCER, OF_TALLYD, Row
 from daemon.verify.report.contents import Problem
-
-_TYPES: dict[str, type[Struct]] = {"parity": ParityV1, "rollback": RollbackV1, "manifest": Manifest}
-"""`artifact_type` → the fields that every producer writes."""
-_WRITTEN: dict[str, type[Struct]] = {
-    "parity": ParityArtifact, "rollback": RollbackArtifact, "drill": DrillArtifact, "manifest": Manifest,
-}  # fmt: skip
-"""The fields that tallyd writes. A drill's `artifact_type` is rollback."""
 
 _DATED = re.compile(r"(?:.*/)?(?:parity|rollback|drill)-(\d{4}-\d\d-\d\d)\.json\Z")
 
@@ -41,11 +26,11 @@ def validate(file: str, content: bytes, *, strict: bool) -> Iterator[Problem]:
         yield Problem(file, "", "is no JSON object")
         return
     kind = found.get("artifact_type")
-    if not isinstance(kind, str) or kind not in _TYPES:
-        yield Problem(file, "artifact_type", f"must be one of {', '.join(_TYPES)}")
+    if not isinstance(kind, str) or kind not in OF_EVERY_PRODUCER:
+        yield Problem(file, "artifact_type", f"must be one of {', '.join(OF_EVERY_PRODUCER)}")
         return
-    written = _WRITTEN["drill" if kind == "rollback" and "steps" in found else kind]
-    problems = [*_fields(file, found, written if strict else _TYPES[kind])]
+    written = OF_TALLYD["drill" if kind == "rollback" and "steps" in found else kind]
+    problems = [*_fields(file, found, written if strict else OF_EVERY_PRODUCER[kind])]
     yield from problems
     if not problems:
         yield from _date(file, found)
@@ -61,7 +46,7 @@ def _fields(file: str, found: Mapping[str, Any], kind: type[Struct]) -> Iterator
                 yield from _row(file, f"rows[{number}]", row)
         else:
             yield from _typed(file, field.name, found[field.name], field.type)
-    if kind in _WRITTEN.values():
+    if kind in OF_TALLYD.values():
         for name in sorted(found.keys() - {field.name for field in msgspec.structs.fields(kind)}):
             yield Problem(file, name, "is no field of the schema")
 

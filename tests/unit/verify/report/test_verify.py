@@ -14,7 +14,7 @@ import jsonschema_rs
 import pytest
 
 from daemon.domain.rollup import DAILY, MONTHLY, TOTALS, WEEKLY, YEARLY
-from daemon.verify.parity.check import Tally
+from daemon.verify.parity import Tally
 from daemon.verify.report import archive, contents
 from daemon.verify.report.artifact import (
     SCHEMA_VERSION,
@@ -25,9 +25,9 @@ from daemon.verify.report.artifact import (
     RollbackArtifact,
     Step,
     Waiting,
+    schema,
 )
 from daemon.verify.report.day import within
-from daemon.verify.report.schema import document
 from daemon.verify.report.verify import verify_archive, verify_folder
 
 NOW = dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC)
@@ -105,24 +105,24 @@ def test_what_tallyd_writes_is_in_order(folder: Path) -> None:
     assert (verdict.files, verdict.problems) == (8, [])
 
 
-def without_prose(schema: Any) -> Any:
-    if isinstance(schema, dict):
-        return {key: without_prose(value) for key, value in schema.items() if key != "description"}
-    return [without_prose(each) for each in schema] if isinstance(schema, list) else schema
+def without_prose(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {key: without_prose(value) for key, value in found.items() if key != "description"}
+    return [without_prose(each) for each in found] if isinstance(found, list) else found
 
 
 def test_version_1_of_the_schema_means_what_it_always_meant() -> None:
-    meaning = json.dumps(without_prose(json.loads(document())), sort_keys=True)
+    meaning = json.dumps(without_prose(json.loads(schema())), sort_keys=True)
     assert hashlib.sha256(meaning.encode()).hexdigest() == SCHEMA_V1_SHA256, "other fields need another version"
 
 
 def test_what_tallyd_writes_is_valid_by_the_schema(folder: Path) -> None:
-    schema = jsonschema_rs.validator_for(json.loads(document()))
+    validator = jsonschema_rs.validator_for(json.loads(schema()))
     for name in (PARITY, ROLLBACK, DRILL, "manifest.json"):
         artifact = json.loads((folder / name).read_text())
-        schema.validate(artifact)
-        assert not schema.is_valid({**artifact, "artifact_type": "other"})
-    assert schema.is_valid(V1)
+        validator.validate(artifact)
+        assert not validator.is_valid({**artifact, "artifact_type": "other"})
+    assert validator.is_valid(V1)
 
 
 # Artifacts --------------------------------------------------------------------------------------------------------
