@@ -43,8 +43,7 @@ def rollback(
 
     Example: `tallyd drill rollback --dir ./reports`
     """
-    from daemon.move.drill import artifact
-    from daemon.move.drill import rollback as drill
+    from daemon.move import drill
 
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX) and not name.startswith(ENV_STACK_PREFIX)]:
         del os.environ[name]
@@ -58,7 +57,7 @@ def rollback(
         )
 
     drilled = asyncio.run(drill.run(data, show))
-    name, written = artifact.write(folder, drilled)
+    name, written = drill.write(folder, drilled)
     if as_json:
         print_json(written)
     console.print(f"Written: {folder / name}")

@@ -17,8 +17,7 @@ from daemon.config import Config, replica_tables
 from daemon.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
-    from daemon.verify.shadow.compare import Comparison, Percentiles
-    from daemon.verify.shadow.history import Trend
+    from daemon.verify.shadow import Comparison, Percentiles, Trend
 
 _TOLERANCE = re.compile(r"(\d+(?:\.\d+)?)(%?)\Z", re.ASCII)
 
@@ -82,11 +81,9 @@ def _tolerance(text: str) -> Tolerance:
 
 
 async def _compare(config: Config, worst: int, *, wait: bool) -> list[tuple[Comparison, list[Trend]]]:
-    from daemon.config import replica_tables
     from daemon.replica.mysql import MysqlSink
     from daemon.rollups.mongo import MongoSink
-    from daemon.verify.shadow import history
-    from daemon.verify.shadow.compare import compare
+    from daemon.verify import shadow
 
     if wait:
         await flush_first(config)
@@ -95,10 +92,10 @@ async def _compare(config: Config, worst: int, *, wait: bool) -> list[tuple[Comp
     async with MongoSink(config.mongo) as mongo, MysqlSink(config.mysql) as mysql:
         for (domain, kind), table in replica_tables(config).items():
             for counter in table.shadow:
-                comparison = await compare(mysql, f"{domain}.{kind}", table, counter, worst)
-                past = await history.snapshots(mongo, comparison, now.date())
-                await history.record(mongo, comparison, now)
-                found.append((comparison, history.trends(past, comparison, now.date())))
+                comparison = await shadow.compare(mysql, f"{domain}.{kind}", table, counter, worst)
+                past = await shadow.snapshots(mongo, comparison, now.date())
+                await shadow.record(mongo, comparison, now)
+                found.append((comparison, shadow.trends(past, comparison, now.date())))
     return found
 
 

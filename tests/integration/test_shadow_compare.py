@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from daemon.verify.shadow.compare import percentiles
+from daemon.verify.shadow import percentiles
 from tests.kit.system import System, event
 
 NOW = dt.datetime.now(dt.UTC)

@@ -1,9 +1,9 @@
-"""Goes over to tallyd, back to the application's own counting, and to tallyd again, without losing a count.
+"""`tallyd drill rollback`: goes over to tallyd, back to the application's own counting, and to tallyd again.
 
     take over → count → switch off, drain → the application counts → switch on → reconcile → count
 
-Ingest runs as in production, and is switched by its configuration file and SIGHUP. The drill flushes step by step,
-as an operator does who has stopped the flush daemon. Counts that are not flushed wait in Redis.
+No count may be lost. The servers are the drill's own. Ingest runs as in production, and is switched by its
+configuration file and SIGHUP. The drill flushes step by step, as an operator does who has stopped the flush daemon.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar, NamedTuple
 from uuid import uuid4
 
 import asyncmy
@@ -38,7 +37,8 @@ from daemon.move.backfill.changes import Change
 from daemon.move.backfill.run import Tally
 from daemon.read.status import read_status
 from daemon.verify.audit.audit import auditor
-from daemon.verify.report.artifact import Step
+from daemon.verify.report import archive
+from daemon.verify.report.artifact import SCHEMA_VERSION, DrillArtifact, Step
 
 RELOAD_TIMEOUT_S = 20.0
 HTTP_TIMEOUT_S = 10.0
@@ -54,11 +54,10 @@ class Drilled(Struct, frozen=True):
     steps: list[Step]
     ingest_route_present: bool | None
     legacy_movie_view_route_present: bool | None
-    complete: bool
 
     @property
     def ok(self) -> bool:
-        return self.complete and all(step.ok for step in self.steps)
+        return all(step.ok for step in self.steps)
 
 
 async def run(data: Path | None, show: Callable[[Step], None]) -> Drilled:
@@ -69,28 +68,36 @@ async def run(data: Path | None, show: Callable[[Step], None]) -> Drilled:
     with _folder(data) as folder:
         async with _system(folder) as drill:
             steps: list[Step] = []
-            for step in drill.STEPS:
+            for name, do in REHEARSAL:
                 try:
-                    found, ok = await step.do(drill)
+                    found, ok = await do(drill)
                 except (TallydError, OSError, asyncmy.errors.MySQLError) as error:
                     found, ok = str(error), False
-                steps.append(Step(step.name, found, ok))
+                steps.append(Step(name, found, ok))
                 show(steps[-1])
                 if not ok:
                     break
-            return Drilled(steps, drill.taken, drill.counted_directly, len(steps) == len(drill.STEPS))
+            return Drilled(steps, drill.taken, drill.counted_directly)
 
 
-class _Step(NamedTuple):
-    name: str
-    do: Callable[[Drill], Awaitable[tuple[str, bool]]]
-    """Returns what was found, and whether it is right."""
+def write(folder: Path, drilled: Drilled) -> tuple[str, DrillArtifact]:
+    """Writes rollback/drill-YYYY-MM-DD.json (UTC) and adds it to the folder's manifest. Returns its name and content.
+
+    Raises FileError.
+    """
+    now = datetime.now(UTC).replace(microsecond=0)
+    outcome = "Every step held." if drilled.ok else "A step failed: see steps."
+    artifact = DrillArtifact(
+        schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=now.date(), generated_at=now,
+        notes=f"A drill on servers of its own, with the demo table. {outcome}", **msgspec.structs.asdict(drilled),
+    )  # fmt: skip
+    name = f"rollback/drill-{now.date()}.json"
+    archive.update_manifest(folder, {name: archive.write(folder, name, artifact)}, now)
+    return name, artifact
 
 
 class Drill:
     """The system under drill. `rows`: the counts that each row must hold when everything is flushed."""
-
-    STEPS: ClassVar[tuple[_Step, ...]]
 
     def __init__(self, config: Config, switch: Path, ingest: Child, reloaded: asyncio.Event) -> None:
         """`switch`: the configuration file. `reloaded` is set when ingest reports that it has read the file again."""
@@ -128,7 +135,8 @@ class Drill:
 
     async def agree(self) -> tuple[str, bool]:
         """Compares every row of MySQL with the expected counts, and runs the audit."""
-        wrong = await self._wrong()
+        found = await demo.counts(self._config.mysql.url)
+        wrong = [uuid for uuid, counts in self.rows.items() if found.get(uuid) != counts]
         async with auditor(self._config) as by:
             report = await by.audit(thorough=True)
         said = (
@@ -207,10 +215,6 @@ class Drill:
         said = f"{views} views and {downloads} downloads added to the columns of {len(counts)} rows"
         return said, self.counted_directly
 
-    async def _wrong(self) -> list[str]:
-        found = await demo.counts(self._config.mysql.url)
-        return [uuid for uuid, counts in self.rows.items() if found.get(uuid) != counts]
-
     def _add(self, counts: Mapping[str, Counts]) -> None:
         for uuid, more in counts.items():
             self.rows[uuid] = _plus(self.rows[uuid], more)
@@ -234,22 +238,23 @@ class Drill:
             await self._reloaded.wait()
 
 
-Drill.STEPS = (
-    _Step("The application counts by itself", Drill.count_before),
-    _Step("backfill", Drill.take_over),
-    _Step("backfill once more", Drill.take_over_again),
-    _Step("Events over HTTP", Drill.count),
-    _Step("flush --once", Drill.flush),
-    _Step("MySQL = MongoDB = what was counted", Drill.agree),
-    _Step("New events, not flushed", Drill.count_unflushed),
-    _Step("Switch off: enabled = false, SIGHUP", Drill.switch_off),
-    _Step("The application counts by itself", Drill.count_directly),
-    _Step("flush --once, switched off", Drill.flush_switched_off),
-    _Step("Switch on: enabled = true, SIGHUP; new events", Drill.switch_on),
-    _Step("backfill --reconcile", Drill.reconcile),
-    _Step("flush --once", Drill.flush),
-    _Step("MySQL = MongoDB = what was counted", Drill.agree),
+REHEARSAL: tuple[tuple[str, Callable[[Drill], Awaitable[tuple[str, bool]]]], ...] = (
+    ("The application counts by itself", Drill.count_before),
+    ("backfill", Drill.take_over),
+    ("backfill once more", Drill.take_over_again),
+    ("Events over HTTP", Drill.count),
+    ("flush --once", Drill.flush),
+    ("MySQL = MongoDB = what was counted", Drill.agree),
+    ("New events, not flushed", Drill.count_unflushed),
+    ("Switch off: enabled = false, SIGHUP", Drill.switch_off),
+    ("The application counts by itself", Drill.count_directly),
+    ("flush --once, switched off", Drill.flush_switched_off),
+    ("Switch on: enabled = true, SIGHUP; new events", Drill.switch_on),
+    ("backfill --reconcile", Drill.reconcile),
+    ("flush --once", Drill.flush),
+    ("MySQL = MongoDB = what was counted", Drill.agree),
 )
+"""Each returns what was found, and whether it is right."""
 
 
 class _Silent:

@@ -1,21 +1,31 @@
-"""The application's column against tallyd's, row by row. MySQL sums and ranks, so memory stays flat here.
+"""The application's column against tallyd's, row by row, while both count. Called by `tallyd shadow-compare`.
 
-Both columns are read in one statement. Tallyd's column lacks the counts of a few seconds, which are not flushed yet.
+MySQL sums and ranks, so memory stays flat here. Both columns are read in one statement. Tallyd's column lacks the
+counts of a few seconds, which are not flushed yet.
+
+MongoDB keeps one result for each day, table and counter in `analytics_shadow`; the last run of a day holds. The growth
+of both columns since an earlier day says whether their difference still grows.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from daemon.config import ReplicaTable
 from daemon.replica.mysql import MysqlSink
+from daemon.rollups.collections import SHADOW
+from daemon.rollups.errors import store_error
+from daemon.rollups.mongo import MongoSink
 
 QUERY_TIMEOUT_S = 300.0
 """What reading a whole table may take, besides the usual time-out."""
 PERCENTS = (50, 90, 99)
+WINDOWS_DAYS = (1, 7, 14, 30, 90)
 
 
 class Percentiles(Struct, frozen=True):
@@ -62,6 +72,27 @@ class Comparison(Struct, frozen=True):
     worst: list[Worst]
 
 
+class Snapshot(Struct, frozen=True):
+    """One day's sums."""
+
+    date: dt.date
+    own: int
+    tallyd: int
+    apart: int
+
+
+class Trend(Struct, frozen=True):
+    """How much both grew since the oldest day in a window. `difference`: tallyd's growth minus the application's."""
+
+    days: int
+    since: dt.date
+    own: int
+    tallyd: int
+    difference: int
+    percent: float | None
+    apart_before: int
+
+
 async def compare(mysql: MysqlSink, entity_type: str, table: ReplicaTable, counter: str, worst_max: int) -> Comparison:
     """Raises StoreError."""
     own, tallyd = (_amount(column) for column in (table.shadow[counter], table.columns[counter]))
@@ -94,6 +125,40 @@ async def compare(mysql: MysqlSink, entity_type: str, table: ReplicaTable, count
             for key, name, here, there in worst
         ],
     )  # fmt: skip
+
+
+async def record(mongo: MongoSink, comparison: Comparison, now: dt.datetime) -> None:
+    """Keeps the result as the day's. Raises StoreError."""
+    id_ = f"{comparison.entity_type}:{comparison.counter}:{now.date()}"
+    names = ("entity_type", "counter", "own", "tallyd", "apart", "differing")
+    found = {name: getattr(comparison, name) for name in names} | msgspec.structs.asdict(comparison.absolute)
+    with store_error(mongo.address):
+        await mongo.database[SHADOW].replace_one(
+            {"_id": id_}, {**found, "date": now.date().isoformat(), "at": now}, upsert=True
+        )
+
+
+async def snapshots(mongo: MongoSink, comparison: Comparison, today: dt.date) -> list[Snapshot]:
+    """The recorded days before `today` in the longest window, the oldest first. Raises StoreError."""
+    first = f"{comparison.entity_type}:{comparison.counter}:{today - dt.timedelta(days=WINDOWS_DAYS[-1])}"
+    before = f"{comparison.entity_type}:{comparison.counter}:{today}"
+    with store_error(mongo.address):
+        cursor = mongo.database[SHADOW].find({"_id": {"$gte": first, "$lt": before}}).sort("_id", 1)
+        return [
+            Snapshot(dt.date.fromisoformat(found["date"]), int(found["own"]), int(found["tallyd"]), int(found["apart"]))
+            async for found in cursor
+        ]
+
+
+def trends(past: Sequence[Snapshot], comparison: Comparison, today: dt.date) -> list[Trend]:
+    """The trend of each window that has a recorded day. `past`: as `snapshots` returns it."""
+    found = []
+    for days in WINDOWS_DAYS:
+        start = next((each for each in past if each.date >= today - dt.timedelta(days=days)), None)
+        if start is not None:
+            own, tallyd = comparison.own - start.own, comparison.tallyd - start.tallyd
+            found.append(Trend(days, start.date, own, tallyd, tallyd - own, percent_of(tallyd - own, own), start.apart))
+    return found
 
 
 def percent_of(part: int, whole: int) -> float | None:

@@ -1,1 +1,0 @@
-"""Drills: rehearse on separate servers what an operator may have to do one day. Each step is checked."""
