@@ -25,7 +25,7 @@ from daemon.rollups.mongo import MongoSink
 from daemon.spool.segment import Usage, usage
 from daemon.verify.audit import laws
 from daemon.verify.audit.deep import deep
-from daemon.verify.audit.hot import Hot, read_hot, read_marks
+from daemon.verify.audit.hot import Hot, moving_entities, read_hot, read_marks
 from daemon.verify.audit.laws import Broken, Line
 from daemon.verify.audit.replica import Row, confirm, differing_rows
 from daemon.verify.audit.rollups import read_rollups
@@ -71,7 +71,8 @@ class Auditor:
 
     async def audit(self, *, thorough: bool) -> Report:
         """Checks the laws. `thorough`: for each entity, too."""
-        spooled = usage_of(self._config)
+        spool = self._config.spool.dir  # it is not accepted yet, so no law includes it
+        spooled = usage(Path(spool)) if spool else Usage(0, 0, None, 0)
         marks = Marks(self._mongo)
         history_pending = await marks.count()
         for attempt in range(STILL_TRIES):
@@ -79,7 +80,8 @@ class Auditor:
                 await asyncio.sleep(STILL_PAUSE_S)
             hot = [await read_hot(self._redis, shard) for shard in range(self._config.redis.shards)]
             counters = sorted(set(self._counters).union(*(shard.booked("accepted") for shard in hot)))
-            rollups = await read_rollups(self._mongo, hot, counters, await self._epoch())
+            epoch = int(await self._redis.hget(keys.LAYOUT, "epoch") or 0)
+            rollups = await read_rollups(self._mongo, hot, counters, epoch)
             after = [await read_marks(self._redis, shard.shard) for shard in hot]
             exact = rollups.steady and after == [shard.marks for shard in hot]
             if exact:
@@ -105,25 +107,17 @@ class Auditor:
             for row in rows:
                 more += len(broken) >= BROKEN_MAX
                 broken += row.broken() if len(broken) < BROKEN_MAX else []
+        malformed = sum(shard.malformed for shard in hot)
         return Report(
-            exact,
-            compared,
-            stated,
-            broken,
-            more,
-            sum(shard.malformed for shard in hot),
-            pending,
-            history_pending,
-            spooled.segments,
-            spooled.bytes,
+            exact, compared, stated, broken, more, malformed, pending, history_pending, spooled.segments, spooled.bytes
         )
 
     async def _deep(
         self, counters: list[str], hot: list[Hot], expiring: Expiring, *, bases: bool
     ) -> tuple[list[Broken], int]:
-        found: list[Broken] = []
-        more = 0
-        async for difference in deep(self._mongo, counters, await self._moving(hot) | expiring.entities, bases=bases):
+        found, more = list[Broken](), 0
+        moving = moving_entities(hot) | await self._mongo.dead_letters.entities() | expiring.entities
+        async for difference in deep(self._mongo, counters, moving, bases=bases):
             more += len(found) >= BROKEN_MAX
             found += [difference] if len(found) < BROKEN_MAX else []
         return found, more
@@ -149,18 +143,6 @@ class Auditor:
         tables = replica_tables(self._config)
         async for found in differing_rows(self._mongo, self._mysql, tables):
             yield await confirm(self._redis, self._config.redis.shards, self._mongo, self._mysql, tables, found)
-
-    async def _moving(self, hot: Collection[Hot]) -> set[str]:
-        in_flight = [shard.in_flight_entities() for shard in hot]
-        return set[str]().union(*in_flight, await self._mongo.dead_letters.entities())
-
-    async def _epoch(self) -> int:
-        return int(await self._redis.hget(keys.LAYOUT, "epoch") or 0)
-
-
-def usage_of(config: Config) -> Usage:
-    """What waits in the spool of this machine. It is not accepted yet, so no law includes it."""
-    return usage(Path(config.spool.dir)) if config.spool.dir else Usage(0, 0, None, 0)
 
 
 @asynccontextmanager

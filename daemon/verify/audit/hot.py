@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 from redis.asyncio import Redis
 
@@ -48,15 +50,16 @@ class Hot(Struct, frozen=True):
     def in_flight_sums(self) -> Sums:
         return {} if self.in_flight is None else self.in_flight.sums()
 
-    def in_flight_entities(self) -> set[str]:
-        """Entities of the claim: some of their rollups may be written, and others not yet."""
-        documents = self.in_flight.documents.values() if self.in_flight is not None else ()
-        return {document.entity.key for of_kind in documents for document in of_kind}
-
 
 def booked(ledger: Sums, name: str) -> Sums:
     prefix = f"{name}:"
     return {field.removeprefix(prefix): amount for field, amount in ledger.items() if field.startswith(prefix)}
+
+
+def moving_entities(hot: Iterable[Hot]) -> set[str]:
+    """Entities of the claims in flight: some of their rollups may be written, and others not yet."""
+    claims = [shard.in_flight for shard in hot if shard.in_flight is not None]
+    return {document.entity.key for claim in claims for kind in claim.documents.values() for document in kind}
 
 
 async def read_marks(redis: Redis, shard: int) -> Marks:

@@ -22,6 +22,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from daemon.domain.counter import add_up
 from daemon.domain.rollup import COARSER, DAILY, KINDS, TOTALS
 from daemon.verify.audit.hot import Hot, Sums
 from daemon.verify.audit.rollups import Rollups
@@ -74,40 +75,29 @@ def lines(hot: Sequence[Hot], rollups: Rollups, counters: Sequence[str]) -> list
 def conservation(stated: Sequence[Line]) -> list[Broken]:
     return [
         Broken(
-            "conservation",
-            line.counter,
-            line.difference,
+            "conservation", line.counter, line.difference,
             f"accepted {line.accepted} + baseline {line.baseline}, but live {line.live} + in flight {line.in_flight}"
             f" + applied {line.applied} + dead {line.dead}",
         )
         for line in stated
         if line.difference
-    ]
+    ]  # fmt: skip
 
 
 def ledger(hot: Sequence[Hot]) -> list[Broken]:
     broken = []
     for shard in hot:
         accepted = shard.booked("accepted")
-        parts: list[tuple[str, Sums]] = [
-            ("live", shard.live),
-            ("in flight", shard.in_flight_sums()),
-            ("flushed", shard.booked("flushed")),
-            ("dead", shard.booked("dead")),
-        ]
-        for counter in sorted(accepted.keys() | {name for _, sums in parts for name in sums}):
-            found = sum(sums.get(counter, 0) for _, sums in parts)
-            if found != accepted.get(counter, 0):
-                detail = " + ".join(f"{name} {sums.get(counter, 0)}" for name, sums in parts)
-                broken.append(
-                    Broken(
-                        "ledger",
-                        counter,
-                        found - accepted.get(counter, 0),
-                        f"accepted {accepted.get(counter, 0)}, but {detail}",
-                        shard.shard,
-                    )
-                )
+        parts = {
+            "live": shard.live, "in flight": shard.in_flight_sums(),
+            "flushed": shard.booked("flushed"), "dead": shard.booked("dead"),
+        }  # fmt: skip
+        for counter in sorted(accepted.keys() | add_up(parts.values())):
+            found, wanted = {name: sums.get(counter, 0) for name, sums in parts.items()}, accepted.get(counter, 0)
+            if difference := sum(found.values()) - wanted:
+                detail = " + ".join(f"{name} {amount}" for name, amount in found.items())
+                said = f"accepted {wanted}, but {detail}"
+                broken.append(Broken("ledger", counter, difference, said, shard.shard))
     return broken
 
 
@@ -120,15 +110,11 @@ def rollups_agree(rollups: Rollups, counters: Sequence[str]) -> list[Broken]:
             + rollups.dead[kind.name].get(counter, 0)
             for kind in KINDS
         }
+        totals = net[TOTALS.name]
         broken += [
-            Broken(
-                "rollups",
-                counter,
-                amount - net[TOTALS.name],
-                f"{name} sum to {amount}, totals to {net[TOTALS.name]} (dead letters included)",
-            )
-            for name, amount in net.items()
-            if amount != net[TOTALS.name]
+            Broken("rollups", counter, n - totals, f"{name} sum to {n}, totals to {totals} (dead letters included)")
+            for name, n in net.items()
+            if n != totals
         ]
     return broken
 
@@ -161,13 +147,9 @@ def bounds(before: Sequence[Hot], after: Sequence[Sums], rollups: Rollups, count
         )
         most = baseline + sum(accepted.get(counter, 0) for accepted in after)
         if not least <= written <= most:
-            broken.append(
-                Broken(
-                    "bounds",
-                    counter,
-                    written - (least if written < least else most),
-                    f"MongoDB holds {written} (dead letters included); at least {least} were acknowledged, at most"
-                    f" {most} accepted",
-                )
+            said = (
+                f"MongoDB holds {written} (dead letters included); at least {least} were acknowledged, at most {most}"
+                " accepted"
             )
+            broken.append(Broken("bounds", counter, written - (least if written < least else most), said))
     return broken

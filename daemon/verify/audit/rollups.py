@@ -37,24 +37,21 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
     expiring = await read_expiring(mongo)
     sums: dict[str, Sums] = {}
     bases: dict[str, Sums] = {}
-    ahead: dict[str, Sums] = {kind.name: {} for kind in KINDS}
+    ahead: dict[str, Sums] = {}
     for kind in KINDS:
         fields = [*counters, *(f"base.{counter}" for counter in counters)]
         between = expiring.sums.get(kind.name, {})
         both = add_up((await mongo.sums(kind, fields), {field: between.get(field, 0) for field in fields}))
         sums[kind.name] = {counter: both.get(counter, 0) for counter in counters}
         bases[kind.name] = {counter: both.get(f"base.{counter}", 0) for counter in counters}
+        written: list[Sums] = []
         for shard in hot:
-            if shard.in_flight is None:
-                continue
-            documents = {document.id: document for document in shard.in_flight.documents[kind]}
-            for id_ in await mongo.holding(kind, documents.keys(), shard.in_flight_seq):
-                for counter, amount in documents[id_].amounts.items():
-                    ahead[kind.name][counter] = ahead[kind.name].get(counter, 0) + amount
+            if shard.in_flight is not None:
+                amounts = {document.id: document.amounts for document in shard.in_flight.documents[kind]}
+                written += [amounts[id_] for id_ in await mongo.holding(kind, amounts, shard.in_flight_seq)]
+        ahead[kind.name] = add_up(written)
     dead = {kind.name: letters.get(kind.collection, {}) for kind in KINDS}
     baseline = await read_baseline(mongo, epoch)
     if baseline is None:  # this Redis has not been flushed from yet: all there is was there before
-        baseline = {
-            counter: sums[TOTALS.name].get(counter, 0) + dead[TOTALS.name].get(counter, 0) for counter in counters
-        }
+        baseline = add_up((sums[TOTALS.name], dead[TOTALS.name]))
     return Rollups(sums, ahead, dead, baseline, bases, expiring, steady=await read_expiring(mongo) == expiring)

@@ -21,7 +21,7 @@ from daemon.errors import StoreError
 from daemon.read.days import sums_by_day
 from daemon.read.status import read_status
 from daemon.rollups.mongo import MongoSink
-from daemon.verify.audit.hot import Hot, read_hot
+from daemon.verify.audit.hot import Hot, moving_entities, read_hot
 from daemon.verify.parity import Row, check
 from daemon.verify.report import archive, routes
 from daemon.verify.report.artifact import SCHEMA_VERSION, Day, FileSum, ParityArtifact, RollbackArtifact, Waiting
@@ -104,8 +104,7 @@ async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) 
     window = [today - dt.timedelta(days=back) for back in reversed(range(wanted.days))]
     kept = Kept(today, msgspec.structs.asdict(config.retention))
     async with MongoSink(config.mongo) as mongo:
-        in_flight = [shard.in_flight_entities() for shard in hot]
-        moving = set[str]().union(*in_flight, await mongo.dead_letters.entities())
+        moving = moving_entities(hot) | await mongo.dead_letters.entities()
         sums = await sums_by_day(mongo, types, window[0].isoformat(), window[-1].isoformat(), counters)
         for day in window:
             date = day.isoformat()
@@ -126,16 +125,15 @@ async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) 
 
 
 async def _rollback(config: Config, wanted: Wanted, now: dt.datetime, pending: Waiting) -> RollbackArtifact:
-    legacy: bool | None = False
-    legacy_note = NO_LEGACY_URL
+    legacy: tuple[bool | None, str] = (False, NO_LEGACY_URL)
     if wanted.legacy_url is not None:
-        legacy, legacy_note = await routes.legacy_route(wanted.legacy_url)
-    ingest, ingest_note = await routes.ingest_route(config.http)
+        legacy = await routes.is_present("OPTIONS", wanted.legacy_url)  # a GET may count a view
+    ingest = await routes.is_present("GET", routes.events_url(config.http))  # it is answered 405: nothing is counted
     tallies = await check(config, chosen_tables(config), None)
     mismatches = sum(tally.mismatches for tally in tallies)
     return RollbackArtifact(
         schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=now.date(), generated_at=now,
-        ingest_route_present=ingest, legacy_movie_view_route_present=legacy, notes=[ingest_note, legacy_note],
+        ingest_route_present=ingest[0], legacy_movie_view_route_present=legacy[0], notes=[ingest[1], legacy[1]],
         enabled=config.enabled, pending=pending, checked=sum(tally.checked for tally in tallies),
         mismatches=mismatches, mysql_equals_mongo=mismatches == 0, safe=mismatches == 0 and pending.is_nothing,
     )  # fmt: skip
