@@ -22,24 +22,18 @@ def checked_url(url: str) -> str:
     return url
 
 
-async def ingest_route(http: Http) -> tuple[bool | None, str]:
-    """Whether tallyd takes events at its configured address (None: no answer), and the question and status."""
+def events_url(http: Http) -> str:
+    """Where tallyd takes events, as configured."""
     host = f"[{http.host}]" if ":" in http.host else http.host
-    url = f"http://{host}:{http.port}{EVENTS_PATH}"
-    # A GET is answered 405: nothing is counted.
-    status = await asyncio.to_thread(_status, "GET", url)
-    return _present(status, f"GET {url}")
+    return f"http://{host}:{http.port}{EVENTS_PATH}"
 
 
-async def legacy_route(url: str) -> tuple[bool | None, str]:
-    """The same for the application's own route. It is asked by OPTIONS, because a GET may count a view."""
-    return _present(await asyncio.to_thread(_status, "OPTIONS", url), f"OPTIONS {url}")
-
-
-def _present(status: int | None, asked: str) -> tuple[bool | None, str]:
+async def is_present(method: str, url: str) -> tuple[bool | None, str]:
+    """Whether the route exists (None: no answer), and the question and status."""
+    status = await asyncio.to_thread(_status, method, url)
     if status is None:
-        return None, f"{asked}: no answer"
-    return status != HTTPStatus.NOT_FOUND, f"{asked}: {status}"
+        return None, f"{method} {url}: no answer"
+    return status != HTTPStatus.NOT_FOUND, f"{method} {url}: {status}"
 
 
 def _status(method: str, url: str) -> int | None:

@@ -87,29 +87,22 @@ def _date(file: str, found: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _numbers(file: str, kind: str, found: Mapping[str, Any]) -> Iterator[Problem]:
     if kind == "parity":
-        differing = sum(_differs(row) for row in found["rows"])
+        differing = sum(
+            any(row[f"mongo_{name[6:]}"] != value for name, value in row.items() if name.startswith("mysql_"))
+            for row in found["rows"]
+        )
         if found["mismatches"] != differing:
             yield Problem(file, "mismatches", f"is {found['mismatches']}, but {differing} of the rows differ")
         if found["checked"] < len(found["rows"]):
             yield Problem(file, "checked", f"is {found['checked']}, but there are {len(found['rows'])} rows")
-        for name in ("checked", "mismatches"):
-            yield from _sum_of_types(file, name, found)
+        types = found.get("types")
+        if isinstance(types, list) and all(isinstance(each, dict) for each in types):  # else of another producer
+            for name in ("checked", "mismatches"):
+                sum_ = sum(count for each in types if isinstance(count := each.get(name), int))
+                if found[name] != sum_:
+                    yield Problem(file, name, f"is {found[name]}, but the types have {sum_}")
     if kind == "rollback" and "mysql_equals_mongo" in found:
         if found["mysql_equals_mongo"] != (found.get("mismatches") == 0):
             yield Problem(file, "mysql_equals_mongo", f"disagrees with mismatches {found.get('mismatches')}")
         if found.get("safe") and not found["mysql_equals_mongo"]:
             yield Problem(file, "safe", "is true, but MySQL does not equal MongoDB")
-
-
-def _differs(row: Mapping[str, Any]) -> bool:
-    return any(row[f"mongo_{name[6:]}"] != value for name, value in row.items() if name.startswith("mysql_"))
-
-
-def _sum_of_types(file: str, name: str, found: Mapping[str, Any]) -> Iterator[Problem]:
-    types = found.get("types")
-    if not isinstance(types, list) or not all(isinstance(each, dict) for each in types):
-        return  # of another producer
-    counts = [each.get(name) for each in types]
-    sum_ = sum(count for count in counts if isinstance(count, int))
-    if found[name] != sum_:
-        yield Problem(file, name, f"is {found[name]}, but the types have {sum_}")
