@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from daemon.config import ReplicaTable
 from daemon.domain.admission import entity_id_problem
@@ -32,23 +32,14 @@ class LegacyTable:
     async def check(self, name: str) -> None:
         """Raises ConfigError if the table cannot be read by its key. `name`: the entity type, as `jav.movie`."""
         table = self._table
-        found = await self._mysql.query(
-            "SELECT COLUMN_NAME FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s",
-            (table.table,),
-        )
-        there = {str(row[0]).lower() for row in found}
+        there = {str(row[0]).lower() for row in await self._facts("COLUMN_NAME", "COLUMNS")}
         missing = [column for column in (table.key, *table.columns.values()) if column.lower() not in there]
         if missing:
             raise ConfigError(
                 f"replica.{name}: table {table.table} has no column {', '.join(missing)}, or there is no such table."
                 " Correct the mapping, or create them."
             )
-        leading = await self._mysql.query(
-            "SELECT COUNT(*) FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s"
-            " AND COLUMN_NAME = %s AND SEQ_IN_INDEX = 1",
-            (table.table, table.key),
-        )
-        if not leading[0][0]:
+        if not await self._facts("1", "STATISTICS", "AND COLUMN_NAME = %s AND SEQ_IN_INDEX = 1", table.key):
             raise ConfigError(
                 f"replica.{name}: {table.table}.{table.key} has no index. Each page of rows would read the whole"
                 f" table. Run: ALTER TABLE `{table.table}` ADD UNIQUE KEY (`{table.key}`)"
@@ -56,10 +47,7 @@ class LegacyTable:
 
     async def rows_estimate(self) -> int:
         """About how many rows there are. MySQL keeps no exact number."""
-        found = await self._mysql.query(
-            "SELECT TABLE_ROWS FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s",
-            (self._table.table,),
-        )
+        found = await self._facts("TABLE_ROWS", "TABLES")
         return int(found[0][0] or 0) if found else 0
 
     async def page(self, after: object, rows_max: int) -> list[LegacyRow]:
@@ -78,12 +66,8 @@ class LegacyTable:
         [(count,)] = await self._mysql.query(f"SELECT COUNT(*) FROM {table} WHERE {key} IS NULL")  # noqa: S608
         if not count:
             return 0, []
-        found = await self._mysql.query(
-            "SELECT COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s"
-            " AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX",
-            (self._table.table,),
-        )
-        names = [str(row[0]) for row in found]
+        primary = await self._facts("COLUMN_NAME", "STATISTICS", "AND INDEX_NAME = 'PRIMARY' ORDER BY SEQ_IN_INDEX")
+        names = [str(row[0]) for row in primary]
         if not names:
             return count, []
         chosen = ", ".join(f"`{name}`" for name in names)
@@ -91,6 +75,12 @@ class LegacyTable:
             f"SELECT {chosen} FROM {table} WHERE {key} IS NULL ORDER BY {chosen} LIMIT {KEYLESS_LISTED_MAX:d}"  # noqa: S608
         )
         return count, [", ".join(f"{name} {value}" for name, value in zip(names, row, strict=True)) for row in rows]
+
+    async def _facts(self, column: str, view: str, further: str = "", *args: object) -> list[tuple[Any, ...]]:
+        """What a view of information_schema says of the table."""
+        where = f"TABLE_SCHEMA = DATABASE() AND TABLE_NAME = %s {further}"
+        sql = f"SELECT {column} FROM information_schema.{view} WHERE {where}"  # noqa: S608
+        return await self._mysql.query(sql, (self._table.table, *args))
 
 
 def entity_id_of(key: object) -> str | None:

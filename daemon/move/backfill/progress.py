@@ -35,11 +35,11 @@ class Progress:
         return None, 0
 
     async def record(self, after: object, rows: int) -> None:
-        with store_error(self._address):
-            await self._records.update_one(
-                {"_id": self._name}, {"$set": {"after": after, "rows": rows, "at": dt.datetime.now(dt.UTC)}}
-            )
+        await self._set({"after": after, "rows": rows, "at": dt.datetime.now(dt.UTC)})
 
     async def finish(self) -> None:
+        await self._set({"finished_at": dt.datetime.now(dt.UTC)})
+
+    async def _set(self, fields: Json) -> None:
         with store_error(self._address):
-            await self._records.update_one({"_id": self._name}, {"$set": {"finished_at": dt.datetime.now(dt.UTC)}})
+            await self._records.update_one({"_id": self._name}, {"$set": fields})
