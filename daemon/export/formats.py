@@ -87,8 +87,7 @@ class _Parquet:
         self._parquet = parquet.ParquetWriter(file, self._schema)
 
     def write(self, rows: Sequence[Row]) -> None:
-        columns = list(zip(*rows, strict=True)) if rows else [()] * len(self._schema)
-        self._parquet.write_table(self._arrow.table(columns, schema=self._schema))
+        self._parquet.write_table(self._arrow.table(list(zip(*rows, strict=True)), schema=self._schema))
 
     def close(self) -> None:
         self._parquet.close()

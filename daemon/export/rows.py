@@ -7,7 +7,7 @@ A row is domain, entity_type, entity_id, the bucket if there is one, and the tot
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 
 from msgspec import Struct
 
@@ -65,19 +65,15 @@ async def count(mongo: MongoSink, selection: Selection) -> int:
 
 async def rows(mongo: MongoSink, selection: Selection) -> AsyncIterator[list[Row]]:
     """Raises StoreError."""
-    chunk: list[Row] = []
+    texts, counters = selection.texts, selection.counters
     with store_error(mongo.address):
-        async for document in mongo.collection(selection.kind).find(selection.filter()).sort("_id", 1):
-            chunk.append(_row(document, selection.texts, selection.counters))
-            if len(chunk) == CHUNK_ROWS:
-                yield chunk
-                chunk = []
-    yield chunk
-
-
-def _row(document: Json, texts: Sequence[str], counters: Sequence[str]) -> Row:
-    return (
-        *(document[name] for name in texts),
-        *(total(document, counter) for counter in counters),
-        *(base_of(document, counter) for counter in counters),
-    )
+        cursor = mongo.collection(selection.kind).find(selection.filter()).sort("_id", 1)
+        while documents := await cursor.to_list(CHUNK_ROWS):
+            yield [
+                (
+                    *(document[name] for name in texts),
+                    *(total(document, counter) for counter in counters),
+                    *(base_of(document, counter) for counter in counters),
+                )
+                for document in documents
+            ]

@@ -76,13 +76,8 @@ async def expire(
 
 async def _old(mongo: MongoSink, kind: Bucketed, oldest: str, seq_max: int) -> AsyncIterator[list[Json]]:
     wanted: Json = {kind.bucket_field: {"$lt": oldest}, "flush_seq": {"$not": {"$gte": seq_max}}}
-    chunk: list[Json] = []
     with store_error(mongo.address):
-        async for document in mongo.collection(kind).find(wanted):
-            if can_go(document):
-                chunk.append(document)
-            if len(chunk) == BATCH_DOCUMENTS_MAX:
-                yield chunk
-                chunk = []
-    if chunk:
-        yield chunk
+        cursor = mongo.collection(kind).find(wanted)
+        while documents := await cursor.to_list(BATCH_DOCUMENTS_MAX):
+            if going := [document for document in documents if can_go(document)]:
+                yield going
