@@ -78,11 +78,14 @@ class IngestTally:
     )
 
     def __init__(self) -> None:
+        self._failure_logged_at = -FAILURE_LOG_INTERVAL_S
+        self._clear()
+
+    def _clear(self) -> None:
         self._accepted = self._duplicates = self._rejected = 0
         self._calls = self._call_requests = 0
         self._call_seconds = 0.0
         self._responses: dict[int, int] = {}
-        self._failure_logged_at = -FAILURE_LOG_INTERVAL_S
 
     def counted(self, accepted: int, duplicates: int) -> None:
         self._accepted += accepted
@@ -116,10 +119,7 @@ class IngestTally:
         CALLS.inc(self._calls)
         CALL_SECONDS.inc(self._call_seconds)
         CALL_REQUESTS.inc(self._call_requests)
-        self._accepted = self._duplicates = self._rejected = 0
-        self._calls = self._call_requests = 0
-        self._call_seconds = 0.0
-        self._responses = {}
+        self._clear()
         QUEUE_EVENTS.set(queue_events)
 
 

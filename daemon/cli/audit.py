@@ -61,11 +61,11 @@ def audit(
 
 
 async def _sync_replica(config: Config) -> None:
-    from daemon.flush.flusher import Flusher
+    from daemon.flush.flusher import Flushed, Flusher
 
     require(config, "mysql")
     async with Flusher(config) as flusher:
-        await flusher.sync_replicas()
+        await flusher.sync_replicas(Flushed())
 
 
 def _print(report: Report, repaired: int, console: Console, *, deep: bool) -> None:

@@ -172,8 +172,7 @@ class Flusher:
                 done.add_claim(step)
                 progress(done)
         try:
-            for shard in self.shards:
-                await self._sync_all(shard, done, progress)
+            await self.sync_replicas(done, progress)
         except StoreError as error:
             done.replica_error = str(error)
         if self._mysql and not self._config.enabled:
@@ -183,23 +182,17 @@ class Flusher:
         await self.rank()
         return done
 
-    async def sync_replicas(self) -> Flushed:
+    async def sync_replicas(self, done: Flushed, progress: Callable[[Flushed], None] = lambda _: None) -> None:
         """Sets every row that is due, and nothing else. Raises StoreError."""
-        done = Flushed()
-        for shard in self.shards:
-            await self._sync_all(shard, done, lambda _: None)
-        return done
-
-    async def _sync_all(self, shard: Shard, done: Flushed, progress: Callable[[Flushed], None]) -> None:
-        more = shard.replica is not None
-        while more:
-            assert shard.replica is not None
-            synced = await shard.replica.sync_next()
-            done.rows += synced.rows.applied
-            done.missing += synced.rows.missing
-            done.add_refused(synced.rows.failures)
-            more = synced.more
-            progress(done)
+        for replica in [shard.replica for shard in self.shards if shard.replica is not None]:
+            more = True
+            while more:
+                synced = await replica.sync_next()
+                done.rows += synced.rows.applied
+                done.missing += synced.rows.missing
+                done.add_refused(synced.rows.failures)
+                more = synced.more
+                progress(done)
 
     async def run(self, ready: Callable[[], None]) -> None:
         """Flushes until `stop`. Raises LayoutError.

@@ -98,14 +98,13 @@ class MysqlSink:
         """Holds the shard's advisory lock. Raises LockHeldError if another flusher keeps it for `lock_timeout_s`."""
         name = f"tallyd:{self._database}:{shard}"[-64:]
         wait_s = self._section.lock_timeout_s
-        got = await self._execute("SELECT GET_LOCK(%s, %s)", (name, wait_s), extra_s=wait_s)
-        if got != 1:
+        if await self.query("SELECT GET_LOCK(%s, %s)", (name, wait_s), extra_s=wait_s) != [(1,)]:
             raise LockHeldError(f"MySQL at {self._address}: another flusher holds the lock {name!r}.")
         try:
             yield
         finally:
             if self._connection is not None:
-                await self._execute("SELECT RELEASE_LOCK(%s)", (name,))
+                await self.query("SELECT RELEASE_LOCK(%s)", (name,))
 
     async def write(self, table: ReplicaTable, totals: Mapping[str, Mapping[str, Any]]) -> SinkResult:
         """Sets the table's columns to these totals: entity id → totals document, each with a base (`adopt.py`).
@@ -195,7 +194,7 @@ class MysqlSink:
     async def _update(self, sql: str, rows: str) -> int:
         for left in range(TRANSIENT_TRIES - 1, -1, -1):
             try:
-                return int(await self._execute(sql, (rows,)))
+                return (await self._run(sql, (rows,), 0))[0]
             except _TransientError:
                 if not left:
                     raise
@@ -224,19 +223,14 @@ class MysqlSink:
         """The rows of a SELECT. `extra_s`: what it may take besides the usual time-out."""
         return (await self._run(sql, args, extra_s))[1]
 
-    async def _execute(self, sql: str, args: Sequence[object], *, extra_s: float = 0) -> Any:
-        """The first value of a query's first row (None without one), or the number of rows an UPDATE matched."""
-        matched, rows, is_query = await self._run(sql, args, extra_s)
-        return matched if not is_query else rows[0][0] if rows else None
-
-    async def _run(self, sql: str, args: Sequence[object], extra_s: float) -> tuple[int, list[tuple[Any, ...]], bool]:
+    async def _run(self, sql: str, args: Sequence[object], extra_s: float) -> tuple[int, list[tuple[Any, ...]]]:
+        """How many rows an UPDATE matched, and the rows of a query."""
         timeout_s = self._section.timeout_ms / 1000 + extra_s
         async with self._answered(timeout_s):
             connection = await self._connected(timeout_s)
             async with connection.cursor() as cursor:
                 matched = await cursor.execute(sql, args)
-                is_query = cursor.description is not None
-                return matched, list(await cursor.fetchall()) if is_query else [], is_query
+                return matched, list(await cursor.fetchall()) if cursor.description is not None else []
         raise AssertionError
 
     async def _connected(self, timeout_s: float) -> Any:
