@@ -232,25 +232,7 @@ def test_ctrl_c_ends_it_after_the_chunk_and_says_how_to_go_on(system: System) ->
     assert len(bases(system)) == 200
 
 
-@pytest.mark.parametrize(
-    ("env", "says"),
-    [
-        ({"MYSQL__URL": ""}, "mysql.url: not set"),
-        ({"DOMAINS": '{"web": {"entity_types": ["page"]}}'}, "[replica.DOMAIN.TYPE]"),
-        ({"REPLICA": TAGS}, "table tags has no column id, views"),
-        ({"REPLICA": TAGS.replace('"tags"', '"jav"').replace('"id"', '"code"')}, "code has no index"),
-    ],
-)
-def test_what_is_not_configured_is_said(system: System, env: dict[str, str], says: str) -> None:
-    done = system.tallyd("backfill", check=False, **env)
-    assert done.returncode == 2
-    assert says in " ".join(done.stderr.split())
-
-
-def test_a_type_that_is_not_mapped_and_other_shards_are_refused(legacy: System) -> None:
-    done = legacy.tallyd("backfill", "--type", "jav.actor", check=False)
-    assert done.returncode == 2
-    assert "jav.actor is mapped to no table; mapped: jav.movie" in " ".join(done.stderr.split())
+def test_other_shards_are_refused(legacy: System) -> None:
     backfill(legacy)
     legacy.env["TALLYD_REDIS__SHARDS"] = "2"
     with pytest.raises(ConfigError, match="laid out differently"):

@@ -141,20 +141,3 @@ def test_the_output_is_the_json_and_stays_as_it_was_if_the_check_breaks_off(coun
 def test_an_empty_system_has_no_mismatch(system: System) -> None:
     found = parity(system, "--all")
     assert (found["checked"], found["types"][0]["missing"]) == (0, 0)
-
-
-@pytest.mark.parametrize(
-    ("options", "env", "named"),
-    [
-        (("--limit", "1", "--all"), {}, "--limit and --all"),
-        (("--type", "jav.actor"), {}, "mapped: jav.movie"),
-        (("--output", "nowhere/parity.json"), {}, "there is no folder nowhere"),
-        ((), {"MYSQL__URL": ""}, "mysql.url"),
-    ],
-)
-def test_wrong_usage_ends_with_2_and_says_what_is_wrong(
-    system: System, options: tuple[str, ...], env: dict[str, str], named: str
-) -> None:
-    done = system.tallyd("parity-check", *options, check=False, **env)
-    assert done.returncode == 2
-    assert named in done.stderr

@@ -50,7 +50,7 @@ def test_what_the_application_added_becomes_part_of_the_base(counted: System) ->
 
 
 def forget_what_the_columns_hold(system: System) -> None:
-    """As an earlier version left the documents."""
+    """As an operator's edit may leave the documents."""
     system.mongo["analytics_entity_totals"].update_many({}, {"$unset": {"synced": 0}})
 
 

@@ -143,18 +143,3 @@ def test_a_report_that_breaks_off_leaves_the_one_before_as_it_was(counted: Syste
     generate(counted, fails=True, MYSQL__URL="mysql://root@127.0.0.1:1/none", MYSQL__TIMEOUT_MS="300")
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert verify(counted, "--strict") == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (("verify", "--dir", "nowhere"), "there is no folder nowhere"),
-        (("verify", "--archive", "nowhere.zip"), "there is no file nowhere.zip"),
-        (("verify", "--dir", ".", "--archive", "x"), "choose one"),
-        (("generate", "--days", "1", "--legacy-url", "file:///etc/passwd"), "--legacy-url"),
-    ],
-)
-def test_wrong_usage_ends_with_2(system: System, arguments: tuple[str, ...], named: str) -> None:
-    done = system.tallyd("report", *arguments, check=False)
-    assert done.returncode == 2
-    assert named in done.stderr

@@ -109,21 +109,6 @@ def test_people_are_shown_the_same(both: System) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "env", "named"),
-    [
-        (("--tolerance", "little"), {}, "--tolerance"),
-        ((), {"REPLICA__JAV__MOVIE": '{"table": "jav", "key": "uuid", "columns": {"view": "views"}}'}, "shadow = {"),
-        ((), {"REPLICA__JAV__MOVIE__SHADOW": '{"view": "views"}'}, "tallyd writes column 'views' itself"),
-        ((), {"REPLICA__JAV__MOVIE__SHADOW": '{"download": "own"}'}, "replica.jav.movie.shadow.download"),
-    ],
-)
-def test_wrong_usage_ends_with_2(both: System, options: tuple[str, ...], env: dict[str, str], named: str) -> None:
-    done = both.tallyd("shadow-compare", *options, check=False, **env)
-    assert done.returncode == 2
-    assert named in done.stderr
-
-
-@pytest.mark.parametrize(
     ("histogram", "rows", "expected"),
     [
         ([], 0, (0, 0, 0, 0)),

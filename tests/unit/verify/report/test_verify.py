@@ -171,22 +171,21 @@ def test_all_wrong_fields_are_named_at_once(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "field"),
-    [({"mysql_equals_mongo": True}, "mysql_equals_mongo"), ({"safe": True}, "safe"), ({"notes": 1}, "notes")],
+    ("name", "fields", "named"),
+    [
+        (ROLLBACK, {"mysql_equals_mongo": True}, {"mysql_equals_mongo"}),
+        (ROLLBACK, {"safe": True}, {"safe"}),
+        (ROLLBACK, {"notes": 1}, {"notes"}),
+        (DRILL, {"steps": [{"step": "flush --once"}]}, {"steps[0]"}),
+        (DRILL, {"enabled": True}, {"enabled"}),
+        (DRILL, {"artifact_date": "2026-02-18"}, {"artifact_date"}),
+    ],
 )
-def test_a_rollback_artifact_that_contradicts_itself_is_named(folder: Path, fields: dict[str, Any], field: str) -> None:
-    edit(without_manifest(folder) / ROLLBACK, **fields)
-    assert field in {field for file, field, _ in problems(folder) if file == ROLLBACK}
-
-
-@pytest.mark.parametrize(
-    ("fields", "field"),
-    [({"steps": [{"step": "flush --once"}]}, "steps[0]"), ({"enabled": True}, "enabled"),
-     ({"artifact_date": "2026-02-18"}, "artifact_date")],
-)  # fmt: skip
-def test_what_is_wrong_with_a_drill_is_named(folder: Path, fields: dict[str, Any], field: str) -> None:
-    edit(without_manifest(folder) / DRILL, **fields)
-    assert {field for file, field, _ in problems(folder) if file == DRILL} == {field}
+def test_what_is_wrong_with_a_rollback_or_a_drill_is_named(
+    folder: Path, name: str, fields: dict[str, Any], named: set[str]
+) -> None:
+    edit(without_manifest(folder) / name, **fields)
+    assert {field for file, field, _ in problems(folder) if file == name} == named
 
 
 @pytest.mark.parametrize("text", ["", "{", "[1]", "\xff", "[" * 100_000, '{"artifact_type": ["parity"]}'])
