@@ -20,19 +20,17 @@ class FileError(TallydError):
 def replaced(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to. It takes the place of `path`, fsynced, when the block ends; if it fails, `path` stays as it
     was. Its folder must exist. Raises FileError."""
-    temporary = None
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        temporary = None
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), 0o644)
+                Path(file.name).replace(path)
+            except BaseException:
+                with suppress(OSError):
+                    Path(file.name).unlink()
+                raise
     except OSError as error:
         raise FileError(f"Cannot write {path}: {error.strerror}.") from None
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()

@@ -203,20 +203,18 @@ class MysqlSink:
     async def _key_type(self, table: ReplicaTable) -> str:
         """The key column's type, as JSON_TABLE must declare it."""
         name = f"{table.table}.{table.key}"
-        known = self._key_types.get(name)
-        if known is not None:
-            return known
-        found = await self.query(
-            "SELECT DATA_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS"
-            " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLUMN_NAME = %s",
-            (self._database, table.table, table.key),
-        )
-        if not found:
-            raise MysqlStoreError(
-                f"MySQL at {self._address}: there is no column {name} in database"
-                f" {self._database!r}. Create it, or change the [replica] tables of the configuration."
+        if name not in self._key_types:
+            found = await self.query(
+                "SELECT DATA_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS"
+                " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLUMN_NAME = %s",
+                (self._database, table.table, table.key),
             )
-        self._key_types[name] = declared_key(*found[0])
+            if not found:
+                raise MysqlStoreError(
+                    f"MySQL at {self._address}: there is no column {name} in database"
+                    f" {self._database!r}. Create it, or change the [replica] tables of the configuration."
+                )
+            self._key_types[name] = declared_key(*found[0])
         return self._key_types[name]
 
     async def query(self, sql: str, args: Sequence[object] = (), *, extra_s: float = 0) -> list[tuple[Any, ...]]:

@@ -91,20 +91,16 @@ class MongoSink:
     """
 
     def __init__(self, section: MongoSection) -> None:
-        self._address = address_of(section.url)
+        self.address = address_of(section.url)
+        """For messages: without user and password."""
         self._client, self.database = open_client(section.url, section.timeout_ms, "tallyd")
-        self.dead_letters = DeadLetters(self.database, self._address)
+        self.dead_letters = DeadLetters(self.database, self.address)
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-    @property
-    def address(self) -> str:
-        """For messages: without user and password."""
-        return self._address
 
     def collection(self, kind: Kind) -> AsyncCollection[Json]:
         return self.database[kind.collection]
@@ -114,7 +110,7 @@ class MongoSink:
 
     async def ensure_indexes(self) -> None:
         """Creates the unique index of each rollup's natural key, and the indexes of the dead letters."""
-        with store_error(self._address):
+        with store_error(self.address):
             for kind in KINDS:
                 natural_key = IndexModel([(field, 1) for field in kind.key_fields], name="natural_key", unique=True)
                 await self.collection(kind).create_indexes([natural_key])
@@ -127,7 +123,7 @@ class MongoSink:
         writes meanwhile.
         """
         names = sorted(counters)
-        with store_error(self._address), pymongo.timeout(RANKING_TIMEOUT_S):
+        with store_error(self.address), pymongo.timeout(RANKING_TIMEOUT_S):
             for kind in kinds:
                 of_type = [(field, 1) for field in kind.type_fields]
                 models = []
@@ -166,7 +162,7 @@ class MongoSink:
 
     async def totals(self, ids: Collection[str]) -> dict[str, Json]:
         """The totals documents of these entity keys, by key; those that don't exist are absent."""
-        with store_error(self._address):
+        with store_error(self.address):
             cursor = self.collection(TOTALS).find({"_id": {"$in": list(ids)}})
             return {document["_id"]: document async for document in cursor}
 
@@ -175,7 +171,7 @@ class MongoSink:
         after = f"{domain}:{entity_type}:"
         while True:
             wanted = {"_id": {"$gt": after}, "domain": domain, "entity_type": entity_type}
-            with store_error(self._address):
+            with store_error(self.address):
                 documents = await self.collection(TOTALS).find(wanted).sort([("_id", 1)]).limit(chunk).to_list()
             if not documents:
                 return
@@ -184,13 +180,13 @@ class MongoSink:
 
     async def count_of_type(self, domain: str, entity_type: str) -> int:
         """How many entities of the type have totals."""
-        with store_error(self._address):
+        with store_error(self.address):
             return await self.collection(TOTALS).count_documents({"domain": domain, "entity_type": entity_type})
 
     async def sums(self, kind: Kind, fields: Collection[str]) -> dict[str, int]:
         """Amount per field over all documents of a rollup, those that expired included. A counter's field holds what
         was counted; `base.<counter>` what was taken over."""
-        with store_error(self._address):
+        with store_error(self.address):
             async for document in await self.collection(kind).aggregate([*_with_expired(kind), _group(None, fields)]):
                 return _by_field(document, fields)
         return {}
@@ -198,7 +194,7 @@ class MongoSink:
     async def sums_by_entity(self, kind: Kind, fields: Collection[str]) -> AsyncIterator[tuple[str, dict[str, int]]]:
         """(entity key, amount per field), sorted by the key. The server spills to disk rather than fail."""
         key = {"$concat": ["$domain", ":", "$entity_type", ":", "$entity_id"]}
-        with store_error(self._address):
+        with store_error(self.address):
             async for document in await self.collection(kind).aggregate(
                 [*_with_expired(kind), _group(key, fields), {"$sort": {"_id": 1}}], allowDiskUse=True
             ):
@@ -206,7 +202,7 @@ class MongoSink:
 
     async def holding(self, kind: Kind, ids: Collection[str], seq: int) -> list[str]:
         """The ids among these whose documents have this seq, or a later one."""
-        with store_error(self._address):
+        with store_error(self.address):
             cursor = self.collection(kind).find({"_id": {"$in": list(ids)}, "flush_seq": {"$gte": seq}}, {"_id": 1})
             return [document["_id"] async for document in cursor]
 
@@ -227,7 +223,7 @@ class MongoSink:
                 if not left:
                     break
             else:
-                raise keeps_vanishing(self._address, left[0].id, INSERTS_MET_MAX)
+                raise keeps_vanishing(self.address, left[0].id, INSERTS_MET_MAX)
         return result
 
     async def _write_once(
@@ -262,7 +258,7 @@ class MongoSink:
     async def _update(self, kind: Kind, operations: Sequence[Json]) -> Json:
         """One command; returns the server's reply."""
         # The command itself: pymongo's bulk_write builds the same from objects of its own, for a tenth of the time.
-        with store_error(self._address):
+        with store_error(self.address):
             reply: Json = await self.database.command(
                 "update",
                 kind.collection,
@@ -271,7 +267,7 @@ class MongoSink:
                 writeConcern=self.collection(kind).write_concern.document,
             )
         if "writeConcernError" in reply:
-            raise write_failed(self._address, reply["writeConcernError"])
+            raise write_failed(self.address, reply["writeConcernError"])
         return reply
 
     def _classify(self, kind: Kind, documents: list[Document], reply: Json) -> tuple[SinkResult, list[Document]]:
@@ -285,7 +281,7 @@ class MongoSink:
             elif error["code"] in UNAPPLICABLE:
                 failures.append(Failure(kind.collection, document.id, UNAPPLICABLE[error["code"]]))
             else:
-                raise write_failed(self._address, error)
+                raise write_failed(self.address, error)
         return SinkResult(len(documents) - len(met) - len(failures), failures=tuple(failures)), met
 
 

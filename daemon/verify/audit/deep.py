@@ -32,13 +32,12 @@ async def deep(
                         f"{key}: {kind.name} sum to {found.get(counter, 0)}, totals say {totals.get(counter, 0)}",
                     )  # fmt: skip
         if bases and key not in moving:
-            by_kind = {kind.name: _bases(found, counters) for kind, found in zip(KINDS, sums, strict=True)}
+            by_kind = {
+                kind.name: {counter: found.get(f"base.{counter}", 0) for counter in counters}
+                for kind, found in zip(KINDS, sums, strict=True)
+            }
             for broken in bases_agree(by_kind, counters, key):
                 yield broken
-
-
-def _bases(sums: Sums, counters: Sequence[str]) -> Sums:
-    return {counter: sums.get(f"base.{counter}", 0) for counter in counters}
 
 
 async def _merged(streams: Sequence[Entities]) -> AsyncIterator[tuple[str, list[Sums]]]:

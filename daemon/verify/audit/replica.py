@@ -69,7 +69,9 @@ async def confirm(
     true: list[Row] = []
     rows, waiting = list(found), 0
     for _ in range(CONFIRM_TRIES):
-        moving = await _moving(redis, shards, [row.key for row in rows], dirty_too=dirty_too)
+        moving = set[str]()
+        for shard, keys in by_shard((row.key for row in rows), shards, str).items():
+            moving |= await pending(redis, shard, keys, dirty_too=dirty_too)
         waiting += len(moving)
         before = {row.key: row.totals for row in rows if row.key not in moving}
         if not before:
@@ -78,13 +80,6 @@ async def confirm(
         true += [row for row in again if row.totals == before[row.key]]
         rows = [row for row in again if row.totals != before[row.key]]
     return true, waiting + len(rows)
-
-
-async def _moving(redis: Redis, shards: int, entities: Sequence[str], *, dirty_too: bool) -> set[str]:
-    found: set[str] = set()
-    for shard, keys in by_shard(entities, shards, str).items():
-        found |= await pending(redis, shard, keys, dirty_too=dirty_too)
-    return found
 
 
 async def _read_again(mongo: MongoSink, mysql: MysqlSink, tables: Tables, keys: Sequence[str]) -> list[Row]:
