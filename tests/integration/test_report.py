@@ -87,11 +87,6 @@ def test_a_bucket_that_holds_less_than_its_day_is_named(counted: System, kind: s
     assert (found["inner_amount"], found["outer"].split()[0], found["outer_amount"]) == (2, kind, 1)
 
 
-def test_a_window_holds_as_many_days_as_asked_for(counted: System) -> None:
-    folder = generate(counted, days=14)
-    assert len([*(folder / "parity").iterdir()]) == 14
-
-
 def test_what_is_written_verifies_and_the_archive_holds_the_same(counted: System) -> None:
     folder = generate(counted, "--rollback", "--archive")
     [archive] = (folder / "archive").iterdir()
@@ -132,9 +127,10 @@ def test_routes_nobody_answers_for_are_unknown(counted: System) -> None:
     ]
 
 
-def test_a_report_of_empty_stores_is_in_order(system: System) -> None:
-    generate(system, "--rollback", "--archive", days=7)
+def test_a_report_of_empty_stores_is_in_order_and_holds_as_many_days_as_asked_for(system: System) -> None:
+    folder = generate(system, "--rollback", "--archive", days=14)
     assert verify(system, "--strict") == []
+    assert len([*(folder / "parity").iterdir()]) == 14
 
 
 def test_a_report_that_breaks_off_leaves_the_one_before_as_it_was(counted: System) -> None:

@@ -126,7 +126,7 @@ january = st.dates(dt.date(2025, 12, 1), dt.date(2026, 2, 1))
 
 @settings(max_examples=300)
 @given(st.lists(st.tuples(st.sampled_from(["jav:movie:a", "jav:movie:b"]), january, huge), max_size=12))
-def test_no_delta_leaves_64_bits_and_no_amount_is_lost(amounts: list[tuple[str, dt.date, int]]) -> None:
+def test_no_sum_leaves_64_bits_and_no_amount_is_lost(amounts: list[tuple[str, dt.date, int]]) -> None:
     """MongoDB could not be given it: the whole claim would wait for ever."""
     unique = {(entity, day): amount for entity, day, amount in amounts}
     rollup = build([(entity, [(f"view:{day}", str(amount))]) for (entity, day), amount in unique.items()])
