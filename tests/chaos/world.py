@@ -15,6 +15,7 @@ from tests.kit.daemon import Daemon, Ingest, answer_of
 from tests.kit.oracle import COUNTERS, ROLLUPS, Rollups, before
 from tests.kit.proxy import Proxy
 from tests.kit.servers import Stack
+from tests.kit.stores import Stores
 from tests.kit.system import System
 from tests.kit.wait import POLL_S, wait_until
 
@@ -171,6 +172,7 @@ def raised(
             for store in stores
         }
         world = World(stack, proxies, {"REDIS__SHARDS": str(shards), **(QUICK if quick else {}), **settings})
+        cleanup.callback(Stores.close, world)  # its databases go with the stack
         for daemon in world.daemons.values():
             cleanup.callback(daemon.kill)
         world.up()
