@@ -6,7 +6,6 @@ import os
 import stat
 import sys
 import threading
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -17,6 +16,7 @@ from daemon.cli.options import ConfigOption, DataOption, JsonOption, check_folde
 from daemon.cli.output import bars, print_json, wide_console
 from daemon.config import require
 from daemon.errors import ConfigError
+from daemon.importer.outcome import Format
 
 if TYPE_CHECKING:
     from daemon.importer.session import Outcome
@@ -26,22 +26,14 @@ REJECTS_DEFAULT = Path("tallyd-import-rejected.ndjson")
 STANDARD_INPUT = 0
 
 
-class FormatOption(StrEnum):
-    """Choices of `--format`."""
-
-    AUTO = "auto"
-    COMBINED = "combined"
-    NDJSON = "ndjson"
-
-
 def import_files(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, gzipped or not; - for standard input.")],
     config: ConfigOption = None,
     data: DataOption = None,
     format_: Annotated[
-        FormatOption,
+        Format,
         typer.Option("--format", help="combined (also common), ndjson, or auto: told from the first line."),
-    ] = FormatOption.AUTO,
+    ] = Format.AUTO,
     rejects: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help=f"Where rejected lines are appended to. Default: {REJECTS_DEFAULT}."),
@@ -63,7 +55,6 @@ def import_files(
     Example: `tallyd import --config ops/weblog.example.toml access.log access.log.1.gz`
     """
     from daemon.importer import session
-    from daemon.importer.classify import Format
     from daemon.importer.rejects import Rejects
 
     loaded = load(config, data)
@@ -75,10 +66,9 @@ def import_files(
     stopping = threading.Event()
     sources = _sources(files, stopping)
     rejected = Rejects(rejects or (None if dry_run else REJECTS_DEFAULT))
-    forced = None if format_ is FormatOption.AUTO else Format(format_.value)
     shown = sys.stdout.isatty() and sys.stderr.isatty()
     with bars(DownloadColumn(), TransferSpeedColumn(), shown=shown) as bar:
-        outcome = run(session.run(loaded, sources, rejected, Screen(bar), stopping, forced=forced, dry_run=dry_run))
+        outcome = run(session.run(loaded, sources, rejected, Screen(bar), stopping, chosen=format_, dry_run=dry_run))
     _print(outcome, rejected.written_to, dry_run=dry_run, as_json=as_json)
     if outcome.stopped_by:
         raise typer.Exit(128 + outcome.stopped_by)

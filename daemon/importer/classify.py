@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum
 
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
 from daemon.importer import accesslog
 from daemon.importer.mapping import Mapping
-from daemon.importer.outcome import LeftOut, Reason, Refusal
+from daemon.importer.outcome import Format, LeftOut, Reason, Refusal
 from daemon.ingest.decode import Decoder, Unreadable
 
 Classify = Callable[[bytes, Callable[[], str]], Event | LeftOut | Refusal]
 """Takes a line, and a function that tells its id. The id is asked for only if the line counts."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-class Format(Enum):
-    COMBINED = "combined"
-    """Access log, combined or common."""
-    NDJSON = "ndjson"
 
 
 def recognise(opening: bytes) -> Format:

@@ -1,4 +1,4 @@
-"""What becomes of a line, and the tallies of a file. Every line ends in exactly one of the counts here."""
+"""The formats of a file, what becomes of a line, and the tallies. Every line ends in exactly one of the counts here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,14 @@ from collections.abc import Sequence
 from enum import Enum
 
 from msgspec import Struct, field
+
+
+class Format(Enum):
+    AUTO = "auto"
+    """As the beginning of the file says: one of the others."""
+    COMBINED = "combined"
+    """Access log, combined or common."""
+    NDJSON = "ndjson"
 
 
 class LeftOut(Enum):

@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
+from dataclasses import dataclass, field
 
 from daemon.config import Import
 from daemon.domain.event import Event
-from daemon.importer.classify import Classify, Format
-from daemon.importer.gunzip import UnreadableError
+from daemon.importer.classify import Classify
 from daemon.importer.lines import Lines, Position
-from daemon.importer.outcome import FileTally, LeftOut, Reason, Refusal
-from daemon.importer.readahead import read_ahead
+from daemon.importer.outcome import FileTally, Format, LeftOut, Reason, Refusal
 from daemon.importer.rejects import Rejects
 from daemon.importer.resume import Start
 from daemon.importer.sender import Sender
-from daemon.importer.source import Source, StoppedError
+from daemon.importer.source import Source, StoppedError, UnreadableError
 
+IDLE_S = 1.0
+"""So long, events of a silent pipe wait for more."""
 _TOO_LONG = Refusal(Reason.LINE_TOO_LONG)
 
 
+@dataclass
 class Reading:
     """The lines of one file on their way into the sender, the rejects and the tally."""
 
-    def __init__(
-        self,
-        section: Import,
-        start: Start,
-        sender: Sender,
-        rejects: Rejects,
-        tally: FileTally,
-        classifier_of: Callable[[Format], Classify],
-    ) -> None:
-        self._line_bytes_max = section.line_bytes_max
-        self._call_events_max = section.call_events_max
-        self._lines = Lines(section.line_bytes_max, start.position, start.digest, inside_line=start.inside_line)
-        self._sender = sender
-        self._rejects = rejects
-        self._tally = tally
-        self._classifier_of = classifier_of
-        self._classify: Classify | None = None
-        self._batch: list[Event] = []
+    section: Import
+    start: Start
+    sender: Sender
+    rejects: Rejects
+    tally: FileTally
+    classifier_of: Callable[[Format], Classify]
+    _classify: Classify | None = None
+    _batch: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        start = self.start
+        self._lines = Lines(self.section.line_bytes_max, start.position, start.digest, inside_line=start.inside_line)
 
     async def run(self, source: Source) -> None:
         """Raises UnreadableError and StoppedError after all that was read before is counted and recorded.
@@ -48,7 +45,7 @@ class Reading:
         Raises at once: StoreError, ConfigError, and TallydError if rejected lines cannot be written.
         """
         try:
-            async with aclosing(read_ahead(source.chunks(self._lines.position().bytes))) as chunks:
+            async with aclosing(_read_ahead(source.chunks(self._lines.position().bytes))) as chunks:
                 async for chunk in chunks:
                     await self._take(chunk)
         except (UnreadableError, StoppedError):
@@ -65,39 +62,63 @@ class Reading:
         await self._finish(reached)
 
     async def _take(self, chunk: bytes) -> None:
-        """Classifys the lines that end in a chunk. An empty one says that nothing came for a while."""
+        """Classifies the lines that end in a chunk. An empty one says that nothing came for a while."""
         if not chunk and self._batch:  # the events of a silent pipe do not wait for more
             await self._send(self._lines.boundary())
-            await self._sender.drain()
+            await self.sender.drain()
         for line in self._lines.feed(chunk):
-            if self._is_event(line) and len(self._batch) >= self._call_events_max:
+            if self._is_event(line) and len(self._batch) >= self.section.call_events_max:
                 await self._send(self._lines.position())
 
     async def _finish(self, reached: Position) -> None:
         if self._batch:
             await self._send(reached)
-        await self._sender.drain()
-        await self._sender.save(reached)
+        await self.sender.drain()
+        await self.sender.save(reached)
 
     async def _send(self, reached: Position) -> None:
         batch, self._batch = self._batch, []
-        await self._sender.send(batch, reached)
+        await self.sender.send(batch, reached)
 
     def _is_event(self, line: bytes) -> bool:
         """Adds a line to the next call, or to one of the tallies."""
-        self._tally.lines += 1
-        if len(line) > self._line_bytes_max:
+        self.tally.lines += 1
+        if len(line) > self.section.line_bytes_max:
             outcome: Event | LeftOut | Refusal = _TOO_LONG
         else:
             if self._classify is None:  # made for the first line: a file with nothing new needs no routes
-                self._classify = self._classifier_of(Format(self._tally.format))
+                self._classify = self.classifier_of(Format(self.tally.format))
             outcome = self._classify(line, self._lines.line_id)
         if isinstance(outcome, Event):
             self._batch.append(outcome)
             return True
         if isinstance(outcome, LeftOut):
-            self._tally.left_out[outcome.value] += 1
+            self.tally.left_out[outcome.value] += 1
         else:
-            self._tally.rejected[outcome.reason.value] += 1
-            self._rejects.add(self._tally.name, self._lines.number, outcome, line)
+            self.tally.rejected[outcome.reason.value] += 1
+            self.rejects.add(self.tally.name, self._lines.number, outcome, line)
         return False
+
+
+async def _read_ahead(chunks: Iterator[bytes]) -> AsyncGenerator[bytes]:
+    """The chunks, and b"" for every `IDLE_S` in which none came. Raises what fetching them raises.
+
+    A worker thread fetches the next chunk while the event loop uses the current one.
+    """
+    loop = asyncio.get_running_loop()
+    ahead = loop.run_in_executor(None, next, chunks, b"")
+    try:
+        while True:
+            done, _ = await asyncio.wait({ahead}, timeout=IDLE_S)
+            if not done:
+                yield b""
+                continue
+            chunk = ahead.result()
+            if not chunk:
+                return
+            ahead = loop.run_in_executor(None, next, chunks, b"")
+            yield chunk
+    finally:
+        # After an error: a read that waits for a pipe ends when the command sets `stopping`.
+        if not ahead.cancel():
+            ahead.exception()

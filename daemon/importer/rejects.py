@@ -17,14 +17,6 @@ TEXT_BYTES_MAX = 4_096
 """So much of a line is kept."""
 
 
-class _Reject(msgspec.Struct, omit_defaults=True):
-    file: str
-    line: int
-    reason: str
-    text: str
-    errors: dict[str, list[str]] | None = None
-
-
 class Rejects:
     """Raises TallydError when the file cannot be written: the run stops before a checkpoint passes the lost line."""
 
@@ -42,11 +34,12 @@ class Rejects:
         if self._path is None:
             return
         text = line[:TEXT_BYTES_MAX].decode(errors="backslashreplace")
-        reject = _Reject(file, number, refusal.reason.value, text, refusal.errors)
+        reject = {"file": file, "line": number, "reason": refusal.reason.value, "text": text}
+        errors = {"errors": refusal.errors} if refusal.errors else {}
         try:
             if self._file is None:
                 self._file = self._path.open("ab")
-            self._file.write(msgspec.json.encode(reject) + b"\n")
+            self._file.write(msgspec.json.encode(reject | errors) + b"\n")
         except OSError as error:
             raise self._failure(error) from None
 

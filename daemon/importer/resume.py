@@ -14,9 +14,8 @@ from collections.abc import Iterator, Sequence
 from msgspec import Struct, structs
 
 from daemon.buffer.imports import Checkpoint
-from daemon.importer.gunzip import UnreadableError
 from daemon.importer.lines import Position, fresh_digest
-from daemon.importer.source import Source
+from daemon.importer.source import Source, UnreadableError
 from daemon.importer.store import Store
 
 OPENING_BYTES = 16

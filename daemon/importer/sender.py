@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -35,24 +36,23 @@ class _Call(NamedTuple):
     """The place in the file after the events."""
 
 
+@dataclass
 class Sender:
-    def __init__(
-        self, store: Store, tally: FileTally, rejects: Rejects, first_line: str, start: Position, calls_max: int
-    ) -> None:
-        self._store = store
-        self._tally = tally
-        self._rejects = rejects
-        self._first_line = first_line
-        self._calls_max = calls_max
-        self._calls: deque[_Call] = deque()
-        self._saved_bytes = start.bytes
-        self._checkpoint: Checkpoint | None = None
+    store: Store
+    tally: FileTally
+    rejects: Rejects
+    first_line: str
+    saved_bytes: int
+    """Where the file's checkpoint is."""
+    calls_max: int
+    _calls: deque[_Call] = field(default_factory=deque)
+    _checkpoint: Checkpoint | None = None
 
     async def send(self, events: Sequence[Event], reached: Position) -> None:
         """Sends events when there is room for a call. Raises the StoreError of an earlier call."""
-        while len(self._calls) >= self._calls_max:
+        while len(self._calls) >= self.calls_max:
             await self._settle()
-        self._calls.append(_Call(asyncio.create_task(self._store.count(events)), len(events), reached))
+        self._calls.append(_Call(asyncio.create_task(self.store.count(events)), len(events), reached))
         await asyncio.sleep(0)  # the call leaves now, not after the next one is parsed
 
     async def drain(self) -> None:
@@ -70,14 +70,14 @@ class Sender:
 
     async def save(self, reached: Position) -> None:
         """Records a place: everything before it is counted, and nothing after it."""
-        if reached.bytes == self._saved_bytes:
+        if reached.bytes == self.saved_bytes:
             return
-        self._rejects.flush()
+        self.rejects.flush()
         checkpoint = Checkpoint(
-            reached.bytes, reached.lines, reached.digest, self._tally.name, datetime.now(UTC).isoformat("T", "seconds")
+            reached.bytes, reached.lines, reached.digest, self.tally.name, datetime.now(UTC).isoformat("T", "seconds")
         )
-        await self._store.save(self._first_line, checkpoint, self._checkpoint)
-        self._checkpoint, self._saved_bytes = checkpoint, reached.bytes
+        await self.store.save(self.first_line, checkpoint, self._checkpoint)
+        self._checkpoint, self.saved_bytes = checkpoint, reached.bytes
 
     async def _settle(self) -> None:
         await self.save(await self._answer())
@@ -86,7 +86,7 @@ class Sender:
         """Waits for the oldest call, and tallies it."""
         call = self._calls.popleft()
         counted = await call.task
-        self._tally.counted += counted.events
-        self._tally.duplicates += call.events - counted.events
-        self._tally.resent += call.events if counted.repeats else 0
+        self.tally.counted += counted.events
+        self.tally.duplicates += call.events - counted.events
+        self.tally.resent += call.events if counted.repeats else 0
         return call.reached

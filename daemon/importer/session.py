@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import signal
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
-from daemon.config import Config
+from daemon.config import Config, Import
 from daemon.errors import ConfigError, TallydError
-from daemon.importer.classify import Classify, Format, classify_combined, classify_ndjson
+from daemon.importer.classify import Classify, classify_combined, classify_ndjson, recognise
 from daemon.importer.mapping import Mapping
-from daemon.importer.outcome import FileTally
+from daemon.importer.outcome import FileTally, Format
+from daemon.importer.reading import Reading
 from daemon.importer.rejects import Rejects
-from daemon.importer.run import Importer, Watcher
-from daemon.importer.source import Source
-from daemon.importer.store import DryRun, Store, opened_store
+from daemon.importer.resume import find_start
+from daemon.importer.sender import Sender
+from daemon.importer.source import Source, StoppedError, UnreadableError
+from daemon.importer.store import Store, opened_store
 from daemon.ingest.decode import Decoder, build_catalogue
 from daemon.lifecycle import stopped_by_signals
+
+WATCH_INTERVAL_S = 0.1
 
 _NO_ROUTES = """\
 The configuration does not say which requests of an access log count, and as what. Add routes:
@@ -37,6 +41,14 @@ The configuration does not say which requests of an access log count, and as wha
 (ops/weblog.example.toml in the source tree is a complete example. If the file is NDJSON, say `--format ndjson`.)"""
 
 
+class Watcher(Protocol):
+    """Is told how far the reading has come: the progress bar."""
+
+    def begin(self, source: Source) -> None: ...
+
+    def advance(self, source: Source) -> None: ...
+
+
 class Outcome(NamedTuple):
     """`stopped_by`: the signal that ended the run, if any. `failure`: the error that ended it, if any."""
 
@@ -52,15 +64,15 @@ async def run(
     watcher: Watcher,
     stopping: threading.Event,
     *,
-    forced: Format | None,
+    chosen: Format,
     dry_run: bool,
 ) -> Outcome:
     """Imports the files in order. A file that cannot be read does not stop the others."""
     files: list[FileTally] = []
     failure: TallydError | None = None
     try:
-        async with stopped_by_signals(stopping) as received, _store(config, stopping, dry_run=dry_run) as store:
-            importer = Importer(config.import_, store, rejects, watcher, _classifiers(config), forced)
+        async with stopped_by_signals(stopping) as received, opened_store(config, stopping, dry_run=dry_run) as store:
+            importer = _Importer(config.import_, store, rejects, watcher, _classifiers(config), chosen)
             for source in sources:
                 if stopping.is_set():
                     break
@@ -88,10 +100,52 @@ def _classifiers(config: Config) -> Callable[[Format], Classify]:
     return classifier_of
 
 
-@contextlib.asynccontextmanager
-async def _store(config: Config, stopping: threading.Event, *, dry_run: bool) -> AsyncIterator[Store]:
-    if dry_run:
-        yield DryRun()
-    else:
-        async with opened_store(config, stopping) as store:
-            yield store
+class _Importer(NamedTuple):
+    """What all files of a command share."""
+
+    section: Import
+    store: Store
+    rejects: Rejects
+    watcher: Watcher
+    classifier_of: Callable[[Format], Classify]
+    """Raises ConfigError if the configuration lacks what the format needs."""
+    chosen: Format
+
+    async def run(self, source: Source, tally: FileTally) -> None:
+        """Imports one file. `tally` gets the result, and the reason if the file was not read to its end.
+
+        Raises StoreError, ConfigError, and TallydError if rejected lines cannot be written.
+        """
+        started = time.monotonic()
+        self.watcher.begin(source)
+        watching = asyncio.create_task(self._watch(source))
+        try:
+            await self._run(source, tally)
+        except UnreadableError as error:
+            tally.error = str(error)
+        except StoppedError:
+            tally.error = "stopped before its end"
+        finally:
+            watching.cancel()
+            self.watcher.advance(source)
+            # Unless the run was stopped, every event was answered, and this is 0.
+            tally.unsent = tally.events - tally.counted - tally.duplicates
+            tally.seconds = time.monotonic() - started
+            source.close()
+
+    async def _run(self, source: Source, tally: FileTally) -> None:
+        start = await find_start(source, self.store)
+        tally.from_line = start.position.lines + 1
+        chosen = recognise(start.opening) if self.chosen is Format.AUTO else self.chosen
+        tally.format = chosen.value
+        calls_max = self.section.calls_in_flight_max
+        sender = Sender(self.store, tally, self.rejects, start.first_line, start.position.bytes, calls_max)
+        try:
+            await Reading(self.section, start, sender, self.rejects, tally, self.classifier_of).run(source)
+        finally:
+            await sender.abandon()
+
+    async def _watch(self, source: Source) -> None:
+        while True:
+            self.watcher.advance(source)
+            await asyncio.sleep(WATCH_INTERVAL_S)

@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from operator import attrgetter
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple, TypeVar
 
 from daemon.buffer.connection import Connection, opened
 from daemon.buffer.counters import Counters, Limits
@@ -37,22 +37,10 @@ class Taken(NamedTuple):
     repeats: int
 
 
-class Store(Protocol):
-    """Methods raise StoreError."""
-
-    async def reached(self, first_line: str) -> list[Checkpoint]:
-        """See `Imports.find`."""
-
-    async def count(self, events: Sequence[Event]) -> Taken: ...
-
-    async def save(self, first_line: str, reached: Checkpoint, replaces: Checkpoint | None) -> None:
-        """See `Imports.save`."""
-
-
 class DryRun:
     """Takes everything and stores nothing."""
 
-    async def reached(self, first_line: str) -> list[Checkpoint]:  # noqa: ARG002 - as Store
+    async def reached(self, first_line: str) -> list[Checkpoint]:  # noqa: ARG002 - as RedisStore
         return []
 
     async def count(self, events: Sequence[Event]) -> Taken:
@@ -63,7 +51,7 @@ class DryRun:
 
 
 class RedisStore:
-    """The shards' counters and the records of what was imported."""
+    """The shards' counters and the records of what was imported. Methods raise StoreError."""
 
     def __init__(
         self, config: Config, connections: Sequence[Connection], imports: Imports, stopping: threading.Event
@@ -115,9 +103,16 @@ class RedisStore:
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
 
 
+Store = RedisStore | DryRun
+
+
 @contextlib.asynccontextmanager
-async def opened_store(config: Config, stopping: threading.Event) -> AsyncIterator[Store]:
-    """Connects to Redis. Raises StoreError if it cannot be reached, LayoutError if its layout is another."""
+async def opened_store(config: Config, stopping: threading.Event, *, dry_run: bool) -> AsyncIterator[Store]:
+    """Connects to Redis, unless it is a dry run. Raises StoreError if Redis cannot be reached, LayoutError if its
+    layout is another."""
+    if dry_run:
+        yield DryRun()
+        return
     layout = Layout(config)
     connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
     try:

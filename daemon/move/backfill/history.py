@@ -22,9 +22,8 @@ from msgspec import Struct, field
 from daemon.config import Config, ReplicaTable, domain_counters
 from daemon.domain.entity import Entity, parse_entity
 from daemon.domain.rollup import COARSER, DAILY, EXPIRING, TOTALS, Bucketed, Document, Kind
-from daemon.importer.gunzip import UnreadableError
 from daemon.importer.lines import Lines, Position, fresh_digest
-from daemon.importer.source import FileSource, StoppedError
+from daemon.importer.source import FileSource, StoppedError, UnreadableError
 from daemon.move.backfill.changes import Change
 from daemon.move.backfill.dailyfile import Counters, Day, Wrong, parse, reader
 from daemon.move.backfill.run import PROBLEMS_LISTED_MAX, Watcher

@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from daemon.buffer.imports import Checkpoint
-from daemon.importer.gunzip import CHUNK_BYTES
 from daemon.importer.lines import Lines, Position, fresh_digest
 from daemon.importer.resume import Start, _furthest, _look
-from daemon.importer.source import FileSource
+from daemon.importer.source import CHUNK_BYTES, FileSource
 
 CONTENT = b"".join(b"line %d\n" % n for n in range(100_000))
 assert len(CONTENT) > 3 * CHUNK_BYTES

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.importer.gunzip import CHUNK_BYTES, UnreadableError
-from daemon.importer.source import FileSource, Source, StoppedError, StreamSource
+from daemon.importer.source import CHUNK_BYTES, FileSource, Source, StoppedError, StreamSource, UnreadableError
 
 CONTENT = b"".join(b"line %d %d\n" % (n, n * n) for n in range(60_000))
 assert len(CONTENT) > 3 * CHUNK_BYTES
