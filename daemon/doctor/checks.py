@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Protocol, TypeVar
+from functools import partial
 
-from daemon.config import Config
+from daemon.config import Config, address_of
 from daemon.doctor import machine, mongo_checks, mysql_checks, mysql_tables, redis_checks
-from daemon.doctor.finding import Finding, run_checks
+from daemon.doctor.finding import Facts, Finding, run_checks
 from daemon.doctor.mongo_facts import read_mongo
 from daemon.doctor.mysql_facts import MysqlFacts, read_mysql
 from daemon.doctor.redis_facts import read_redis
@@ -20,14 +20,6 @@ from daemon.errors import StoreError
 TIMEOUT_MS = 5_000
 """How long a store may take to answer, unless its own `timeout_ms` is shorter."""
 OWN_SERVERS = "for servers of your own: `tallyd stack up`"
-
-
-class _Facts(Protocol):
-    @property
-    def address(self) -> str: ...
-
-
-F = TypeVar("F", bound=_Facts)
 
 
 async def run_all(config: Config) -> list[Finding]:
@@ -39,18 +31,15 @@ async def run_all(config: Config) -> list[Finding]:
 
 
 async def of_redis(config: Config) -> list[Finding]:
-    return await _of_store(
-        "redis", read_redis(config, timeout_ms=TIMEOUT_MS, probe=True), redis_checks.CHECKS,
-        lambda facts: run_checks(redis_checks.CHECKS, facts),
-        "Events cannot be counted. They go to the spool, or are answered 503.", OWN_SERVERS,
-    )  # fmt: skip
+    why = "Events cannot be counted. They go to the spool, or are answered 503."
+    reading, checks = read_redis(config, timeout_ms=TIMEOUT_MS, probe=True), redis_checks.CHECKS
+    return await _of_store("redis", config.redis.url, reading, checks, partial(run_checks, checks), why, OWN_SERVERS)
 
 
 async def of_mongo(config: Config) -> list[Finding]:
-    return await _of_store(
-        "mongo", read_mongo(config, timeout_ms=TIMEOUT_MS, probe=True), mongo_checks.CHECKS,
-        lambda facts: run_checks(mongo_checks.CHECKS, facts), mongo_checks.NOT_FLUSHED, OWN_SERVERS,
-    )  # fmt: skip
+    why = mongo_checks.NOT_FLUSHED
+    reading, checks = read_mongo(config, timeout_ms=TIMEOUT_MS, probe=True), mongo_checks.CHECKS
+    return await _of_store("mongo", config.mongo.url, reading, checks, partial(run_checks, checks), why, OWN_SERVERS)
 
 
 async def of_mysql(config: Config) -> list[Finding]:
@@ -60,18 +49,17 @@ async def of_mysql(config: Config) -> list[Finding]:
     def check(facts: MysqlFacts) -> list[Finding]:
         return [*run_checks(mysql_checks.CHECKS, facts), *mysql_tables.check_tables(facts)]
 
-    return await _of_store(
-        "mysql", read_mysql(config, timeout_ms=TIMEOUT_MS, probe=True), (*mysql_checks.CHECKS, *mysql_tables.CHECKS),
-        check, "No column is set. The rollups in MongoDB are written all the same.",
-        "without a replica, leave it empty",
-    )  # fmt: skip
+    why = "No column is set. The rollups in MongoDB are written all the same."
+    reading, names = read_mysql(config, timeout_ms=TIMEOUT_MS, probe=True), (*mysql_checks.CHECKS, *mysql_tables.CHECKS)
+    return await _of_store("mysql", config.mysql.url, reading, names, check, why, "without a replica, leave it empty")
 
 
 async def _of_store(
     store: str,
-    reading: Awaitable[F],
+    url: str,
+    reading: Awaitable[Facts],
     names: Iterable[str],
-    check: Callable[[F], list[Finding]],
+    check: Callable[[Facts], list[Finding]],
     why: str,
     otherwise: str,
 ) -> list[Finding]:
@@ -83,4 +71,4 @@ async def _of_store(
             Finding(f"{store}.reachable", "fatal", str(error), why, fix),
             *(Finding(name, "unknown", f"not run: {store} does not answer") for name in names),
         ]
-    return [Finding(f"{store}.reachable", "ok", facts.address), *check(facts)]
+    return [Finding(f"{store}.reachable", "ok", address_of(url)), *check(facts)]

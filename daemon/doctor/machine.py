@@ -19,9 +19,13 @@ from daemon.config import Config
 from daemon.doctor.finding import Verdict, fatal, ok, unknown, warning
 from daemon.spool.segment import usage
 
-NETWORK_FILESYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "lustre", "gluster", "fuse.")
-"""How their names begin. `fuse.` is sshfs, glusterfs, ceph: mostly something remote."""
-MEMORY_FILESYSTEMS = ("tmpfs", "ramfs")
+DOUBTFUL_FILESYSTEMS = {
+    ("tmpfs", "ramfs"): "A restart of the machine deletes the events in it, although they were answered 202.",
+    ("nfs", "cifs", "smb", "9p", "afs", "ceph", "lustre", "gluster", "fuse."): (
+        "The network may be away when Redis is. On such disks locks and fsync may not work as promised."
+    ),
+}
+"""How their names begin → why. `fuse.` is sshfs, glusterfs, ceph: mostly something remote."""
 FSYNC_WARN_S = 0.1
 """Every request waits for an fsync while events are spooled."""
 FILES_SPARE = 256
@@ -58,18 +62,10 @@ def filesystem(config: Config) -> Verdict:
     kind = _filesystem_of(_nearest(Path(config.spool.dir)))
     if kind is None:
         return unknown("this machine does not tell", "A network disk may lose data.", f"findmnt -T {config.spool.dir}")
-    if kind in MEMORY_FILESYSTEMS:
-        return warning(
-            f"{config.spool.dir} is on {kind}",
-            "A restart of the machine deletes the events in it, although they were answered 202.",
-            "put spool.dir on a local disk: TALLYD_SPOOL__DIR=/var/lib/tallyd/spool",
-        )
-    if kind.startswith(NETWORK_FILESYSTEMS):
-        return warning(
-            f"{config.spool.dir} is on {kind}",
-            "The network may be away when Redis is. On such disks locks and fsync may not work as promised.",
-            "put spool.dir on a local disk: TALLYD_SPOOL__DIR=/var/lib/tallyd/spool",
-        )
+    for names, why in DOUBTFUL_FILESYSTEMS.items():
+        if kind.startswith(names):
+            fix = "put spool.dir on a local disk: TALLYD_SPOOL__DIR=/var/lib/tallyd/spool"
+            return warning(f"{config.spool.dir} is on {kind}", why, fix)
     return ok(kind)
 
 

@@ -27,9 +27,9 @@ _UTC = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) us"
 _JSON_TABLE = "SELECT k, n FROM JSON_TABLE(%s, '$[*]' COLUMNS (k VARCHAR(255) PATH '$[0]', n BIGINT PATH '$[1]')) d"
 _TABLE = """SELECT TABLE_TYPE kind, ENGINE engine, TABLE_ROWS row_count FROM information_schema.TABLES
  WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"""
-_COLUMNS = """SELECT COLUMN_NAME name, DATA_TYPE data_type, COLUMN_TYPE column_type, CHARACTER_SET_NAME charset,
- COLLATION_NAME collation_, NUMERIC_PRECISION precision_, NUMERIC_SCALE scale_, IS_NULLABLE nullable,
- EXTRA extra FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"""
+_COLUMNS = """SELECT COLUMN_NAME name, LOWER(DATA_TYPE) data_type, COLUMN_TYPE declared, CHARACTER_SET_NAME charset,
+ COLLATION_NAME `collation`, NUMERIC_PRECISION `precision`, NUMERIC_SCALE scale, COALESCE(EXTRA, '') extra
+ FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"""
 _INDEXES = """SELECT INDEX_NAME name, NON_UNIQUE non_unique, COLUMN_NAME column_, SUB_PART sub_part
  FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY INDEX_NAME, SEQ_IN_INDEX"""
 
@@ -37,7 +37,7 @@ Row = dict[str, Any]
 
 
 class Column(NamedTuple):
-    """A column. `declared`: its type in the server's words. `extra` says whether it is generated."""
+    """A row of `_COLUMNS`. `declared`: its type in the server's words. `extra` says whether it is generated."""
 
     name: str
     data_type: str
@@ -46,7 +46,6 @@ class Column(NamedTuple):
     collation: str | None
     precision: int | None
     scale: int | None
-    nullable: bool
     extra: str
 
 
@@ -82,7 +81,6 @@ class MysqlFacts:
     """What MySQL said. `tables`: "domain.type" → the mapping and the table; None if there is no such table."""
 
     config: Config
-    address: str
     database: str
     release: str
     user: str
@@ -101,7 +99,7 @@ async def read_mysql(config: Config, *, timeout_ms: int, probe: bool) -> MysqlFa
     address = address_of(config.mysql.url)
     try:
         async with asyncio.timeout(timeout_s), _connected(config.mysql.url, timeout_s) as session:
-            return await _read(config, address, session, probe=probe)
+            return await _read(config, session, probe=probe)
     except MySQLError as error:
         raise MysqlStoreError(f"MySQL at {address}: {error}") from None
     except (OSError, TimeoutError, RuntimeError, asyncio.IncompleteReadError) as error:
@@ -142,7 +140,7 @@ async def _connected(url: str, timeout_s: float) -> AsyncIterator[_Session]:
         connection.close()
 
 
-async def _read(config: Config, address: str, session: _Session, *, probe: bool) -> MysqlFacts:
+async def _read(config: Config, session: _Session, *, probe: bool) -> MysqlFacts:
     [variables] = await session.rows(_VARIABLES)
     sent_s = time.time()
     [now] = await session.rows(_UTC)
@@ -152,7 +150,6 @@ async def _read(config: Config, address: str, session: _Session, *, probe: bool)
         tables[f"{domain}.{kind}"] = (mapping, await _table(session, mapping, probe=probe))
     return MysqlFacts(
         config=config,
-        address=address,
         database=session.database,
         release=variables["release_"],
         user=variables["user_"],
@@ -171,7 +168,7 @@ async def _table(session: _Session, mapping: ReplicaTable, *, probe: bool) -> Ta
     found = await session.rows(_TABLE, *where)
     if not found:
         return None
-    columns = {row["name"].lower(): _column(row) for row in await session.rows(_COLUMNS, *where)}
+    columns = {row["name"].lower(): Column(**row) for row in await session.rows(_COLUMNS, *where)}
     indexes: dict[str, Index] = {}
     for row in await session.rows(_INDEXES, *where):
         part = str(row["column_"]).lower() + (f"({row['sub_part']})" if row["sub_part"] else "")
@@ -184,13 +181,6 @@ async def _table(session: _Session, mapping: ReplicaTable, *, probe: bool) -> Ta
     if probe and all(table.column(name) for name in needed):
         return await _explained(session, mapping, table)
     return table
-
-
-def _column(row: Row) -> Column:
-    return Column(
-        row["name"], row["data_type"].lower(), row["column_type"], row["charset"], row["collation_"], row["precision_"],
-        row["scale_"], row["nullable"] == "YES", row["extra"] or "",
-    )  # fmt: skip
 
 
 async def _explained(session: _Session, mapping: ReplicaTable, table: Table) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from daemon.config import ReplicaTable
@@ -25,22 +25,14 @@ class Mapped(NamedTuple):
     name: str
     """`domain.type`."""
     mapping: ReplicaTable
-    table: Table | None
+    table: Table
 
 
-def table_there(of: Mapped) -> Verdict:
-    if of.table is None:
-        return fatal(
-            f"{of.facts.database} has no table {of.mapping.table}, or {of.facts.user} may not see it",
-            f"The totals of {of.name} cannot be written, nor those of the types after it.",
-            f"{_grant(of)}; or create the table; or correct replica.{of.name}.table",
-        )
+def present(of: Mapped) -> Verdict:
     return ok(f"{of.table.kind.lower()}, {of.table.engine}, about {of.table.rows:,} rows")
 
 
 def key(of: Mapped) -> Verdict:
-    if of.table is None:
-        return _no_table(of)
     column, table = of.table.column(of.mapping.key), f"`{of.mapping.table}`"
     if column is None:
         return fatal(
@@ -71,8 +63,6 @@ def key(of: Mapped) -> Verdict:
 
 
 def columns(of: Mapped) -> Verdict:
-    if of.table is None:
-        return _no_table(of)
     missing = [column for column in of.mapping.columns.values() if of.table.column(column) is None]
     if missing:
         adds = ", ".join(f"ADD COLUMN `{name}` BIGINT UNSIGNED NOT NULL DEFAULT 0" for name in missing)
@@ -117,13 +107,11 @@ def _column(of: Mapped, column: Column) -> Verdict:
 
 
 def update(of: Mapped) -> Verdict:
-    if of.table is None:
-        return _no_table(of)
     if of.table.refused is not None:
         return fatal(
             of.table.refused,
             f"The server refuses the UPDATE that {of.facts.user} sends for {of.name}: no column is set.",
-            _grant(of),
+            _grant(of.facts, of.mapping),
         )
     if any(of.table.column(name) is None for name in (of.mapping.key, *of.mapping.columns.values())):
         return unknown("not run: a column is missing", "", "")
@@ -138,8 +126,6 @@ def update(of: Mapped) -> Verdict:
 
 def reported(of: Mapped) -> Verdict:
     """The columns that are only read: the label in reports, and the application's own columns."""
-    if of.table is None:
-        return _no_table(of)
     label = [of.mapping.label] if of.mapping.label else []
     names = [*label, *of.mapping.shadow.values()]
     missing = [name for name in names if of.table.column(name) is None]
@@ -153,7 +139,7 @@ def reported(of: Mapped) -> Verdict:
 
 
 CHECKS: Mapping[str, Callable[[Mapped], Verdict]] = {
-    "mysql.table": table_there,
+    "mysql.table": present,
     "mysql.key": key,
     "mysql.columns": columns,
     "mysql.reported": reported,
@@ -161,19 +147,26 @@ CHECKS: Mapping[str, Callable[[Mapped], Verdict]] = {
 }
 
 
-def check_tables(facts: MysqlFacts, names: Iterable[str] = CHECKS) -> list[Finding]:
+def check_tables(facts: MysqlFacts) -> list[Finding]:
     """Runs these checks for each mapped table. A finding's name ends in its domain and type."""
     findings = []
     for name, (mapping, table) in facts.tables.items():
-        checks = {f"{check}.{name}": CHECKS[check] for check in names}
-        findings += run_checks(checks, Mapped(facts, name, mapping, table))
+        if table is not None:
+            checks = {f"{check}.{name}": function for check, function in CHECKS.items()}
+            findings += run_checks(checks, Mapped(facts, name, mapping, table))
+            continue
+        first, *others = CHECKS
+        missing = fatal(
+            f"{facts.database} has no table {mapping.table}, or {facts.user} may not see it",
+            f"The totals of {name} cannot be written, nor those of the types after it.",
+            f"{_grant(facts, mapping)}; or create the table; or correct replica.{name}.table",
+        )
+        findings.append(Finding(f"{first}.{name}", *missing))
+        not_run = f"not run: there is no table {mapping.table}"
+        findings += [Finding(f"{check}.{name}", "unknown", not_run) for check in others]
     return findings
 
 
-def _no_table(of: Mapped) -> Verdict:
-    return unknown(f"not run: there is no table {of.mapping.table}", "", "")
-
-
-def _grant(of: Mapped) -> str:
-    name, _, host = of.facts.user.rpartition("@")
-    return f"GRANT SELECT, UPDATE ON `{of.facts.database}`.`{of.mapping.table}` TO '{name}'@'{host}'"
+def _grant(facts: MysqlFacts, mapping: ReplicaTable) -> str:
+    name, _, host = facts.user.rpartition("@")
+    return f"GRANT SELECT, UPDATE ON `{facts.database}`.`{mapping.table}` TO '{name}'@'{host}'"

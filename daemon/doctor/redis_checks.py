@@ -7,17 +7,20 @@ from urllib.parse import urlsplit
 
 from daemon.buffer import keys
 from daemon.buffer.layout import Layout
-from daemon.doctor import redis_keeps, version
+from daemon.doctor import version
 from daemon.doctor.clock import check_clock
-from daemon.doctor.finding import Refusal, Verdict, fatal, known, ok
+from daemon.doctor.finding import Refusal, Verdict, fatal, known, ok, warning
 from daemon.doctor.redis_facts import RedisFacts
 
 VERSION_MIN = (6, 2, 0)
 """The first with HRANDFIELD, which `claim.lua` uses."""
+MEMORY_WARN_PERCENT = 80
+INTSET_ENTRIES_MIN = 512
+"""A bucket of the dedupe memory can grow to this within a window (daemon/buffer/DESIGN.md)."""
 
 
 def release(facts: RedisFacts) -> Verdict:
-    found = f"{facts.name} {facts.told('redis_version')}"
+    found = f"{facts.server.get('server_name', 'redis')} {facts.told('redis_version')}"
     if version.parse(str(facts.told("redis_version"))) < VERSION_MIN:
         return fatal(
             f"{found}, older than {version.dotted(VERSION_MIN)}",
@@ -50,6 +53,90 @@ def cluster(facts: RedisFacts) -> Verdict:
             "point redis.url at a proxy for the whole cluster, or use a single Redis",
         )
     return ok(f"a cluster, and this node serves all {facts.config.redis.shards} shards")
+
+
+def eviction(facts: RedisFacts) -> Verdict:
+    policy = str(facts.told("maxmemory_policy"))
+    if policy == "noeviction":
+        return ok(policy)
+    return fatal(
+        f"maxmemory-policy is {policy}",
+        "When memory is short, Redis deletes keys: counts, or the ids of counted events.",
+        f"{facts.cli} CONFIG SET maxmemory-policy noeviction && {facts.cli} CONFIG REWRITE",
+    )
+
+
+def append_only(facts: RedisFacts) -> Verdict:
+    if not int(facts.told("aof_enabled")):
+        save = facts.setting_or("save", "?")
+        return warning(
+            f"appendonly no; snapshots: {save or 'none'}",
+            f"When Redis stops, {'counts since its last snapshot are' if save else 'all counts are'} lost."
+            " With appendonly yes, at most 2 s of them are.",
+            f"{facts.cli} CONFIG SET appendonly yes && {facts.cli} CONFIG REWRITE",
+        )
+    if facts.server.get("aof_last_write_status", "ok") != "ok":
+        return fatal(
+            "the last write to the append-only file failed",
+            "Redis refuses every write until one succeeds: nothing is counted.",
+            f"free space on the disk of {facts.setting_or('dir', 'its data directory')}; Redis then recovers by itself",
+        )
+    fsync = facts.setting("appendfsync")
+    if fsync in ("always", "everysec"):
+        at_risk = "nothing" if fsync == "always" else "at most 2 s of counts"
+        return ok(f"appendonly yes, appendfsync {fsync}: {at_risk} at risk when Redis or the machine dies")
+    return warning(
+        f"appendfsync is {fsync}",
+        "When the machine dies, the counts of up to 30 s are lost: the kernel writes them that late.",
+        f"{facts.cli} CONFIG SET appendfsync everysec && {facts.cli} CONFIG REWRITE",
+    )
+
+
+def snapshots(facts: RedisFacts) -> Verdict:
+    if facts.server.get("rdb_last_bgsave_status", "ok") != "ok":
+        fix = f"see its log for the reason (often sysctl vm.overcommit_memory=1 helps), then {facts.cli} BGSAVE"
+        if facts.setting_or("save", "") and facts.setting_or("stop-writes-on-bgsave-error", "") == "yes":
+            found = "the last snapshot failed, and stop-writes-on-bgsave-error is yes"
+            return fatal(found, "Redis refuses every write until one succeeds: nothing is counted.", fix)
+        why = "The rewrite of the append-only file fails for the same reason: the file grows without bound."
+        return warning("the last snapshot failed", why, fix)
+    save, stops = facts.setting("save"), facts.setting("stop-writes-on-bgsave-error") == "yes"
+    if save and not stops and not int(facts.told("aof_enabled")):
+        return warning(
+            "stop-writes-on-bgsave-error is no, and there is no append-only file",
+            "A full disk goes unnoticed until Redis restarts and has lost what it could not save.",
+            f"{facts.cli} CONFIG SET stop-writes-on-bgsave-error yes && {facts.cli} CONFIG REWRITE",
+        )
+    return ok(f"save '{save}', stop-writes-on-bgsave-error {'yes' if stops else 'no'}; the last one succeeded")
+
+
+def memory(facts: RedisFacts) -> Verdict:
+    info = facts.server
+    used, limit, name = int(facts.told("used_memory")), int(facts.told("maxmemory")), "maxmemory"
+    if not limit:
+        limit, name = int(info.get("total_system_memory", 0)), "the machine's memory (maxmemory is not set)"
+    if not limit:
+        return ok(f"{_mib(used)} used, maxmemory is not set")
+    percent = 100 * used / limit
+    found = f"{_mib(used)} used, {percent:.0f} % of {name}, {_mib(limit)}"
+    if percent <= MEMORY_WARN_PERCENT:
+        return ok(found)
+    more = f"give it more: {facts.cli} CONFIG SET maxmemory {2 * used}"
+    less = "or lower dedupe.window_s; or flush more often, if `tallyd status` shows many dirty entities"
+    if percent < 100:
+        return warning(found, "At 100 % Redis refuses to count. Events then go to the spool.", f"{more}; {less}")
+    return fatal(found, "Redis refuses to count. Events go to the spool, or are answered 503.", f"{more}; {less}")
+
+
+def intset(facts: RedisFacts) -> Verdict:
+    entries = int(facts.setting("set-max-intset-entries"))
+    if entries >= INTSET_ENTRIES_MIN:
+        return ok(str(entries))
+    return warning(
+        f"set-max-intset-entries is {entries}, below {INTSET_ENTRIES_MIN}",
+        "The sets of event ids turn into hash tables, which take seven times the memory.",
+        f"{facts.cli} CONFIG SET set-max-intset-entries {INTSET_ENTRIES_MIN} && {facts.cli} CONFIG REWRITE",
+    )
 
 
 def layout(facts: RedisFacts) -> Verdict:
@@ -117,11 +204,11 @@ CHECKS: Mapping[str, Callable[[RedisFacts], Verdict]] = {
     "redis.version": release,
     "redis.role": role,
     "redis.cluster": cluster,
-    "redis.eviction": redis_keeps.eviction,
-    "redis.append_only": redis_keeps.append_only,
-    "redis.snapshots": redis_keeps.snapshots,
-    "redis.memory": redis_keeps.memory,
-    "redis.intset": redis_keeps.intset,
+    "redis.eviction": eviction,
+    "redis.append_only": append_only,
+    "redis.snapshots": snapshots,
+    "redis.memory": memory,
+    "redis.intset": intset,
     "redis.layout": layout,
     "redis.scripts": lua,
     "redis.clock": clock,
@@ -132,3 +219,7 @@ def _environment(layout: Mapping[str, str]) -> str:
     """The variables that make the configuration agree with Redis."""
     variables = {"shards": "TALLYD_REDIS__SHARDS", "dedupe_window_s": "TALLYD_DEDUPE__WINDOW_S"}
     return " ".join(f"{variable}={layout[name]}" for name, variable in variables.items() if name in layout)
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"

@@ -48,11 +48,6 @@ class RedisFacts:
         missing = Refusal(f"INFO {field}", "")
         return known(self.server.get(field, missing), f"look up {field} where the service is configured")
 
-    @property
-    def name(self) -> str:
-        """`redis`, or the name of a server that speaks like it: `valkey`. Raises UnreadableError."""
-        return str(self.server.get("server_name", "redis"))
-
     def setting(self, name: str) -> str:
         """A value of CONFIG GET. Raises UnreadableError: managed services forbid it, or leave some out."""
         fix = f"{self.cli} ACL SETUSER USER '+config|get'; or look up {name} where the service is configured"
