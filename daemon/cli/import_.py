@@ -7,10 +7,10 @@ import stat
 import sys
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import DownloadColumn, Progress, TransferSpeedColumn
+from rich.progress import DownloadColumn, TransferSpeedColumn
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, check_folder_of, load, run
 from daemon.cli.output import bars, print_json, wide_console
@@ -68,25 +68,13 @@ def import_files(
     rejected = Rejects(rejects or (None if dry_run else REJECTS_DEFAULT))
     shown = sys.stdout.isatty() and sys.stderr.isatty()
     with bars(DownloadColumn(), TransferSpeedColumn(), shown=shown) as bar:
-        outcome = run(session.run(loaded, sources, rejected, Screen(bar), stopping, chosen=format_, dry_run=dry_run))
+        outcome = run(session.run(loaded, sources, rejected, bar, stopping, chosen=format_, dry_run=dry_run))
     _print(outcome, rejected.written_to, dry_run=dry_run, as_json=as_json)
     if outcome.stopped_by:
         raise typer.Exit(128 + outcome.stopped_by)
     if outcome.failure:
         raise outcome.failure
     raise typer.Exit(1 if any(each.error for each in outcome.files) else 0)
-
-
-class Screen(NamedTuple):
-    """The watcher of a run: a bar for each file, in bytes read (of a gzipped file, of its compressed size)."""
-
-    bar: Progress
-
-    def begin(self, source: Source) -> None:
-        self.bar.add_task(Path(source.name).name, total=source.size_bytes)
-
-    def advance(self, source: Source) -> None:
-        self.bar.update(self.bar.task_ids[-1], completed=source.done_bytes)
 
 
 def _sources(files: list[str], stopping: threading.Event) -> list[Source]:

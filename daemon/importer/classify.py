@@ -1,20 +1,37 @@
-"""What a line is: an event, left out, or refused. Each format has a function; both use the daemon's own decoder."""
+"""What a line is: an event, left out, or refused. Each format has a method; both use the daemon's own decoder."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
+from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
+from daemon.errors import ConfigError
 from daemon.importer import accesslog
 from daemon.importer.mapping import Mapping
 from daemon.importer.outcome import Format, LeftOut, Reason, Refusal
-from daemon.ingest.decode import Decoder, Unreadable
+from daemon.ingest.decode import Decoder, Unreadable, build_catalogue
 
 Classify = Callable[[bytes, Callable[[], str]], Event | LeftOut | Refusal]
 """Takes a line, and a function that tells its id. The id is asked for only if the line counts."""
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_NO_ROUTES = """\
+The configuration does not say which requests of an access log count, and as what. Add routes:
+
+    [domains.web]
+    entity_types = ["page"]
+
+    [[import.routes]]
+    pattern = '(/|\\.html)$'
+    domain = "web"
+    entity_type = "page"
+    entity_id = "{0}"
+    action = "view"
+
+(ops/weblog.example.toml in the source tree is a complete example. If the file is NDJSON, say `--format ndjson`.)"""
 
 
 def recognise(opening: bytes) -> Format:
@@ -22,33 +39,43 @@ def recognise(opening: bytes) -> Format:
     return Format.NDJSON if opening.removeprefix(_BYTE_ORDER_MARK).lstrip()[:1] == b"{" else Format.COMBINED
 
 
-def classify_ndjson(decoder: Decoder) -> Classify:
-    """Events in the format of the HTTP API. They carry their own ids."""
+class Classifier:
+    """Built once from the configuration, for all files."""
 
-    def classify(line: bytes, _line_id: Callable[[], str]) -> Event | LeftOut | Refusal:
+    def __init__(self, config: Config) -> None:
+        catalogue = build_catalogue(config)
+        self._decoder = Decoder(catalogue, batch_events_max=config.http.batch_events_max, clock=time.time)
+        self._mapping = Mapping(config.import_)
+        self._has_routes = bool(config.import_.routes)
+
+    def of(self, chosen: Format) -> Classify:
+        """The method for a format. Raises ConfigError if the configuration has no routes, and the format needs them."""
+        if chosen is Format.NDJSON:
+            return self._ndjson
+        if not self._has_routes:
+            raise ConfigError(_NO_ROUTES)
+        return self._combined
+
+    def _ndjson(self, line: bytes, _line_id: Callable[[], str]) -> Event | LeftOut | Refusal:
+        """Events in the format of the HTTP API. They carry their own ids."""
         if not line or line.isspace():
             return LeftOut.BLANK
-        decoded = decoder.single(line.removeprefix(_BYTE_ORDER_MARK))
+        decoded = self._decoder.single(line.removeprefix(_BYTE_ORDER_MARK))
         if isinstance(decoded, Event):
             return decoded
         if isinstance(decoded, Unreadable):
             return Refusal(Reason.NOT_JSON)
         return Refusal(Reason.INVALID, decoded.errors)
 
-    return classify
-
-
-def classify_combined(decoder: Decoder, mapping: Mapping) -> Classify:
-    """Requests of an access log. The mapping says which of them count."""
-
-    def classify(line: bytes, line_id: Callable[[], str]) -> Event | LeftOut | Refusal:
+    def _combined(self, line: bytes, line_id: Callable[[], str]) -> Event | LeftOut | Refusal:
+        """Requests of an access log. The mapping says which of them count."""
         entry = accesslog.parse(line)
         if isinstance(entry, Reason):
             return LeftOut.BLANK if not line or line.isspace() else Refusal(entry)
-        target = mapping.classify(entry)
+        target = self._mapping.classify(entry)
         if isinstance(target, LeftOut):
             return target
-        decoded = decoder.admit(
+        decoded = self._decoder.admit(
             {
                 "event_id": line_id(),
                 "domain": target.domain,
@@ -59,5 +86,3 @@ def classify_combined(decoder: Decoder, mapping: Mapping) -> Classify:
             }
         )
         return Refusal(Reason.INVALID, decoded.errors) if isinstance(decoded, Rejection) else decoded
-
-    return classify

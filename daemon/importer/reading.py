@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from daemon.config import Import
 from daemon.domain.event import Event
-from daemon.importer.classify import Classify
+from daemon.importer.classify import Classifier, Classify
 from daemon.importer.lines import Lines, Position
 from daemon.importer.outcome import FileTally, Format, LeftOut, Reason, Refusal
 from daemon.importer.rejects import Rejects
@@ -31,7 +31,7 @@ class Reading:
     sender: Sender
     rejects: Rejects
     tally: FileTally
-    classifier_of: Callable[[Format], Classify]
+    classifier: Classifier
     _classify: Classify | None = None
     _batch: list[Event] = field(default_factory=list)
 
@@ -87,7 +87,7 @@ class Reading:
             outcome: Event | LeftOut | Refusal = _TOO_LONG
         else:
             if self._classify is None:  # made for the first line: a file with nothing new needs no routes
-                self._classify = self.classifier_of(Format(self.tally.format))
+                self._classify = self.classifier.of(Format(self.tally.format))
             outcome = self._classify(line, self._lines.line_id)
         if isinstance(outcome, Event):
             self._batch.append(outcome)

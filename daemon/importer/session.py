@@ -6,13 +6,15 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from rich.progress import Progress, TaskID
 
 from daemon.config import Config, Import
-from daemon.errors import ConfigError, TallydError
-from daemon.importer.classify import Classify, classify_combined, classify_ndjson, recognise
-from daemon.importer.mapping import Mapping
+from daemon.errors import TallydError
+from daemon.importer.classify import Classifier, recognise
 from daemon.importer.outcome import FileTally, Format
 from daemon.importer.reading import Reading
 from daemon.importer.rejects import Rejects
@@ -20,33 +22,9 @@ from daemon.importer.resume import find_start
 from daemon.importer.sender import Sender
 from daemon.importer.source import Source, StoppedError, UnreadableError
 from daemon.importer.store import Store, opened_store
-from daemon.ingest.decode import Decoder, build_catalogue
 from daemon.lifecycle import stopped_by_signals
 
 WATCH_INTERVAL_S = 0.1
-
-_NO_ROUTES = """\
-The configuration does not say which requests of an access log count, and as what. Add routes:
-
-    [domains.web]
-    entity_types = ["page"]
-
-    [[import.routes]]
-    pattern = '(/|\\.html)$'
-    domain = "web"
-    entity_type = "page"
-    entity_id = "{0}"
-    action = "view"
-
-(ops/weblog.example.toml in the source tree is a complete example. If the file is NDJSON, say `--format ndjson`.)"""
-
-
-class Watcher(Protocol):
-    """Is told how far the reading has come: the progress bar."""
-
-    def begin(self, source: Source) -> None: ...
-
-    def advance(self, source: Source) -> None: ...
 
 
 class Outcome(NamedTuple):
@@ -61,18 +39,21 @@ async def run(
     config: Config,
     sources: Sequence[Source],
     rejects: Rejects,
-    watcher: Watcher,
+    bar: Progress,
     stopping: threading.Event,
     *,
     chosen: Format,
     dry_run: bool,
 ) -> Outcome:
-    """Imports the files in order. A file that cannot be read does not stop the others."""
+    """Imports the files in order. A file that cannot be read does not stop the others.
+
+    `bar` shows for each file the bytes that were read: of a gzipped file, of its compressed size.
+    """
     files: list[FileTally] = []
     failure: TallydError | None = None
     try:
         async with stopped_by_signals(stopping) as received, opened_store(config, stopping, dry_run=dry_run) as store:
-            importer = _Importer(config.import_, store, rejects, watcher, _classifiers(config), chosen)
+            importer = _Importer(config.import_, store, rejects, bar, Classifier(config), chosen)
             for source in sources:
                 if stopping.is_set():
                     break
@@ -86,29 +67,14 @@ async def run(
     return Outcome(files, received[0] if received else None, failure)
 
 
-def _classifiers(config: Config) -> Callable[[Format], Classify]:
-    decoder = Decoder(build_catalogue(config), batch_events_max=config.http.batch_events_max, clock=time.time)
-    mapping = Mapping(config.import_)
-
-    def classifier_of(chosen: Format) -> Classify:
-        if chosen is Format.NDJSON:
-            return classify_ndjson(decoder)
-        if not config.import_.routes:
-            raise ConfigError(_NO_ROUTES)
-        return classify_combined(decoder, mapping)
-
-    return classifier_of
-
-
 class _Importer(NamedTuple):
     """What all files of a command share."""
 
     section: Import
     store: Store
     rejects: Rejects
-    watcher: Watcher
-    classifier_of: Callable[[Format], Classify]
-    """Raises ConfigError if the configuration lacks what the format needs."""
+    bar: Progress
+    classifier: Classifier
     chosen: Format
 
     async def run(self, source: Source, tally: FileTally) -> None:
@@ -117,8 +83,8 @@ class _Importer(NamedTuple):
         Raises StoreError, ConfigError, and TallydError if rejected lines cannot be written.
         """
         started = time.monotonic()
-        self.watcher.begin(source)
-        watching = asyncio.create_task(self._watch(source))
+        shown = self.bar.add_task(Path(source.name).name, total=source.size_bytes)
+        watching = asyncio.create_task(self._watch(source, shown))
         try:
             await self._run(source, tally)
         except UnreadableError as error:
@@ -127,7 +93,7 @@ class _Importer(NamedTuple):
             tally.error = "stopped before its end"
         finally:
             watching.cancel()
-            self.watcher.advance(source)
+            self.bar.update(shown, completed=source.done_bytes)
             # Unless the run was stopped, every event was answered, and this is 0.
             tally.unsent = tally.events - tally.counted - tally.duplicates
             tally.seconds = time.monotonic() - started
@@ -141,11 +107,11 @@ class _Importer(NamedTuple):
         calls_max = self.section.calls_in_flight_max
         sender = Sender(self.store, tally, self.rejects, start.first_line, start.position.bytes, calls_max)
         try:
-            await Reading(self.section, start, sender, self.rejects, tally, self.classifier_of).run(source)
+            await Reading(self.section, start, sender, self.rejects, tally, self.classifier).run(source)
         finally:
             await sender.abandon()
 
-    async def _watch(self, source: Source) -> None:
+    async def _watch(self, source: Source, shown: TaskID) -> None:
         while True:
-            self.watcher.advance(source)
+            self.bar.update(shown, completed=source.done_bytes)
             await asyncio.sleep(WATCH_INTERVAL_S)
