@@ -11,7 +11,7 @@ from rich.console import Console
 from daemon.cli.enabled import require_on
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json, print_table
-from daemon.config import Config, require
+from daemon.config import require
 from daemon.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -37,18 +37,21 @@ def audit(
 
     Example: `tallyd audit --deep --data .tallyd`
     """
+    from daemon.flush.flusher import Flushed, Flusher
     from daemon.verify.audit.audit import auditor
 
     loaded = load(config, data, "redis", "mongo")
     if repair_replica:
         require_on(loaded, "--repair-replica")
+        require(loaded, "mysql")
 
     async def work() -> tuple[Report, int]:
         async with auditor(loaded) as by:
             repaired = 0
             if repair_replica:
                 repaired = await by.mark_due()
-                await _sync_replica(loaded)
+                async with Flusher(loaded) as flusher:
+                    await flusher.sync_replicas(Flushed())
             return await by.audit(thorough=deep), repaired
 
     report, repaired = run(work())
@@ -58,14 +61,6 @@ def audit(
         _print(report, repaired, Console(), deep=deep)
     if not report.holds:
         raise CheckFailed(f"The audit found {len(report.broken) + report.broken_more} differences.")
-
-
-async def _sync_replica(config: Config) -> None:
-    from daemon.flush.flusher import Flushed, Flusher
-
-    require(config, "mysql")
-    async with Flusher(config) as flusher:
-        await flusher.sync_replicas(Flushed())
 
 
 def _print(report: Report, repaired: int, console: Console, *, deep: bool) -> None:
@@ -81,7 +76,6 @@ def _print(report: Report, repaired: int, console: Console, *, deep: bool) -> No
             )
             for line in report.lines
         ],
-        console=console,
     )
     for broken in report.broken[:DIFFERENCES_SHOWN]:
         where = "" if broken.shard is None else f" shard {broken.shard}"

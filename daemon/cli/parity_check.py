@@ -128,7 +128,6 @@ def _print(tallies: list[Tally], shown: list[Row], console: Console) -> None:
             )
             for tally in tallies
         ],
-        console=console,
     )
     for row in shown:
         values = ", ".join(f"{name} {value:,}" for name, value in row.items() if isinstance(value, int))

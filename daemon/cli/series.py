@@ -71,7 +71,6 @@ def series(
     if as_json:
         print_json(points)
         return
-    console = Console()
-    console.print(entity.key, markup=False, highlight=False, soft_wrap=True)
+    Console().print(entity.key, markup=False, highlight=False, soft_wrap=True)
     rows = [[str(point[field]), *(f"{point[counter]:,}" for counter in counters)] for point in points]
-    print_table((field, *counters), rows, console=console)
+    print_table((field, *counters), rows)

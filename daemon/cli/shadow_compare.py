@@ -114,7 +114,6 @@ def _print(found: Comparison, trend: list[Trend], console: Console) -> None:
                 (row.label or row.key, row.own, row.tallyd, f"{row.difference:+,}", _percent(row.percent))
                 for row in found.worst
             ],
-            console=console,
         )
     if trend:
         print_table(
@@ -126,7 +125,6 @@ def _print(found: Comparison, trend: list[Trend], console: Console) -> None:
                 )
                 for each in trend
             ],
-            console=console,
         )
 
 

@@ -44,7 +44,6 @@ def _print_status(found: Status, loaded: Config) -> None:
                 )
                 for shard in found.shards
             ],
-            console=console,
         )
     booked = ("accepted", "duplicate", "flushed", "dead")
     counters = sorted({field.partition(":")[2] for shard in found.shards for field in shard.ledger} - {""})
@@ -53,7 +52,7 @@ def _print_status(found: Status, loaded: Config) -> None:
         for name in counters
     ]
     if sums:
-        print_table(("counter", *booked), sums, console=console)
+        print_table(("counter", *booked), sums)
     if found.spool and (found.spool.segments or found.spool.damaged):
         console.print(
             f"Spool: {found.spool.segments} segments, {found.spool.bytes:,} bytes, the oldest from"
