@@ -128,12 +128,7 @@ class _Session(NamedTuple):
 @contextlib.asynccontextmanager
 async def _connected(url: str, timeout_s: float) -> AsyncIterator[_Session]:
     options = connect_options(url)
-    connection = await asyncmy.connect(
-        **options,
-        connect_timeout=timeout_s,
-        charset="utf8mb4",
-        autocommit=True,
-    )
+    connection = await asyncmy.connect(**options, connect_timeout=timeout_s, charset="utf8mb4", autocommit=True)
     try:
         yield _Session(connection, options["db"])
     finally:

@@ -8,8 +8,10 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import redis
 
 from daemon.config import Config, replica_tables
 from daemon.devstack import process
@@ -22,7 +24,7 @@ from daemon.replica.sql import declared_key
 from daemon.rollups.collections import DOCTOR
 from daemon.rollups.mongo import MongoSink
 from tests.kit.servers import RedisServer
-from tests.kit.system import System, wait_until
+from tests.kit.system import System, event, wait_until
 
 CLOSED = "127.0.0.1:1"
 MAY_WARN = {"mongo.storage", *machine.CHECKS}
@@ -56,10 +58,9 @@ def with_index(system: System) -> Config:
     config = system.config()
 
     async def ensure() -> None:
-        sink = MongoSink(config.mongo)
-        await sink.ensure_indexes()
-        await sink.ensure_ranking({"view", "download"})
-        await sink.close()
+        async with MongoSink(config.mongo) as sink:
+            await sink.ensure_indexes()
+            await sink.ensure_ranking({"view", "download"})
 
     asyncio.run(ensure())
     return config
@@ -108,7 +109,7 @@ def test_a_wrong_configuration_is_wrong_usage(system: System) -> None:
 def test_it_changes_nothing(system: System) -> None:
     config = with_index(system)
     with system.ingest() as ingest:
-        ingest.post({**event_of_a_movie(), "event_id": "one"})
+        ingest.post(event())
     system.redis.hset("anl:{0}:replica", "not", "a sorted set")
     before = {key: system.redis.dump(key) for key in system.redis.scan_iter()}
     collections = set(system.mongo.list_collection_names())
@@ -119,26 +120,23 @@ def test_it_changes_nothing(system: System) -> None:
     assert set(system.mongo.list_collection_names()) == collections
 
 
-def event_of_a_movie() -> dict[str, object]:
-    return {
-        "event_id": "x", "domain": "jav", "entity_type": "movie", "entity_id": "m", "action": "view",
-        "occurred_at": "2026-02-19T10:00:00Z",
-    }  # fmt: skip
-
-
 # Redis ---------------------------------------------------------------------------------------------------------------
 
 
-class Own:
+class Own(NamedTuple):
     """A Redis of the test's own, and the configuration that points to it."""
 
-    def __init__(self, server: RedisServer, system: System) -> None:
-        self.server = server
-        self.client = server.client()
-        self._system = system
+    server: RedisServer
+    client: redis.Redis
+    system: System
 
     def config(self, **env: str) -> Config:
-        return self._system.config(**{"REDIS__URL": self.server.url, **env})
+        return self.system.config(**{"REDIS__URL": self.server.url, **env})
+
+    def limited(self, *rights: str) -> str:
+        """The address for a new user with these rights."""
+        self.client.execute_command("ACL", "SETUSER", "limited", "on", ">secret", *rights)
+        return self.server.url.replace("://", "://limited:secret@")
 
     def found(self, **env: str) -> Found:
         return redis_found(self.config(**env))
@@ -158,13 +156,12 @@ RESET = {
 
 @pytest.fixture
 def own(server: RedisServer, system: System) -> Iterator[Own]:
-    with_client = Own(server, system)
-    with_client.client.flushall()
-    yield with_client
-    for name, value in RESET.items():
-        with_client.client.config_set(name, value)
-    with_client.client.execute_command("ACL", "DELUSER", "limited")
-    with_client.client.close()
+    with server.client() as client:
+        client.flushall()
+        yield Own(server, client, system)
+        for name, value in RESET.items():
+            client.config_set(name, value)
+        client.execute_command("ACL", "DELUSER", "limited")
 
 
 @pytest.mark.parametrize(
@@ -198,11 +195,6 @@ def test_a_redis_that_is_full_is_fatal_and_refuses_the_scripts(own: Own) -> None
     assert own.client.dbsize() == 0
 
 
-def test_a_redis_that_fills_up_is_a_warning(own: Own) -> None:
-    own.client.config_set("maxmemory", int(own.client.info("memory")["used_memory"] / 0.88))
-    assert own.found()["redis.memory"].severity == "warning"
-
-
 def test_another_layout_is_fatal_and_says_what_would_agree(own: Own) -> None:
     own.client.hset("anl:layout", mapping={"format": "1", "shards": "4", "dedupe_window_s": "172800", "epoch": "7"})
     found = own.found()["redis.layout"]
@@ -218,8 +210,7 @@ def test_a_layout_that_is_none_is_fatal(own: Own) -> None:
 
 
 def test_a_user_without_rights_gets_the_command_that_grants_them(own: Own) -> None:
-    own.client.execute_command("ACL", "SETUSER", "limited", "on", ">secret", "+ping")
-    url = own.server.url.replace("://", "://limited:secret@")
+    url = own.limited("+ping")
     found = own.found(REDIS__URL=url)
     assert found["redis.version"].severity == "unknown"
     assert not [each for each in found.values() if "secret" in f"{each.found}{each.fix}"]
@@ -233,15 +224,13 @@ def test_a_user_without_rights_gets_the_command_that_grants_them(own: Own) -> No
 
 
 def test_a_wrong_password_is_one_fatal_finding(own: Own) -> None:
-    own.client.execute_command("ACL", "SETUSER", "limited", "on", ">secret", "~*", "+@all")
-    found = own.found(REDIS__URL=own.server.url.replace("://", "://limited:wrong@"))
+    found = own.found(REDIS__URL=own.limited("~*", "+@all").replace("secret", "wrong"))
     assert found["redis.reachable"].severity == "fatal"
     assert {each.severity for name, each in found.items() if name != "redis.reachable"} == {"unknown"}
 
 
 def test_config_may_be_forbidden(own: Own) -> None:
-    own.client.execute_command("ACL", "SETUSER", "limited", "on", ">secret", "~anl:*", "+@all", "-config")
-    found = own.found(REDIS__URL=own.server.url.replace("://", "://limited:secret@"))
+    found = own.found(REDIS__URL=own.limited("~anl:*", "+@all", "-config"))
     unknown = {name for name, each in found.items() if each.severity == "unknown"}
     assert unknown == {"redis.append_only", "redis.snapshots", "redis.intset"}
     assert "CONFIG GET" in found["redis.intset"].found
@@ -279,9 +268,7 @@ def test_redis_6_is_enough(system: System, tmp_path: Path) -> None:
 
 
 def test_a_cluster_has_to_be_one_node_for_all_shards(system: System, tmp_path: Path) -> None:
-    bus = str(process.free_port())  # by default 10,000 above the other, which may be too high
-    cluster = ("--cluster-enabled", "yes", "--cluster-port", bus)
-    with RedisServer(7, tmp_path, *cluster) as server, server.client() as client:
+    with RedisServer(7, tmp_path, "--cluster-enabled", "yes") as server, server.client() as client:
         config = system.config(REDIS__URL=server.url, REDIS__SHARDS="3")
         assert redis_found(config)["redis.cluster"].severity == "fatal"
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
@@ -417,12 +404,9 @@ def test_the_key_is_declared_as_the_sink_declares_it(system: System, declared: s
         assert table.refused is None
         key = table.column(mapping.key)
         assert key is not None
-        sink = MysqlSink(config.mysql)
-        try:
-            declared = declared_key(key.data_type, key.charset, key.collation)
+        declared = declared_key(key.data_type, key.charset, key.collation)
+        async with MysqlSink(config.mysql) as sink:
             return declared, await sink._key_type(replica_tables(config)["jav", "movie"])
-        finally:
-            await sink.close()
 
     ours, theirs = asyncio.run(both())
     assert ours == theirs
@@ -468,8 +452,7 @@ def test_a_daemon_refuses_to_count_into_a_redis_that_forgets(own: Own, system: S
 
 def test_redis_is_not_asked_for_more_than_it_may_tell(own: Own) -> None:
     """At start-up, too, a user with few rights is no misconfiguration by itself."""
-    own.client.execute_command("ACL", "SETUSER", "limited", "on", ">secret", "~anl:*", "+@all", "-@dangerous")
-    config = own.config(REDIS__URL=own.server.url.replace("://", "://limited:secret@"))
+    config = own.config(REDIS__URL=own.limited("~anl:*", "+@all", "-@dangerous"))
     findings = by_check(asyncio.run(startup.check_ingest(config)))
     assert findings["redis.eviction"].severity == "unknown"
     assert findings["redis.layout"].severity == "ok"
