@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 
 import pytest
 
 from daemon.errors import ConfigError
 from tests.kit.daemon import Daemon
-from tests.kit.system import TALLYD, System, event, wait_until
+from tests.kit.system import System, event, wait_until
 from tests.kit.takeover import Recorder, add_rows, audited, backfill, bases, drain_until, everything
 
 LEGACY = {"a": (100, 5), "b": (0, 0), "c": (7, 1)}
@@ -210,12 +208,7 @@ def test_a_disagreement_is_audits_to_find_and_never_taken_for_a_base(legacy: Sys
 
 
 def test_a_terminal_sees_how_it_comes_along(legacy: System) -> None:
-    ours, theirs = os.openpty()
-    with os.fdopen(ours, "rb", buffering=0) as screen, os.fdopen(theirs, "wb") as terminal:
-        subprocess.run(
-            [*TALLYD, "backfill"], env=os.environ | legacy.environ(), stdout=terminal, stderr=terminal, check=True
-        )
-        shown = screen.read(65_536).decode()
+    shown = legacy.on_terminal("backfill")
     assert "jav.movie, rows" in shown
     assert "/s" in shown
 

@@ -6,7 +6,9 @@ The most used names of the kit are here, too, so that a test needs one import.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
 import secrets
 import signal
 import subprocess
@@ -120,6 +122,20 @@ class System(Stores):
     def tallyd(self, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end."""
         return run([*TALLYD, *args], cwd=self.scratch, env={**inherited(), **self.environ(**env)}, check=check)
+
+    def on_terminal(self, *args: str) -> str:
+        """What a command that succeeds writes to a terminal of 160 columns."""
+        ours, theirs = os.openpty()
+        env = {**inherited(), **self.environ(COLUMNS="160", TERM="xterm")}
+        command = [*TALLYD, *args]
+        shown: list[bytes] = []
+        with os.fdopen(ours, "rb", buffering=0) as screen:
+            with subprocess.Popen(command, cwd=self.scratch, env=env, stdout=theirs, stderr=theirs) as process:
+                os.close(theirs)
+                with contextlib.suppress(OSError):  # the other side was closed
+                    shown.extend(iter(lambda: screen.read(65_536), b""))
+            assert process.returncode == 0, shown
+        return b"".join(shown).decode()
 
     def audit(self, *options: str, check: bool = True, **env: str) -> dict[str, Any]:
         """What `tallyd audit` reports; with `check` it has to hold. Its exit code says the same."""

@@ -69,15 +69,6 @@ def test_a_long_line_is_not_kept_in_memory() -> None:
     assert [len(line) for line in lines.feed(b"x\nshort\n")] == [65, 5]
 
 
-def test_a_line_keeps_its_id_when_its_newline_comes_later() -> None:
-    assert read([b"a\nb"])[0][-1][1] == read([b"a\nb\n"])[0][-1][1]
-
-
-def test_equal_lines_have_ids_of_their_own() -> None:
-    found, _ = read([b"a\na\na\n"])
-    assert len({line_id for _, line_id, _ in found}) == 3
-
-
 def test_going_on_in_the_middle_gives_what_reading_from_the_beginning_gives() -> None:
     content = b"one\ntwo\nthree\n"
     whole, end = read([content])
