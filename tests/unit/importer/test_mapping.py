@@ -28,12 +28,12 @@ def request(path: str = "/a", method: str = "GET", status: int = 200, agent: str
     return Entry(method, path, status, agent, "17/May/2015:10:05:03 +0000")
 
 
-def judge(entry: Entry, *routes: ImportRoute, **section: Any) -> Target | LeftOut:
+def classify(entry: Entry, *routes: ImportRoute, **section: Any) -> Target | LeftOut:
     return Mapping(Import(routes=routes or (route("^/"),), **section)).classify(entry)
 
 
 def test_the_whole_path_can_be_the_id() -> None:
-    assert judge(request("/a/b%20c")) == Target("web", "page", "/a/b%20c", "view")
+    assert classify(request("/a/b%20c")) == Target("web", "page", "/a/b%20c", "view")
 
 
 def test_groups_fill_every_field() -> None:
@@ -41,17 +41,17 @@ def test_groups_fill_every_field() -> None:
         r"^/(?P<site>\w+)/(movie|actor)s/(\d+)",
         domain="{site}", entity_type="{2}", entity_id="{3}-{site}", action="view",
     )  # fmt: skip
-    assert judge(request("/jav/movies/17/cover"), by_groups) == Target("jav", "movie", "17-jav", "view")
+    assert classify(request("/jav/movies/17/cover"), by_groups) == Target("jav", "movie", "17-jav", "view")
 
 
 def test_a_group_that_took_no_part_is_empty() -> None:
-    assert judge(request("/a"), route("^/a(x)?$", entity_id="a{1}")) == Target("web", "page", "a", "view")
+    assert classify(request("/a"), route("^/a(x)?$", entity_id="a{1}")) == Target("web", "page", "a", "view")
 
 
 def test_the_first_route_that_matches_wins() -> None:
     files, pages = route(r"\.pdf$", entity_type="file"), route("^/")
-    assert judge(request("/a.pdf"), files, pages) == Target("web", "file", "/a.pdf", "view")
-    assert judge(request("/a"), files, pages) == Target("web", "page", "/a", "view")
+    assert classify(request("/a.pdf"), files, pages) == Target("web", "file", "/a.pdf", "view")
+    assert classify(request("/a"), files, pages) == Target("web", "page", "/a", "view")
 
 
 @pytest.mark.parametrize(
@@ -68,24 +68,24 @@ def test_the_first_route_that_matches_wins() -> None:
     ],
 )
 def test_what_is_left_out_has_the_first_reason_that_applies(entry: Entry, reason: LeftOut) -> None:
-    assert judge(entry) is reason
+    assert classify(entry) is reason
 
 
 def test_the_section_says_what_counts() -> None:
     anything = {"methods": ("POST",), "statuses": (404,), "bots": "count"}
-    assert isinstance(judge(request(method="POST", status=404, agent=GOOGLEBOT), **anything), Target)
-    assert judge(request(), **anything) is LeftOut.METHOD
+    assert isinstance(classify(request(method="POST", status=404, agent=GOOGLEBOT), **anything), Target)
+    assert classify(request(), **anything) is LeftOut.METHOD
 
 
 def test_a_route_may_differ_from_the_section() -> None:
     files = route(r"\.pdf$", methods=("GET", "HEAD"), statuses=(200,), bots="count")
-    assert isinstance(judge(request("/a.pdf", "HEAD", 200, GOOGLEBOT), files, route("^/")), Target)
-    assert judge(request("/a.pdf", status=304), files, route("^/")) is LeftOut.STATUS
-    assert isinstance(judge(request("/a", status=304), files, route("^/")), Target)
+    assert isinstance(classify(request("/a.pdf", "HEAD", 200, GOOGLEBOT), files, route("^/")), Target)
+    assert classify(request("/a.pdf", status=304), files, route("^/")) is LeftOut.STATUS
+    assert isinstance(classify(request("/a", status=304), files, route("^/")), Target)
 
 
 def test_a_log_without_user_agents_has_no_bots() -> None:
-    assert isinstance(judge(request(agent=None)), Target)
+    assert isinstance(classify(request(agent=None)), Target)
 
 
 def test_long_paths_and_agents_are_judged_like_short_ones() -> None:
@@ -102,7 +102,7 @@ def test_the_default_pattern_knows_the_programs_in_a_real_log_and_nobody_else() 
         entries = [parse(line.rstrip(b"\n")) for line in log]
     agents = {entry.agent for entry in entries if isinstance(entry, Entry) and entry.agent is not None}
     assert len(agents) == 559
-    assert {agent for agent in agents if judge(request(agent=agent)) is LeftOut.BOT} == programs
+    assert {agent for agent in agents if classify(request(agent=agent)) is LeftOut.BOT} == programs
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_the_default_pattern_knows_the_programs_in_a_real_log_and_nobody_else() 
     ],
 )
 def test_people_are_not_taken_for_programs(agent: str) -> None:
-    assert isinstance(judge(request(agent=agent)), Target)
+    assert isinstance(classify(request(agent=agent)), Target)
 
 
 @pytest.mark.parametrize(
@@ -129,4 +129,4 @@ def test_people_are_not_taken_for_programs(agent: str) -> None:
     ],
 )  # fmt: skip
 def test_programs_of_today_are_known(agent: str) -> None:
-    assert judge(request(agent=agent)) is LeftOut.BOT
+    assert classify(request(agent=agent)) is LeftOut.BOT

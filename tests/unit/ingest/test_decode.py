@@ -29,7 +29,7 @@ def good(**fields: Any) -> dict[str, Any]:
     return {**GOOD, **fields}
 
 
-def judge(raw: object) -> Event | Rejection:
+def classify(raw: object) -> Event | Rejection:
     """What an event is, however it came: the path that takes plain values."""
     return DECODER.admit(raw)  # type: ignore[arg-type]
 
@@ -100,7 +100,7 @@ def test_no_json_value_is_unreadable(value: Any) -> None:
 @given(almost_good)
 def test_an_event_gets_the_same_answer_as_json_and_as_plain_values(event: dict[str, Any]) -> None:
     body = json.dumps(event).encode()
-    assert DECODER.single(body) == judge(json.loads(body))
+    assert DECODER.single(body) == classify(json.loads(body))
 
 
 @settings(max_examples=800)
@@ -111,7 +111,7 @@ def test_a_damaged_body_is_judged_as_a_strict_parser_reads_it(body: bytes) -> No
     except (ValueError, RecursionError):
         assert DECODER.single(body) is Unreadable.NOT_JSON
     else:
-        assert DECODER.single(body) == judge(raw)
+        assert DECODER.single(body) == classify(raw)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_what_is_not_json_is_not_json_in_an_ignored_field_either(note: bytes) ->
 @settings(max_examples=150)
 @given(st.lists(almost_good | json_values | st.just(GOOD), min_size=1, max_size=EVENTS_MAX))
 def test_a_batch_is_judged_event_by_event(items: list[Any]) -> None:
-    alone = [judge(json.loads(json.dumps(item))) for item in items]
+    alone = [classify(json.loads(json.dumps(item))) for item in items]
     expected = Batch(
         [each for each in alone if isinstance(each, Event)],
         [(index, each) for index, each in enumerate(alone) if isinstance(each, Rejection)],
