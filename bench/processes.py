@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 import psutil
 
 MIB = 1 << 20
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-"""The unit of the kernel's CPU times: a measurement should span a hundred of these."""
 
 
 def tree(pid: int) -> list[psutil.Process]:

@@ -46,7 +46,7 @@ async def pending(redis: Redis, shard: int, entities: Collection[str], *, dirty_
 
 
 async def being_set(redis: Redis, shard: int, entities: Collection[str]) -> set[str]:
-    """Those of the shard's entities of which nobody knows which totals their rows hold.
+    """The entities among these whose rows hold unknown totals.
 
     A flusher is setting these rows, or was when it died. A later sync that set such a row took the entity off the list.
     """

@@ -56,7 +56,7 @@ class Bucketed(Kind, frozen=True, eq=False, kw_only=True):
     length_min: dt.timedelta
     """No bucket is shorter than this, and none is half as long again."""
     points: int
-    """Points of a series whose first day nobody named."""
+    """Points of a series, if the request names no first day."""
     retention_key: str = ""
     """The key of `[retention]` that says how many buckets are kept. "": all are, for ever. Only buckets that all have
     the same length can expire."""

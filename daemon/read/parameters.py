@@ -115,7 +115,7 @@ class Parameters:
         self.errors.setdefault(name, []).append(text)
 
     def reject_unknown(self) -> None:
-        """Call last: a parameter nobody took is a mistake, and no reason to answer something else."""
+        """Call it last: a parameter that is left over is an error."""
         for name in self._values:
             self.wrong(name, say(rejection.UNKNOWN, known=", ".join(self.described) or "none"))
 

@@ -20,7 +20,7 @@ SIZES = {kind.name: kind for kind in BUCKETED}
 
 
 def default_first(bucket: Bucket, last: dt.date) -> dt.date:
-    """The first day of a series that ends on `last`, if nobody says which."""
+    """The first day of a series that ends on `last`, if the request names none."""
     kind = SIZES[bucket]
     return dt.date.fromordinal(max(1, last.toordinal() - (kind.length_min * (kind.points - 1)).days))
 

@@ -9,7 +9,7 @@ import itertools
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -26,7 +26,6 @@ CONFIG = {
     "PRODUCERS__KEYS": json.dumps({"shop": KEY}),
     "DEDUPE__EVENTS_PER_WINDOW": "10000",
 }
-Connect = Callable[[], httpx.Client]
 _numbers = itertools.count(2)
 
 
