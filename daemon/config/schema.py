@@ -76,7 +76,9 @@ class Http(Section, frozen=True):
     body_timeout_ms: Count = 10_000
     """How long the body of a request may take to arrive. A slower one gets 408."""
     requests_in_flight_max: Count = 4_096
-    """Requests that one worker holds at a time, waiting ones included. More get 503."""
+    """Whole requests that one worker works on at a time. More get 503."""
+    unfinished_max: Count = 8_192
+    """Bodies that one worker waits for at a time. More get 503."""
     header_bytes_max: Annotated[int, Meta(ge=8_192, le=1_048_576), AT_INGEST_START] = 32_768
     """Largest head of a request. A larger one gets 431. A request for the totals of 500 UUIDs takes 20 KiB."""
     closing_ms: Count = 1_000
@@ -127,8 +129,19 @@ class RateLimit(Section, frozen=True):
 
     per_minute: CountOrOff = 60
     """Requests of one address in a minute, counted from its first one. 0: no limit."""
-    blocked_addresses_max: Count = 65_536
-    """Addresses over their limit that one worker remembers. It refuses their requests without asking Redis."""
+
+
+class Budget(Section, frozen=True):
+    """What one address may cost a worker, beside its counted events: refused events and requests, reads, half-sent
+    bodies. Beyond it: 429."""
+
+    per_minute: CountOrOff = 600
+    """Cost in a minute. A refused event costs 1, a refused request 5, a cached read 1, a read that asks a store 10, one
+    that adds documents up 30. 0: no budget."""
+    unfinished_max: Count = 32
+    """Bodies that one address may be sending at a time. More get 429."""
+    addresses_max: Count = 65_536
+    """Addresses that one worker remembers."""
 
 
 class Producers(Section, frozen=True):
@@ -385,6 +398,7 @@ class Config(Section, frozen=True):
     mongo: Annotated[MongoSection, AT_INGEST_START] = field(default_factory=MongoSection)
     mysql: Annotated[MysqlSection, AT_INGEST_START] = field(default_factory=MysqlSection)
     rate_limit: RateLimit = field(default_factory=RateLimit)
+    budget: Budget = field(default_factory=Budget)
     producers: Producers = field(default_factory=Producers)
     ingest: Ingest = field(default_factory=Ingest)
     dedupe: Annotated[Dedupe, AT_INGEST_START] = field(default_factory=Dedupe)

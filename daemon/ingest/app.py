@@ -8,21 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import NamedTuple
 
 from daemon.config import Config
-from daemon.ingest import health, response
+from daemon.ingest import accounts, health, response
+from daemon.ingest.accounts import Account, Accounts
 from daemon.ingest.handler import Handler
-from daemon.ingest.requests import HttpRequest, OpenRequests, RequestHead
+from daemon.ingest.requests import CrowdedError, HttpRequest, OpenRequests, RequestHead
 from daemon.read.api import PREFIXES as READ_PREFIXES
 from daemon.read.api import Api
 from daemon.response import Response
 
 EVENTS_PATH = "/api/v1/analytics/events"
-HEALTH_PATH = "/healthz"
+SUPERVISOR_PATHS = ("/healthz", "/readyz")
 
 _JSON_TYPES = frozenset({"application/json", "text/plain"})
+_USUAL_TYPES = _JSON_TYPES | {"text/plain;charset=UTF-8"}
+"""As clients spell them: browsers send the last one. Any other spelling goes the long way, to the same answer."""
 _NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "application/jsonl"})
 
 _log = logging.getLogger(__name__)
@@ -32,7 +37,7 @@ class Route(NamedTuple):
     """A path's methods, and what answers it."""
 
     methods: tuple[str, ...]
-    answer: Callable[[RequestHead, HttpRequest], Awaitable[Response]]
+    answer: Callable[[RequestHead, Account, HttpRequest], Awaitable[Response]]
 
 
 class _BodyRules(NamedTuple):
@@ -59,7 +64,7 @@ class App:
         self._routes = {
             EVENTS_PATH: Route(("POST",), self._event),
             "/api/v1/analytics/events/batch": Route(("POST",), self._batch),
-            HEALTH_PATH: Route(("GET", "HEAD"), health.healthz),
+            "/healthz": Route(("GET", "HEAD"), health.healthz),
             "/readyz": Route(("GET", "HEAD"), ready),
             "/metrics": Route(("GET", "HEAD"), health.metrics),
         }
@@ -74,7 +79,6 @@ class App:
         self.has_read = requests.has_read
         self.submit = handler.submit
         self.conclude = handler.conclude
-        self.leave = requests.leave
         self.reconfigure(config)
 
     def reconfigure(self, config: Config) -> None:
@@ -86,7 +90,10 @@ class App:
             "application/json, text/plain or application/x-ndjson",
             config.http.batch_bytes_max,
         )
-        self._producer_keys = frozenset(config.producers.keys.values())
+        self._accounts = Accounts(config.budget, time.monotonic)
+        self._keyed = {
+            key: Account(f"key:{name}", name, 0, time.monotonic) for name, key in config.producers.keys.items()
+        }
         self._overloaded = response.unavailable(config.ingest.retry_after_s)
 
     @property
@@ -95,28 +102,43 @@ class App:
 
     # For an exchange --------------------------------------------------------------------------------------------------
 
-    def takes(self, head: RequestHead) -> bool:
-        """Whether this is a single event in good form. `answer` answers all other requests."""
-        return (
+    def takes(self, head: RequestHead) -> Account | None:
+        """The sender of a single event in good form. None: `answer` answers this request."""
+        if not (
             head.path == EVENTS_PATH
             and head.method == "POST"
             and 0 <= head.length <= self._event_bytes_max
-            and head.kind in _JSON_TYPES
-            and (not head.key or head.key in self._producer_keys)
-        )
+            and head.kind in _USUAL_TYPES
+        ):
+            return None
+        account = self._account(head)
+        return None if account is None or account.events_left_ms() else account
 
-    def explain(self, body: bytes, address: str, tell: Callable[[Response], None]) -> None:
+    def _account(self, head: RequestHead) -> Account | None:
+        """Who pays for the request. None: its key is unknown."""
+        return self._keyed.get(head.key) if head.key else self._accounts.of(head.client)
+
+    def crowded(self) -> Response:
+        return self._overloaded
+
+    def explain(self, body: bytes, account: Account, tell: Callable[[Response], None]) -> None:
         """Answers an event that `submit` returned False for, in a task: `tell` is told the answer."""
-        task = self._loop.create_task(self._explain(body, address, tell))
+        task = self._loop.create_task(self._explain(body, account, tell))
         self._tasks.add(task)  # the loop itself holds it only weakly
         task.add_done_callback(self._tasks.discard)
 
-    async def _explain(self, body: bytes, address: str, tell: Callable[[Response], None]) -> None:
+    async def _explain(self, body: bytes, account: Account, tell: Callable[[Response], None]) -> None:
         try:
-            answer = await self._handler.event(body, address)
+            answer = await self._handler.event(body, account)
         except Exception:  # noqa: BLE001  (see `failed`)
             answer = self.failed()
         tell(answer)
+
+    def leave(self, answer: Response, account: Account) -> None:
+        """A request that began is answered."""
+        if 400 <= answer.status < 500 and answer.status != HTTPStatus.TOO_MANY_REQUESTS:
+            account.charge(accounts.REQUEST_REFUSED)
+        self._requests.leave(answer)
 
     def failed(self) -> Response:
         """The answer to a request that raised an exception nobody planned for. Call it in the `except` clause.
@@ -131,19 +153,27 @@ class App:
     async def answer(self, request: HttpRequest) -> Response:
         """The answer to any request."""
         head = request.head
-        within_limit = self._requests.begin()
+        account = self._account(head) or self._accounts.of(head.client)
+        self._requests.begin()
         try:
-            # A supervisor's question is not refused: a busy worker is a live one.
-            answer = await self._answer(head, request) if within_limit or head.path == HEALTH_PATH else self._overloaded
+            answer = await self._answer(head, account, request)
+        except CrowdedError:
+            answer = self._overloaded
         except Exception:  # noqa: BLE001  (see `failed`)
             answer = self.failed()
         except BaseException:
             self._requests.abandon()
             raise
-        self._requests.leave(answer)
+        self.leave(answer, account)
         return answer
 
-    async def _answer(self, head: RequestHead, request: HttpRequest) -> Response:
+    async def _answer(self, head: RequestHead, account: Account, request: HttpRequest) -> Response:
+        # A supervisor's question is not refused: a busy worker is a live one.
+        if head.path not in SUPERVISOR_PATHS:
+            if left_ms := account.left_ms():
+                return response.too_many(left_ms)
+            if self._requests.crowded:
+                raise CrowdedError
         route = self._routes.get(head.path)
         if route is None:
             if head.path.startswith(READ_PREFIXES):
@@ -151,30 +181,33 @@ class App:
             return response.NOT_FOUND
         if head.method not in route.methods:
             return response.method_not_allowed(", ".join(route.methods))
-        return await route.answer(head, request)
+        return await route.answer(head, account, request)
 
-    async def _event(self, head: RequestHead, request: HttpRequest) -> Response:
-        body = await self._body(head, request, self._event_rules)
+    async def _event(self, head: RequestHead, account: Account, request: HttpRequest) -> Response:
+        body = await self._body(head, account, request, self._event_rules)
         if isinstance(body, Response):
             return body
-        return await self._handler.event(body, _limited_address(head))
+        return await self._handler.event(body, account)
 
-    async def _batch(self, head: RequestHead, request: HttpRequest) -> Response:
-        body = await self._body(head, request, self._batch_rules)
+    async def _batch(self, head: RequestHead, account: Account, request: HttpRequest) -> Response:
+        body = await self._body(head, account, request, self._batch_rules)
         if isinstance(body, Response):
             return body
-        ndjson = _media_type(head.kind) in _NDJSON_TYPES
-        return await self._handler.batch(body, _limited_address(head), ndjson=ndjson)
+        return await self._handler.batch(body, account, ndjson=_media_type(head.kind) in _NDJSON_TYPES)
 
-    async def _body(self, head: RequestHead, request: HttpRequest, rules: _BodyRules) -> bytes | Response:
+    async def _body(
+        self, head: RequestHead, account: Account, request: HttpRequest, rules: _BodyRules
+    ) -> bytes | Response:
         """The whole body, or the answer to one that may not be."""
+        if left_ms := account.events_left_ms():
+            return response.too_many(left_ms)
         if head.kind and _media_type(head.kind) not in rules.types:
             return rules.unsupported
-        if head.key and head.key not in self._producer_keys:
+        if head.key and not account.producer:
             return response.UNKNOWN_KEY
         if head.length > rules.bytes_max:
             return rules.too_large
-        body = await self._requests.read(request, head.length, rules.bytes_max)
+        body = await self._requests.read(request, account, head.length, rules.bytes_max)
         return rules.too_large if body is None else body
 
 
@@ -185,8 +218,3 @@ def _rules(types: frozenset[str], accepted: str, bytes_max: int) -> _BodyRules:
 def _media_type(kind: str) -> str:
     """The content type without its parameters."""
     return kind.partition(";")[0].strip().lower()
-
-
-def _limited_address(head: RequestHead) -> str:
-    """The address the request counts against. A producer with a key is not limited."""
-    return "" if head.key else head.client

@@ -13,7 +13,7 @@ from daemon.errors import unforeseen
 from daemon.ingest import boot
 from daemon.ingest.app import App
 from daemon.ingest.boot import Boot
-from daemon.ingest.requests import CutOffError, RequestHead
+from daemon.ingest.requests import BodyParts, CutOffError, RequestHead
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -67,15 +67,16 @@ class _AsgiRequest:
 
     @property
     def head(self) -> RequestHead:
-        """Header names arrive in lower case. A length that is no number counts as absent; the body is measured then."""
+        """Header names arrive in lower case. Of two with one name the first counts, as under RSGI. A length that is no
+        number counts as absent; the body is measured then."""
         scope = self._scope
         length, kind, key = -1, "", ""
         for name, value in scope["headers"]:
             if name == b"content-length":
                 length = int(value) if value.isdigit() else -1
-            elif name == b"content-type":
+            elif name == b"content-type" and not kind:
                 kind = value.decode("latin-1")
-            elif name == b"x-tallyd-key":
+            elif name == b"x-tallyd-key" and not key:
                 key = value.decode("latin-1")
         client = scope.get("client")
         return RequestHead(scope["method"], scope["path"], length, kind, key, client[0] if client else "")
@@ -89,14 +90,14 @@ class _AsgiRequest:
         return list(self._scope["headers"])
 
     async def read(self, length: int, bytes_max: int) -> bytes | None:
-        message = await self._receive()
-        body: bytes = message.get("body", b"")
+        body = BodyParts(bytes_max)
+        more = True
         # At Content-Length the body is complete. One more `receive` would only say so.
-        while message.get("more_body") and len(body) != length:
+        while more and body.size != length:
             message = await self._receive()
-            body += message.get("body", b"")
-            if len(body) > bytes_max:
+            if message["type"] != "http.request":  # the client went away; what it sent may look whole
+                raise CutOffError
+            if not body.add(message.get("body", b"")):
                 return None
-        if message["type"] != "http.request":  # the client went away; what it sent may look whole
-            raise CutOffError
-        return body
+            more = message.get("more_body", False)
+        return body.whole()

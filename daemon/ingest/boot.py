@@ -67,7 +67,7 @@ class Boot:
             _log.warning("%s. Until it can, events go to the spool, or are answered 503 without one.", error)
         self._handler = Handler(config, _decoder(config), self._batchers, tally)
         self._reads = Api(config)
-        self._requests = OpenRequests(config.http, tally)
+        self._requests = OpenRequests(config.http, config.budget, tally)
         self._app = App(config, self._requests, self._handler, self._reads, self._ready)
         self._publisher = asyncio.create_task(self._publish())
         if self._worker is not None:
@@ -82,7 +82,7 @@ class Boot:
         for batcher in self._batchers:
             batcher.resize(config.ingest)
         self._handler.reconfigure(config, decoder)
-        self._requests.reconfigure(config.http)
+        self._requests.reconfigure(config.http, config.budget)
         self._app.reconfigure(config)
         self._reads.reconfigure(config)
 

@@ -33,7 +33,7 @@ LongWay = Callable[[Any], Coroutine[Any, Any, None]]
 class Exchange:
     """One request, from its head to its answer. Each method is a callback of the loop; none raises."""
 
-    __slots__ = ("_address", "_app", "_body", "_long_way", "_protocol", "_reading", "_watcher")
+    __slots__ = ("_account", "_app", "_body", "_long_way", "_protocol", "_reading", "_watcher")
 
     def __init__(self, app: App, watcher: Any, long_way: LongWay) -> None:
         """`watcher`: Granian's, of this request. `long_way`: the coroutine that can answer any request."""
@@ -47,17 +47,18 @@ class Exchange:
         """The head is there."""
         watcher, app = self._watcher, self._app
         head = read_head(watcher.scope)
-        if not (app.takes(head) and app.enter(self)):
+        account = app.takes(head)
+        if account is None or not app.enter(self, account):
             watcher.taskref(asyncio.get_running_loop().create_task(self._long_way(watcher)))
             return
-        self._address = "" if head.key else head.client
+        self._account = account
         self._protocol: RSGIHTTPProtocol | None = watcher.proto
         self._reading = watcher.proto()
         self._reading.add_done_callback(self._received, context)
 
     def cancel(self) -> None:
         """The body took too long."""
-        self._app.has_read(self)
+        self._app.has_read(self, self._account)
         self._answer(response.BODY_TIMEOUT)
         self._reading.cancel()  # or the server would keep the connection for it
 
@@ -66,24 +67,26 @@ class Exchange:
         if self._protocol is None:
             return  # it was given up
         app = self._app
-        app.has_read(self)
+        has_place = app.has_read(self, self._account)
         try:
             self._body = body.result()
-            if not app.submit(self._body, self._address, self._settle):
-                app.explain(self._body, self._address, self._answer)
+            if not has_place:
+                self._answer(app.crowded())
+            elif not app.submit(self._body, self._account, self._settle):
+                app.explain(self._body, self._account, self._answer)
         except (RSGIProtocolClosed, RSGIProtocolError):
             self._answer(response.BODY_CUT_OFF)
         except Exception:  # noqa: BLE001  (see `failed`)
             self._answer(app.failed())
 
     def _settle(self, outcome: Outcome) -> None:
-        self._answer(self._app.conclude(self._address, outcome))
+        self._answer(self._app.conclude(self._account, outcome))
 
     def _answer(self, answer: Response) -> None:
         protocol, self._protocol = self._protocol, None
         assert protocol is not None, "a request has one answer"
         app = self._app
-        app.leave(answer)
+        app.leave(answer, self._account)
         protocol.response_bytes(answer.status, answer.closing_headers if app.closing else answer.headers, answer.body)
         self._watcher.done()
 

@@ -1,14 +1,13 @@
 """From a request's body to its answer, whatever protocol the server speaks.
 
-`app.py` calls it, for single events by way of `exchange.py`. The steps of an event: refuse an address that is known to
-be over its limit → decode → (nothing good in it: say why) → one Lua call with the other waiting events, which also
-counts the request against its address's limit → answer.
+`app.py` calls it, for single events by way of `exchange.py`, once the sender's account allows it. An event's steps:
+decode → (nothing good in it: say why) → one Lua call with the other waiting events, which also counts the request
+against its sender's limit → answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from operator import attrgetter
 
@@ -18,10 +17,10 @@ from daemon.buffer.wire import Request
 from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
-from daemon.ingest import response
+from daemon.ingest import accounts, response
+from daemon.ingest.accounts import Account
 from daemon.ingest.batcher import Batcher, Settle
 from daemon.ingest.decode import Batch, Decoder, Unreadable
-from daemon.ingest.ratelimit import Blocked
 from daemon.metrics import IngestTally
 from daemon.response import Response, invalid
 
@@ -39,83 +38,75 @@ class Handler:
         self.reconfigure(config, decoder)
 
     def reconfigure(self, config: Config, decoder: Decoder) -> None:
-        """Another configuration from the next request on. Addresses that were over the old limit are forgotten."""
+        """Another configuration from the next request on."""
         self._enabled = config.enabled
         self._limited = config.rate_limit.per_minute > 0
         self._decoder = decoder
         self._call_events_max = config.ingest.call_events_max
-        self._blocked = Blocked(config.rate_limit.blocked_addresses_max, time.monotonic)
         self._unavailable = response.unavailable(config.ingest.retry_after_s)
 
-    def submit(self, body: bytes, address: str, settle: Settle) -> bool:
+    def submit(self, body: bytes, account: Account, settle: Settle) -> bool:
         """Submits a good event. `settle` is told the outcome, and `conclude` turns that into the answer.
 
-        False: it was not submitted, and `event` answers it. `address`: its limit counts the request; "": none does.
+        False: it was not submitted, and `event` answers it. `account`: its limit counts the event.
         """
         batcher = self._only_batcher
         if batcher is None or not self._enabled or not batcher.has_room(1):
             return False
-        if not self._limited:
-            address = ""
-        elif self._blocked.left_ms(address):
-            return False
         event = self._decoder.good(body)
         if event is None:
             return False
-        batcher.submit(Request(address, (event,)), settle)
+        batcher.submit(Request(self._address(account), (event,)), settle)
         return True
 
-    def conclude(self, address: str, outcome: Outcome) -> Response:
+    def conclude(self, account: Account, outcome: Outcome) -> Response:
         """The answer to one good event."""
         if isinstance(outcome, Counted):
             self._tally.counted(outcome.new, 1 - outcome.new)
             return response.ACCEPTED
-        return self._refused(address, outcome)
+        return self._refused(account, outcome)
 
-    async def event(self, body: bytes, address: str) -> Response:
+    async def event(self, body: bytes, account: Account) -> Response:
         """Answers one event, good or bad."""
         if not self._enabled:
             return response.ACCEPTED
-        if not self._limited:
-            address = ""
-        elif left_ms := self._blocked.left_ms(address):
-            return response.too_many(left_ms)
         decoded = self._decoder.single(body)
         if isinstance(decoded, Event):
-            return self.conclude(address, await self._count(address, (decoded,)))
+            return self.conclude(account, await self._count(self._address(account), (decoded,)))
         self._tally.rejected(1)
-        return await self._invalid(address, response.NOT_JSON if isinstance(decoded, Unreadable) else invalid(decoded))
+        return await self._invalid(account, response.NOT_JSON if isinstance(decoded, Unreadable) else invalid(decoded))
 
-    async def batch(self, body: bytes, address: str, *, ndjson: bool) -> Response:
+    async def batch(self, body: bytes, account: Account, *, ndjson: bool) -> Response:
         """Answers a body of many events. Its good events are counted although others are bad."""
         if not self._enabled:
             return response.batch_accepted(0, 0, [])
-        if not self._limited:
-            address = ""
-        elif left_ms := self._blocked.left_ms(address):
-            return response.too_many(left_ms)
         decoded = self._decoder.lines(body) if ndjson else self._decoder.batch(body)
         if not isinstance(decoded, Batch):
             self._tally.rejected(1)
             return await self._invalid(
-                address, invalid(decoded) if isinstance(decoded, Rejection) else response.NOT_JSON
+                account, invalid(decoded) if isinstance(decoded, Rejection) else response.NOT_JSON
             )
         self._tally.rejected(len(decoded.rejected))
+        account.charge(accounts.EVENT_REFUSED * len(decoded.rejected))
         if not decoded.events:
-            return await self._invalid(address, response.batch_invalid(decoded))
-        outcome = await self._count(address, decoded.events)
+            return await self._invalid(account, response.batch_invalid(decoded))
+        outcome = await self._count(self._address(account), decoded.events)
         if isinstance(outcome, Counted):
             duplicates = len(decoded.events) - outcome.new
             self._tally.counted(outcome.new, duplicates)
             return response.batch_accepted(outcome.new, duplicates, decoded.rejected)
-        return self._refused(address, outcome)
+        return self._refused(account, outcome)
 
-    async def _invalid(self, address: str, answer: Response) -> Response:
-        """The answer to a request without a good event. It still counts against its address's limit."""
-        if address:
+    def _address(self, account: Account) -> str:
+        """The name the request's limit is kept under. "": none is."""
+        return account.name if self._limited and not account.producer else ""
+
+    async def _invalid(self, account: Account, answer: Response) -> Response:
+        """The answer to a request without a good event. It still counts against its sender's limit."""
+        if address := self._address(account):
             outcome = await self._count(address, ())
             if isinstance(outcome, Limited):
-                return self._refused(address, outcome)
+                return self._refused(account, outcome)
         return answer
 
     async def _count(self, address: str, events: Sequence[Event]) -> Outcome:
@@ -146,8 +137,8 @@ class Handler:
             new += outcome.new
         return Counted(new)
 
-    def _refused(self, address: str, outcome: Limited | Failed) -> Response:
+    def _refused(self, account: Account, outcome: Limited | Failed) -> Response:
         if isinstance(outcome, Failed):
             return self._unavailable
-        self._blocked.block(address, outcome.left_ms)
+        account.block(outcome.left_ms)
         return response.too_many(outcome.left_ms)

@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 from typing import Any, NamedTuple, Protocol
 
-from daemon.config import Http
+from daemon.config import Budget, Http
 from daemon.ingest import response
+from daemon.ingest.accounts import Account
 from daemon.metrics import IngestTally
 from daemon.response import Response
 
 LOOKS_PER_BODY_TIMEOUT = 4
+BYTES_PER_PART_MIN = 512
+"""A body's parts have so many bytes on average, `PARTS_FREE` of them excepted."""
+PARTS_FREE = 256
 
 
 class RequestHead(NamedTuple):
@@ -48,6 +52,33 @@ class HttpRequest(Protocol):
         """The whole body, or None if it is larger than allowed. Raises CutOffError if it ends early."""
 
 
+class BodyParts:
+    """A body that comes in parts: joined, and bounded in bytes and in parts."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._joined = bytearray()
+        self._parts = 0
+
+    @property
+    def size(self) -> int:
+        return len(self._joined)
+
+    def add(self, part: bytes) -> bool:
+        """False if the body is larger than allowed. Raises TooManyPartsError.
+
+        Each part costs a turn of the loop, whatever its size: hyper hands out every chunk by itself (hyper#4008).
+        """
+        self._joined += part
+        self._parts += 1
+        if self._parts > len(self._joined) // BYTES_PER_PART_MIN + PARTS_FREE:
+            raise TooManyPartsError
+        return len(self._joined) <= self._bytes_max
+
+    def whole(self) -> bytes:
+        return bytes(self._joined)
+
+
 class BodyReader(Protocol):
     """A task or an exchange that waits for a body."""
 
@@ -59,13 +90,22 @@ class CutOffError(Exception):
     """The client went away before its body was complete."""
 
 
+class CrowdedError(Exception):
+    """The worker has no place for the request."""
+
+
+class TooManyPartsError(Exception):
+    """The body comes in pieces so small that reading them costs more than the body is worth."""
+
+
 class OpenRequests:
     """Of one worker. Create it in the running loop; call `stop` once."""
 
-    def __init__(self, http: Http, tally: IngestTally) -> None:
+    def __init__(self, http: Http, budget: Budget, tally: IngestTally) -> None:
         self._tally = tally
         self._loop = asyncio.get_running_loop()  # asked for once: on Python 3.11 each time is a system call
         self._in_flight = 0
+        """Requests that are whole. A body that is still being sent takes no place of theirs."""
         self._readers: dict[BodyReader, int] = {}
         """Who waits for a body → the look at which that began."""
         self._late: set[BodyReader] = set()
@@ -74,39 +114,60 @@ class OpenRequests:
         self.closing = False
         """Every answer asks its client to connect anew, elsewhere."""
         self._answered_lately = False
-        self.reconfigure(http)
+        self.reconfigure(http, budget)
         self._look_for_late_bodies()
 
-    def reconfigure(self, http: Http) -> None:
+    def reconfigure(self, http: Http, budget: Budget) -> None:
         """Other limits from the next request on."""
         self._http = http
         self._in_flight_max = http.requests_in_flight_max
+        self._unfinished_max = http.unfinished_max
+        self._unfinished_each_max = budget.unfinished_max
         self._body_timeout_s = http.body_timeout_ms / 1000
 
-    def begin(self) -> bool:
-        """A request begins. False: there are too many, and it should be refused. Call `leave` or `abandon` next."""
+    def begin(self) -> None:
+        """A request begins. Call `leave` or `abandon` at its end."""
         self._in_flight += 1
-        return self._in_flight <= self._in_flight_max
 
-    def enter(self, reader: BodyReader) -> bool:
-        """A request begins, and with it the time of its body. False, and nothing changes, if there are too many."""
-        if self._in_flight >= self._in_flight_max:
+    @property
+    def crowded(self) -> bool:
+        """There are too many whole requests. The one that has just become whole should be refused."""
+        return self._in_flight > self._in_flight_max
+
+    def enter(self, reader: BodyReader, account: Account) -> bool:
+        """A body begins, and with it its time. False, and nothing changes: too many are being sent.
+
+        Call `has_read` at its end, and then `leave` once the request has its answer.
+        """
+        if account.unfinished >= self._unfinished_each_max or len(self._readers) >= self._unfinished_max:
             return False
-        self._in_flight += 1
+        account.unfinished += 1
         self._readers[reader] = self._looks
         return True
 
-    def has_read(self, reader: BodyReader) -> None:
-        """The body is there, or will never be."""
+    def has_read(self, reader: BodyReader, account: Account) -> bool:
+        """The body is there, or will never be. False: too many requests are whole, and this one should be refused."""
         del self._readers[reader]
+        account.unfinished -= 1
         if self._late:
             self._late.discard(reader)
+        self._in_flight += 1
+        return self._in_flight <= self._in_flight_max
 
-    async def read(self, request: HttpRequest, length: int, bytes_max: int) -> bytes | Response | None:
-        """The whole body, or None if it is larger than allowed. If it did not come, the answer that says so."""
+    async def read(
+        self, request: HttpRequest, account: Account, length: int, bytes_max: int
+    ) -> bytes | Response | None:
+        """The body of a request that began, or None if it is larger than allowed. Or the answer that refuses it.
+
+        Raises CrowdedError if the worker has no place for it.
+        """
         task = asyncio.current_task(self._loop)
         assert task is not None
-        self._readers[task] = self._looks
+        if not self.enter(task, account):
+            if account.unfinished >= self._unfinished_each_max:
+                return response.TOO_MANY_BODIES
+            raise CrowdedError
+        self._in_flight -= 1
         try:
             body = await request.read(length, bytes_max)
         except asyncio.CancelledError:
@@ -116,8 +177,12 @@ class OpenRequests:
             return response.BODY_TIMEOUT
         except CutOffError:
             return response.BODY_CUT_OFF
+        except TooManyPartsError:
+            return response.BODY_IN_PARTS
         finally:
-            self.has_read(task)
+            self.has_read(task, account)
+        if self.crowded:
+            raise CrowdedError
         return body if body is not None and len(body) <= bytes_max else None
 
     def leave(self, answer: Response) -> None:
@@ -146,7 +211,7 @@ class OpenRequests:
     def was_busy(self) -> bool:
         """Whether a request is open or, while closing, was answered since the last call."""
         answered, self._answered_lately = self._answered_lately, False
-        return answered or self._in_flight > 0
+        return answered or self._in_flight > 0 or bool(self._readers)
 
     def stop(self) -> None:
         self._looker.cancel()

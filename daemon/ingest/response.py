@@ -6,7 +6,17 @@ from http import HTTPStatus
 
 from daemon.domain.rejection import Rejection
 from daemon.ingest.decode import Batch
-from daemon.response import CLOSE, Accepted, BatchAccepted, RejectedEvent, Response, invalid, json_response, message
+from daemon.response import (
+    CLOSE,
+    Accepted,
+    BatchAccepted,
+    Header,
+    RejectedEvent,
+    Response,
+    invalid,
+    json_response,
+    message,
+)
 
 ACCEPTED = json_response(HTTPStatus.ACCEPTED, Accepted("accepted"))
 NOT_JSON = message(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.")
@@ -14,6 +24,10 @@ UNKNOWN_KEY = message(HTTPStatus.UNAUTHORIZED, "The key in X-Tallyd-Key is not a
 NOT_FOUND = message(HTTPStatus.NOT_FOUND, "There is nothing here. Events go to POST /api/v1/analytics/events.")
 BODY_TIMEOUT = message(HTTPStatus.REQUEST_TIMEOUT, "The body took too long to arrive.", CLOSE)
 BODY_CUT_OFF = message(HTTPStatus.BAD_REQUEST, "The body ended before it was complete.", CLOSE)
+BODY_IN_PARTS = message(HTTPStatus.BAD_REQUEST, "The body came in too many small pieces.", CLOSE)
+TOO_MANY_BODIES = message(
+    HTTPStatus.TOO_MANY_REQUESTS, "You are sending too many bodies at a time.", ("retry-after", "1"), CLOSE
+)
 FAILED = message(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed. The event may or may not have been counted.")
 
 
@@ -30,9 +44,9 @@ def unsupported(accepted: str) -> Response:
     return message(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The content type must be {accepted}.")
 
 
-def too_many(left_ms: int) -> Response:
+def too_many(left_ms: int, *headers: Header) -> Response:
     seconds = max(1, -(-left_ms // 1000))
-    return message(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.", ("retry-after", str(seconds)))
+    return message(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.", ("retry-after", str(seconds)), *headers)
 
 
 def unavailable(retry_after_s: int) -> Response:

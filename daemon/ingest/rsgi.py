@@ -15,7 +15,7 @@ from daemon.ingest import boot, exchange
 from daemon.ingest.app import App
 from daemon.ingest.boot import Boot
 from daemon.ingest.exchange import LongWay
-from daemon.ingest.requests import CutOffError, RequestHead
+from daemon.ingest.requests import BodyParts, CutOffError, RequestHead
 
 if TYPE_CHECKING:
     from granian._granian import RSGIHeaders, RSGIHTTPProtocol
@@ -100,13 +100,12 @@ class _RsgiRequest:
                 return await self._protocol()  # the server hands out no more than Content-Length says
         except (RSGIProtocolClosed, RSGIProtocolError):
             raise CutOffError from None
-        body, empty_parts = b"", 0
+        body, empty_parts = BodyParts(bytes_max), 0
         async for part in self._protocol:
-            body += part
             empty_parts += not part
-            if len(body) > bytes_max:
+            if not body.add(part):
                 return None
         # Granian ends every stream with an empty part, and sends one more in place of an error (and of trailers).
         if empty_parts > 1:
             raise CutOffError
-        return body
+        return body.whole()

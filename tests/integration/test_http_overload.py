@@ -16,9 +16,10 @@ from tests.kit.servers import RedisServer
 from tests.kit.system import BATCH, EVENTS, Ingest, System, event, wait_until
 from tests.kit.wire import Wire, assert_unavailable, chunked, head, request
 
-IN_FLIGHT_MAX = 4
+IN_FLIGHT_MAX = UNFINISHED_MAX = 4
 CONFIG = {
     "HTTP__REQUESTS_IN_FLIGHT_MAX": str(IN_FLIGHT_MAX),
+    "BUDGET__UNFINISHED_MAX": str(UNFINISHED_MAX),
     "HTTP__BODY_TIMEOUT_MS": "3000",
     "INGEST__RETRY_AFTER_S": "7",
 }
@@ -67,22 +68,46 @@ def test_clients_that_go_away_in_the_middle_do_no_harm(ingest: Ingest, shared_sy
 # Requests in flight -----------------------------------------------------------------------------------------------
 
 
-def test_over_the_requests_in_flight_the_answer_is_503(ingest: Ingest) -> None:
+def test_half_sent_bodies_take_no_place(ingest: Ingest) -> None:
     with ExitStack() as stack:
-        wires = [stack.enter_context(Wire(ingest.url)) for _ in range(2 * IN_FLIGHT_MAX)]
+        wires: list[Wire] = []
+
+        def refuses() -> bool:
+            wires.append(stack.enter_context(Wire(ingest.url)))
+            wires[-1].send(request(GOOD)[:-5])
+            return ingest.post(event()).status_code == 429
+
+        wait_until(refuses, "one address sends so many bodies at a time")
+        wires = [wire for wire in wires if not wire.is_answered()]
+        assert len(wires) == UNFINISHED_MAX
+        with httpx.Client(base_url=ingest.url, transport=httpx.HTTPTransport(local_address="127.0.0.9")) as other:
+            assert other.post(EVENTS, json=event()).status_code == 202
+            assert other.post(BATCH, json=[event()]).status_code == 202
         for wire in wires:
-            wire.send(request(GOOD)[:-5])
-        wait_until(lambda: sum(wire.is_answered() for wire in wires) == IN_FLIGHT_MAX, "half of them are refused")
-        refused = [wire for wire in wires if wire.is_answered()]
-        held = [wire for wire in wires if wire not in refused]
-        for wire in refused:
-            assert_unavailable(wire.answer(), 7)
-        assert_unavailable(ingest.post(event()), 7)
-        assert_unavailable(ingest.post([event()], BATCH), 7)
-        held[0].send(GOOD[-5:])
-        assert held[0].answer().status == 202
+            wire.send(GOOD[-5:])
+            assert wire.answer().status == 202
         assert ingest.post(event()).status_code == 202
-    wait_until(lambda: ingest.post(event()).status_code == 202, "the others have gone")
+
+
+def test_over_the_requests_in_flight_the_answer_is_503(system: System, tmp_path: Path) -> None:
+    with RedisServer(7, tmp_path) as server, system.ingest(
+        REDIS__URL=server.url, REDIS__TIMEOUT_MS="20000", SPOOL__DIR="", **CONFIG | {"BUDGET__UNFINISHED_MAX": "32"}
+    ) as ingest:  # fmt: skip
+        assert ingest.post(event()).status_code == 202
+        server.freeze()
+        with ExitStack() as stack:
+            wires = [stack.enter_context(Wire(ingest.url)) for _ in range(2 * IN_FLIGHT_MAX)]
+            for wire in wires:
+                wire.send(request(json.dumps(event()).encode()))
+            wait_until(lambda: sum(wire.is_answered() for wire in wires) == IN_FLIGHT_MAX, "half of them are refused")
+            refused = [wire for wire in wires if wire.is_answered()]
+            for wire in refused:
+                assert_unavailable(wire.answer(), 7)
+            assert_unavailable(ingest.post(event()), 7)
+            assert_unavailable(ingest.post([event()], BATCH), 7)
+            server.thaw()
+            assert all(wire.answer().status == 202 for wire in wires if wire not in refused)
+        assert ingest.post(event()).status_code == 202
 
 
 # A full queue -----------------------------------------------------------------------------------------------------

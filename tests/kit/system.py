@@ -79,6 +79,7 @@ class System(Stores):
             "TALLYD_MONGO__URL": mongo,
             "TALLYD_MYSQL__URL": mysql,
             "TALLYD_RATE_LIMIT__PER_MINUTE": "0",
+            "TALLYD_BUDGET__PER_MINUTE": "0",
             "TALLYD_SPOOL__DIR": str(scratch / "spool"),
         }
         self._env = dict(self.env)

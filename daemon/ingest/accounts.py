@@ -1,0 +1,113 @@
+"""Who pays for a request: an account for each sender, kept by one worker.
+
+A sender is a client's address, or a producer's key. `app.py` looks the account up, and charges it for all that is no
+counted event: refusals, reads, bodies that never end. Redis counts the events (`ingest.lua`). So an account also holds
+while Redis is away. It is never stored.
+
+A budget is a meter that drains evenly (GCRA: ITU-T I.371, the virtual scheduling algorithm). One number is enough: the
+moment at which the budget is whole again.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+from daemon.config import Budget
+
+MINUTE_S = 60
+
+EVENT_REFUSED = 1
+"""An event of a batch that got no admission."""
+REQUEST_REFUSED = 5
+"""A request that got a 4xx, 429 excepted: its body was wrong, too slow, too large or cut off, or its key unknown."""
+READ = 1
+"""An answer from the cache."""
+READ_COLD = 10
+"""A read that asks a store."""
+READ_SUM = 30
+"""A read that adds documents up."""
+
+
+class Account:
+    """Of one sender. An accepted event costs nothing here, because Redis counts it."""
+
+    __slots__ = ("_clock", "_cost_s", "_events_until", "_until", "name", "producer", "unfinished")
+
+    def __init__(self, name: str, producer: str, per_minute: int, clock: Callable[[], float]) -> None:
+        """`name`: what limits are kept under. `producer`: "" without a key. `per_minute`: its budget; 0: no bound."""
+        self.name = name
+        self.producer = producer
+        self.unfinished = 0
+        """Bodies that it is sending now."""
+        self._clock = clock
+        self._cost_s = MINUTE_S / per_minute if per_minute else 0.0
+        self._until = self._events_until = 0.0
+        """Until when it is refused: everything, and events. The budget is whole a minute after the first."""
+
+    def charge(self, cost: float) -> None:
+        """Spends of the budget. The request that empties it may overdraw it."""
+        if self._cost_s:
+            self._until = max(self._until, self._clock() - MINUTE_S) + cost * self._cost_s
+            self._events_until = max(self._events_until, self._until)
+
+    def block(self, left_ms: int) -> None:
+        """Redis refuses the sender's events for so long."""
+        self._events_until = max(self._events_until, self._clock() + left_ms / 1000)
+
+    def left_ms(self) -> int:
+        """Milliseconds until the sender may ask again; 0: it may now."""
+        return max(0, int((self._until - self._clock()) * 1000)) if self._until else 0
+
+    def events_left_ms(self) -> int:
+        """Milliseconds until the sender may send events again; 0: it may now."""
+        if not self._events_until:
+            return 0
+        left_ms = int((self._events_until - self._clock()) * 1000)
+        if left_ms <= 0:
+            self._events_until = 0.0
+            return 0
+        return left_ms
+
+
+class Accounts:
+    """Of all addresses. At most `addresses_max`; the one that came first is forgotten first, then Redis decides."""
+
+    def __init__(self, budget: Budget, clock: Callable[[], float]) -> None:
+        """`clock` returns seconds and never goes back."""
+        self._budget = budget
+        self._clock = clock
+        self._by_address: dict[str, Account] = {}
+        self._by_name: dict[str, Account] = {}
+
+    def of(self, address: str) -> Account:
+        """The account of an address. All addresses of one IPv6 /64 share one."""
+        return self._by_address.get(address) or self._open(address)
+
+    def _open(self, address: str) -> Account:
+        name = payer(address)
+        account = self._by_name.get(name)
+        if account is None:
+            _make_room(self._by_name, self._budget.addresses_max)
+            account = self._by_name[name] = Account(name, "", self._budget.per_minute, self._clock)
+        _make_room(self._by_address, self._budget.addresses_max)
+        self._by_address[address] = account
+        return account
+
+
+def payer(address: str) -> str:
+    """Who pays for an address: an IPv4 address itself (also one mapped into IPv6), an IPv6 address' /64."""
+    if ":" not in address:
+        return address
+    try:
+        parsed = ipaddress.IPv6Address(address.strip("[]").partition("%")[0])
+    except ValueError:
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((parsed, 64), strict=False))
+
+
+def _make_room(accounts: dict[str, Account], most: int) -> None:
+    while len(accounts) >= most:
+        del accounts[next(iter(accounts))]
