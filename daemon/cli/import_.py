@@ -34,6 +34,10 @@ def import_files(
         Format,
         typer.Option("--format", help="combined (also common), ndjson, or auto: told from the first line."),
     ] = Format.AUTO,
+    producer: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="The producer whose key these NDJSON events were sent with, or would be."),
+    ] = "",
     rejects: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help=f"Where rejected lines are appended to. Default: {REJECTS_DEFAULT}."),
@@ -50,6 +54,9 @@ def import_files(
     when it was renamed, gzipped or has grown. An import that was stopped or killed goes on where it was. Ctrl-C stops
     it cleanly.
 
+    An event that was sent over HTTP and is in a file counts once. If a producer sent it with its key, name the
+    producer: its event ids are its own.
+
     Exit codes: 0 every file was read to its end, whatever lines were rejected; 1 a file was not; 2 wrong usage.
 
     Example: `tallyd import --config ops/weblog.example.toml access.log access.log.1.gz`
@@ -62,13 +69,17 @@ def import_files(
         require(loaded, "redis")
         if not loaded.enabled:
             raise ConfigError("enabled = false: nothing would be counted. Set it to true to import, or try --dry-run.")
+    if producer and producer not in loaded.producers.keys:
+        raise ConfigError(f"--producer {producer}: [producers] keys has no such name.")
     check_folder_of(rejects, "--rejects")
     stopping = threading.Event()
     sources = _sources(files, stopping)
     rejected = Rejects(rejects or (None if dry_run else REJECTS_DEFAULT))
     shown = sys.stdout.isatty() and sys.stderr.isatty()
     with bars(DownloadColumn(), TransferSpeedColumn(), shown=shown) as bar:
-        outcome = run(session.run(loaded, sources, rejected, bar, stopping, chosen=format_, dry_run=dry_run))
+        outcome = run(
+            session.run(loaded, sources, rejected, bar, stopping, chosen=format_, producer=producer, dry_run=dry_run)
+        )
     _print(outcome, rejected.written_to, dry_run=dry_run, as_json=as_json)
     if outcome.stopped_by:
         raise typer.Exit(128 + outcome.stopped_by)

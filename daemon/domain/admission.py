@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from daemon.domain import rejection
 from daemon.domain.action import Action, Effect
 from daemon.domain.entity import CONTROL_CHARACTER, ENTITY_ID_CHARS_MAX
-from daemon.domain.event import EVENT_ID_CHARS_MAX, Event, EventIn
+from daemon.domain.event import EVENT_ID_CHARS_MAX, Event, EventIn, own_id
 from daemon.domain.instant import is_utc, parse_instant
 from daemon.domain.rejection import Rejection, say, say_allowed, say_ranges
 from daemon.domain.rollup import FINEST, start_of_day
@@ -59,22 +59,28 @@ class Catalogue:
             for name, action in actions.items()
         }
 
-    def admit(self, event: EventIn, now_s: float) -> Event | None:
-        """The event as it will be counted, or None if something in it is wrong (`explain` then says what)."""
+    def admit(self, event: EventIn, now_s: float, producer: str = "") -> Event | None:
+        """The event as it will be counted, or None if something in it is wrong (`explain` then says what).
+
+        `producer`: whose key came with it; "" without one.
+        """
         # The usual event is of a kind and a bucket that came before, at an instant in UTC, safely within the bounds:
         # one lookup and no parsing, 0.8 us against 3.
         text, id_ = event.occurred_at, event.entity_id
         usual = self._usual.get((event.domain, event.entity_type, event.action, event.value, text[:BUCKET_CHARS]))
         if usual is None or not id_.isprintable():
-            return self._admit(event, now_s)
+            return self._admit(event, now_s, producer)
         if not self._bounds_since_s <= now_s < self._bounds_until_s:
             self._set_bounds(int(now_s))
         if not (self._earliest < text < self._latest and is_utc(text)):
-            return self._admit(event, now_s)
+            return self._admit(event, now_s, producer)
         prefix, effect = usual
-        return Event(event.event_id, prefix + id_, effect)
+        event_id = event.event_id
+        if producer or event_id < "\1":
+            event_id = own_id(event_id, producer)
+        return Event(event_id, prefix + id_, effect)
 
-    def _admit(self, event: EventIn, now_s: float) -> Event | None:
+    def _admit(self, event: EventIn, now_s: float, producer: str) -> Event | None:
         """The same for any event."""
         action = self._actions.get((event.domain, event.entity_type, event.action))
         value = 1 if event.value is None else event.value
@@ -90,7 +96,7 @@ class Catalogue:
             if len(self._usual) >= USUAL_CACHED:
                 self._usual.clear()
             self._usual[event.domain, event.entity_type, event.action, event.value, bucket] = prefix, effect
-        return Event(event.event_id, prefix + event.entity_id, effect)
+        return Event(own_id(event.event_id, producer), prefix + event.entity_id, effect)
 
     def explain(self, raw: object, now_s: float) -> Rejection:
         """Every wrong field of a refused event, given as decoded JSON of any shape."""

@@ -42,8 +42,18 @@ class EventIn(Struct, gc=False):
 
 
 class Event(Struct, frozen=True, gc=False):
-    """An admitted event: its idempotency key, the key of its entity, and what it adds."""
+    """An admitted event: its idempotency key (`own_id`), the key of its entity, and what it adds."""
 
     event_id: str
     entity: str
     effect: Effect
+
+
+def own_id(event_id: str, producer: str) -> str:
+    """The idempotency key: a producer's ids and those sent without a key never meet, so nobody can use up another's.
+
+    `producer`: "" without a key. Such an id stays as it is, unless it begins as a key of a producer's event does.
+    """
+    if producer:
+        return f"\0{producer}\0{event_id}"
+    return "\0" + event_id if event_id.startswith("\0") else event_id

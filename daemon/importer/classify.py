@@ -42,9 +42,11 @@ def recognise(opening: bytes) -> Format:
 class Classifier:
     """Built once from the configuration, for all files."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, producer: str = "") -> None:
+        """`producer`: who sent the NDJSON events, or would have; "": someone without a key."""
         catalogue = build_catalogue(config)
         self._decoder = Decoder(catalogue, batch_events_max=config.http.batch_events_max, clock=time.time)
+        self._producer = producer
         self._mapping = Mapping(config.import_)
         self._has_routes = bool(config.import_.routes)
 
@@ -60,7 +62,7 @@ class Classifier:
         """Events in the format of the HTTP API. They carry their own ids."""
         if not line or line.isspace():
             return LeftOut.BLANK
-        decoded = self._decoder.single(line.removeprefix(_BYTE_ORDER_MARK))
+        decoded = self._decoder.single(line.removeprefix(_BYTE_ORDER_MARK), self._producer)
         if isinstance(decoded, Event):
             return decoded
         if isinstance(decoded, Unreadable):

@@ -43,17 +43,19 @@ async def run(
     stopping: threading.Event,
     *,
     chosen: Format,
+    producer: str,
     dry_run: bool,
 ) -> Outcome:
     """Imports the files in order. A file that cannot be read does not stop the others.
 
-    `bar` shows for each file the bytes that were read: of a gzipped file, of its compressed size.
+    `bar` shows for each file the bytes that were read: of a gzipped file, of its compressed size. `producer`: whose
+    event ids the NDJSON files hold; "": those of senders without a key.
     """
     files: list[FileTally] = []
     failure: TallydError | None = None
     try:
         async with stopped_by_signals(stopping) as received, opened_store(config, stopping, dry_run=dry_run) as store:
-            importer = _Importer(config.import_, store, rejects, bar, Classifier(config), chosen)
+            importer = _Importer(config.import_, store, rejects, bar, Classifier(config, producer), chosen)
             for source in sources:
                 if stopping.is_set():
                     break

@@ -66,7 +66,7 @@ def build_catalogue(config: Config) -> Catalogue:
 
 
 class Decoder:
-    """Turns bodies into events. No input raises."""
+    """Turns bodies into events. No input raises. `producer`: whose key came with a body; "" without one."""
 
     def __init__(self, catalogue: Catalogue, *, batch_events_max: int, clock: Callable[[], float]) -> None:
         """`clock` returns seconds since the epoch."""
@@ -74,29 +74,29 @@ class Decoder:
         self._batch_events_max = batch_events_max
         self._clock = clock
 
-    def good(self, body: bytes) -> Event | None:
+    def good(self, body: bytes, producer: str = "") -> Event | None:
         """The event of a body that holds one good event; else None, and `single` says why."""
         if not _is_utf8(body):
             return None
         try:
-            return self._catalogue.admit(_event_decode(body), self._clock())
+            return self._catalogue.admit(_event_decode(body), self._clock(), producer)
         except _UNDECODABLE:
             return None
 
-    def single(self, body: bytes) -> Event | Rejection | Unreadable:
+    def single(self, body: bytes, producer: str = "") -> Event | Rejection | Unreadable:
         """The event of a body that holds one; or why it holds none."""
-        event = self.good(body)
+        event = self.good(body, producer)
         if event is not None:
             return event
         now_s = self._clock()
         if not _is_utf8(body):
             return Unreadable.NOT_JSON
         try:
-            return self._slow(_raw_decode(body), now_s)
+            return self._slow(_raw_decode(body), now_s, producer)
         except _UNDECODABLE:
             return Unreadable.NOT_JSON
 
-    def batch(self, body: bytes) -> Batch | Rejection | Unreadable:
+    def batch(self, body: bytes, producer: str = "") -> Batch | Rejection | Unreadable:
         """The events of a JSON array or of `{"events": [...]}`; a Rejection if the body is JSON of another shape."""
         now_s = self._clock()
         if not _is_utf8(body):
@@ -105,7 +105,7 @@ class Decoder:
             decoded = _list_decode(body) if body.lstrip()[:1] == b"[" else _envelope_decode(body).events
             if (refused := self._wrong_size(len(decoded))) is not None:
                 return refused
-            return self._admit_all(decoded, now_s)
+            return self._admit_all(decoded, now_s, producer)
         except _UNDECODABLE:
             pass
         try:
@@ -115,50 +115,50 @@ class Decoder:
         items = raw.get("events") if isinstance(raw, dict) else raw
         if not isinstance(items, list):
             return Rejection({"events": [say(rejection.NO_LIST, "events")]})
-        return self._wrong_size(len(items)) or self._classify(items, now_s)
+        return self._wrong_size(len(items)) or self._classify(items, now_s, producer)
 
-    def lines(self, body: bytes) -> Batch | Rejection:
+    def lines(self, body: bytes, producer: str = "") -> Batch | Rejection:
         """The events of an NDJSON body. Blank lines are left out, and have no index."""
         now_s = self._clock()
         if _is_utf8(body):
             try:
                 decoded = _lines_decode(body)
-                return self._wrong_size(len(decoded)) or self._admit_all(decoded, now_s)
+                return self._wrong_size(len(decoded)) or self._admit_all(decoded, now_s, producer)
             except _UNDECODABLE:
                 pass
         lines = [line for line in body.split(b"\n") if not line.isspace() and line]
-        return self._wrong_size(len(lines)) or self._classify(map(_raw_line, lines), now_s)
+        return self._wrong_size(len(lines)) or self._classify(map(_raw_line, lines), now_s, producer)
 
     def admit(self, event: dict[str, Any]) -> Event | Rejection:
         """An event that did not come as JSON (a line of an access log), through the same checks."""
         return self._slow(event, self._clock())
 
-    def _slow(self, raw: Any, now_s: float) -> Event | Rejection:
+    def _slow(self, raw: Any, now_s: float, producer: str = "") -> Event | Rejection:
         """An event from plain JSON: the same verdict as on the fast path, with the reasons."""
         try:
-            event = self._catalogue.admit(msgspec.convert(raw, EventIn), now_s)
+            event = self._catalogue.admit(msgspec.convert(raw, EventIn), now_s, producer)
             if event is not None:
                 return event
         except msgspec.ValidationError:
             pass
         return self._catalogue.explain(raw, now_s)
 
-    def _admit_all(self, decoded: list[EventIn], now_s: float) -> Batch:
+    def _admit_all(self, decoded: list[EventIn], now_s: float, producer: str) -> Batch:
         admit = self._catalogue.admit
         events: list[Event] = []
         rejected: list[tuple[int, Rejection]] = []
         for index, item in enumerate(decoded):
-            event = admit(item, now_s)
+            event = admit(item, now_s, producer)
             if event is None:
                 rejected.append((index, self._catalogue.explain(msgspec.to_builtins(item), now_s)))
             else:
                 events.append(event)
         return Batch(events, rejected)
 
-    def _classify(self, items: Iterable[Any], now_s: float) -> Batch:
+    def _classify(self, items: Iterable[Any], now_s: float, producer: str) -> Batch:
         batch = Batch([], [])
         for index, item in enumerate(items):
-            found = _NOT_JSON if item is Unreadable.NOT_JSON else self._slow(item, now_s)
+            found = _NOT_JSON if item is Unreadable.NOT_JSON else self._slow(item, now_s, producer)
             if isinstance(found, Event):
                 batch.events.append(found)
             else:

@@ -53,7 +53,7 @@ class Handler:
         batcher = self._only_batcher
         if batcher is None or not self._enabled or not batcher.has_room(1):
             return False
-        event = self._decoder.good(body)
+        event = self._decoder.good(body, account.producer)
         if event is None:
             return False
         batcher.submit(Request(self._address(account), (event,)), settle)
@@ -70,7 +70,7 @@ class Handler:
         """Answers one event, good or bad."""
         if not self._enabled:
             return response.ACCEPTED
-        decoded = self._decoder.single(body)
+        decoded = self._decoder.single(body, account.producer)
         if isinstance(decoded, Event):
             return self.conclude(account, await self._count(self._address(account), (decoded,)))
         self._tally.rejected(1)
@@ -80,7 +80,7 @@ class Handler:
         """Answers a body of many events. Its good events are counted although others are bad."""
         if not self._enabled:
             return response.batch_accepted(0, 0, [])
-        decoded = self._decoder.lines(body) if ndjson else self._decoder.batch(body)
+        decoded = (self._decoder.lines if ndjson else self._decoder.batch)(body, account.producer)
         if not isinstance(decoded, Batch):
             self._tally.rejected(1)
             return await self._invalid(

@@ -7,12 +7,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from daemon.domain.action import Action
 from daemon.domain.admission import Catalogue
-from daemon.domain.event import Event, EventIn
+from daemon.domain.event import Event, EventIn, own_id
 from daemon.domain.rejection import Rejection
 from daemon.domain.rollup import FINEST
 from tests.kit.events import event as good_event
@@ -236,3 +236,24 @@ def admits(catalogue: Catalogue, event: dict[str, Any]) -> bool:
         return catalogue.admit(msgspec.convert(event, EventIn), NOW_S) is not None
     except msgspec.ValidationError:
         return False
+
+
+@given(
+    st.tuples(st.text(min_size=1), st.sampled_from(["", "shop", "shop_2"])),
+    st.tuples(st.text(min_size=1), st.sampled_from(["", "shop", "shop_2"])),
+)
+@example(("\0shop\0e1", ""), ("e1", "shop"))
+@example(("\0\0shop\0e1", ""), ("\0shop\0e1", ""))
+def test_two_senders_or_two_ids_are_two_keys(one: tuple[str, str], other: tuple[str, str]) -> None:
+    assert (own_id(*one) == own_id(*other)) == (one == other)
+
+
+@pytest.mark.parametrize("id_", ["e1", "\0e1", "\0shop\0e1"])
+@pytest.mark.parametrize("producer", ["", "shop"])
+def test_the_short_way_of_an_admission_gives_the_same_key(id_: str, producer: str) -> None:
+    catalogue = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=0)
+    sent = msgspec.convert(raw(event_id=id_), EventIn)
+    long, short = (catalogue.admit(sent, NOW_S, producer) for _ in range(2))
+    assert long == short
+    assert long is not None
+    assert long.event_id == own_id(id_, producer)
