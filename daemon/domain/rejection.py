@@ -30,6 +30,7 @@ TOO_OLD = "The {name} field must not be more than {most} seconds in the past."
 # Of parameters.
 NO_QUERY = "The query must be UTF-8, with at most {most} parameters."
 UNKNOWN = "There is no such parameter; there are: {known}."
+MORE_UNKNOWN = "Of the parameters {more} more are unknown."
 REPEATED = "The {name} field must be given once."
 NO_FLAG = "The {name} field must be 1 or 0."
 NO_DAY = "The {name} field must be a UTC day such as 2026-02-19."

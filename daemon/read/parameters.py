@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
@@ -16,8 +17,12 @@ from daemon.domain.event import EntityId
 from daemon.domain.rejection import say, say_allowed, say_ranges
 
 Json = dict[str, Any]
-FIELDS_MAX = 1_000
-"""Parameters of one query, names repeated."""
+FIELDS_MAX = 600
+"""Parameters of one query, names repeated: more than `read.ids_max` can be."""
+UNKNOWN_MAX = 8
+"""Unknown parameters that are named in the answer. Others are only counted."""
+UNKNOWN_CHARS_MAX = 32
+"""Characters of such a name that are repeated."""
 ENTITY_ID = msgspec.json.schema(EntityId)
 """An entity's id, for OpenAPI."""
 _COMMA_FREE = {**ENTITY_ID, "pattern": ENTITY_ID["pattern"].replace("]", ",]")}
@@ -96,10 +101,11 @@ class Parameters:
         array = {"type": "array", "minItems": 1, "maxItems": most}
         self.described[listed] = {"schema": {**array, "items": _COMMA_FREE}, "style": "form", "explode": False}
         self.described[repeated] = {"schema": {**array, "items": ENTITY_ID}, "style": "form", "explode": True}
-        ids = [id_ for value in self._values.pop(listed, []) for id_ in value.split(",")]
-        ids += self._values.pop(repeated, [])
-        if len(ids) > most:
+        lists, ids = self._values.pop(listed, []), self._values.pop(repeated, [])
+        if sum(value.count(",") + 1 for value in lists) + len(ids) > most:
             self.wrong(listed, say(rejection.TOO_MANY_ITEMS, listed, most=most))
+            return []
+        ids = [id_ for value in lists for id_ in value.split(",")] + ids
         problem = next(filter(None, map(entity_id_problem, ids)), None)
         if problem:
             self.wrong(listed, problem)
@@ -116,8 +122,11 @@ class Parameters:
 
     def reject_unknown(self) -> None:
         """Call it last: a parameter that is left over is an error."""
-        for name in self._values:
-            self.wrong(name, say(rejection.UNKNOWN, known=", ".join(self.described) or "none"))
+        known = ", ".join(self.described) or "none"
+        for name in islice(self._values, UNKNOWN_MAX):
+            self.wrong(name[:UNKNOWN_CHARS_MAX], say(rejection.UNKNOWN, known=known))
+        if len(self._values) > UNKNOWN_MAX:
+            self.wrong("query", say(rejection.MORE_UNKNOWN, more=len(self._values) - UNKNOWN_MAX))
 
     def _one(self, name: str, schema: Json) -> str | None:
         self.described[name] = {"schema": schema}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from msgspec.structs import replace
@@ -15,7 +16,7 @@ from daemon.config import Config, ReplicaTable
 from daemon.errors import StoreError
 from daemon.metrics import ReadTally
 from daemon.read.exact import Exact
-from daemon.read.totals import TotalsReader
+from daemon.read.totals import TotalsReader, ask_totals
 from daemon.replica.mysql import MysqlSink
 from daemon.rollups.mongo import MongoSink
 
@@ -32,7 +33,7 @@ class Stores:
         layout = Layout(config)
         self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
         self._tally = tally
-        self.totals = TotalsReader(self.mongo)
+        self.totals = TotalsReader(partial(ask_totals, self.mongo))
         self.exact = Exact(
             [Pending(connection, shard) for shard, connection in enumerate(self._connections)], self.totals
         )

@@ -17,8 +17,7 @@ from __future__ import annotations
 
 import datetime as dt
 import heapq
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, NamedTuple
 
 import pymongo
@@ -26,6 +25,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from daemon.domain.rollup import Kind
 from daemon.domain.window import Span, Window, span_of
+from daemon.read.slices import SLICE_ITEMS, batches, slices
 from daemon.response import Amount, Body
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
@@ -34,11 +34,13 @@ DEPTH_FIRST = 20
 """Lines read of each list at first, or as many as are wanted."""
 DEPTH_GROWTH = 4
 LINES_MAX = 20_000
-"""Lines of one round, all lists together: about 40 ms of the worker's time."""
+"""Lines of one round, all lists together: about 60 ms of the worker's time, in slices."""
 LOOKUPS_MAX = 20_000
 """Documents looked up in one round, entities times buckets."""
-BATCH_LINES = 1_000
-"""Lines that are decoded at a stretch: 2 ms in which the worker does nothing else."""
+COMMAND_LISTS = 30
+"""Lists that one command asks for. Writing the command of all 180 of a quarter would take the worker 2 ms."""
+COMMAND_LOOKUPS = 500
+"""Documents that one command looks up."""
 
 
 class Ranked(Body):
@@ -54,6 +56,17 @@ class _Round(NamedTuple):
     """Per bucket, the largest amount of a document that was not seen in it."""
     seen: dict[str, dict[int, int]]
     """Entity id → bucket → amount."""
+
+
+class _Contenders(NamedTuple):
+    """The seen entities that can still be among the first N."""
+
+    amounts: dict[str, int]
+    """Entity id → what the lists say of it."""
+    partly: dict[str, dict[int, int]]
+    """The entities that may have an amount where the lists did not show them, each with what they did show."""
+    unseen: int
+    """How many documents these are."""
 
 
 class TopReader:
@@ -85,14 +98,11 @@ class TopReader:
         depth = max(DEPTH_FIRST, limit)
         while depth * lists <= LINES_MAX:
             found = await self._read_lists(span, fields, depth)
-            contenders = _contenders(found, limit)
-            unseen = [(entity, bucket) for entity in contenders for bucket in _unseen(found, entity)]
-            if len(unseen) > LOOKUPS_MAX:
+            amounts, partly, unseen = await _contenders(found, limit)
+            if unseen > LOOKUPS_MAX:
                 return None
-            amounts = {entity: sum(found.seen[entity].values()) for entity in contenders}
-            for entity, amount in await self._look_up(span, unseen):
-                amounts[entity] += amount
-            ranked = _first(amounts, limit)
+            await self._look_up(span, _unseen(span, found.limits, partly), amounts)
+            ranked = await _first(amounts, limit)
             threshold = sum(found.limits)
             if not threshold or (len(ranked) == limit and ranked[-1].amount >= threshold):
                 return ranked
@@ -100,34 +110,35 @@ class TopReader:
         return None
 
     async def _read_lists(self, span: _CounterSpan, fields: list[str], depth: int) -> _Round:
-        """The first `depth` lines of every list, in one command."""
-        first, *others = [
-            span.list_pipeline(bucket, field, depth) for bucket in range(len(span.buckets)) for field in fields
-        ]
-        union = [{"$unionWith": {"coll": span.kind.collection, "pipeline": other}} for other in others]
-        lines: Counter[tuple[int, str]] = Counter()
-        lowest: dict[tuple[int, str], int] = {}
-        seen: dict[str, dict[int, int]] = {}
-        cursor = await self._collection(span).aggregate([*first, *union], batchSize=BATCH_LINES)
-        async for line in cursor:
-            each = line["bucket"], line["field"]
-            lines[each] += 1
-            lowest[each] = min(lowest.get(each, line["by"]), line["by"])
-            seen.setdefault(line["id"], {})[line["bucket"]] = int(line["amount"])
+        """The first `depth` lines of every list."""
+        lists = [(bucket, field) for bucket in range(len(span.buckets)) for field in fields]
         limits = [0] * len(span.buckets)
-        for (bucket, field), by in lowest.items():
-            if lines[bucket, field] == depth:  # a list that has ended leaves no entity out
-                limits[bucket] += int(by)
+        seen: dict[str, dict[int, int]] = {}
+        async for some in slices(range(len(lists)), COMMAND_LISTS):
+            first, *others = [span.list_pipeline(number, *lists[number], depth) for number in some]
+            union = [{"$unionWith": {"coll": span.kind.collection, "pipeline": other}} for other in others]
+            lines = dict.fromkeys(some, 0)
+            lowest: dict[int, int] = {}
+            cursor = await self._collection(span).aggregate([*first, *union], batchSize=SLICE_ITEMS)
+            async for found in batches(cursor):
+                for line in found:
+                    number, by = line["list"], line["by"]
+                    lines[number] += 1
+                    if by < lowest.get(number, by + 1):
+                        lowest[number] = by
+                    seen.setdefault(line["id"], {})[lists[number][0]] = int(line["amount"])
+            for number, by in lowest.items():
+                if lines[number] == depth:  # a list that has ended leaves no entity out
+                    limits[lists[number][0]] += int(by)
         return _Round(limits, seen)
 
-    async def _look_up(self, span: _CounterSpan, unseen: list[tuple[str, int]]) -> list[tuple[str, int]]:
-        """(entity id, amount) of each of these documents that exists."""
-        if not unseen:
-            return []
-        ids = [span.document_id(entity, bucket) for entity, bucket in unseen]
-        pipeline = [{"$match": {"_id": {"$in": ids}}}, {"$project": {"_id": 0, "id": "$entity_id", **span.amount}}]
-        cursor = await self._collection(span).aggregate(pipeline, batchSize=BATCH_LINES)
-        return [(line["id"], int(line["amount"])) async for line in cursor]
+    async def _look_up(self, span: _CounterSpan, unseen: Iterable[str], amounts: dict[str, int]) -> None:
+        """Adds what these documents hold, if they exist, to the amounts of their entities."""
+        async for ids in slices(unseen, COMMAND_LOOKUPS):
+            pipeline = [{"$match": {"_id": {"$in": ids}}}, {"$project": {"_id": 0, "id": "$entity_id", **span.amount}}]
+            async for found in batches(await self._collection(span).aggregate(pipeline, batchSize=SLICE_ITEMS)):
+                for line in found:
+                    amounts[line["id"]] += int(line["amount"])
 
     async def _by_sum(self, span: _CounterSpan, limit: int) -> list[Ranked]:
         pipeline: list[Json] = [
@@ -157,9 +168,9 @@ class _CounterSpan:
         # A field that is missing or no number is 0.
         self.amount: Json = {"amount": {"$sum": [f"${field}" for field in (self.counter, self.base)]}}
 
-    def list_pipeline(self, bucket: int, field: str, depth: int) -> list[Json]:
-        """The head of one list; served by the index `top_` or `base_`, whose order it is."""
-        names = {"bucket": {"$literal": bucket}, "field": {"$literal": field}, "by": f"${field}", "id": "$entity_id"}
+    def list_pipeline(self, number: int, bucket: int, field: str, depth: int) -> list[Json]:
+        """The head of one list; served by the index `top_` or `base_`, whose order it is. Its lines have its number."""
+        names = {"list": {"$literal": number}, "by": f"${field}", "id": "$entity_id"}
         return [
             {"$match": {**self._in(self.buckets[bucket]), field: {"$gt": 0}}},
             {"$sort": {field: -1}},
@@ -184,25 +195,42 @@ class _CounterSpan:
         return {**self._of_type, self.kind.bucket_field: bucket} if self.kind.bucket_field else self._of_type
 
 
-def _unseen(found: _Round, entity: str) -> Iterator[int]:
-    """The buckets in which an entity may have an amount that the lists did not show."""
-    return (bucket for bucket, limit in enumerate(found.limits) if limit and bucket not in found.seen[entity])
+async def _contenders(found: _Round, limit: int) -> _Contenders:
+    """Takes the seen entities out of the round, a few at a time: to free them all at once would take its time, too."""
+    best: list[int] = []
+    async for some in slices(found.seen.values()):
+        best = heapq.nlargest(limit, [*best, *(sum(amounts.values()) for amounts in some)])
+    bar = best[-1] if len(best) == limit else 0
+    threshold, open_lists = sum(found.limits), sum(map(bool, found.limits))
+    amounts: dict[str, int] = {}
+    partly: dict[str, dict[int, int]] = {}
+    unseen = 0
+    async for numbers in slices(range(len(found.seen))):
+        for entity, seen in [found.seen.popitem() for _ in numbers]:
+            least = sum(seen.values())
+            limits = [found.limits[bucket] for bucket in seen]
+            if least + threshold - sum(limits) >= bar:
+                amounts[entity] = least
+                if more := open_lists - sum(map(bool, limits)):
+                    partly[entity] = seen
+                    unseen += more
+        if unseen > LOOKUPS_MAX:
+            break
+    return _Contenders(amounts, partly, unseen)
 
 
-def _contenders(found: _Round, limit: int) -> list[str]:
-    """The seen entities that can still be among the first `limit`."""
-    least = {entity: sum(amounts.values()) for entity, amounts in found.seen.items()}
-    bar = min(heapq.nlargest(limit, least.values()), default=0) if len(least) >= limit else 0
-    threshold = sum(found.limits)
-    return [
-        entity
-        for entity, amounts in found.seen.items()
-        if least[entity] + threshold - sum(found.limits[bucket] for bucket in amounts) >= bar
-    ]
+def _unseen(span: _CounterSpan, limits: list[int], partly: dict[str, dict[int, int]]) -> Iterator[str]:
+    """The documents in which an entity may have an amount that the lists did not show."""
+    return (
+        span.document_id(entity, bucket)
+        for entity, seen in partly.items()
+        for bucket, limit in enumerate(limits)
+        if limit and bucket not in seen
+    )
 
 
-def _first(amounts: dict[str, int], limit: int) -> list[Ranked]:
-    return [
-        Ranked(entity, amount)
-        for entity, amount in heapq.nsmallest(limit, amounts.items(), key=lambda item: (-item[1], item[0]))
-    ]
+async def _first(amounts: dict[str, int], limit: int) -> list[Ranked]:
+    ranked: list[tuple[str, int]] = []
+    async for some in slices(amounts.items()):
+        ranked = heapq.nsmallest(limit, [*ranked, *some], key=lambda item: (-item[1], item[0]))
+    return [Ranked(entity, amount) for entity, amount in ranked]

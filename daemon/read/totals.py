@@ -7,16 +7,35 @@ A query costs the worker 0.3 ms, as much as nine cached answers, whether it name
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
-from daemon.domain.rollup import total
+from daemon.domain.rollup import OWN_FIELDS, TOTALS, total
+from daemon.read.slices import SLICE_ITEMS, batches, slices
+from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
 
 QUERY_IDS_MAX = 1_000
 """Entities of one query, beyond the first request of it."""
 QUERY_INTERVAL_S = 0.01
 """From one query to the next. At 500 misses a second: 3 % of a core in place of 15 %, for 5 ms more on average."""
+WAKE_MAX = 16
+"""Requests that are told their totals at a time. Each then makes its answer, before the loop looks at its sockets."""
+_UNREAD = {field: False for field in OWN_FIELDS if field not in ("_id", "base", "flush_seq")}
+"""Fields that no reader needs. Some are as large as the others together."""
+
+Ask = Callable[[Collection[str]], Awaitable[dict[str, Json]]]
+"""Entity keys → the totals documents, by key, of those that have one. Raises StoreError."""
+
+
+async def ask_totals(mongo: MongoSink, keys: Collection[str]) -> dict[str, Json]:
+    """An `Ask` of MongoDB, without the fields that no reader needs."""
+    found: dict[str, Json] = {}
+    with store_error(mongo.address):
+        wanted = {"_id": {"$in": list(keys)}}
+        async for documents in batches(mongo.collection(TOTALS).find(wanted, _UNREAD, batch_size=SLICE_ITEMS)):
+            found.update((document["_id"], document) for document in documents)
+    return found
 
 
 class _Waiting(NamedTuple):
@@ -27,8 +46,8 @@ class _Waiting(NamedTuple):
 class TotalsReader:
     """The reader of one worker. Raises StoreError."""
 
-    def __init__(self, mongo: MongoSink) -> None:
-        self._mongo = mongo
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
         self._waiting: list[_Waiting] = []
         self._query: asyncio.Task[None] | None = None
         self._next_at_s = 0.0
@@ -64,15 +83,17 @@ class TotalsReader:
 
     async def _answer(self, batch: list[_Waiting]) -> None:
         try:
-            found = await self._mongo.totals({key for waiting in batch for key in waiting.keys})
+            found = await self._ask({key for waiting in batch for key in waiting.keys})
         except Exception as error:  # noqa: BLE001  (each waiting request must get it)
-            for waiting in batch:
-                if not waiting.answered.done():
-                    waiting.answered.set_exception(error)
+            async for some in slices(batch, WAKE_MAX):
+                for waiting in some:
+                    if not waiting.answered.done():
+                        waiting.answered.set_exception(error)
             return
-        for waiting in batch:
-            if not waiting.answered.done():
-                waiting.answered.set_result({key: found[key] for key in waiting.keys if key in found})
+        async for some in slices(batch, WAKE_MAX):
+            for waiting in some:
+                if not waiting.answered.done():
+                    waiting.answered.set_result({key: found[key] for key in waiting.keys if key in found})
 
 
 def counted(document: Json | None, counters: Collection[str]) -> dict[str, int]:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ from daemon.buffer.pending import Pending
 from daemon.domain.entity import Entity
 from daemon.errors import StoreError
 from daemon.read.exact import TRIES_MAX, Exact
-from daemon.read.totals import TotalsReader
+from daemon.read.totals import TotalsReader, ask_totals
 from daemon.rollups.mongo import Json, MongoSink
 from tests.chaos.steps import Actor, Flusher
 from tests.kit.system import BATCH, Ingest, System, event, wait_until
@@ -32,7 +33,7 @@ class Interrupted(TotalsReader):
     """Something happens between the look into Redis and the one into MongoDB."""
 
     def __init__(self, mongo: MongoSink) -> None:
-        super().__init__(mongo)
+        super().__init__(partial(ask_totals, mongo))
         self.times = 0
         self.happens: Any = None
 

@@ -180,7 +180,7 @@ def test_each_list_is_read_by_its_index(indexed: System, window: Window) -> None
     for field, index in ((span.counter, "top_view"), (span.base, "base_view")):
         plan = indexed.mongo.command(
             "explain",
-            {"aggregate": span.kind.collection, "pipeline": span.list_pipeline(0, field, 10), "cursor": {}},
+            {"aggregate": span.kind.collection, "pipeline": span.list_pipeline(0, 0, field, 10), "cursor": {}},
             verbosity="queryPlanner",
         )
         planner = plan["stages"][0]["$cursor"] if "stages" in plan else plan

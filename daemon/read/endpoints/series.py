@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from msgspec import field
+import msgspec
+from msgspec import Meta, field
 
 from daemon.domain import rejection
 from daemon.domain.entity import Entity
@@ -14,8 +15,11 @@ from daemon.domain.rejection import say
 from daemon.domain.rollup import DAILY
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.parameters import Parameters
-from daemon.read.series import SIZES, Bucket, default_first, is_too_long, series
+from daemon.read.series import SIZES, Bucket, default_first, is_too_long, series_json
 from daemon.response import Body
+
+_POINTS = msgspec.json.schema(list[dict[str, str | int]])
+"""The type of `Series.points`, which are made as JSON (`read/series.py`)."""
 
 
 class Series(Body):
@@ -27,7 +31,7 @@ class Series(Body):
     bucket: str
     first: dt.date = field(name="from")
     last: dt.date = field(name="to")
-    points: list[dict[str, str | int]]
+    points: Annotated[msgspec.Raw, Meta(extra_json_schema=_POINTS)]
 
 
 class ReadSeries(Endpoint):
@@ -47,5 +51,5 @@ class ReadSeries(Endpoint):
         return Question(partial(self._read, place, bucket, first, last), self.ttl_ms)
 
     async def _read(self, entity: Entity, bucket: Bucket, first: dt.date, last: dt.date) -> Series:
-        points = await series(self.stores.mongo, entity, bucket, self.counters(entity.domain), first, last)
+        points = await series_json(self.stores.mongo, entity, bucket, self.counters(entity.domain), first, last)
         return Series(*entity, bucket, first, last, points)

@@ -8,6 +8,7 @@ from typing import ClassVar
 from daemon.domain.entity import Entity
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.parameters import Parameters
+from daemon.read.slices import slices
 from daemon.read.totals import counted
 from daemon.response import Amount, Body
 
@@ -67,7 +68,9 @@ class ReadTotals(Endpoint):
         )
 
     async def _read(self, place: Entity, ids: list[str]) -> Totals:
-        keys = {id_: place._replace(id=id_).key for id_ in ids}
-        found, counters = await self.stores.totals.documents([*keys.values()]), self.counters(place.domain)
-        totals = [EntityTotal(id_, counted(found.get(key), counters)) for id_, key in keys.items()]
+        keys = [f"{place.domain}:{place.type}:{id_}" for id_ in ids]
+        found, counters = await self.stores.totals.documents(keys), self.counters(place.domain)
+        totals: list[EntityTotal] = []
+        async for some in slices(zip(ids, keys, strict=True)):
+            totals += [EntityTotal(id_, counted(found.get(key), counters)) for id_, key in some]
         return Totals(place.domain, place.type, totals)

@@ -7,6 +7,7 @@ import datetime as dt
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from daemon.config import Config, load
@@ -53,7 +54,7 @@ BODIES = [
         b'"rows":[{"entity_id":"m","amount":3,"row":{"code":"x"}},{"entity_id":"n","amount":1,"row":null}],'),
     ),
     (
-        Series("jav", "movie", "m", "daily", DAY, DAY, [{"date": "2026-02-19", "view": 3}]),
+        Series("jav", "movie", "m", "daily", DAY, DAY, msgspec.Raw(b'[{"date":"2026-02-19","view":3}]')),
         (b'{"domain":"jav","entity_type":"movie","entity_id":"m","bucket":"daily","from":"2026-02-19",'
         b'"to":"2026-02-19","points":[{"date":"2026-02-19","view":3}],'),
     ),

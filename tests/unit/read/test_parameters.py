@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from daemon.domain.rejection import Rejection
 from daemon.read.parameters import FIELDS_MAX, Parameters
+from daemon.response import invalid
 
 
 def test_absent_parameters_have_their_defaults() -> None:
@@ -63,3 +65,11 @@ def test_ids_that_are_none_or_too_many_are_wrong(query: str) -> None:
 @pytest.mark.parametrize("query", ["a=%ff", "&".join(f"p{n}=1" for n in range(FIELDS_MAX + 1))])
 def test_a_query_that_cannot_be_read_is_wrong_as_a_whole(query: str) -> None:
     assert "query" in Parameters(query).errors
+
+
+def test_the_answer_to_many_unknown_parameters_is_short() -> None:
+    parameters = Parameters("&".join(f"{'%01' * 100}{n}=1" for n in range(100)))
+    parameters.choice("window", ("total", "day"), "total")
+    parameters.reject_unknown()
+    assert len(invalid(Rejection(parameters.errors)).body) <= 4_096
+    assert parameters.errors["query"] == ["Of the parameters 92 more are unknown."]

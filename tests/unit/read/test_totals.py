@@ -30,7 +30,7 @@ class Held:
 
 
 def reader(mongo: Held) -> TotalsReader:
-    return TotalsReader(mongo)  # type: ignore[arg-type]  # has the one method that is called
+    return TotalsReader(mongo.totals)
 
 
 @in_loop

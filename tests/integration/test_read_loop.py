@@ -1,0 +1,74 @@
+"""A read leaves the worker's event loop to others: no question makes one stretch of work long."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import Any
+
+import pytest
+
+from daemon.read.api import Api
+from daemon.read.endpoint import PREFIX
+from daemon.rollups.mongo import MongoSink
+from tests.kit.loop import Stretches
+from tests.kit.system import System
+
+CALLS_MAX = 4_500
+"""Of functions, at a stretch. A bare question to MongoDB makes about 1,000 of them."""
+TODAY = dt.datetime.now(dt.UTC).date()
+IDS = [f"0f8fad5b-d9cb-469f-a165-{n:012d}" for n in range(500)]
+POINTS = 990
+LISTED = 150
+"""Entities of one day, each of that day alone: so no list says anything of those of the others."""
+
+
+def document(entity: str, day: str = "", **fields: int) -> dict[str, Any]:
+    key = f"jav:movie:{entity}"
+    own = {"domain": "jav", "entity_type": "movie", "entity_id": entity, **fields}
+    return {"_id": f"{key}:{day}", "date": day, **own} if day else {"_id": key, **own}
+
+
+@pytest.fixture(scope="module")
+def filled(shared_system: System) -> System:
+    async def index() -> None:
+        mongo = MongoSink(shared_system.config().mongo)
+        await mongo.ensure_indexes()
+        await mongo.ensure_ranking({"view", "download"})
+        await mongo.close()
+
+    asyncio.run(index())
+    days = [(TODAY - dt.timedelta(n)).isoformat() for n in range(POINTS)]
+    daily = [document("long", day, view=1, download=2) for day in days]
+    daily += [document(f"{day} {n}", day, view=n + 2, download=n + 2) for day in days[:90] for n in range(LISTED)]
+    shared_system.mongo.analytics_entity_daily.insert_many(daily)
+    shared_system.mongo.analytics_entity_totals.insert_many([document(id_, view=3, download=1) for id_ in IDS])
+    return shared_system
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        "series/jav/movie/long?from={first}",
+        "series/jav/movie/unknown?from={first}",
+        "totals/jav/movie?ids={ids}",
+        "top/jav/movie?window=90d&limit=100",
+        "summary/jav?days=90",
+    ],
+)
+def test_no_read_keeps_the_loop_for_long(filled: System, question: str) -> None:
+    first = (TODAY - dt.timedelta(POINTS - 1)).isoformat()
+    path, _, query = question.format(first=first, ids=",".join(IDS)).partition("?")
+
+    async def work() -> int:
+        api = Api(filled.config())
+        try:
+            await api.answer("GET", f"{PREFIX}totals/jav/movie/first", "", ())  # connects
+            with Stretches() as stretches:
+                answer = await api.answer("GET", PREFIX + path, query, ())
+            assert answer.status == 200
+            return stretches.longest
+        finally:
+            await api.close()
+
+    assert asyncio.run(work()) < CALLS_MAX
