@@ -75,6 +75,8 @@ class Http(Section, frozen=True):
     """Most events in one batch. More get 422."""
     body_timeout_ms: Count = 10_000
     """How long the body of a request may take to arrive. A slower one gets 408."""
+    answer_timeout_ms: Annotated[Count, AT_INGEST_START] = 10_000
+    """How long a client may take nothing of its answer. Then its connection is closed."""
     requests_in_flight_max: Count = 4_096
     """Whole requests that one worker works on at a time. More get 503."""
     unfinished_max: Count = 8_192

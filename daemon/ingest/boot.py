@@ -25,6 +25,7 @@ from daemon.ingest.batcher import Batcher, Call
 from daemon.ingest.decode import Decoder, build_catalogue
 from daemon.ingest.durable import Durable
 from daemon.ingest.handler import Handler
+from daemon.ingest.process import descriptors
 from daemon.ingest.process.rundir import ConfigSnapshot, of_this_process
 from daemon.ingest.process.worker import Worker
 from daemon.ingest.requests import OpenRequests
@@ -91,6 +92,7 @@ class Boot:
 
         So no event that was answered may depend on it. What is sealed here, the next daemon would find unsealed.
         """
+        descriptors.allow_all()  # see `handover.leave`
         for batcher in self._batchers:
             await batcher.drain()
         self._publisher.cancel()

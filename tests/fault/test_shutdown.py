@@ -17,6 +17,7 @@ import pytest
 
 from daemon.buffer import scripts
 from daemon.devstack import process
+from tests.kit.commands import TALLYD, UNPRIVILEGED
 from tests.kit.daemon import Daemon
 from tests.kit.load import Load
 from tests.kit.proxy import Gate
@@ -28,9 +29,10 @@ FAST = {"FLUSH__INTERVAL_S": "0.1", "FLUSH__LEASE_MS": "1000"}
 
 
 @contextmanager
-def ingest(system: System, url: str, **env: str) -> Iterator[Daemon]:
-    """A `tallyd ingest` that answers at `url`, beside others there perhaps."""
-    with Daemon(system, "ingest", "--port", url.rpartition(":")[2], **env) as daemon:
+def ingest(system: System, url: str, *, root: bool = False, **env: str) -> Iterator[Daemon]:
+    """A `tallyd ingest` of an ordinary user, or of root. It answers at `url`, beside others there perhaps."""
+    command = TALLYD if root else (*UNPRIVILEGED, *TALLYD)
+    with Daemon(system, "ingest", "--port", url.rpartition(":")[2], command=command, **env) as daemon:
         daemon.wait_up(url)
         wait_until(lambda: "Ready: " in daemon.text(), "all its workers are up")
         yield daemon
@@ -58,9 +60,11 @@ def assert_exact(system: System, load: Load) -> None:
 # Ingest stops -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_ingest_stops_under_load_and_every_event_is_answered_or_unknown(system: System, url: str, workers: str) -> None:
-    with ingest(system, url, HTTP__WORKERS=workers) as daemon, Load(url).running() as load:
+@pytest.mark.parametrize(("workers", "root"), [("1", False), ("2", False), ("2", True)])
+def test_ingest_stops_under_load_and_every_event_is_answered_or_unknown(
+    system: System, url: str, workers: str, *, root: bool
+) -> None:
+    with ingest(system, url, root=root, HTTP__WORKERS=workers) as daemon, Load(url).running() as load:
         load.wait_for_more()
         assert daemon.end() == 0
         assert "Traceback" not in daemon.text()
@@ -121,14 +125,15 @@ def test_a_worker_whose_main_process_was_killed_ends_by_itself(system: System, u
 # A rolling restart ------------------------------------------------------------------------------------------------
 
 
-def test_a_rolling_restart_of_two_daemons_on_one_port_fails_no_request(system: System, url: str) -> None:
+@pytest.mark.parametrize("root", [False, True])
+def test_a_rolling_restart_of_two_daemons_on_one_port_fails_no_request(system: System, url: str, *, root: bool) -> None:
     with ExitStack() as stack:
-        running = [stack.enter_context(ingest(system, url, HTTP__WORKERS=workers)) for workers in ("1", "2")]
+        running = [stack.enter_context(ingest(system, url, root=root, HTTP__WORKERS=workers)) for workers in ("1", "2")]
         with Load(url).running() as load:
             for workers in ("2", "1"):
                 load.wait_for_more()
                 assert running.pop(0).end() == 0
-                running.append(stack.enter_context(ingest(system, url, HTTP__WORKERS=workers)))
+                running.append(stack.enter_context(ingest(system, url, root=root, HTTP__WORKERS=workers)))
             load.wait_for_more()
     assert load.failures == []
     assert system.views() == load.count("acked") == len(load.labels)

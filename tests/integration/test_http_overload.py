@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.kit.servers import RedisServer
@@ -160,3 +162,22 @@ def test_the_largest_batch_fits_into_an_empty_queue(slow: tuple[Ingest, RedisSer
     ingest, _ = slow
     assert ingest.post([event() for _ in range(QUEUE_MAX)], BATCH).json()["accepted"] == QUEUE_MAX
     assert ingest.post([event() for _ in range(QUEUE_MAX + 1)], BATCH).status_code == 422
+
+
+# Answers that nobody takes ----------------------------------------------------------------------------------------
+
+
+def test_a_client_that_takes_no_answer_loses_its_connection(system: System) -> None:
+    with system.ingest(HTTP__ANSWER_TIMEOUT_MS="1000") as ingest, Wire(ingest.url, receive_bytes=1_024) as wire:
+        asked = head("/openapi.json", "GET") * 500
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            wire.send(asked)
+        (worker,) = ingest.workers()
+        assert _of(worker, wire)
+        wait_until(lambda: not _of(worker, wire), "the worker closes it")
+        assert ingest.post(event()).status_code == 202
+
+
+def _of(worker: psutil.Process, wire: Wire) -> list[object]:
+    """The worker's end of the connection."""
+    return [each for each in worker.net_connections("tcp") if each.raddr == wire.local]

@@ -24,6 +24,7 @@ from daemon.config import Config
 from daemon.devstack import process
 from daemon.ingest.process.handover import LINGER_S
 from daemon.ingest.process.server import SILENCE_S_MAX
+from tests.kit.commands import UNPRIVILEGED
 from tests.kit.daemon import Daemon, run_id_at
 from tests.kit.load import Load
 from tests.kit.proxy import Gate
@@ -186,10 +187,11 @@ os.execv(sys.argv[2], sys.argv[2:])
 """What systemd does between fork and exec of a service that has a socket unit."""
 
 
-def test_a_restart_fails_no_request_when_systemd_holds_the_socket(system: System) -> None:
+@pytest.mark.parametrize("prefix", [UNPRIVILEGED, ()], ids=["the unit's user", "root"])
+def test_a_restart_fails_no_request_when_systemd_holds_the_socket(system: System, prefix: tuple[str, ...]) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=4_096) as held:
         url = f"http://127.0.0.1:{held.getsockname()[1]}"
-        command = (sys.executable, "-c", ACTIVATED, str(held.fileno()), *TALLYD)
+        command = (*prefix, sys.executable, "-c", ACTIVATED, str(held.fileno()), *TALLYD)
         with Load(url).running() as load:
             with Daemon(
                 system, "ingest", "--workers", "2", command=command, fds=[held.fileno()], HTTP__PORT="1"

@@ -12,6 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 TALLYD = (sys.executable, "-P", "-m", "daemon.cli")
 """-P: modules of the folder it runs in must not be imported in place of ours."""
 COMMAND_TIMEOUT_S = 300.0
+UNPRIVILEGED: tuple[str, ...] = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
+"""In front of a command: it has none of root's privileges, as in a unit. Who runs the tests as a user has none."""
 
 
 def inherited() -> dict[str, str]:

@@ -51,10 +51,16 @@ def chunked(*parts: bytes, end: bool = True) -> bytes:
 class Wire:
     """One connection."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, receive_bytes: int = 0) -> None:
+        """`receive_bytes`: of a receive buffer smaller than the usual one."""
         parts = urlsplit(url)
         assert parts.hostname is not None
-        self._socket = socket.create_connection((parts.hostname, parts.port), timeout=TIMEOUT_S)
+        self._socket = socket.socket()
+        self._socket.settimeout(TIMEOUT_S)
+        if receive_bytes:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        self._socket.connect((parts.hostname, parts.port))
+        self.local = self._socket.getsockname()
         self._file = self._socket.makefile("rb")
 
     def __enter__(self) -> Self:

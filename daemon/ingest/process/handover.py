@@ -13,9 +13,10 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from daemon.ingest.process import descriptors
 from daemon.ingest.process.listener import Listener
 
 LINGER_S = 0.3
@@ -54,16 +55,38 @@ def has_successor(listener: Listener) -> bool:
     return listener.inherited or any(others)
 
 
-def leave(listener: Listener) -> None:
+def leave(listener: Listener, workers: Sequence[int]) -> None:
     """Takes no new connections. Returns once those that had begun are with the workers, after LINGER_S at most.
 
     A client that connects from now on gets no reply; a refusal would be an error to it. Its kernel asks again after
-    1 s. By then this socket is closed, and another daemon answers, or the next one has been started.
+    1 s. By then this socket is closed, and another daemon answers, or the next one has been started. `workers`: their
+    process ids.
     """
     program = b"".join(struct.pack("=HBBI", *step) for step in _DROP_NEW_CONNECTIONS)
     steps = ctypes.create_string_buffer(program)
     header = struct.pack("@HP", len(_DROP_NEW_CONNECTIONS), ctypes.addressof(steps))  # struct sock_fprog
-    listener.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+    try:
+        listener.socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
+    except PermissionError:  # some kernels want CAP_NET_ADMIN
+        _leave_without_filter(listener, workers)
+    else:
+        _wait_until_accepted(listener)
+
+
+def _leave_without_filter(listener: Listener, workers: Sequence[int]) -> None:
+    """The same for an ordinary user, on a kernel that lets only an administrator filter."""
+    if not listener.inherited:
+        # New connections go to another daemon on the port, or are refused.
+        _wait_until_accepted(listener)
+        listener.socket.shutdown(socket.SHUT_RD)
+        return
+    # The socket is systemd's and has to live on. So the workers stop accepting, and clients wait in the queue for the
+    # next daemon.
+    for pid in workers:
+        descriptors.allow_none(pid)
+
+
+def _wait_until_accepted(listener: Listener) -> None:
     until = time.monotonic() + LINGER_S
     while (_any_half_open(listener.port) or waiting(listener)) and time.monotonic() < until:
         time.sleep(POLL_S)

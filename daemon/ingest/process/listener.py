@@ -19,7 +19,7 @@ INHERITED_FD = 3
 class Listener:
     """Bound when it is made; it listens once the first worker does."""
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, answer_timeout_ms: int) -> None:
         """Takes the socket that systemd passed, if there is one; else binds. Raises ConfigError if it can't."""
         inherited = _inherited()
         self.inherited = inherited is not None
@@ -27,6 +27,8 @@ class Listener:
         self.socket = inherited or _bind(host, port)
         # Accepted connections take it over: an answer is not held back until the one before it was acknowledged.
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # This too: hyper waits for ever for a client that does not take its answer (hyper#1628).
+        self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, answer_timeout_ms)
         self.host: str
         self.port: int
         self.host, self.port = self.socket.getsockname()[:2]

@@ -37,14 +37,14 @@ from granian.server.mp import MPServer, WorkerProcess
 
 from daemon import notify
 from daemon.config import Config
-from daemon.ingest.process import handover, rundir
+from daemon.ingest.process import descriptors, handover, rundir
 from daemon.ingest.process.listener import BACKLOG_CONNECTIONS, Listener
 from daemon.ingest.process.rundir import ConfigSnapshot, RunDir
 from daemon.ingest.process.supervisor import Supervisor
 from daemon.scheduling import shorten_slice
 
 BACKPRESSURE_CONNECTIONS = 65_536
-"""Granian counts connections, idle ones too; the cap on requests is `http.requests_in_flight_max`."""
+"""Of one worker. Granian counts connections, idle ones too; the cap on requests is `http.requests_in_flight_max`."""
 QUIET_S = 0.05
 """After this long without a request, step 1 ends early."""
 SILENCE_S, SILENCE_S_MAX = 0.25, 0.5
@@ -63,7 +63,7 @@ def serve(config: Config, load: Callable[[], Config]) -> None:
     assert "prometheus_client" not in sys.modules, "only workers may import daemon.metrics"
     if config.ingest.slice_us:
         shorten_slice(config.ingest.slice_us)  # the workers inherit it
-    listener = Listener(config.http.host, config.http.port)
+    listener = Listener(config.http.host, config.http.port, config.http.answer_timeout_ms)
     handover.reopen(listener)  # a daemon that was killed may have left it closed
     # Under systemd a folder in memory, which no clean-up job touches while it is in use.
     runtime = os.environ.get("RUNTIME_DIRECTORY")
@@ -96,7 +96,7 @@ class IngestServer(MPServer):
             http1_settings=HTTP1Settings(max_buffer_size=config.http.header_bytes_max),
             websockets=False,
             backlog=BACKLOG_CONNECTIONS,
-            backpressure=BACKPRESSURE_CONNECTIONS,
+            backpressure=min(BACKPRESSURE_CONNECTIONS, max(1, descriptors.allow_all() - descriptors.RESERVED)),
             log_access=False,
         )
         run_dir.publish(ConfigSnapshot(0, config))
@@ -127,7 +127,7 @@ class IngestServer(MPServer):
         self._signal(workers, signal.SIGTERM)
         quiet = self._wait_until_quiet(workers, QUIET_S, self._supervisor.config.http.closing_ms / 1000)
         if not quiet or handover.has_successor(self._listener):
-            handover.leave(self._listener)
+            handover.leave(self._listener, [worker.inner.pid for worker in workers])
             self._wait_until_quiet(workers, SILENCE_S, SILENCE_S_MAX)
         self._signal(workers, signal.SIGINT)
         if not self._listener.inherited:
