@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, cast
@@ -27,7 +26,7 @@ from redis.maint_notifications import MaintNotificationsConfig
 from daemon.buffer import keys, scripts
 from daemon.buffer.layout import Layout
 from daemon.buffer.scripts import Script
-from daemon.config import RedisSection, address_of
+from daemon.config import RedisSection, address_of, tls_of
 from daemon.errors import LayoutError, RedisStoreError, StoreError
 
 Arg = str | bytes | int
@@ -217,9 +216,8 @@ class Connection:
         if "path" in options:
             _, protocol = await loop.create_unix_connection(_Protocol, options["path"])
         else:
-            secure = ssl.create_default_context() if self._url.startswith("rediss:") else None
             _, protocol = await loop.create_connection(
-                _Protocol, options.get("host", "localhost"), options.get("port", 6379), ssl=secure
+                _Protocol, options.get("host", "localhost"), options.get("port", 6379), ssl=tls_of(self._url)
             )
         try:
             if options.get("password"):

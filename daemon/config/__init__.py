@@ -1,14 +1,14 @@
 """The configuration: one TOML file, every key overridable from the environment, frozen once read.
 
 `schema` declares the keys, `load` reads them, `check` names every problem, `effective` says what follows from them.
-`places` finds the line of a key; `generate` writes the example file and the JSON Schema.
+`url` knows the addresses of the stores. `places` finds the line of a key; `generate` writes the example file and the
+JSON Schema.
 
 Callers import from here. This room opens no connection.
 """
 
 from __future__ import annotations
 
-from daemon.config.effective import address_of as address_of
 from daemon.config.effective import chosen_tables as chosen_tables
 from daemon.config.effective import domain_actions as domain_actions
 from daemon.config.effective import domain_counters as domain_counters
@@ -34,3 +34,6 @@ from daemon.config.schema import RedisSection as RedisSection
 from daemon.config.schema import ReplicaTable as ReplicaTable
 from daemon.config.schema import SpoolSection as SpoolSection
 from daemon.config.schema import read_at_start as read_at_start
+from daemon.config.url import address_of as address_of
+from daemon.config.url import mysql_of as mysql_of
+from daemon.config.url import tls_of as tls_of

@@ -12,12 +12,12 @@ import re
 import string
 from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple, get_args, get_origin
-from urllib.parse import urlsplit
 
 import msgspec
 
 from daemon.config.effective import domain_actions, domain_counters, effective_actions
 from daemon.config.schema import Config, ImportRoute, Section, bare, bounds_of, extra_of, keys_of, section_of
+from daemon.config.url import FORMS, problem_of
 from daemon.domain.counter import RESERVED
 
 KeyPath = tuple[str | int, ...]
@@ -26,7 +26,6 @@ KeyPath = tuple[str | int, ...]
 _TYPES = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list", dict: "a table",
 }  # fmt: skip
-_SCHEMES = {"redis": ("redis", "rediss", "unix"), "mongo": ("mongodb", "mongodb+srv"), "mysql": ("mysql", "mariadb")}
 
 
 class Problem(NamedTuple):
@@ -153,26 +152,10 @@ def _replica_problems(config: Config) -> Iterator[Problem]:
 
 
 def _url_problems(config: Config) -> Iterator[Problem]:
-    for store, schemes in _SCHEMES.items():
+    for store in FORMS:
         url: str = getattr(config, store).url
-        if url and (text := _url_problem(url, schemes, database=store == "mysql")):
+        if url and (text := problem_of(store, url)):
             yield Problem((store, "url"), text)
-
-
-def _url_problem(url: str, schemes: tuple[str, ...], *, database: bool) -> str:
-    try:
-        parts = urlsplit(url)
-        hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
-        named = all(host.hostname and (host.port is None or host.port) for host in hosts)
-    except ValueError:  # its text may hold a part of the password
-        return "not an address; percent-encode special characters in the user name and the password"
-    if parts.scheme not in schemes:
-        return f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}"
-    if not (named or parts.scheme == "unix"):
-        return "names no host"
-    if database and not parts.path.strip("/"):
-        return "names no database; must look like mysql://user:password@host:3306/database"
-    return ""
 
 
 def _import_problems(config: Config) -> Iterator[Problem]:

@@ -5,9 +5,7 @@ Who calls it: everyone who needs more than a single value. Pure; it opens no con
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
@@ -22,6 +20,7 @@ from daemon.config.schema import (
     keys_of,
     section_of,
 )
+from daemon.config.url import masked_url
 from daemon.domain.rollup import Kind
 from daemon.domain.window import kinds_of
 from daemon.errors import ConfigError
@@ -87,12 +86,6 @@ def require(config: Config, *stores: Literal["redis", "mongo", "mysql"]) -> None
         )
 
 
-def address_of(url: str) -> str:
-    """The address of a store for messages: its URL without user and password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-
-
 def masked(config: Config) -> dict[str, Any]:
     """The effective values as plain data, with passwords and keys replaced by `***`."""
     plain: dict[str, Any] = msgspec.to_builtins(config)
@@ -108,5 +101,4 @@ def _masked(value: Any, key: Key) -> Any:
         return value
     if key.mask == "all":
         return dict.fromkeys(value, "***") if isinstance(value, dict) else "***"
-    url = re.sub(r"(://[^:/@]*:).*@", r"\1***@", value)
-    return re.sub(r"(?i)([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", r"\1***", url)
+    return masked_url(value)

@@ -94,7 +94,10 @@ class RedisSection(Section, frozen=True):
     """The buffer: new counts, and the ids of counted events."""
 
     url: Url = ""
-    """redis://user:password@host:6379/0, rediss://… or unix:///path/of/the/socket."""
+    """redis://user:password@host:6379/0, rediss://… or unix:///path/of/the/socket. rediss:// is TLS, with the
+    certificate and the name verified. Options for it: `?ssl_ca_certs=FILE` (your own authority), `ssl_certfile`,
+    `ssl_keyfile` and `ssl_password` (your certificate), `ssl_check_hostname=false`. Percent-encode the password: @ is
+    %40, : is %3A, / is %2F, # is %23, ? is %3F, % is %25."""
     timeout_ms: Count = 2_000
     """How long one call may take. After that its outcome is unknown, and its connection is dropped."""
     reconnect_ms: Count = 200
@@ -108,7 +111,9 @@ class MongoSection(Section, frozen=True):
     """The rollups: what was counted, for good."""
 
     url: Url = ""
-    """mongodb://user:password@host:27017/database or mongodb+srv://…"""
+    """mongodb://user:password@host:27017/database or mongodb+srv://… For TLS: `?tls=true`, and `tlsCAFile=FILE` (your
+    own authority), `tlsCertificateKeyFile=FILE` (your certificate and its key). Name all members of a replica set.
+    Encode the password as for Redis."""
     timeout_ms: Count = 20_000
     """How long one write or read may take, the choice of a server included."""
 
@@ -117,7 +122,10 @@ class MysqlSection(Section, frozen=True):
     """The replica: totals in columns of the application's own tables."""
 
     url: Url = ""
-    """mysql://user:password@host:3306/database. Empty: no replica columns are written."""
+    """mysql://user:password@host:3306/database. Empty: no replica columns are written. For TLS, with the certificate
+    and the name verified: `?ssl=true`, or any of `ssl_ca=FILE` (your own authority; else the system's), `ssl_cert=FILE`
+    and `ssl_key=FILE` (your certificate), `ssl_check_hostname=false`. A socket: mysql://user@/database?unix_socket=FILE.
+    Encode the password as for Redis."""
     timeout_ms: Count = 10_000
     """How long one statement may take."""
     lock_timeout_s: Count = 5

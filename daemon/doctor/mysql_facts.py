@@ -10,15 +10,14 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import asyncmy
 from asyncmy.cursors import DictCursor
 from asyncmy.errors import MySQLError
 
-from daemon.config import Config, ReplicaTable, address_of, replica_tables
+from daemon.config import Config, ReplicaTable, address_of, mysql_of, replica_tables
 from daemon.doctor import clock
 from daemon.doctor.clock import Clock
 from daemon.errors import MysqlStoreError
-from daemon.replica.mysql import connect_options
+from daemon.replica.mysql import connect, drop
 from daemon.replica.sql import declared_key, update_sql
 
 _VARIABLES = """SELECT VERSION() release_, CURRENT_USER() user_, @@max_allowed_packet packet, @@SESSION.sql_mode mode_,
@@ -127,12 +126,11 @@ class _Session(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def _connected(url: str, timeout_s: float) -> AsyncIterator[_Session]:
-    options = connect_options(url)
-    connection = await asyncmy.connect(**options, connect_timeout=timeout_s, charset="utf8mb4", autocommit=True)
+    connection = await connect(url, timeout_s)
     try:
-        yield _Session(connection, options["db"])
+        yield _Session(connection, mysql_of(url)["db"])
     finally:
-        connection.close()
+        drop(connection)
 
 
 async def _read(config: Config, session: _Session, *, probe: bool) -> MysqlFacts:

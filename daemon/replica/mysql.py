@@ -11,7 +11,6 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
-from urllib.parse import unquote, urlsplit
 
 import asyncmy
 import msgspec
@@ -19,14 +18,17 @@ from asyncmy.constants.CLIENT import FOUND_ROWS
 from asyncmy.cursors import SSCursor
 from asyncmy.errors import MySQLError
 
-from daemon.config import MysqlSection, ReplicaTable, address_of
+from daemon.config import MysqlSection, ReplicaTable, address_of, mysql_of, tls_of
 from daemon.domain.counter import INT64_MAX
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import total
-from daemon.errors import ConfigError, MysqlStoreError
+from daemon.errors import MysqlStoreError
 from daemon.replica.sql import declared_key, is_key_of, ranked_sql, select_sql, update_sql
 
-PORT_DEFAULT = 3306
+PLAIN_REFUSED = frozenset({1045, 3159})
+"""Access denied, insecure transport: so a server answers a client without TLS that it asks for TLS."""
+PLAIN_HINT = ". If the password is right, the server may ask for TLS: put ?ssl=true or ?ssl_ca=FILE behind mysql.url"
+TLS_HINT = ". The server has no TLS: it answered in plain text"
 TRANSIENT = frozenset({1213, 1205, 1020})
 """Deadlock, lock wait timeout, record changed since last read: the same statement may succeed at once."""
 TRANSIENT_TRIES = 5
@@ -54,18 +56,31 @@ class LockHeldError(MysqlStoreError):
     """Another flusher writes this shard's rows at the moment."""
 
 
-def connect_options(url: str) -> dict[str, Any]:
-    """What asyncmy's `connect` takes from a `mysql.url`. Raises ConfigError if the URL is malformed."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("mysql", "mariadb") or not parts.hostname or not parts.path.strip("/"):
-        raise ConfigError("mysql.url: must look like mysql://user:password@host:3306/database")
-    return {
-        "host": parts.hostname,
-        "port": parts.port or PORT_DEFAULT,
-        "user": unquote(parts.username or "root"),
-        "password": unquote(parts.password or ""),
-        "db": unquote(parts.path.strip("/")),
-    }
+async def connect(url: str, timeout_s: float, **settings: Any) -> Any:
+    """Opens a connection of asyncmy, by TLS if the address asks for it. The only place that opens one.
+
+    `settings`: further ones of asyncmy. Raises asyncmy's errors.
+    """
+    tls, hint = tls_of(url), ""
+    try:
+        return await asyncmy.connect(
+            **mysql_of(url), ssl=tls, connect_timeout=timeout_s, charset="utf8mb4", autocommit=True, **settings
+        )
+    except MySQLError as error:
+        code, text = (*error.args, None, "")[:2]
+        if tls is None and code in PLAIN_REFUSED:
+            hint = PLAIN_HINT
+        elif tls is not None and "WRONG_VERSION_NUMBER" in str(text):
+            hint = TLS_HINT
+        raise type(error)(code, f"{text}{hint}") from None
+
+
+def drop(connection: Any) -> None:
+    """Closes a connection at once: TLS would first wait for the server's goodbye, beyond the end of the loop."""
+    transport = connection._transport  # noqa: SLF001
+    if transport is not None:
+        transport.abort()
+    connection.close()
 
 
 class MysqlSink:
@@ -77,8 +92,7 @@ class MysqlSink:
     def __init__(self, section: MysqlSection) -> None:
         self._section = section
         self._address = address_of(section.url)
-        self._options = connect_options(section.url)
-        self._database: str = self._options["db"]
+        self._database: str = mysql_of(section.url)["db"]
         self._connection: Any = None
         self._key_types: dict[str, str] = {}
 
@@ -90,7 +104,7 @@ class MysqlSink:
 
     async def close(self) -> None:
         if self._connection is not None:
-            self._connection.close()
+            drop(self._connection)
             self._connection = None
 
     @contextlib.asynccontextmanager
@@ -233,11 +247,9 @@ class MysqlSink:
 
     async def _connected(self, timeout_s: float) -> Any:
         if self._connection is None:
-            self._connection = await asyncmy.connect(
-                **self._options,
-                connect_timeout=timeout_s,
-                charset="utf8mb4",
-                autocommit=True,
+            self._connection = await connect(
+                self._section.url,
+                timeout_s,
                 client_flag=FOUND_ROWS,  # without it an unchanged row counts as missing
                 sql_mode="STRICT_ALL_TABLES",  # without it a total out of range is cut to the range's end
                 init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",

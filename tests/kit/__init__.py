@@ -14,6 +14,7 @@
     shard.py      the Lua scripts of one shard, called without tallyd's own code
     importing.py  `tallyd import` in a test
     takeover.py   `tallyd backfill` in a test
+    certificates.py   an authority, and what it issues
     wait.py       waiting for something to become true
 
 `python -m bench` and `python -m loadtest` run without pytest: only `kill.py` imports it.
