@@ -51,6 +51,12 @@ soak *ARGS: setup
     @ops/install-servers test
     @exec .venv/bin/python -m tests.chaos --soak --seconds 600 "$@"
 
+# Attack the daemon for a minute in each of 25 ways, beside legitimate traffic (ARGS: half-bodies --seconds 20, --list)
+[group('check')]
+attack *ARGS: setup
+    @ops/install-servers test
+    @exec .venv/bin/python -m tests.attack "$@"
+
 # Put a fresh system under load and settle every account; without a SCENARIO, list them (ARGS: steady --seconds 30)
 [group('check')]
 load *ARGS: setup

@@ -102,6 +102,14 @@ class Wire:
         """Everything until the server closes the connection."""
         return self._file.read()
 
+    def until_quiet(self, quiet_s: float) -> bytes:
+        """Everything until the server closes the connection, or says nothing for this time."""
+        found = b""
+        with contextlib.suppress(ConnectionError):
+            while select.select([self._socket], [], [], quiet_s)[0] and (data := self._socket.recv(65_536)):
+                found += data
+        return found
+
 
 def send_body(url: str, body: bytes, path: str = EVENTS, *, chunk_bytes: int = 0) -> int:
     """Sends all of it, or until the server will have no more of it; the answer's status. In chunks of so many bytes."""

@@ -1,0 +1,186 @@
+"""What a trial found: its figures, the bars they are held against, and the table in ops/SECURITY.md."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from tests.attack.legit import Answered
+from tests.kit.commands import ROOT
+
+ANSWERED_MIN = 0.999
+"""Share of the legitimate events that are answered 202 during the attack."""
+RATIO_MAX = 5.0
+"""Their p99 under attack over the calm one."""
+GROWTH_MAX = 2.0
+"""The largest resident memory of the worker over that before the attack."""
+RELEASED_S_MAX = 5.0
+"""After the attack, until a new address and an attacker's own get an event in."""
+ANSWER_BYTES_MAX = 4_096
+"""The largest answer to a sender whose requests are refused."""
+
+RESULTS = ROOT / "bench" / "results" / "attacks.json"
+PAGE = ROOT / "ops" / "SECURITY.md"
+BEGIN, END = "<!-- attacks -->\n", "\n<!-- /attacks -->"
+
+
+class Phase(Struct, frozen=True):
+    """What the legitimate senders met in one phase. Milliseconds from the planned moment to the answer."""
+
+    events: int
+    answered: int
+    """With 202."""
+    p50_ms: float
+    p99_ms: float
+    gap_ms: float
+    """The longest time without a single 202."""
+    statuses: dict[str, int]
+
+    @property
+    def share(self) -> float:
+        return self.answered / self.events
+
+
+class Found(Struct, frozen=True, kw_only=True):
+    """One attack's figures."""
+
+    attack: str
+    probe: str
+    says: str
+    seconds: float
+    calm: Phase
+    attacked: Phase
+    after: Phase
+    before_mib: float
+    peak_mib: float
+    after_mib: float
+    fresh_released_s: float
+    """From the end of the attack until an event of a new address is taken."""
+    attacker_released_s: float
+    """The same for an address that attacked."""
+    outcomes: dict[str, int]
+    """What became of the attackers' requests: status → number."""
+    answer_bytes_max: int
+    taken: int
+    """The attackers' events that were counted."""
+    taken_max: int
+    """As many as the limits of that many senders allow in this time."""
+    refused_only: bool = False
+    """Whether all that the attackers sent should be refused, so that the size of the answers has a bar."""
+    troubles: tuple[str, ...] = ()
+    """What is wrong with the counts: none if they are exact and the audit holds."""
+    others: float = 0.0
+    """The share of the cores that other processes had."""
+
+    @property
+    def ratio(self) -> float:
+        return self.attacked.p99_ms / self.calm.p99_ms
+
+    @property
+    def growth(self) -> float:
+        return self.peak_mib / self.before_mib
+
+    @property
+    def misses(self) -> list[str]:
+        """The bars that were not held, in words."""
+        released_s = max(self.fresh_released_s, self.attacker_released_s)
+        bars = {
+            f"{self.attacked.share:.2%} answered 202": self.attacked.share >= ANSWERED_MIN,
+            f"p99 {self.ratio:.1f} times the calm one": self.ratio <= RATIO_MAX,
+            f"memory {self.growth:.1f} times": self.growth <= GROWTH_MAX,
+            f"released after {released_s:.1f} s": released_s <= RELEASED_S_MAX,
+            f"took {self.taken} of the attackers' events, not {self.taken_max}": self.taken <= self.taken_max,
+            f"an answer of {self.answer_bytes_max} bytes": (
+                not self.refused_only or self.answer_bytes_max <= ANSWER_BYTES_MAX
+            ),
+        }
+        return [text for text, held in bars.items() if not held] + list(self.troubles)
+
+
+class Results(Struct, frozen=True, kw_only=True):
+    """A whole run, and the machine it was made on."""
+
+    date: str
+    machine: dict[str, str]
+    found: list[Found]
+    before: list[Found] = []
+    """The same attacks on version 0.2.0."""
+
+
+def phase(answered: Sequence[Answered], begun_s: float, ended_s: float) -> Phase:
+    """Of the events that were due in this time."""
+    due = [each for each in answered if begun_s <= each.due_s < ended_s]
+    taken = [each for each in due if each.status == 202]
+    # An event that nobody answered took as long as its sender waited.
+    times = sorted(each.ms for each in due)
+    moments = [
+        begun_s,
+        *sorted(each.answered_s for each in answered if begun_s <= each.answered_s < ended_s and each.status == 202),
+        ended_s,
+    ]
+    statuses: dict[str, int] = {}
+    for each in due:
+        name = str(each.status) if each.status else "lost"
+        statuses[name] = statuses.get(name, 0) + 1
+    return Phase(
+        events=len(due),
+        answered=len(taken),
+        p50_ms=_rank(times, 0.5),
+        p99_ms=_rank(times, 0.99),
+        gap_ms=round(1000 * max(b - a for a, b in pairwise(moments)), 1),
+        statuses=dict(sorted(statuses.items())),
+    )
+
+
+def _rank(ordered: Sequence[float], share: float) -> float:
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
+
+
+def line(found: Found) -> str:
+    """One line of JSON."""
+    derived = {"ratio": round(found.ratio, 2), "growth": round(found.growth, 2), "misses": found.misses}
+    return msgspec.json.encode({**msgspec.to_builtins(found), **derived}).decode()
+
+
+def read(path: Path = RESULTS) -> Results:
+    return msgspec.json.decode(path.read_bytes(), type=Results)
+
+
+def write(results: Results) -> None:
+    """Replaces the results and the table on the page."""
+    RESULTS.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
+    page = PAGE.read_text(encoding="utf-8")
+    head, _, rest = page.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    PAGE.write_text(head + BEGIN + table(results) + END + tail, encoding="utf-8")
+
+
+def table(results: Results) -> str:
+    """The figures as Markdown, headed by machine and date."""
+    before = {each.attack: each for each in results.before}
+    lines = [
+        f"{results.date}. " + "; ".join(f"{name} {text}" for name, text in results.machine.items()) + ".",
+        "",
+        "| attack | 202 | p99 calm → attacked, ms | gap, ms | memory, MiB | released, s | 0.2.0: 202, p99, memory | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for each in results.found:
+        old = before.get(each.attack)
+        was = "" if old is None else f"{old.attacked.share:.1%}, {old.attacked.p99_ms:,.0f} ms, {old.peak_mib:,.0f} MiB"
+        lines.append(
+            f"| `{each.attack}`: {each.says} | {each.attacked.share:.2%}"
+            f" | {each.calm.p99_ms:g} → {each.attacked.p99_ms:g}"
+            f" | {each.attacked.gap_ms:,.0f} | {each.before_mib:.0f} → {each.peak_mib:.0f}"
+            f" | {max(each.fresh_released_s, each.attacker_released_s):.1f} | {was}"
+            f" | {'; '.join(each.misses) or 'held'} |"
+        )
+    return "\n".join(lines)
+
+
+def today() -> str:
+    return dt.datetime.now(dt.UTC).date().isoformat()
