@@ -2,7 +2,7 @@
 
 The hot path adds to plain integers (`IngestTally`); once a second they are moved into the Prometheus counters, whose
 locks and memory maps cost more than the rest of a request's bookkeeping. Ingest workers share their values through
-`PROMETHEUS_MULTIPROC_DIR`, so that any worker's /metrics speaks for all of them.
+`PROMETHEUS_MULTIPROC_DIR`, where `ingest/process/exposition.py` finds them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+from prometheus_client import Counter, Gauge, Histogram
 
 from daemon.errors import StoreError
 
@@ -157,10 +157,3 @@ class ReadTally:
         for route, seconds in self._seconds:
             READ_SECONDS.labels(route).observe(seconds)
         self._replies, self._hits, self._seconds = {}, 0, []
-
-
-def render_workers() -> bytes:
-    """The metrics of all ingest workers, in Prometheus' text format."""
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return generate_latest(registry)

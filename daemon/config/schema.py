@@ -63,6 +63,8 @@ class Http(Section, frozen=True):
     """The address to listen on."""
     port: Annotated[Port, AT_INGEST_START] = 8080
     """The port to listen on."""
+    metrics_port: Annotated[PortOrOff, AT_INGEST_START] = 9_464
+    """The daemon serves /metrics on this port of loopback. 0: it serves none."""
     workers: Annotated[int, Meta(ge=1, le=256), AT_INGEST_START] = 1
     """Worker processes."""
     interface: Annotated[Literal["asgi", "rsgi"], AT_INGEST_START] = "rsgi"

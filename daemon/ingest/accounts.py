@@ -16,6 +16,8 @@ from collections.abc import Callable
 from daemon.config import Budget
 
 MINUTE_S = 60
+RELEASE_S = 4
+"""A sender that has spent its budget is refused for so long at most, however much more its last request cost."""
 
 EVENT_REFUSED = 1
 """An event of a batch that got no admission."""
@@ -46,9 +48,10 @@ class Account:
         """Until when it is refused: everything, and events. The budget is whole a minute after the first."""
 
     def charge(self, cost: float) -> None:
-        """Spends of the budget. The request that empties it may overdraw it."""
+        """Spends of the budget. What empties it overdraws it by RELEASE_S at most."""
         if self._cost_s:
-            self._until = max(self._until, self._clock() - MINUTE_S) + cost * self._cost_s
+            now = self._clock()
+            self._until = min(max(self._until, now - MINUTE_S) + cost * self._cost_s, now + RELEASE_S)
             self._events_until = max(self._events_until, self._until)
 
     def block(self, left_ms: int) -> None:

@@ -66,7 +66,6 @@ class App:
             "/api/v1/analytics/events/batch": Route(("POST",), self._batch),
             "/healthz": Route(("GET", "HEAD"), health.healthz),
             "/readyz": Route(("GET", "HEAD"), ready),
-            "/metrics": Route(("GET", "HEAD"), health.metrics),
         }
         """The other routes are the read API's: every path that begins with one of its PREFIXES."""
         self._requests = requests

@@ -1,4 +1,4 @@
-"""Liveness, readiness and metrics: the answers for a supervisor, a load balancer and Prometheus. `app.py` calls it."""
+"""Liveness and readiness: the answers for a supervisor and a load balancer. `app.py` calls it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from http import HTTPStatus
 from daemon import __version__
 from daemon.buffer.connection import Connection
 from daemon.errors import LayoutError, StoreError
-from daemon.metrics import render_workers
 from daemon.response import Health, Ready, Response, json_response
 
 RUN_ID = os.environ.get("TALLYD_RUN_ID", "")
@@ -35,8 +34,3 @@ async def readyz(connection: Connection, *, spooling: bool) -> Response:
 
 def _unavailable(redis: str) -> Response:
     return json_response(HTTPStatus.SERVICE_UNAVAILABLE, Ready("unavailable", redis))
-
-
-async def metrics(*_: object) -> Response:
-    content_type = ("content-type", "text/plain; version=0.0.4; charset=utf-8")
-    return Response(HTTPStatus.OK, render_workers(), [content_type])

@@ -95,13 +95,11 @@ def _event_paths(config: Config) -> Json:
 def _operation_paths(config: Config) -> Json:
     healthy = {"200": _answer("It does.", Health)}
     ready = {"200": _answer("It can.", Ready), "503": _answer("Redis does not take events.", Ready)}
-    metrics = {"200": _content("All workers.", "text/plain", {"type": "string"})}
     described = {"200": _content("OpenAPI 3.1.", "application/json", {"type": "object"})}
     keyed = _READER if config.read.key else {}
     return {
         "/healthz": {"get": _operation("healthz", "Does this worker run?", healthy)},
         "/readyz": {"get": _operation("readyz", "Can this worker count?", ready)},
-        "/metrics": {"get": _operation("metrics", "For Prometheus", metrics)},
         "/openapi.json": {"get": {**_operation("openapi", "This document", described), **keyed}},
     }
 

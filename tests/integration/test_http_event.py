@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from daemon.devstack.process import free_port
 from tests.kit.system import BATCH, EVENTS, Ingest, System, event, wait_until
 from tests.kit.wire import Wire, chunked, head, request, send_body, talk
 
@@ -241,7 +243,7 @@ def test_events_are_posted_and_nothing_else(ingest: Ingest, path: str, method: s
         assert answer.content == b""
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz", "/metrics"])
+@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
 def test_state_is_looked_at_and_not_changed(ingest: Ingest, path: str) -> None:
     assert ingest.client.get(path).status_code == 200
     looked = ingest.client.head(path)
@@ -441,10 +443,12 @@ def test_healthz_says_which_daemon_it_is(ingest: Ingest) -> None:
 
 
 def test_metrics_tell_what_became_of_the_events(system: System) -> None:
-    with system.ingest() as ingest:
+    port = free_port()
+    with system.ingest(HTTP__METRICS_PORT=str(port), HTTP__WORKERS="2") as ingest:
+        assert ingest.client.get("/metrics").status_code == 404, "a stranger gets none"
 
         def events() -> dict[str, float]:
-            lines = ingest.client.get("/metrics").text.splitlines()
+            lines = httpx.get(f"http://127.0.0.1:{port}/metrics").text.splitlines()
             found = (re.match(r'tallyd_events_total\{outcome="(\w+)"\} (\S+)', line) for line in lines)
             return {match[1]: float(match[2]) for match in found if match}
 
@@ -452,4 +456,21 @@ def test_metrics_tell_what_became_of_the_events(system: System) -> None:
         for body in (same, same, {}, [event(), same, {}, 5]):
             ingest.post(body, BATCH if isinstance(body, list) else EVENTS)
         expected = {"counted": 2, "duplicate": 2, "rejected": 3}
-        wait_until(lambda: events() == expected, f"the metrics say {expected}")
+        wait_until(lambda: events() == expected, f"the metrics of both workers say {expected}")
+
+
+def test_metrics_wait_for_a_port_that_another_has(system: System) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with system.ingest(HTTP__METRICS_PORT=str(port)) as ingest:
+            ingest.says("Metrics wait for port")
+            assert ingest.post(event()).status_code == 202
+            taken.close()
+            wait_until(lambda: _answers(f"http://127.0.0.1:{port}/metrics"), "the port is free")
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from daemon.devstack.process import free_port
 from tests.kit.proxy import Gate
 from tests.kit.system import BATCH, Ingest, System, event, wait_until
 
@@ -40,10 +41,14 @@ def at(days_ago: int) -> str:
     return f"{TODAY - dt.timedelta(days_ago)}T00:00:00Z"
 
 
+METRICS_PORT = free_port()
+METRICS = f"http://127.0.0.1:{METRICS_PORT}/metrics"
+
+
 @pytest.fixture(scope="module")
 def shared_ingest(shared_system: System) -> Iterator[Ingest]:
     """By one interface only: these tests build on each other's counts. The other one has a test of its own."""
-    with shared_system.ingest(**CONFIG) as ingest:
+    with shared_system.ingest(**CONFIG, HTTP__METRICS_PORT=str(METRICS_PORT)) as ingest:
         yield ingest
 
 
@@ -346,7 +351,7 @@ def test_reads_are_counted_in_the_metrics(api: httpx.Client) -> None:
         api.get(f"{ROOT}/series/jav/movie/measured")
 
     def shown(line: str) -> bool:
-        return any(text.startswith(line) for text in api.get("/metrics").text.splitlines())
+        return any(text.startswith(line) for text in httpx.get(METRICS).text.splitlines())
 
     wait_until(lambda: shown('tallyd_reads_total{route="series",status="200"}'), "published")
     for line in ('tallyd_read_cache_total{outcome="hit"}', 'tallyd_read_seconds_count{route="series"}'):

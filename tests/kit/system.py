@@ -80,6 +80,7 @@ class System(Stores):
             "TALLYD_MYSQL__URL": mysql,
             "TALLYD_RATE_LIMIT__PER_MINUTE": "0",
             "TALLYD_BUDGET__PER_MINUTE": "0",
+            "TALLYD_HTTP__METRICS_PORT": "0",
             "TALLYD_SPOOL__DIR": str(scratch / "spool"),
         }
         self._env = dict(self.env)

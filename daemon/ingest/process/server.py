@@ -114,6 +114,10 @@ class IngestServer(MPServer):
     def startup(self, spawn_target: Any, target_loader: Any) -> None:
         super().startup(spawn_target, target_loader)  # type: ignore[no-untyped-call]
         self._supervisor.start()
+        if self._supervisor.config.http.metrics_port:
+            from daemon.ingest.process.exposition import expose  # noqa: PLC0415  (see `serve`)
+
+            expose(self._supervisor.config.http.metrics_port)
 
     def signal_handler_reload(self, *_: Any) -> None:
         # Granian's would exchange the workers, and end the daemon if the new ones don't start.

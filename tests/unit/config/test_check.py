@@ -61,7 +61,7 @@ def test_a_problem_says_what_would_be_right() -> None:
 @pytest.mark.parametrize(
     ("toml", "hint"),
     [
-        ("[http]\nprot = 1", 'http.prot: unknown key; did you mean "port"? Known here: batch_bytes_max, '),
+        ("[http]\nprot = 1", 'http.prot: unknown key; did you mean "port"? Known here: answer_timeout_ms, '),
         ("[ratelimit]", 'ratelimit: unknown key; did you mean "rate_limit"? Known here: actions, '),
         ("[domains.jav]\nentity_types=['a']\naction=[]", 'domains.jav.action: unknown key; did you mean "actions"?'),
         ("[[import.routes]]\nentity = 'x'", 'import.routes[0].entity: unknown key; did you mean "entity_id"?'),

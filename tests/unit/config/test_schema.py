@@ -32,7 +32,8 @@ def test_every_number_has_bounds() -> None:
     [
         (
             "ingest",
-            {"http.host", "http.port", "http.workers", "http.header_bytes_max", "http.interface", "ingest.slice_us",
+            {"http.host", "http.port", "http.workers", "http.header_bytes_max", "http.interface",
+             "http.answer_timeout_ms", "http.metrics_port", "ingest.slice_us",
              "read.timeout_ms", "redis.url", "redis.timeout_ms", "redis.reconnect_ms", "redis.shards", "mongo.url",
              "mongo.timeout_ms", "mysql.url", "mysql.timeout_ms", "mysql.lock_timeout_s", "mysql.rows_max",
              "dedupe.window_s", "dedupe.events_per_window", "spool.dir", "spool.bytes_max", "spool.segment_bytes",

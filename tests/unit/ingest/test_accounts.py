@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from daemon.config import Budget
-from daemon.ingest.accounts import Account, Accounts, payer
+from daemon.ingest.accounts import RELEASE_S, Account, Accounts, payer
 
 
 class Clock:
@@ -26,8 +26,10 @@ def test_a_budget_can_be_spent_at_once_and_comes_back_evenly() -> None:
     assert account.left_ms() == 1_000, "one more than there was"
     clock.now_s += 1.001
     assert account.left_ms() == 0
-    account.charge(10)
-    assert account.left_ms() == pytest.approx(10_000, abs=5), "it may be overdrawn once, and then takes longer"
+    account.charge(3)
+    assert account.left_ms() == pytest.approx(3_000, abs=5), "it may be overdrawn, and then takes longer"
+    account.charge(1_000_000)
+    assert account.left_ms() == RELEASE_S * 1_000, "but never much longer"
 
 
 def test_what_redis_said_holds_until_the_moment_it_named() -> None:
