@@ -16,7 +16,7 @@ from daemon.config import Config
 from daemon.errors import StoreError
 from daemon.metrics import ReadTally
 from daemon.read import openapi, response
-from daemon.read.cache import Cache, Key
+from daemon.read.cache import Cache, Spelling
 from daemon.read.endpoint import PREFIX, Question
 from daemon.read.routes import ROUTES, Routes
 from daemon.read.stores import Stores
@@ -76,7 +76,9 @@ class Api:
             return found
         return Response(found.status, found.body, [*found.headers, *self._cors(head.get(b"origin", b""))])
 
-    async def _answer(self, routes: Routes, method: str, route: str, key: Key, head: Mapping[bytes, bytes]) -> Response:
+    async def _answer(
+        self, routes: Routes, method: str, route: str, spelling: Spelling, head: Mapping[bytes, bytes]
+    ) -> Response:
         if method == "OPTIONS":
             return response.PREFLIGHT if self._allows(head.get(b"origin", b"")) else response.OPTIONS
         if method not in ("GET", "HEAD"):
@@ -84,21 +86,28 @@ class Api:
         if self._key and not hmac.compare_digest(_key(head), self._key):
             return response.UNAUTHORIZED
         if route == OPENAPI:
-            return self._openapi if key[0] == OPENAPI_PATH else response.NOT_FOUND
-        found = self._cache.get(key)
+            return self._openapi if spelling[0] == OPENAPI_PATH else response.NOT_FOUND
+        found = self._cache.spelled(spelling)
         if found is None:
-            found = await self._miss(routes, route, key)
+            found = await self._parsed(routes, route, spelling)
         else:
             self.tally.hit()
         if found.etag and (known := head.get(b"if-none-match")) and _matches(known, found.etag.encode()):
             return response.not_modified(found)
         return found
 
-    async def _miss(self, routes: Routes, route: str, key: Key) -> Response:
-        path, query = key
+    async def _parsed(self, routes: Routes, route: str, spelling: Spelling) -> Response:
+        path, query = spelling
         question = routes.parse(route, path[len(PREFIX) + len(route) + 1 :], query)
         if isinstance(question, Response):
             return question
+        found = self._cache.get(question.key, spelling)
+        if found is not None:
+            self.tally.hit()
+            return found
+        return await self._miss(route, question, spelling)
+
+    async def _miss(self, route: str, question: Question, spelling: Spelling) -> Response:
         if self._reading >= self._read.reads_in_flight_max:
             return self._unavailable
         self._reading += 1
@@ -106,7 +115,7 @@ class Api:
         try:
             if not question.ttl_ms:
                 return await _read(question, response.NO_STORE)
-            return await self._cache.join(key, lambda: self._read_and_keep(question, key))
+            return await self._cache.join(question.key, lambda: self._read_and_keep(question, spelling))
         except StoreError as error:
             self.tally.store_failed(error)
             return self._unavailable
@@ -114,10 +123,10 @@ class Api:
             self._reading -= 1
             self.tally.missed(route, time.perf_counter() - started_s)
 
-    async def _read_and_keep(self, question: Question, key: Key) -> Response:
+    async def _read_and_keep(self, question: Question, spelling: Spelling) -> Response:
         cache = self._cache  # a reload exchanges it
         found = await _read(question, self._keep(question.ttl_ms // 1000))
-        cache.put(key, found, question.ttl_ms / 1000)
+        cache.put(question.key, spelling, found, question.ttl_ms / 1000)
         return found
 
     def _keep(self, seconds: int) -> Header:

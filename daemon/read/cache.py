@@ -7,63 +7,107 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, NamedTuple
+from typing import Any
 
 from daemon.response import Response
 
 ENTRY_BYTES = 1_024
 """What an entry takes besides its body and its key: a dozen small objects, 0.7 KiB of them, and room for more."""
+SPELLING_BYTES = 256
+"""The same of a spelling."""
+SPELLINGS_MAX = 4
+"""Spellings of a question that are known by themselves. Any other one has to be parsed."""
 
-Key = tuple[str, str]
-"""Path and query."""
+Spelling = tuple[str, str]
+"""Path and query as they came. Many ask the same question: parameters in another order, defaults, empty parts."""
 
 
-class _Cached(NamedTuple):
-    until: float
-    answer: Response
-    bytes: int
+class _Cached:
+    __slots__ = ("answer", "bytes", "question", "spellings", "until")
+
+    def __init__(self, question: str, answer: Response, until: float) -> None:
+        self.question = question
+        self.answer = answer
+        self.until = until
+        self.spellings: list[Spelling] = []
+        self.bytes = ENTRY_BYTES + len(answer.body) + len(question)
 
 
 class Cache:
-    """The cache of one worker. When it is full, the answer that was not asked for longest goes first."""
+    """The cache of one worker. When it is full, the answer that was not asked for longest goes first.
+
+    A question's key is the same however it is spelled. A known spelling is found by one look, and is not parsed.
+    """
 
     def __init__(self, bytes_max: int, monotonic: Callable[[], float]) -> None:
         self._bytes_max = bytes_max
         self._monotonic = monotonic
-        self._entries: dict[Key, _Cached] = {}
-        """In the order they were last asked for."""
+        self._entries: dict[str, _Cached] = {}
+        """By question, in the order they were last asked for."""
+        self._spelled: dict[Spelling, _Cached] = {}
         self._bytes = 0
-        self._reading: dict[Key, asyncio.Task[Response]] = {}
+        self._reading: dict[str, asyncio.Task[Response]] = {}
 
-    def get(self, key: Key) -> Response | None:
-        entry = self._entries.pop(key, None)
-        if entry is None:
-            return None
+    def spelled(self, spelling: Spelling) -> Response | None:
+        """The answer to a question in a known spelling."""
+        entry = self._spelled.get(spelling)
+        return None if entry is None else self._good(entry)
+
+    def get(self, question: str, spelling: Spelling) -> Response | None:
+        """The answer to a question. The spelling is known from now on."""
+        entry = self._entries.get(question)
+        answer = None if entry is None else self._good(entry)
+        if entry is not None and answer is not None:
+            self._learn(entry, spelling)
+        return answer
+
+    def put(self, question: str, spelling: Spelling, answer: Response, ttl_s: float) -> None:
+        replaced = self._entries.get(question)
+        if replaced is not None:
+            self._drop(replaced)
+        entry = self._entries[question] = _Cached(question, answer, self._monotonic() + ttl_s)
+        self._bytes += entry.bytes
+        self._learn(entry, spelling)
+
+    def _good(self, entry: _Cached) -> Response | None:
         if entry.until <= self._monotonic():
-            self._bytes -= entry.bytes
+            self._drop(entry)
             return None
-        self._entries[key] = entry
+        del self._entries[entry.question]
+        self._entries[entry.question] = entry
         return entry.answer
 
-    def put(self, key: Key, answer: Response, ttl_s: float) -> None:
-        bytes_ = ENTRY_BYTES + len(answer.body) + len(key[0]) + len(key[1])
-        replaced = self._entries.pop(key, None)
-        self._bytes += bytes_ - (replaced.bytes if replaced else 0)
-        self._entries[key] = _Cached(self._monotonic() + ttl_s, answer, bytes_)
+    def _learn(self, entry: _Cached, spelling: Spelling) -> None:
+        if len(entry.spellings) < SPELLINGS_MAX:
+            bytes_ = SPELLING_BYTES + len(spelling[0]) + len(spelling[1])
+            entry.bytes += bytes_
+            self._bytes += bytes_
+            entry.spellings.append(spelling)
+            self._spelled[spelling] = entry
         while self._bytes > self._bytes_max:
-            self._bytes -= self._entries.pop(next(iter(self._entries))).bytes
+            self._drop(next(iter(self._entries.values())))
 
-    async def join(self, key: Key, read: Callable[[], Coroutine[Any, Any, Response]]) -> Response:
-        """The answer of the read of this key that is under way, or else of a new one. A caller that is cancelled does
-        not cancel the read of the others."""
-        task = self._reading.get(key)
+    def _drop(self, entry: _Cached) -> None:
+        del self._entries[entry.question]
+        for spelling in entry.spellings:
+            # It may mean another question by now: the same path and query on another day.
+            if self._spelled.get(spelling) is entry:
+                del self._spelled[spelling]
+        self._bytes -= entry.bytes
+
+    async def join(self, question: str, read: Callable[[], Coroutine[Any, Any, Response]]) -> Response:
+        """The answer of the read of this question that is under way, or else of a new one.
+
+        A caller that is cancelled does not cancel the read of the others.
+        """
+        task = self._reading.get(question)
         if task is None:
             task = asyncio.create_task(read())
-            self._reading[key] = task
-            task.add_done_callback(lambda done: self._forget(key, done))
+            self._reading[question] = task
+            task.add_done_callback(lambda done: self._forget(question, done))
         return await asyncio.shield(task)
 
-    def _forget(self, key: Key, done: asyncio.Task[Response]) -> None:
-        del self._reading[key]
+    def _forget(self, question: str, done: asyncio.Task[Response]) -> None:
+        del self._reading[question]
         if not done.cancelled():
             done.exception()  # every waiting caller gets it; without one it is no news

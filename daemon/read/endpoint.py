@@ -8,7 +8,8 @@ from __future__ import annotations
 import datetime as dt
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 from daemon.config import Config, domain_counters
 from daemon.domain.entity import Entity
@@ -22,6 +23,8 @@ PREFIX = "/api/v1/analytics/"
 class Question(NamedTuple):
     """What to read. The answer may be kept for `ttl_ms`, and be shared with all who ask the same; 0: neither."""
 
+    key: str
+    """The read and its parameters, defaults filled in: the same for all who ask the same, however they spell it."""
     read: Callable[[], Awaitable[Body]]
     ttl_ms: int
 
@@ -59,6 +62,15 @@ class Endpoint(ABC):
     @abstractmethod
     def ask(self, place: Entity, parameters: Parameters) -> Question:
         """The question, if `parameters` has no errors then. `place`: what the path names, "" for what it does not."""
+
+    @abstractmethod
+    async def _read(self, *arguments: Any, **flags: Any) -> Body:
+        """The answer to a question with these arguments."""
+
+    def question(self, *arguments: object, ttl_ms: int, **flags: bool) -> Question:
+        """`arguments`, `flags`: of `_read`. Who gives the same asks the same."""
+        key = repr((self.answer.__name__, arguments, flags))
+        return Question(key, partial(self._read, *arguments, **flags), ttl_ms)
 
     def counters(self, domain: str) -> tuple[str, ...]:
         """The counters of a domain, sorted; of all domains, for OpenAPI, if the domain is ""."""

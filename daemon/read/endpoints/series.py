@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from functools import partial
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -48,7 +47,7 @@ class ReadSeries(Endpoint):
             parameters.wrong("from", say(rejection.AFTER, "from", last="to"))
         elif is_too_long(bucket, first, last, self.limits.series_points_max):
             parameters.wrong("from", say(rejection.TOO_MANY_POINTS, most=self.limits.series_points_max))
-        return Question(partial(self._read, place, bucket, first, last), self.ttl_ms)
+        return self.question(place, bucket, first, last, ttl_ms=self.ttl_ms)
 
     async def _read(self, entity: Entity, bucket: Bucket, first: dt.date, last: dt.date) -> Series:
         points = await series_json(self.stores.mongo, entity, bucket, self.counters(entity.domain), first, last)

@@ -10,7 +10,6 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import Callable, Collection, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import pymongo
@@ -62,7 +61,7 @@ class ReadSummary(Endpoint):
         self._windows = windows(self.limits)
 
     def ask(self, place: Entity, parameters: Parameters) -> Question:
-        return Question(partial(self._read, place.domain, parameters.number("days", DAYS, DAYS_DEFAULT)), self.ttl_ms)
+        return self.question(place.domain, parameters.number("days", DAYS, DAYS_DEFAULT), ttl_ms=self.ttl_ms)
 
     async def _read(self, domain: str, days: int) -> Summary:
         today = self.today()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from functools import partial
 from typing import Annotated, Any, ClassVar
 
 from msgspec import UNSET, Meta, UnsetType
@@ -53,13 +52,10 @@ class ReadTop(Endpoint):
         limit = parameters.integer("limit", 1, limit_max, min(LIMIT_DEFAULT, limit_max))
         window = parameters.choice("window", self._windows, self._windows[0])
         enrich = parameters.flag("enrich")
-        return Question(
-            partial(self._read, place.domain, place.type, counter, window, limit, enrich=enrich), self.ttl_ms
-        )
+        return self.question(place, counter, window, limit, enrich=enrich, ttl_ms=self.ttl_ms)
 
-    async def _read(
-        self, domain: str, entity_type: str, counter: str, window: Window, limit: int, *, enrich: bool
-    ) -> Top:
+    async def _read(self, place: Entity, counter: str, window: Window, limit: int, *, enrich: bool) -> Top:
+        domain, entity_type, _ = place
         ranked = await self._reader.read(domain, entity_type, counter, window, limit, self.today())
         top = Top(domain=domain, entity_type=entity_type, counter=counter, window=window, rows=ranked)
         if not enrich:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import ClassVar
 
 from daemon.domain.entity import Entity
@@ -46,7 +45,7 @@ class ReadTotal(Endpoint):
     def ask(self, place: Entity, parameters: Parameters) -> Question:
         fresh = parameters.flag("fresh")
         # An exact total must not be shared with a request that comes later.
-        return Question(partial(self._read, place, fresh=fresh), 0 if fresh else self.ttl_ms)
+        return self.question(place, fresh=fresh, ttl_ms=0 if fresh else self.ttl_ms)
 
     async def _read(self, entity: Entity, *, fresh: bool) -> Total:
         counters = self.counters(entity.domain)
@@ -63,9 +62,7 @@ class ReadTotals(Endpoint):
     answer = Totals
 
     def ask(self, place: Entity, parameters: Parameters) -> Question:
-        return Question(
-            partial(self._read, place, parameters.entity_ids("ids", "id", self.limits.ids_max)), self.ttl_ms
-        )
+        return self.question(place, parameters.entity_ids("ids", "id", self.limits.ids_max), ttl_ms=self.ttl_ms)
 
     async def _read(self, place: Entity, ids: list[str]) -> Totals:
         keys = [f"{place.domain}:{place.type}:{id_}" for id_ in ids]
