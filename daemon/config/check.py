@@ -19,6 +19,7 @@ from daemon.config.effective import domain_actions, domain_counters, effective_a
 from daemon.config.schema import Config, ImportRoute, Section, bare, bounds_of, extra_of, keys_of, section_of
 from daemon.config.url import FORMS, problem_of
 from daemon.domain.counter import RESERVED
+from daemon.domain.id_rule import id_rule
 
 KeyPath = tuple[str | int, ...]
 """Where a value stands: `("import", "routes", 0, "domain")`."""
@@ -131,6 +132,15 @@ def _domain_problems(config: Config) -> Iterator[Problem]:
             if name not in actions:
                 known = ", ".join(sorted(actions))
                 yield Problem(("domains", domain, "actions"), f"there is no action {name!r}; known: {known}")
+        for kind, rule in section.entity_id.items():
+            path = ("domains", domain, "entity_id", kind)
+            if kind not in section.entity_types:
+                known = ", ".join(sorted(section.entity_types))
+                yield Problem(path, f"there is no such entity type; known: {known}")
+            try:
+                id_rule(rule)
+            except ValueError as error:
+                yield Problem(path, str(error))
 
 
 def _replica_problems(config: Config) -> Iterator[Problem]:

@@ -49,6 +49,7 @@ Status = Annotated[int, Meta(ge=100, le=599)]
 Bots = Literal["count", "skip"]
 ProducerKey = Annotated[str, Meta(min_length=16, max_length=255, pattern=r"\A[!-~]+\Z", extra={"rule": _KEY_RULE})]
 ReaderKey = Annotated[str, Meta(max_length=255, pattern=r"\A(?:[!-~]{16,})?\Z", extra={"rule": _KEY_RULE})]
+IdRuleText = Annotated[str, Meta(min_length=1, max_length=255, extra={"rule": "must have 1 to 255 characters"})]
 Origin = Annotated[str, Meta(pattern=r"\A(?:\*|https?://[!-.0-~]+)\Z", extra={"rule": _ORIGIN_RULE})]
 
 
@@ -371,6 +372,9 @@ class DomainSection(Section, frozen=True):
     """The kinds of things that events can be about."""
     actions: tuple[Name, ...] = ()
     """The actions that clients may report. Empty: every configured action."""
+    entity_id: dict[Name, IdRuleText] = {}
+    """Entity type → what its ids look like: "uuid" (in lower case), "integer", or a pattern of the whole id such as
+    "[a-z0-9-]{1,64}". Other ids get 422. A type without a rule takes any id of 1 to 255 characters."""
 
 
 class ReplicaTable(Section, frozen=True):

@@ -7,6 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from daemon.domain.action import Effect
+from daemon.domain.counter import INT64_MAX
 from daemon.domain.entity import ENTITY_ID_CHARS_MAX
 
 EVENT_ID_CHARS_MAX = 255
@@ -21,6 +22,8 @@ EntityId = Annotated[
     ),
 ]
 """The pattern is for OpenAPI; control characters are refused by `Catalogue.admit`."""
+EntityNumber = Annotated[int, Meta(ge=-INT64_MAX - 1, le=INT64_MAX)]
+"""An id that is a number in the application: 7 is taken as "7"."""
 
 
 class EventIn(Struct, gc=False):
@@ -29,7 +32,7 @@ class EventIn(Struct, gc=False):
     event_id: Annotated[str, Meta(min_length=1, max_length=EVENT_ID_CHARS_MAX)]
     domain: str
     entity_type: str
-    entity_id: EntityId
+    entity_id: EntityId | EntityNumber
     action: str
     occurred_at: Annotated[
         str,

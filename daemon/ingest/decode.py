@@ -17,6 +17,7 @@ from daemon.domain import rejection
 from daemon.domain.action import Action
 from daemon.domain.admission import Catalogue
 from daemon.domain.event import Event, EventIn
+from daemon.domain.id_rule import id_rule
 from daemon.domain.rejection import Rejection, say
 
 _UNDECODABLE = (ValueError, RecursionError)
@@ -59,6 +60,11 @@ def build_catalogue(config: Config) -> Catalogue:
         {
             domain: (section.entity_types, {name: built[name] for name in domain_actions(config, domain)})
             for domain, section in config.domains.items()
+        },
+        {
+            (domain, kind): id_rule(rule)
+            for domain, section in config.domains.items()
+            for kind, rule in section.entity_id.items()
         },
         future_max_s=config.ingest.future_max_s,
         max_age_s=config.ingest.max_age_s,

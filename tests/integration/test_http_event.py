@@ -30,7 +30,7 @@ CONFIG = {
     "DOMAINS": json.dumps(
         {
             "jav": {"entity_types": ["movie", "actor", "tag"], "actions": ["view", "download", "rating"]},
-            "shop": {"entity_types": ["item"], "actions": ["view", "favorite"]},
+            "shop": {"entity_types": ["item", "sku"], "actions": ["view", "favorite"], "entity_id": {"sku": "uuid"}},
         }
     ),
 }
@@ -70,6 +70,25 @@ def test_a_good_event_is_accepted_and_counted(ingest: Ingest, shared_system: Sys
     assert answer.headers["content-type"] == "application/json"
     assert live(shared_system) == {"jav:movie:m": {"view:2026-02-19": 3}}
     assert shared_system.ledger() == {"accepted:view": 3}
+
+
+def test_an_id_may_be_a_json_integer(ingest: Ingest, shared_system: System) -> None:
+    assert [ingest.post(event(entity_id=id_)).status_code for id_ in (1, "1", -1)] == [202, 202, 202]
+    assert live(shared_system) == {"jav:movie:1": {"view:2026-02-19": 2}, "jav:movie:-1": {"view:2026-02-19": 1}}
+
+
+def test_an_id_that_breaks_the_rule_of_its_type_is_refused_and_read_as_one_never_counted(
+    ingest: Ingest, shared_system: System
+) -> None:
+    sku = {"domain": "shop", "entity_type": "sku", "entity_id": "0F8FAD5B-d9cb-469f-a165-70867728950e"}
+    answer = ingest.post(event(**sku))
+    assert wrong_fields(answer) == {"entity_id"}
+    assert "UUID in lower case" in answer.json()["message"]
+    assert live(shared_system) == {}
+    read = ingest.client.get(f"/api/v1/analytics/totals/shop/sku/{sku['entity_id']}")
+    unknown = ingest.client.get("/api/v1/analytics/totals/shop/sku/0f8fad5b-d9cb-469f-a165-000000000000")
+    assert (read.status_code, read.json()["counters"]) == (unknown.status_code, unknown.json()["counters"])
+    assert ingest.post(event(**{**sku, "entity_id": sku["entity_id"].lower()})).status_code == 202
 
 
 def test_a_duplicate_is_accepted_and_not_counted(ingest: Ingest, shared_system: System) -> None:
@@ -323,7 +342,7 @@ def test_a_head_too_large_is_refused(ingest: Ingest) -> None:
     ("field", "values"),
     [
         ("event_id", [None, "", "x" * 256, "é" * 256, "😀" * 256, 5, 1.5, True, [], {}, ["x"]]),
-        ("entity_id", [None, "", "x" * 256, "漢" * 256, 5, True, [], {}]),
+        ("entity_id", [None, "", "x" * 256, "漢" * 256, 1.0, True, 2**63, [], {}]),
         ("entity_id", [f"a{control}b" for control in "\x00\x01\t\n\r\x1b\x1f\x7f\x80\x85\x9f"]),
         ("domain", [None, "", "nosuch", "JAV", "jav ", 5, True, [], {}]),
         ("entity_type", [None, "", "nosuch", "Movie", "movies", "item", 5, [], {}]),

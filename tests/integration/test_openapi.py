@@ -84,5 +84,6 @@ def hold(operation: APIOperation, mode: GenerationMode) -> None:
 def holds_whole_float(body: object) -> bool:
     """JSON Schema takes 16.0 for an integer; tallyd does not."""
     if isinstance(body, dict):
-        return isinstance(body.get("value"), float) or holds_whole_float(body.get("events"))
+        numbers = body.get("value"), body.get("entity_id")
+        return any(isinstance(each, float) for each in numbers) or holds_whole_float(body.get("events"))
     return isinstance(body, list) and any(map(holds_whole_float, body))

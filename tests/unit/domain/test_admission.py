@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from daemon.domain.action import Action
 from daemon.domain.admission import Catalogue
 from daemon.domain.event import Event, EventIn, own_id
+from daemon.domain.id_rule import id_rule
 from daemon.domain.rejection import Rejection
 from daemon.domain.rollup import FINEST
 from tests.kit.events import event as good_event
@@ -29,7 +30,9 @@ _VIEW = Action("view", 1, 100, {"view": "value"})
 _RATING = Action("rating", 1, 5, {"rating_count": "one", "rating_sum": "value"})
 DOMAINS = {"jav": (("movie", "tag"), {"view": _VIEW}), "shop": (("item",), {"view": _VIEW, "rating": _RATING})}
 CATALOGUE = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=0)
+ID_RULES = {("jav", "movie"): id_rule("integer"), ("shop", "item"): id_rule("[a-z]{1,3}")}
 STRICT = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=MAX_AGE_S)
+RULED = Catalogue(DOMAINS, ID_RULES, future_max_s=FUTURE_MAX_S, max_age_s=MAX_AGE_S)
 
 
 def raw(**fields: Any) -> dict[str, Any]:
@@ -76,6 +79,36 @@ def test_the_near_future_is_its_own_day() -> None:
     assert event.effect.increments[0][1] == f"view:{FINEST.bucket_of(dt.datetime(2026, 2, 20, tzinfo=dt.UTC))}"
 
 
+@pytest.mark.parametrize(
+    ("sent", "id_"), [(1, "1"), (0, "0"), (-1, "-1"), (2**63 - 1, str(2**63 - 1)), (-(2**63), str(-(2**63)))]
+)
+def test_an_integer_is_the_id_that_its_digits_are(sent: int, id_: str) -> None:
+    for _ in range(2):  # the first of its kind, and a usual one
+        event = admit(entity_id=sent)
+        assert event is not None
+        assert event.entity == f"jav:movie:{id_}"
+
+
+@pytest.mark.parametrize("sent", [True, 1.0, 1.5, [], {}, 2**63, -(2**63) - 1])
+def test_no_other_value_is_an_id(sent: object) -> None:
+    text = "The entity id field must be a string or an integer of 64 bits."
+    assert errors(entity_id=sent) == {"entity_id": [text]}
+
+
+def test_a_type_may_have_a_rule_for_its_ids() -> None:
+    for _ in range(2):  # the first of its kind, and a usual one
+        assert admit(RULED, entity_id="7") is not None
+        assert admit(RULED, entity_id=7) is not None
+        assert admit(RULED, entity_id="07") is None
+        assert admit(RULED, entity_type="tag", entity_id="07") is not None, "a type without a rule"
+    assert errors(RULED, entity_id="07") == {
+        "entity_id": ["The entity id field must be a decimal integer without leading zeros."]
+    }
+    assert errors(RULED, domain="shop", entity_type="item", entity_id="abcd") == {
+        "entity_id": ["The entity id field must match the pattern [a-z]{1,3}."]
+    }
+
+
 @pytest.mark.parametrize(("age_s", "admitted"), [(0, True), (MAX_AGE_S, True), (MAX_AGE_S + 1, False), (10**9, False)])
 def test_an_age_may_be_bounded(age_s: int, admitted: bool) -> None:
     at = (NOW - dt.timedelta(seconds=age_s)).isoformat()
@@ -114,7 +147,7 @@ def test_a_wrong_field_is_explained_in_words_producers_know(fields: dict[str, An
 
 
 def test_every_wrong_field_is_explained_in_the_order_of_the_event() -> None:
-    wrong = errors(event_id=1, domain=2, entity_type=3, entity_id=4, action=5, value="6", occurred_at=7)
+    wrong = errors(event_id=1, domain=2, entity_type=3, entity_id=[], action=5, value="6", occurred_at=7)
     assert list(wrong) == ["event_id", "domain", "entity_type", "entity_id", "action", "occurred_at", "value"]
 
 
@@ -162,7 +195,7 @@ fields = st.fixed_dictionaries(
         "event_id": st.just("e1") | odd,
         "domain": st.sampled_from(["jav", "shop"]) | odd,
         "entity_type": st.sampled_from(["movie", "tag", "item"]) | odd,
-        "entity_id": st.just("m") | odd,
+        "entity_id": st.just("m") | st.sampled_from(["7", "07", "7\n", 7, -7, 2**63, "abc", "abcd"]) | odd,
         "action": st.sampled_from(["view", "rating", "x"]) | odd,
         "value": st.integers(-2, 120) | odd,
         "occurred_at": instants | st.just("2026-02-19T11:59:59Z") | odd,
@@ -184,7 +217,7 @@ usual_fields = st.fixed_dictionaries(
         "domain": st.sampled_from(["jav", "shop"]),
         "entity_type": st.sampled_from(["movie", "item"]),
         "action": st.sampled_from(["view", "rating"]),
-        "entity_id": st.sampled_from(["m", "\u200b", "\x85", "a:b"]),
+        "entity_id": st.sampled_from(["m", "7", 7, "\u200b", "\x85", "a:b"]),
         "value": st.sampled_from([None, 0, 1, 5, 6, 100, 101]),
         "occurred_at": stamps,
     }
@@ -195,10 +228,10 @@ usual_fields = st.fixed_dictionaries(
 @given(st.lists(st.tuples(usual_fields, st.integers(0, 3)), min_size=1, max_size=30), st.sampled_from([0, MAX_AGE_S]))
 def test_what_came_before_changes_nothing(chosen: list[tuple[dict[str, Any], int]], max_age_s: int) -> None:
     """A catalogue that has met the like admits an event exactly as a new one does, whatever the clock does."""
-    warm = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=max_age_s)
+    warm = Catalogue(DOMAINS, ID_RULES, future_max_s=FUTURE_MAX_S, max_age_s=max_age_s)
     for some, later_s in chosen:
         event, now_s = msgspec.convert(raw(**some), EventIn), NOW_S + later_s
-        fresh = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=max_age_s)
+        fresh = Catalogue(DOMAINS, ID_RULES, future_max_s=FUTURE_MAX_S, max_age_s=max_age_s)
         assert told(warm.admit(event, now_s)) == told(fresh.admit(event, now_s))
 
 
@@ -207,7 +240,7 @@ def told(event: Event | None) -> tuple[str, tuple[tuple[str, str, str], ...]] | 
 
 
 @settings(max_examples=400)
-@given(fields, st.lists(st.sampled_from([*REQUIRED, "value"]), max_size=3), st.sampled_from([CATALOGUE, STRICT]))
+@given(fields, st.lists(st.sampled_from([*REQUIRED, "value"]), max_size=3), st.sampled_from([CATALOGUE, RULED]))
 def test_admit_and_explain_always_agree(chosen: dict[str, Any], missing: list[str], catalogue: Catalogue) -> None:
     event = raw(**chosen)
     for name in missing:
