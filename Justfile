@@ -67,6 +67,18 @@ load *ARGS: setup
 [group('check')]
 load-check: (load "steady" "--seconds" "30")
 
+# Feed decoder, configuration, spool, log importer and claims with bytes that reach new code (ARGS: spool --examples 1000000)
+[group('check')]
+fuzz *ARGS: setup
+    @cmp -s tests/fuzz/requirements.txt .fuzz/installed || { \
+        rm -rf .fuzz && .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+        --target .fuzz/packages -r tests/fuzz/requirements.txt && cp tests/fuzz/requirements.txt .fuzz/installed; }
+    @PYTHONPATH=.fuzz/packages exec .venv/bin/python -m tests.fuzz "$@"
+
+# The same for CI: 3,000 inputs each
+[group('check')]
+fuzz-check: (fuzz "--examples" "3000")
+
 # Check style and likely mistakes: Python, Lua, shell
 [group('check')]
 lint: setup
@@ -121,7 +133,7 @@ bench-baseline: setup
 
 # All that CI runs
 [group('check')]
-ci: lint types test load-check bench-check
+ci: lint types test load-check fuzz-check bench-check
 
 # Make requirements.lock anew from pyproject.toml
 [group('change')]
@@ -133,5 +145,5 @@ lock: setup
 # Remove what the recipes made, except the data of `tallyd dev` in .tallyd
 [group('set up')]
 clean:
-    rm -rf .venv .bench dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+    rm -rf .venv .bench .fuzz dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
