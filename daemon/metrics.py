@@ -24,6 +24,11 @@ CALL_SECONDS = Counter("tallyd_ingest_call_seconds", "Time ingest.lua calls took
 CALL_REQUESTS = Counter("tallyd_ingest_call_requests", "Requests carried by ingest.lua calls.")
 CALL_FAILURES = Counter("tallyd_ingest_call_failures", "ingest.lua calls that failed or were not answered.")
 QUEUE_EVENTS = Gauge("tallyd_queue_events", "Events that wait for a Lua call.", multiprocess_mode="livesum")
+FAULTS = Counter(
+    "tallyd_ingest_faults",
+    "What nobody planned for on an event's way. call, spool, replay, probe: an exception there. stuck: past its bound.",
+    ["what"],
+)
 
 SPOOLING = Gauge(
     "tallyd_spooling",

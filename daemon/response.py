@@ -128,3 +128,4 @@ class Health(Body):
 class Ready(Body):
     status: Literal["ready", "spooling", "unavailable"]
     redis: str | UnsetType = UNSET
+    stuck: str | UnsetType = UNSET

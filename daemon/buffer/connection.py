@@ -143,6 +143,15 @@ class Connection:
         self.opened = 0
         """How often it was opened. Redis may have lost, in between, what an earlier reply said."""
 
+    @property
+    def is_open(self) -> bool:
+        return self._protocol is not None and self._protocol.lost is None
+
+    @property
+    def call_s_max(self) -> float:
+        """The longest that one call can take: it connects, calls, and calls again after NOSCRIPT."""
+        return 3 * self._timeout_s
+
     async def command(self, *command: Arg) -> Any:
         """Runs one command and returns its reply (bulk strings as bytes). Raises StoreError."""
         protocol = self._protocol

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from daemon.cli.enabled import require_on
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
-from daemon.cli.output import print_json, print_table
+from daemon.cli.output import print_json, print_strays, print_table
 from daemon.config import require
 from daemon.errors import CheckFailed
 
@@ -96,6 +97,9 @@ def _print(report: Report, repaired: int, console: Console, *, deep: bool) -> No
         console.print(f"{report.malformed} foreign values in Redis are in no sum. A flush makes dead letters of them.")
     if report.spooled_segments:
         console.print(f"{report.spooled_bytes:,} bytes wait in the spool. They are accepted when they are replayed.")
+    print_strays(report.spool_strays, "the spool")
+    if report.spool_error:
+        console.print(Text(f"{report.spool_error}. Events in it are in no sum.", style="red"))
     if deep and not report.deep:
         console.print("Counts moved, so the entities were not compared one by one. Try again at a calmer time.")
     if report.holds:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 from rich.console import Console
@@ -22,7 +23,11 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from daemon.spool.segment import Stray
+
 WIDTH_NO_TERMINAL = 140
+STRAYS_SHOWN = 20
 
 
 def wide_console() -> Console:
@@ -47,6 +52,17 @@ def print_table(
     for row in rows:
         table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else cell) for cell in row))
     (console or Console()).print(table)
+
+
+def print_strays(strays: Sequence[Stray], folder: str) -> None:
+    """Names the files of a spool that are left as they are, if there are any."""
+    console = Console()
+    if strays:
+        console.print(f"{len(strays)} files in {folder} are left as they are:", style="red", highlight=False)
+    for stray in strays[:STRAYS_SHOWN]:
+        console.print(Text(f"  {stray.name}: {stray.why}"))
+    if len(strays) > STRAYS_SHOWN:
+        console.print(f"  … and {len(strays) - STRAYS_SHOWN} more")
 
 
 def bars(*amount: ProgressColumn, shown: bool) -> Progress:

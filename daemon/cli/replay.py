@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
-from daemon.cli.output import print_json, progress
+from daemon.cli.output import print_json, print_strays, progress
 from daemon.config import Config
 from daemon.errors import ConfigError, StoreError
 
@@ -35,6 +35,7 @@ def replay(config: ConfigOption = None, data: DataOption = None, as_json: JsonOp
             f" {done.events - done.counted:,} had reached Redis before. {done.damaged_bytes:,} damaged bytes set aside"
             f" in {Path(loaded.spool.dir) / 'damaged'}. {done.busy} segments are held by running daemons."
         )
+    print_strays(done.strays, loaded.spool.dir)
     if error:
         raise StoreError(f"{error}\nThe rest stays in {loaded.spool.dir}. Run the command again.")
 
@@ -44,7 +45,7 @@ async def _replay(config: Config) -> tuple[Replayed, str | None]:
     from daemon.buffer.counters import Counters, Limits, ingest_events
     from daemon.buffer.layout import Layout
     from daemon.spool.replay import Replayed, Replayer
-    from daemon.spool.segment import list_segments
+    from daemon.spool.segment import list_contents
 
     connection = Connection(config.redis, Layout(config))
     counters = [Counters(connection, shard, Limits.of(config)) for shard in range(config.redis.shards)]
@@ -52,11 +53,17 @@ async def _replay(config: Config) -> tuple[Replayed, str | None]:
     replayer = Replayer(
         folder, lambda events: ingest_events(counters, events), call_events_max=config.spool.replay_call_events_max
     )
-    with progress("Replaying", len(list_segments(folder))) as move:
+    try:
+        segments = len(list_contents(folder).segments)
+    except OSError as error:
+        raise StoreError(f"The spool in {folder} cannot be read: {error.strerror}.") from None
+    with progress("Replaying", segments) as move:
         try:
             await replayer.replay(done, lambda so_far: move(completed=so_far.segments))
         except StoreError as error:
             return done, str(error)
+        except OSError as error:
+            return done, f"The spool in {folder} cannot be read: {error.strerror}."
         finally:
             await connection.close()
     return done, None

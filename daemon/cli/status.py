@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 
 from rich.console import Console
+from rich.text import Text
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
-from daemon.cli.output import print_json, print_table
+from daemon.cli.output import print_json, print_strays, print_table
 from daemon.config import Config
 from daemon.errors import StoreError
 from daemon.read.status import Status, read_status
@@ -59,6 +60,10 @@ def _print_status(found: Status, loaded: Config) -> None:
             f" {_age(found.spool.oldest_age_s)} ago; {found.spool.damaged} files of damaged bytes in"
             f" {loaded.spool.dir}/damaged."
         )
+    if found.spool:
+        print_strays(found.spool.strays, loaded.spool.dir)
+        if found.spool.error:
+            console.print(Text(f"{found.spool.error}.", style="red"))
     refused = sum(shard.replica_refused for shard in found.shards)
     if refused:
         console.print(

@@ -204,6 +204,9 @@ class SpoolSection(Section, frozen=True):
     """Most bytes in the folder. When it is full, events get 503. An event takes about 90 bytes."""
     segment_bytes: Annotated[int, Meta(ge=65_536, le=268_435_456)] = 16_777_216
     """A file of this size is closed, and a new one begun. A replay holds one file in memory."""
+    timeout_ms: Count = 10_000
+    """How long a write, or a step of a replay, may take. Then its events get 503, and until it ends the worker is not
+    ready and the watchdog is not fed."""
     probe_ms: Count = 500
     """How often a spooling worker asks whether Redis takes events again. It then also looks for files that other
     workers left."""

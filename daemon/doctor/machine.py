@@ -17,7 +17,7 @@ import psutil
 
 from daemon.config import Config
 from daemon.doctor.finding import Verdict, fatal, ok, unknown, warning
-from daemon.spool.segment import usage
+from daemon.spool.segment import list_contents, usage
 
 DOUBTFUL_FILESYSTEMS = {
     ("tmpfs", "ramfs"): "A restart of the machine deletes the events in it, although they were answered 202.",
@@ -74,7 +74,7 @@ def disk(config: Config) -> Verdict:
         return ok("no spool")
     folder = Path(config.spool.dir)
     try:
-        free, used = shutil.disk_usage(_nearest(folder)).free, usage(folder).bytes
+        free, used = shutil.disk_usage(_nearest(folder)).free, list_contents(folder).bytes
     except OSError as error:
         return unknown(f"{folder}: {error.strerror}", "The free space is not known.", f"df -h {folder}")
     needed = max(0, config.spool.bytes_max - used)
@@ -85,6 +85,22 @@ def disk(config: Config) -> Verdict:
         found,
         "The disk can be full before the spool is. Events are then answered 503, and other programs cannot write.",
         f"make room, or TALLYD_SPOOL__BYTES_MAX={max(2**20, int(0.9 * (free + used)))}",
+    )
+
+
+def segments(config: Config) -> Verdict:
+    if not config.spool.dir:
+        return ok("no spool")
+    found = usage(Path(config.spool.dir))
+    if found.error:
+        return unknown(found.error, "Events may wait in it.", "run it as the user of the ingest daemon")
+    if not found.strays:
+        return ok(f"{found.segments} segments")
+    first = found.strays[0]
+    return warning(
+        f"{len(found.strays)} files are left as they are, the first of them {first.name}: {first.why}",
+        "They are never replayed. Events in them, if there are any, are not counted.",
+        f"`tallyd status` lists them: move them out of {config.spool.dir}, or make them readable for the ingest daemon",
     )
 
 
@@ -106,6 +122,7 @@ CHECKS: Mapping[str, Callable[[Config], Verdict]] = {
     "machine.spool": spool,
     "machine.filesystem": filesystem,
     "machine.disk": disk,
+    "machine.segments": segments,
     "machine.files": files,
 }
 

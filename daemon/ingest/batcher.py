@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from daemon import metrics
 from daemon.buffer.outcome import Counted, Failed, Limited, Outcome
 from daemon.buffer.wire import Request
 from daemon.config import Ingest
@@ -39,7 +40,8 @@ class Batcher:
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[tuple[Request, Settle]] = deque()
         self.waiting_events = 0
-        self._calls: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], float] = {}
+        """The calls in flight, and when each began; the oldest is the first."""
         self._scheduled = False
 
     def resize(self, limits: Ingest) -> None:
@@ -69,13 +71,21 @@ class Batcher:
         """Waits until every request has its outcome."""
         while self._waiting or self._calls:
             self._dispatch()
-            await asyncio.wait(self._calls)
+            await asyncio.wait(list(self._calls))
+
+    def end_stuck(self, call_s_max: float) -> int:
+        """Ends the calls that take longer: their requests have failed. Returns how many there were."""
+        oldest = self._loop.time() - call_s_max
+        stuck = [call for call, began in self._calls.items() if began < oldest]
+        for call in stuck:
+            call.cancel()
+        return len(stuck)
 
     def _dispatch(self) -> None:
         self._scheduled = False
         while self._waiting and len(self._calls) < self._calls_in_flight_max:
             call = self._loop.create_task(self._call(self._take()))
-            self._calls.add(call)
+            self._calls[call] = self._loop.time()
 
     def _take(self) -> list[tuple[Request, Settle]]:
         """The longest waiting requests that fit one call, at least one."""
@@ -96,13 +106,16 @@ class Batcher:
         except StoreError as error:
             self._tally.store_failed(error)
             outcomes = [Failed(str(error))] * len(taken)
+        except asyncio.CancelledError:  # `end_stuck`
+            outcomes = [Failed("The call took too long.")] * len(taken)
         except Exception as error:  # noqa: BLE001  (whatever it is, these requests get an outcome and the next call goes)
+            metrics.FAULTS.labels("call").inc()
             _log.exception("A call failed")
             outcomes = [Failed(f"The call failed: {error!r}")] * len(taken)
         self._tally.called(self._loop.time() - started, len(taken))
         task = asyncio.current_task(self._loop)
         assert task is not None
-        self._calls.discard(task)
+        self._calls.pop(task, None)
         if self._waiting:
             self._dispatch()  # first, so that the store works while these are answered
         for (_, settle), outcome in zip(taken, outcomes, strict=True):

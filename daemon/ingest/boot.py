@@ -31,7 +31,6 @@ from daemon.ingest.process.worker import Worker
 from daemon.ingest.requests import OpenRequests
 from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
 from daemon.read.api import Api
-from daemon.response import Response
 
 GC_THRESHOLD_OBJECTS = 20_000
 """New objects between two collections. At Python's 700 the collector ran every 20 requests, for 3 % of the time."""
@@ -69,10 +68,12 @@ class Boot:
         self._handler = Handler(config, _decoder(config), self._batchers, tally)
         self._reads = Api(config)
         self._requests = OpenRequests(config.http, config.budget, tally)
-        self._app = App(config, self._requests, self._handler, self._reads, self._ready)
+        self._condition = health.Condition(self._probe, self._durable, self._batchers)
+        self._app = App(config, self._requests, self._handler, self._reads, self._condition.readyz)
         self._publisher = asyncio.create_task(self._publish())
         if self._worker is not None:
-            self._worker.start(self._requests.was_busy, self._requests.close, self.reconfigure)
+            stuck = self._condition.stuck
+            self._worker.start(self._requests.was_busy, stuck, self._requests.close, self.reconfigure)
         return self._app
 
     def reconfigure(self, config: Config) -> None:
@@ -96,6 +97,7 @@ class Boot:
         for batcher in self._batchers:
             await batcher.drain()
         self._publisher.cancel()
+        self._condition.close()
         self._requests.stop()
         self._tally.publish(0)
         if self._durable is not None:
@@ -104,12 +106,10 @@ class Boot:
         for connection in (self._probe, *self._connections):
             await connection.close()
 
-    async def _ready(self, *_: object) -> Response:
-        return await health.readyz(self._probe, spooling=self._durable is not None and self._durable.spooling)
-
     async def _publish(self) -> None:
         while True:
             await asyncio.sleep(PUBLISH_INTERVAL_S)
+            self._condition.look()
             self._tally.publish(sum(batcher.waiting_events for batcher in self._batchers))
             self._reads.tally.publish()
 

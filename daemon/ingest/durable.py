@@ -21,7 +21,7 @@ from daemon.config import SpoolSection
 from daemon.domain.event import Event
 from daemon.errors import LayoutError, StoreError
 from daemon.spool.replay import Replayed, Replayer
-from daemon.spool.segment import SEALED, list_segments
+from daemon.spool.segment import SEALED
 from daemon.spool.spool import Spool
 
 STEPS = {
@@ -51,11 +51,25 @@ class Durable:
             self._spool.directory, self._replay_call, call_events_max=section.replay_call_events_max
         )
         self._tripped_at: float | None = None
+        self.append_s_max = section.timeout_ms / 1000
+        """Bound of one write to the spool."""
+        self._step_s_max = self.append_s_max + len(counters) * probe.call_s_max
+        self._moved_at: float | None = None
+        """When the keeper made its last step; None while it waits for its next turn."""
+        self._trouble = ""
         self._keeper = asyncio.create_task(self._keep())
 
     @property
     def spooling(self) -> bool:
         return self._tripped_at is not None
+
+    def stuck(self) -> str | None:
+        """What takes longer than its bound. None if nothing does."""
+        if self._spool.stuck:
+            return "A write to the spool"
+        if self._moved_at is not None and time.monotonic() - self._moved_at > self._step_s_max:
+            return "The replay of the spool"
+        return None
 
     async def close(self) -> None:
         """Call after the last `ingest`. Stops the replay where it is, and seals this worker's segment."""
@@ -98,15 +112,21 @@ class Durable:
         """Probes Redis while events are spooled, and replays the spool."""
         while True:
             await asyncio.sleep(self._section.probe_ms / 1000)
-            done = Replayed()
+            done, trouble = Replayed(), ""
+            self._moved(done)
             try:
                 await self._attempt(done)
             except StoreError as error:
                 _log.debug("Redis does not take the spool yet: %s", error)
             except OSError as error:
-                _log.error("The spool in %s cannot be read: %s", self._spool.directory, error)
+                trouble = f"The spool in {self._spool.directory} cannot be replayed: {error}"
             except Exception:  # noqa: BLE001  (drivers raise more than they say, and nobody else replays the spool)
+                metrics.FAULTS.labels("replay").inc()
                 _log.exception("Replaying the spool in %s failed", self._spool.directory)
+            if trouble and trouble != self._trouble:
+                _log.error("%s", trouble)
+            self._trouble = trouble
+            self._moved_at = None
             if done.segments:
                 _log.info(
                     "Replayed %d events of %d segments from the spool; %d were new.",
@@ -115,14 +135,18 @@ class Durable:
 
     async def _attempt(self, done: Replayed) -> None:
         """Looks at Redis and the spool once. Raises StoreError if Redis does not take events."""
-        segments = list_segments(self._spool.directory)
-        if not segments and not self.spooling:
+        contents = await self._replayer.contents()
+        if not contents.segments and not self.spooling:
             return
         await self._probe.ping()
-        if not self.spooling or not any(path.suffix == SEALED for path in segments):
+        sealed = (path.suffix == SEALED and path.name not in self._replayer.strays for path in contents.segments)
+        if not self.spooling or not any(sealed):
             await self._spool.seal()  # new events go to Redis; or a sealed segment is needed to try Redis with
-        await self._replayer.replay(done)
+        await self._replayer.replay(done, self._moved)
         self._reset()
+
+    def _moved(self, _: Replayed) -> None:
+        self._moved_at = time.monotonic()
 
     async def _replay_call(self, events: list[Event]) -> int:
         counted = await ingest_events(self._replay_counters, events)

@@ -3,21 +3,26 @@
 It is often unknown whether an event reached Redis before it was spooled. Its id decides. So a replay is safe within
 the dedupe window (`STEPS`). A segment is deleted after Redis has answered for all its events. Damaged bytes are set
 aside in `damaged/`, counted and logged. The records after them are replayed.
+
+A file that is no segment, or that cannot be read, is left as it is, and logged once. The others are replayed. Files are
+read and decoded in a thread: the event loop waits for none of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from daemon import metrics
 from daemon.buffer.connection import RefusedError
 from daemon.domain.event import Event
+from daemon.errors import StoreError
 from daemon.spool.record import Damage, encode, scan
-from daemon.spool.segment import OPEN, list_segments, locked, sync_directory
+from daemon.spool.segment import OPEN, Contents, Stray, Taken, list_contents, sync_directory
 
 Ingest = Callable[[list[Event]], Awaitable[int]]
 """Counts events and returns how many were new. Raises StoreError. A RefusedError means: Redis will never take them."""
@@ -28,6 +33,10 @@ STEPS = {
     "delete": "The segment is done.",
 }
 """Each step of a segment in order, and what holds if the process dies after it or its reply is lost."""
+
+STRAY_RETRY_S = 10.0
+"""How long a file that could not be replayed is left alone. A file that cannot be deleted would be sent again and
+again."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +51,8 @@ class Replayed:
     damaged_bytes: int = 0
     busy: int = 0
     """Segments that a running daemon is writing or replaying."""
+    strays: list[Stray] = field(default_factory=list)
+    """Files that were left as they are: see `segment.py`."""
 
 
 class Replayer:
@@ -51,35 +62,85 @@ class Replayer:
         self._directory = directory
         self._ingest = ingest
         self._call_events_max = call_events_max
+        self.strays: dict[str, Stray] = {}
+        """Files that are left as they are, by name. Each is logged once."""
+        self._retry_at_s: dict[str, float] = {}
+
+    async def contents(self) -> Contents:
+        """What the directory holds. Logs its strays. Raises OSError if it cannot be read."""
+        contents = await asyncio.to_thread(list_contents, self._directory)
+        for stray in contents.strays:
+            self._note(stray)
+        return contents
 
     async def replay(self, done: Replayed, progress: Callable[[Replayed], None] = lambda _: None) -> None:
-        """Replays every segment that no process holds. Adds to `done`. Raises StoreError when Redis takes no more."""
-        for path in list_segments(self._directory):
-            with locked(path) as data:
-                if data is None:
-                    done.busy += 1
-                    continue
-                await self._replay_segment(path, data, done, progress)
-                await asyncio.to_thread(_delete, path)
-                done.segments += 1
-                progress(done)
+        """Replays every segment that no process holds. Adds to `done`. `progress`: is called after each step.
 
-    async def _replay_segment(
-        self, path: Path, data: bytes, done: Replayed, progress: Callable[[Replayed], None]
-    ) -> None:
+        Raises StoreError when Redis takes no more, and OSError if the directory cannot be read.
+        """
+        contents = await self.contents()
+        names = {path.name for path in contents.segments} | {stray.name for stray in contents.strays}
+        self.strays = {name: stray for name, stray in self.strays.items() if name in names}
+        for path in contents.segments:
+            if time.monotonic() < self._retry_at_s.get(path.name, 0.0):
+                continue
+            try:
+                await self._replay_file(path, done, progress)
+            except StoreError:
+                raise
+            except Exception as error:  # noqa: BLE001  (one bad file must not hold up the others)
+                if not isinstance(error, OSError):
+                    metrics.FAULTS.labels("replay").inc()
+                    _log.exception("Replaying %s failed", path.name)
+                self._retry_at_s[path.name] = time.monotonic() + STRAY_RETRY_S
+                self._note(Stray(path.name, _reason(error)))
+            else:
+                self._retry_at_s.pop(path.name, None)
+                self.strays.pop(path.name, None)
+            progress(done)
+        done.strays = list(self.strays.values())
+
+    def _note(self, stray: Stray) -> None:
+        if self.strays.get(stray.name) != stray:
+            self.strays[stray.name] = stray
+            _log.error("%s in the spool %s is left as it is: %s.", stray.name, self._directory, stray.why)
+
+    async def _replay_file(self, path: Path, done: Replayed, progress: Callable[[Replayed], None]) -> None:
+        try:
+            segment = await asyncio.to_thread(Taken, path)
+        except BlockingIOError:
+            done.busy += 1
+            return
+        except FileNotFoundError:  # replayed meanwhile
+            return
+        with segment:
+            if segment.gone:
+                return
+            if not segment.start:
+                _log.info("%s: its writer was killed before the first event. It is deleted.", path.name)
+            parts = self._parts(segment)
+            while (part := await asyncio.to_thread(next, parts, None)) is not None:
+                if isinstance(part, Damage):
+                    await self._damaged(path, segment.data, part, done)
+                else:
+                    await self._send(path, part, done)
+                progress(done)
+            await asyncio.to_thread(segment.delete)
+        done.segments += 1
+
+    def _parts(self, segment: Taken) -> Iterator[list[Event] | Damage]:
+        """The events of a segment, as many together as go into one call, and the damaged stretches between them."""
         pending: list[Event] = []
-        start = data.find(b"\n") + 1
-        for part in scan(data, start):
+        for part in scan(segment.data, segment.start):
             if isinstance(part, Damage):
-                await self._damaged(path, data, part, done)
+                yield part
                 continue
             if pending and len(pending) + len(part.events) > self._call_events_max:
-                await self._send(path, pending, done)
+                yield pending
                 pending = []
-                progress(done)
             pending += part.events
         if pending:
-            await self._send(path, pending, done)
+            yield pending
 
     async def _send(self, path: Path, events: list[Event], done: Replayed) -> None:
         try:
@@ -125,6 +186,5 @@ def _set_aside(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
-def _delete(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    sync_directory(path.parent)
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or repr(error)

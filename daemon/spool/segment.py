@@ -5,6 +5,9 @@
 
 The writer holds an exclusive flock on its file. The kernel drops the lock when the process dies in any way. So a
 segment that can be locked has no writer, and the process that locks it may replay and delete it. Names sort by time.
+
+Other files may lie in the folder by mistake. A regular file with such a name and our first line is a segment. Every
+other file that ends like one is a stray: it is reported, never replayed, and never deleted.
 """
 
 from __future__ import annotations
@@ -12,16 +15,28 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import secrets
+import stat
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple, Self
 
+import msgspec
 from msgspec import Struct
+
+from daemon.spool.record import PAYLOAD_BYTES_MAX
 
 OPEN, SEALED = ".open", ".seg"
 HEADER = b"tallyd spool 1\n"
+SEGMENT_BYTES_MAX = 268_435_456 + 2 * PAYLOAD_BYTES_MAX
+"""The highest `spool.segment_bytes`, and the records of the group commit that passes it."""
+USAGE_STRAYS_MAX = 100
+"""So many strays are listed. The others are only counted."""
+
+_NAME = re.compile(r"[0-9]{20}-[0-9]{1,20}-[0-9a-f]{8}\.(?:open|seg)")
+# A link is not followed. Opening a FIFO does not wait for its other end.
+_SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 
 
 class Writer:
@@ -43,7 +58,7 @@ class Writer:
                     return
             except BlockingIOError:
                 pass
-            except OSError:
+            except BaseException:
                 os.close(self._fd)
                 self.path.unlink(missing_ok=True)
                 raise
@@ -80,47 +95,159 @@ def sync_directory(directory: Path) -> None:
         os.close(fd)
 
 
-def list_segments(directory: Path) -> list[Path]:
-    """All segments, oldest first, also those in use. Empty if the directory does not exist."""
-    try:
-        return sorted(path for path in directory.iterdir() if path.suffix in (OPEN, SEALED))
-    except FileNotFoundError:
-        return []
+class Stray(Struct, frozen=True):
+    """A file that ends like a segment and is none, or cannot be read. `name` is printable."""
+
+    name: str
+    why: str
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[bytes | None]:
-    """The content of a segment, locked within the block. None if another process holds it, or it is gone."""
+class StrayError(OSError):
+    """A file is no segment, or cannot be read; the text says why. It stays as it is."""
+
+
+class Contents(NamedTuple):
+    """What a spool directory holds. `segments`: oldest first, also those in use. `bytes`: of these."""
+
+    segments: list[Path]
+    bytes: int
+    strays: list[Stray]
+
+
+def list_contents(directory: Path) -> Contents:
+    """Empty if the directory does not exist. Opens no file. Raises OSError if the directory cannot be read."""
+    segments, size, strays = [], 0, []
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        entries = list(os.scandir(directory))
     except FileNotFoundError:
-        yield None
-        return
-    with os.fdopen(fd, "rb") as file:
+        return Contents([], 0, [])
+    for entry in entries:
+        if not entry.name.endswith((OPEN, SEALED)):
+            continue
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield None
-            return
-        yield file.read() if os.fstat(fd).st_nlink else None
+            found = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:  # replayed meanwhile
+            continue
+        if why := _why_stray(entry.name, found):
+            strays.append(Stray(printable(entry.name), why))
+        else:
+            segments.append(directory / entry.name)
+            size += found.st_size
+    return Contents(sorted(segments), size, sorted(strays, key=lambda stray: stray.name))
+
+
+def printable(name: str) -> str:
+    """A file's name for logs and terminals. Everything but printable ASCII becomes an escape."""
+    return ascii(name)[1:-1]
+
+
+def _why_stray(name: str, found: os.stat_result) -> str:
+    """Why a file is no segment; "" if it may be one."""
+    if not _NAME.fullmatch(name):
+        return "its name is not a segment's"
+    if not stat.S_ISREG(found.st_mode):
+        return "it is not a regular file"
+    if found.st_size > SEGMENT_BYTES_MAX:
+        return f"it has {found.st_size:,} bytes, more than a segment can have"
+    return ""
+
+
+def _open(path: Path, flags: int) -> int:
+    """Raises FileNotFoundError, and StrayError for a file that is no segment."""
+    try:
+        fd = os.open(path, flags | _SAFELY)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StrayError(f"it cannot be opened: {error.strerror}") from None
+    if why := _why_stray(path.name, os.fstat(fd)):
+        os.close(fd)
+        raise StrayError(why)
+    return fd
+
+
+class Taken:
+    """A segment that this process has locked, and its content. `start`: where its records begin; 0 if it has none."""
+
+    def __init__(self, path: Path) -> None:
+        """Blocks while the file is read. Raises BlockingIOError if another process holds it, FileNotFoundError if it is
+        not there, StrayError if it is no segment, and OSError."""
+        self.path = path
+        self._file = os.fdopen(_open(path, os.O_RDWR), "rb", buffering=0)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Between opening and locking it, another process may have replayed and deleted it.
+            self.gone = not os.fstat(self._file.fileno()).st_nlink
+            self.data = self._file.read(os.fstat(self._file.fileno()).st_size)
+            self.start = _start_of_records(path, self.data)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def delete(self) -> None:
+        """Its events are counted, or set aside."""
+        self.path.unlink(missing_ok=True)
+        sync_directory(self.path.parent)
+
+
+def _start_of_records(path: Path, data: bytes) -> int:
+    if data.startswith(HEADER):
+        return len(HEADER)
+    if path.suffix == OPEN and HEADER.startswith(data):
+        return 0  # its writer was killed before the first record
+    raise StrayError("its first line is not a segment's")
 
 
 class Usage(Struct, frozen=True):
-    """What a spool directory holds. `damaged`: files of bytes that were set aside."""
+    """What a spool directory holds. `damaged`: files of bytes that were set aside. `error`: why it cannot be read."""
 
     segments: int
     bytes: int
     oldest_age_s: float | None
     damaged: int
+    strays: list[Stray] = []
+    strays_more: int = 0
+    error: str | None = None
+
+
+NO_USAGE = Usage(0, 0, None, 0)
 
 
 def usage(directory: Path) -> Usage:
-    sizes, damaged = [], 0
-    segments = list_segments(directory)
-    for path in segments:
-        with contextlib.suppress(FileNotFoundError):  # replayed meanwhile
-            sizes.append(path.stat().st_size)
-    with contextlib.suppress(FileNotFoundError):
-        damaged = sum(1 for _ in (directory / "damaged").iterdir())
-    age_s = max(0.0, time.time() - int(segments[0].name[:20]) / 1e9) if segments else None
-    return Usage(len(segments), sum(sizes), age_s, damaged)
+    """Looks into each file, too. Raises nothing: a directory that cannot be read is part of the answer."""
+    try:
+        contents = list_contents(directory)
+        damaged = _count_files(directory / "damaged")
+    except OSError as error:
+        return msgspec.structs.replace(NO_USAGE, error=f"{directory} cannot be read: {error.strerror}")
+    ours, strays = [], contents.strays
+    for path in contents.segments:
+        try:
+            _look_into(path)
+            ours.append(path)
+        except FileNotFoundError:  # replayed meanwhile
+            continue
+        except OSError as error:
+            strays.append(Stray(path.name, error.strerror or str(error)))
+    age_s = max(0.0, time.time() - int(ours[0].name[:20]) / 1e9) if ours else None
+    more = max(0, len(strays) - USAGE_STRAYS_MAX)
+    return Usage(len(ours), contents.bytes, age_s, damaged, strays[:USAGE_STRAYS_MAX], more)
+
+
+def _look_into(path: Path) -> None:
+    """Raises StrayError unless it begins like a segment."""
+    with os.fdopen(_open(path, os.O_RDONLY), "rb", buffering=0) as file:
+        _start_of_records(path, file.read(len(HEADER)))
+
+
+def _count_files(directory: Path) -> int:
+    try:
+        return sum(1 for _ in directory.iterdir())
+    except FileNotFoundError:
+        return 0

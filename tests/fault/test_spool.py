@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import time
 from collections.abc import Iterator
@@ -14,10 +15,11 @@ import pytest
 
 from daemon.buffer import scripts
 from daemon.devstack import process
-from tests.kit.kill import Kill, held, killed, kills
+from tests.kit.kill import Kill, Stop, held, killed, kills
 from tests.kit.proxy import Fault, Proxy
 from tests.kit.servers import RedisServer
 from tests.kit.system import BATCH, EVENTS, WAIT_TIMEOUT_S, Ingest, System, event, wait_until
+from tests.unit.spool.test_strays import STRAYS
 
 PERSISTENT = ("--appendonly", "yes", "--appendfsync", "always")
 FAST = {"TALLYD_REDIS__TIMEOUT_MS": "500", "TALLYD_SPOOL__PROBE_MS": "50", "TALLYD_REDIS__RECONNECT_MS": "50"}
@@ -272,3 +274,57 @@ def test_new_events_flow_while_a_replay_runs(system: System, own_redis: RedisSer
             answered += 1
         assert answered
         assert system.views() == 15_000 + answered
+
+
+def test_strays_in_the_spool_hold_up_nothing_and_every_command_names_them(
+    system: System, own_redis: RedisServer
+) -> None:
+    folder = Path(system.env["TALLYD_SPOOL__DIR"])
+    folder.mkdir()
+    for name, make in STRAYS.values():
+        if not os.path.lexists(folder / name):
+            make(folder / name)
+    before = set(folder.iterdir())
+    with system.ingest() as ingest:
+        own_redis.stop()
+        post_some(ingest, [event() for _ in range(5)])
+        assert "left as they are" in system.tallyd("status", check=False).stdout
+        own_redis.start()
+        wait_until(lambda: system.views() == 5, "the spool is replayed")
+        wait_until(lambda: ingest.client.get("/readyz").json() == {"status": "ready"}, "it counts in Redis again")
+        post_some(ingest, [event()])
+        wait_until(lambda: set(folder.iterdir()) == before, "its own segment is gone, and no other file")
+        said = ingest.text()
+    assert said.count("#x.seg in the spool") == 1
+    assert "Traceback" not in said
+    assert system.views() == 6
+    assert r"'\udcff" not in system.tallyd("status").stdout
+    for command in ("status", "audit", "replay", "doctor"):
+        done = system.tallyd(command, check=False)
+        assert "Traceback" not in done.stdout + done.stderr
+        assert "#x.seg" in done.stdout, done.stdout + done.stderr
+    assert {each["name"] for each in system.audit()["spool_strays"]} >= {"#x.seg", "y.seg"}
+    assert set(folder.iterdir()) == before
+
+
+def test_a_disk_that_hangs_is_said_refuses_events_and_stops_the_pulse_until_it_moves(
+    system: System, own_redis: RedisServer
+) -> None:
+    kill = Kill("fsync", Stop("disk", b"fsync .open", nth=2), Fault.HOLD_REQUEST)
+    port = process.free_port()
+    url = f"http://127.0.0.1:{port}"
+    with held(system, kill, "ingest", "--port", str(port), SPOOL__TIMEOUT_MS="300") as worker:
+        worker.daemon.wait_up(url)
+        own_redis.stop()
+        for _ in range(3):
+            assert httpx.post(url + EVENTS, json=event(), timeout=WAIT_TIMEOUT_S).status_code == 503
+        answer = httpx.get(url + "/readyz")
+        assert answer.status_code == 503
+        assert answer.json() == {"status": "unavailable", "stuck": "A write to the spool"}
+        worker.daemon.says("A write to the spool takes longer than its bound")
+        assert 'tallyd_ingest_faults_total{what="stuck"} 1.0' in httpx.get(url + "/metrics").text
+        (system.scratch / "reached").unlink()
+        wait_until(lambda: httpx.get(url + "/readyz").json() == {"status": "spooling"}, "the disk moves")
+        assert httpx.post(url + EVENTS, json=event(), timeout=WAIT_TIMEOUT_S).status_code == 202
+        own_redis.start()
+        replayed(system)

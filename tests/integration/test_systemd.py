@@ -25,11 +25,12 @@ from daemon.devstack import process
 from daemon.ingest.process.handover import LINGER_S
 from daemon.ingest.process.server import SILENCE_S_MAX
 from tests.kit.commands import UNPRIVILEGED
-from tests.kit.daemon import Daemon, run_id_at
+from tests.kit.daemon import Daemon, Ingest, run_id_at
+from tests.kit.kill import AT_FILE
 from tests.kit.load import Load
 from tests.kit.proxy import Gate
 from tests.kit.servers import RedisServer
-from tests.kit.system import ROOT, TALLYD, System, wait_until
+from tests.kit.system import ROOT, TALLYD, System, event, wait_until
 
 UNITS = ROOT / "ops" / "systemd"
 WATCHDOG_US = 400_000
@@ -133,6 +134,24 @@ def test_ingest_tells_systemd_how_it_is(system: System) -> None:
             assert not any("STOPPING" in message for message in systemd.messages)
             assert daemon.end() == 0
             systemd.wait_for("STOPPING")
+
+
+def test_a_stuck_call_is_not_fed_until_it_moves(system: System) -> None:
+    reached = system.scratch / "reached"
+    hold = {"PYTHONPATH": str(AT_FILE), "HOLD": "before 2 fsync .open", "REACHED": str(reached)}
+    away = f"redis://127.0.0.1:{process.free_port()}/0"
+    port = process.free_port()
+    with (
+        told() as (systemd, env),
+        Ingest(system, port=port, REDIS__URL=away, SPOOL__TIMEOUT_MS="200", **hold, **env) as ingest,
+    ):
+        systemd.wait_for("WATCHDOG", times=2)
+        assert ingest.post(event()).status_code == 503
+        assert reached.exists()
+        assert_falls_silent(systemd)
+        ingest.says("hangs: its event loop, or a call")
+        reached.unlink()
+        systemd.wait_for("WATCHDOG", times=2)
 
 
 def test_flush_tells_systemd_how_it_is(system: System) -> None:

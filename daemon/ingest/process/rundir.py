@@ -32,6 +32,7 @@ class Pulse(NamedTuple):
     """A worker's state. Times are of the monotonic clock, which the processes of a machine share."""
 
     beaten_at: float
+    """When its event loop turned, and no call was stuck."""
     busy_at: float
     """When it last had a request to answer; kept only while it is closing."""
     generation: int

@@ -112,7 +112,7 @@ class Supervisor:
         for worker in self._workers():
             pulse = self._run_dir.pulse(worker.inner.pid)
             if pulse is None or pulse.beaten_at < oldest:
-                _log.error("The event loop of worker process %d hangs.", worker.inner.pid)
+                _log.error("Worker process %d hangs: its event loop, or a call.", worker.inner.pid)
                 return False
         for _ in range(PROBE_TRIES):
             answered = self._probe()

@@ -37,18 +37,24 @@ class Worker:
         self._generation = generation
         self._parent = os.getppid()
         self._busy_at = 0.0
+        self._moved_at = 0.0
         self._closing = False
         self._timer: asyncio.TimerHandle | None = None
 
     def start(
-        self, was_busy: Callable[[], bool], close: Callable[[], float], reconfigure: Callable[[Config], None]
+        self,
+        was_busy: Callable[[], bool],
+        stuck: Callable[[], str | None],
+        close: Callable[[], float],
+        reconfigure: Callable[[Config], None],
     ) -> None:
         """Call in the running loop, once requests can be answered.
 
-        `was_busy`: whether there were requests since the last call. `close`: asks clients to connect elsewhere, and
+        `was_busy`: whether there were requests since the last call. `stuck`: names a call that takes longer than its
+        bound; until there is none, the pulse stays as old as it is. `close`: asks clients to connect elsewhere, and
         returns how many seconds that may take. `reconfigure`: takes another configuration.
         """
-        self._was_busy, self._begin_closing, self._reconfigure = was_busy, close, reconfigure
+        self._was_busy, self._stuck, self._begin_closing, self._reconfigure = was_busy, stuck, close, reconfigure
         self._loop = asyncio.get_running_loop()
         self._loop.add_signal_handler(signal.SIGTERM, self._close, CLOSING_GRACE_S)
         self._loop.add_signal_handler(signal.SIGHUP, self._reload)
@@ -58,8 +64,10 @@ class Worker:
         now = time.monotonic()
         if self._was_busy():
             self._busy_at = now
+        if not self._stuck():
+            self._moved_at = now
         with contextlib.suppress(OSError):  # an old pulse tells the main process enough
-            self._run_dir.beat(Pulse(now, self._busy_at, self._generation, self._closing))
+            self._run_dir.beat(Pulse(self._moved_at, self._busy_at, self._generation, self._closing))
         if os.getppid() != self._parent and not self._closing:
             _log.error("The daemon's main process is gone; this worker ends.")
             self._close(0)

@@ -22,7 +22,7 @@ from daemon.replica.mysql import MysqlSink
 from daemon.retention.expiring import Expiring, read_expiring
 from daemon.rollups.history_marks import Marks
 from daemon.rollups.mongo import MongoSink
-from daemon.spool.segment import Usage, usage
+from daemon.spool.segment import NO_USAGE, Stray, usage
 from daemon.verify.audit import laws
 from daemon.verify.audit.deep import deep
 from daemon.verify.audit.hot import Hot, moving_entities, read_hot, read_marks
@@ -53,6 +53,8 @@ class Report(Struct, frozen=True):
     history_pending: int
     spooled_segments: int
     spooled_bytes: int
+    spool_strays: list[Stray]
+    spool_error: str | None
 
     @property
     def holds(self) -> bool:
@@ -72,7 +74,7 @@ class Auditor:
     async def audit(self, *, thorough: bool) -> Report:
         """Checks the laws. `thorough`: for each entity, too."""
         spool = self._config.spool.dir  # it is not accepted yet, so no law includes it
-        spooled = usage(Path(spool)) if spool else Usage(0, 0, None, 0)
+        spooled = await asyncio.to_thread(usage, Path(spool)) if spool else NO_USAGE
         marks = Marks(self._mongo)
         history_pending = await marks.count()
         for attempt in range(STILL_TRIES):
@@ -109,8 +111,9 @@ class Auditor:
                 broken += row.broken() if len(broken) < BROKEN_MAX else []
         malformed = sum(shard.malformed for shard in hot)
         return Report(
-            exact, compared, stated, broken, more, malformed, pending, history_pending, spooled.segments, spooled.bytes
-        )
+            exact, compared, stated, broken, more, malformed, pending, history_pending,
+            spooled.segments, spooled.bytes, spooled.strays, spooled.error,
+        )  # fmt: skip
 
     async def _deep(
         self, counters: list[str], hot: list[Hot], expiring: Expiring, *, bases: bool

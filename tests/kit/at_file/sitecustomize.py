@@ -1,7 +1,8 @@
 """Holds a process at a call on a file, so that a test can kill it there. Python imports this module by its name.
 
 `HOLD` is "before 2 fsync .open": before the second fsync of a file whose path ends with ".open". Or "after". Before a
-"write", half of it is written. `REACHED`: the file that says that it waits. Only a test's PYTHONPATH leads here.
+"write", half of it is written. `REACHED`: the file that says that it waits. When a test deletes it, the process goes
+on. Only a test's PYTHONPATH leads here.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ def held(file: Any, *data: Any) -> Any:
             real(file, data[0][: len(data[0]) // 2])
         hold()
     result = real(file, *data)
-    if reached:
+    if reached and when == "after":
         hold()
     return result
 
 
 def hold() -> None:
-    Path(os.environ["REACHED"]).touch()
-    time.sleep(3600)
+    reached = Path(os.environ["REACHED"])
+    reached.touch()
+    while reached.exists():
+        time.sleep(0.05)
 
 
 setattr(os, call, held)

@@ -37,7 +37,7 @@ def test_every_number_has_bounds() -> None:
              "read.timeout_ms", "redis.url", "redis.timeout_ms", "redis.reconnect_ms", "redis.shards", "mongo.url",
              "mongo.timeout_ms", "mysql.url", "mysql.timeout_ms", "mysql.lock_timeout_s", "mysql.rows_max",
              "dedupe.window_s", "dedupe.events_per_window", "spool.dir", "spool.bytes_max", "spool.segment_bytes",
-             "spool.probe_ms", "spool.replay_call_events_max"},
+             "spool.probe_ms", "spool.replay_call_events_max", "spool.timeout_ms"},
         ),
         ("flush", {"flush.metrics_port", "flush.niceness"}),
     ],

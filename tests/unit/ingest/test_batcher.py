@@ -210,6 +210,21 @@ async def test_a_failure_nobody_planned_for_is_told_and_stops_nothing(failure: s
 
 
 @in_loop
+async def test_a_call_that_takes_too_long_is_ended_and_the_next_goes_on(store: Held) -> None:
+    group = batcher(store, calls=1)
+    stuck = [group.ask(request()) for _ in range(2)]
+    await settle()
+    assert group.end_stuck(60) == 0
+    following = group.ask(request())
+    assert group.end_stuck(0) == 1
+    assert all(isinstance(each, Failed) for each in await asyncio.gather(*stuck))
+    await settle()
+    assert group.end_stuck(60) == 0
+    store.answer(1)
+    assert await following == Counted(1)
+
+
+@in_loop
 async def test_a_client_that_went_away_changes_nothing_for_the_others(store: Held) -> None:
     group = batcher(store)
     outcomes: list[asyncio.Future[Outcome]] = [group.ask(request(n)) for n in (1, 2, 3)]
