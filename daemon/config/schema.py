@@ -162,6 +162,8 @@ class Producers(Section, frozen=True):
 
     keys: Annotated[dict[Name, ProducerKey], SECRET] = {}
     """Name of a producer → the key it sends as `X-Tallyd-Key`. The rate limit does not apply to it."""
+    max_age_s: CountOrOff = 0
+    """An older event of a producer gets 422. 0: any age."""
 
 
 class Ingest(Section, frozen=True):
@@ -177,8 +179,10 @@ class Ingest(Section, frozen=True):
     """How long a 503 tells the client to wait."""
     future_max_s: CountOrOff = 300
     """An event further ahead of the server's clock is counted under the server's time."""
-    max_age_s: CountOrOff = 0
-    """An older event gets 422. 0: events of any age are taken."""
+    max_age_s: CountOrOff = 172_800
+    """An older event gets 422 if it comes without a producer's key: so the counts of a day that is over stay as they
+    are. The default is that of `dedupe.window_s`, since an older event may have been counted and its id forgotten. 0:
+    any age."""
     slice_us: Annotated[int, Meta(ge=0, le=100_000), AT_INGEST_START] = 100
     """How long Linux (6.12 and later) lets a worker run before another process may have its core. The kernel's own
     value is 1,400 or more. With less, worker and Redis answer each other at once where they share cores. 0: the

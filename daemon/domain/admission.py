@@ -48,16 +48,18 @@ class Catalogue:
         *,
         future_max_s: int,
         max_age_s: int,
+        producers_max_age_s: int = 0,
     ) -> None:
         """`domains`: name → (entity types, actions by name). `id_rules`: (domain, entity type) → what its ids look
-        like. `max_age_s` 0: any age."""
+        like. `max_age_s`: of an event without a key; 0: any age. `producers_max_age_s`: the same with one."""
         self._domains = dict(domains)
         self._id_rules = dict(id_rules)
         self._future_max_s = future_max_s
         self._max_age_s = max_age_s
+        self._producers_max_age_s = producers_max_age_s
         self._usual: dict[tuple[str, str, str, int | None, str], tuple[str, Effect, Matches | None]] = {}
         self._bounds_since_s = self._bounds_until_s = 0
-        self._earliest = self._latest = ""
+        self._earliest = self._producers_earliest = self._latest = ""
         self._actions = {
             (domain, kind, name): action
             for domain, (kinds, actions) in self._domains.items()
@@ -80,7 +82,8 @@ class Catalogue:
             return self._admit(event, id_, now_s, producer)
         if not self._bounds_since_s <= now_s < self._bounds_until_s:
             self._set_bounds(int(now_s))
-        if not (self._earliest < text < self._latest and is_utc(text)):
+        earliest = self._producers_earliest if producer else self._earliest
+        if not (earliest < text < self._latest and is_utc(text)):
             return self._admit(event, id_, now_s, producer)
         prefix, effect, matches = usual
         if matches is not None and not matches(id_):
@@ -100,7 +103,7 @@ class Catalogue:
         matches = rule and rule.matches
         if CONTROL_CHARACTER.search(id_) or (matches is not None and not matches(id_)):
             return None
-        bucket = self._bucket(event.occurred_at, now_s)
+        bucket = self._bucket(event.occurred_at, now_s, producer)
         if bucket is None:
             return None
         prefix, effect = f"{event.domain}:{event.entity_type}:", action.effect(value, bucket)
@@ -110,7 +113,7 @@ class Catalogue:
             self._usual[event.domain, event.entity_type, event.action, event.value, bucket] = prefix, effect, matches
         return Event(own_id(event.event_id, producer), prefix + id_, effect)
 
-    def explain(self, raw: object, now_s: float) -> Rejection:
+    def explain(self, raw: object, now_s: float, producer: str = "") -> Rejection:
         """Every wrong field of a refused event, given as decoded JSON of any shape."""
         if not isinstance(raw, dict):
             return Rejection({"event": [rejection.NO_OBJECT]})
@@ -138,7 +141,7 @@ class Catalogue:
             else:
                 problems["action"] = say_allowed("action", {action.name for action in candidates})
         if "occurred_at" in known:
-            problems["occurred_at"] = self._instant_problem(raw["occurred_at"], now_s)
+            problems["occurred_at"] = self._instant_problem(raw["occurred_at"], now_s, producer)
         problems["value"] = _value_problem(raw.get("value", 1), candidates)
         return Rejection({name: [problem] for name, problem in problems.items() if problem})
 
@@ -146,9 +149,14 @@ class Catalogue:
         """A text `is_utc` between these two is neither too old nor in the future; a bound is up to 1 s too strict."""
         self._bounds_since_s, self._bounds_until_s = now_s, now_s + 1
         self._latest = _text(now_s + self._future_max_s)
-        self._earliest = _text(now_s + 1 - self._max_age_s) if self._max_age_s else ""
+        self._earliest, self._producers_earliest = (
+            _text(now_s + 1 - age_s) if age_s else "" for age_s in (self._max_age_s, self._producers_max_age_s)
+        )
 
-    def _bucket(self, occurred_at: str, now_s: float) -> str | None:
+    def _oldest_s(self, producer: str) -> int:
+        return self._producers_max_age_s if producer else self._max_age_s
+
+    def _bucket(self, occurred_at: str, now_s: float, producer: str) -> str | None:
         """The bucket of the finest rollup the event is counted under, or None if the instant is not one or too old."""
         instant = parse_instant(occurred_at)
         if instant is None:
@@ -156,15 +164,15 @@ class Catalogue:
         at_s = instant.timestamp()
         if at_s > now_s + self._future_max_s:
             instant = dt.datetime.fromtimestamp(now_s, dt.UTC)
-        elif self._max_age_s and at_s < now_s - self._max_age_s:
+        elif (oldest_s := self._oldest_s(producer)) and at_s < now_s - oldest_s:
             return None
         return FINEST.bucket_of(instant)
 
-    def _instant_problem(self, text: str, now_s: float) -> str | None:
+    def _instant_problem(self, text: str, now_s: float, producer: str) -> str | None:
         if parse_instant(text) is None:
             return say(rejection.NO_INSTANT, "occurred_at")
-        if self._bucket(text, now_s) is None:
-            return say(rejection.TOO_OLD, "occurred_at", most=self._max_age_s)
+        if self._bucket(text, now_s, producer) is None:
+            return say(rejection.TOO_OLD, "occurred_at", most=self._oldest_s(producer))
         return None
 
 

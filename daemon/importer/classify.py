@@ -44,7 +44,7 @@ class Classifier:
 
     def __init__(self, config: Config, producer: str = "") -> None:
         """`producer`: who sent the NDJSON events, or would have; "": someone without a key."""
-        catalogue = build_catalogue(config)
+        catalogue = build_catalogue(config, any_age=True)
         self._decoder = Decoder(catalogue, batch_events_max=config.http.batch_events_max, clock=time.time)
         self._producer = producer
         self._mapping = Mapping(config.import_)

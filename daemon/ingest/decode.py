@@ -51,7 +51,8 @@ _list_decode = msgspec.json.Decoder(list[EventIn]).decode
 _envelope_decode = msgspec.json.Decoder(_Envelope).decode
 
 
-def build_catalogue(config: Config) -> Catalogue:
+def build_catalogue(config: Config, *, any_age: bool = False) -> Catalogue:
+    """`any_age`: however old events are, they are admitted."""
     actions = effective_actions(config)
     built = {
         name: Action(name, action.value_min, action.value_max, action.counters) for name, action in actions.items()
@@ -67,7 +68,8 @@ def build_catalogue(config: Config) -> Catalogue:
             for kind, rule in section.entity_id.items()
         },
         future_max_s=config.ingest.future_max_s,
-        max_age_s=config.ingest.max_age_s,
+        max_age_s=0 if any_age else config.ingest.max_age_s,
+        producers_max_age_s=0 if any_age else config.producers.max_age_s,
     )
 
 
@@ -147,7 +149,7 @@ class Decoder:
                 return event
         except msgspec.ValidationError:
             pass
-        return self._catalogue.explain(raw, now_s)
+        return self._catalogue.explain(raw, now_s, producer)
 
     def _admit_all(self, decoded: list[EventIn], now_s: float, producer: str) -> Batch:
         admit = self._catalogue.admit
@@ -156,7 +158,7 @@ class Decoder:
         for index, item in enumerate(decoded):
             event = admit(item, now_s, producer)
             if event is None:
-                rejected.append((index, self._catalogue.explain(msgspec.to_builtins(item), now_s)))
+                rejected.append((index, self._catalogue.explain(msgspec.to_builtins(item), now_s, producer)))
             else:
                 events.append(event)
         return Batch(events, rejected)

@@ -64,7 +64,7 @@ D = TypeVar("D", bound=Daemon)
 class System(Stores):
     """An empty Redis, a MongoDB database and a MariaDB database with the table `jav`, each of its own.
 
-    `env` is the environment that points tallyd at them; the rate limit is off.
+    `env` is the environment that points tallyd at them; the rate limit and the bound on an age are off.
     """
 
     def __init__(self, stack: Stack, scratch: Path, *, database: str = "") -> None:
@@ -81,6 +81,7 @@ class System(Stores):
             "TALLYD_RATE_LIMIT__PER_MINUTE": "0",
             "TALLYD_BUDGET__PER_MINUTE": "0",
             "TALLYD_HTTP__METRICS_PORT": "0",
+            "TALLYD_INGEST__MAX_AGE_S": "0",
             "TALLYD_SPOOL__DIR": str(scratch / "spool"),
         }
         self._env = dict(self.env)

@@ -24,7 +24,7 @@ def test_the_contracts_defaults() -> None:
     assert (config.rate_limit.per_minute, config.dedupe.window_s, config.redis.shards) == (60, 48 * 3_600, 1)
     assert (config.flush.threshold, config.flush.interval_s) == (500, 5)
     assert (config.http.event_bytes_max, config.http.batch_bytes_max) == (64 * 1_024, 1_024 * 1_024)
-    assert (config.http.batch_events_max, config.ingest.future_max_s, config.ingest.max_age_s) == (2_000, 300, 0)
+    assert (config.http.batch_events_max, config.ingest.future_max_s, config.ingest.max_age_s) == (2_000, 300, 172_800)
     assert config.domains["jav"].entity_types == ("movie", "actor", "tag")
     assert config.domains["jav"].actions == ("view", "download")
     assert config.enabled is True

@@ -120,6 +120,18 @@ def test_an_age_may_be_bounded(age_s: int, admitted: bool) -> None:
         }
 
 
+def test_a_producer_has_a_bound_of_its_own() -> None:
+    producers = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=60, producers_max_age_s=MAX_AGE_S)
+    at = (NOW - dt.timedelta(seconds=MAX_AGE_S)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    older = raw(occurred_at=(NOW - dt.timedelta(seconds=MAX_AGE_S + 1)).strftime("%Y-%m-%dT%H:%M:%SZ"))
+    for _ in range(2):  # the first of its kind, and a usual one
+        assert producers.admit(msgspec.convert(raw(occurred_at=at), EventIn), NOW_S, "shop") is not None
+        assert producers.admit(msgspec.convert(raw(occurred_at=at), EventIn), NOW_S) is None
+        assert producers.admit(msgspec.convert(older, EventIn), NOW_S, "shop") is None
+    assert "60 seconds" in str(producers.explain(older, NOW_S).errors["occurred_at"])
+    assert "86400 seconds" in str(producers.explain(older, NOW_S, "shop").errors["occurred_at"])
+
+
 OCCURRED_AT = "The occurred at field must be an RFC 3339 date and time with an offset, such as 2026-02-19T10:00:00Z."
 
 
