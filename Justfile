@@ -79,6 +79,15 @@ fuzz *ARGS: setup
 [group('check')]
 fuzz-check: (fuzz "--examples" "3000")
 
+# Known vulnerabilities and licences of the packages tallyd depends on, and their list as CycloneDX in dist/
+[group('check')]
+audit-deps: setup
+    @cmp -s ops/audit/requirements.txt .audit/installed || { \
+        .venv/bin/python -m venv --clear .audit/tools && \
+        .audit/tools/bin/python -m pip install --quiet --disable-pip-version-check -r ops/audit/requirements.txt && \
+        cp ops/audit/requirements.txt .audit/installed; }
+    @exec .venv/bin/python ops/audit/deps.py
+
 # Check style and likely mistakes: Python, Lua, shell
 [group('check')]
 lint: setup
@@ -145,5 +154,5 @@ lock: setup
 # Remove what the recipes made, except the data of `tallyd dev` in .tallyd
 [group('set up')]
 clean:
-    rm -rf .venv .bench .fuzz dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+    rm -rf .venv .audit .bench .fuzz dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
