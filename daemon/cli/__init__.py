@@ -28,6 +28,7 @@ from daemon.cli.stack import app as stack
 from daemon.cli.status import status
 from daemon.cli.top import top
 from daemon.errors import TallydError
+from daemon.log import neutral_lines
 
 app = typer.Typer(
     name="tallyd",
@@ -82,5 +83,5 @@ def main() -> None:
     try:
         app()
     except TallydError as error:
-        print(f"tallyd: {error}", file=sys.stderr)
+        print(neutral_lines(f"tallyd: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from daemon.cli.enabled import require_on
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
-from daemon.cli.output import print_json, print_strays, print_table
+from daemon.cli.output import print_json, print_strays, print_table, say
 from daemon.config import require
 from daemon.errors import CheckFailed
 
@@ -80,7 +79,7 @@ def _print(report: Report, repaired: int, console: Console, *, deep: bool) -> No
     )
     for broken in report.broken[:DIFFERENCES_SHOWN]:
         where = "" if broken.shard is None else f" shard {broken.shard}"
-        console.print(f"{broken.law}{where} {broken.counter}: {broken.difference:+,}  {broken.detail}", style="red")
+        say(f"{broken.law}{where} {broken.counter}: {broken.difference:+,}  {broken.detail}", "red")
     more = len(report.broken) - DIFFERENCES_SHOWN + report.broken_more
     if more > 0:
         console.print(f"… and {more} more (--json lists them)")
@@ -99,7 +98,7 @@ def _print(report: Report, repaired: int, console: Console, *, deep: bool) -> No
         console.print(f"{report.spooled_bytes:,} bytes wait in the spool. They are accepted when they are replayed.")
     print_strays(report.spool_strays, "the spool")
     if report.spool_error:
-        console.print(Text(f"{report.spool_error}. Events in it are in no sum.", style="red"))
+        say(f"{report.spool_error}. Events in it are in no sum.", "red")
     if deep and not report.deep:
         console.print("Counts moved, so the entities were not compared one by one. Try again at a calmer time.")
     if report.holds:

@@ -14,10 +14,11 @@ from rich.progress import MofNCompleteColumn, Progress, ProgressColumn, Task
 from rich.text import Text
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
-from daemon.cli.output import bars, print_json, print_table, wide_console
+from daemon.cli.output import bars, print_json, print_table, say, wide_console
 from daemon.config import chosen_tables
 from daemon.errors import CheckFailed
 from daemon.lifecycle import stopped_by_signals
+from daemon.log import neutral
 
 if TYPE_CHECKING:
     from signal import Signals
@@ -115,7 +116,7 @@ class Screen(NamedTuple):
         self.bar.advance(self.bar.task_ids[-1], rows)
 
     def change(self, change: Change) -> None:
-        print(msgspec.json.encode(change).decode() if self.as_json else change)
+        print(msgspec.json.encode(change).decode() if self.as_json else neutral(str(change)))
 
 
 def _print(outcome: Outcome, console: Console, *, dry_run: bool) -> None:
@@ -162,7 +163,7 @@ def _print(outcome: Outcome, console: Console, *, dry_run: bool) -> None:
 
 def _list(console: Console, listed: list[str], count: int, style: str) -> None:
     for line in listed[:LISTED_ON_TERMINAL]:
-        console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+        say(line, style, console=console)
     more = count - len(listed[:LISTED_ON_TERMINAL])
     if more > 0:
         console.print(f"… and {more:,} more (--json lists up to 1,000)")

@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 import typer
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
-from daemon.cli.output import print_json, print_table
+from daemon.cli.output import print_json, print_table, say
 from daemon.config import Config, replica_tables
 from daemon.errors import CheckFailed, ConfigError
 from daemon.rollups.dead_letters import DeadLetters, Letter, Retried
@@ -90,7 +90,7 @@ def retry(
 
     results = _on_letters(config, data, work)
     for letter_id, result in results.items():
-        print(f"{letter_id}: {result.value}")
+        say(f"{letter_id}: {result.value}")
     failed = sum(result is not Retried.APPLIED for result in results.values())
     print(f"{len(results) - failed} applied, {failed} not.")
     if failed:
@@ -105,7 +105,7 @@ def drop(id_: IdArgument, config: ConfigOption = None, data: DataOption = None) 
     """
     if not _on_letters(config, data, lambda letters, _: letters.drop(id_)):
         raise CheckFailed(f"No dead letter {id_} waits for a decision.")
-    print(f"{id_}: dropped")
+    say(f"{id_}: dropped")
 
 
 def _on_letters(config: Path | None, data: Path | None, work: Callable[[DeadLetters, Config], Awaitable[T]]) -> T:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from daemon.cli.options import JsonOption
-from daemon.cli.output import print_json
+from daemon.cli.output import print_json, say
 from daemon.cli.report import DIR_DEFAULT, FolderOption
 from daemon.config import ENV_PREFIX, ENV_STACK_PREFIX
 from daemon.errors import CheckFailed
@@ -50,11 +50,7 @@ def rollback(
     console = Console(stderr=as_json, highlight=False, markup=False)
 
     def show(step: Step) -> None:
-        console.print(
-            f"{'ok' if step.ok else 'FAILED':<6} {step.step}: {step.found}",
-            style="" if step.ok else "red",
-            soft_wrap=True,
-        )
+        say(f"{'ok' if step.ok else 'FAILED':<6} {step.step}: {step.found}", "" if step.ok else "red", console=console)
 
     drilled = asyncio.run(drill.run(data, show))
     name, written = drill.write(folder, drilled)

@@ -42,7 +42,9 @@ def export(
     rollup: Annotated[RollupName, typer.Argument(help="Which rollup.")],
     config: ConfigOption = None,
     data: DataOption = None,
-    format_: Annotated[Format, typer.Option("--format", help="csv, ndjson, or parquet.")] = Format.CSV,
+    format_: Annotated[
+        Format, typer.Option("--format", help="csv (' before what a spreadsheet would run), ndjson, or parquet.")
+    ] = Format.CSV,
     output: Annotated[Path, typer.Option(metavar="FILE", help="Where to; - for standard output.")] = STANDARD_OUTPUT,
     entity_type: OneTypeOption = None,
     first: FirstOption = None,

@@ -23,6 +23,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from daemon.log import neutral
+
 if TYPE_CHECKING:
     from daemon.spool.segment import Stray
 
@@ -33,6 +35,11 @@ STRAYS_SHOWN = 20
 def wide_console() -> Console:
     """For tables that a terminal folds, and a file should not."""
     return Console(width=None if sys.stdout.isatty() else WIDTH_NO_TERMINAL)
+
+
+def say(text: str, style: str = "", *, console: Console | None = None) -> None:
+    """One line for a person. It may hold an id or a name that a stranger chose: nothing in it is markup."""
+    (console or Console()).print(Text(neutral(text), style), soft_wrap=True)
 
 
 def print_json(value: object) -> None:
@@ -50,19 +57,18 @@ def print_table(
     """A table. Whole numbers get their thousands separated."""
     table = Table(*columns, title=title)
     for row in rows:
-        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else cell) for cell in row))
+        table.add_row(*(Text(f"{cell:,}" if isinstance(cell, int) else neutral(cell)) for cell in row))
     (console or Console()).print(table)
 
 
 def print_strays(strays: Sequence[Stray], folder: str) -> None:
     """Names the files of a spool that are left as they are, if there are any."""
-    console = Console()
     if strays:
-        console.print(f"{len(strays)} files in {folder} are left as they are:", style="red", highlight=False)
+        say(f"{len(strays)} files in {folder} are left as they are:", "red")
     for stray in strays[:STRAYS_SHOWN]:
-        console.print(Text(f"  {stray.name}: {stray.why}"))
+        say(f"  {stray.name}: {stray.why}")
     if len(strays) > STRAYS_SHOWN:
-        console.print(f"  … and {len(strays) - STRAYS_SHOWN} more")
+        say(f"  … and {len(strays) - STRAYS_SHOWN} more")
 
 
 def bars(*amount: ProgressColumn, shown: bool) -> Progress:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from daemon.cli.flush import flush_first
 from daemon.cli.options import ConfigOption, DataOption, OneTypeOption, WaitOption, check_folder_of, load, run
-from daemon.cli.output import print_table, progress
+from daemon.cli.output import print_table, progress, say
 from daemon.config import chosen_tables
 from daemon.errors import CheckFailed, ConfigError
 
@@ -131,9 +131,7 @@ def _print(tallies: list[Tally], shown: list[Row], console: Console) -> None:
     )
     for row in shown:
         values = ", ".join(f"{name} {value:,}" for name, value in row.items() if isinstance(value, int))
-        console.print(
-            f"{row['entity_type']} {row['code']} ({row['key']}): {values}", style="red", markup=False, soft_wrap=True
-        )
+        say(f"{row['entity_type']} {row['code']} ({row['key']}): {values}", "red")
     more = sum(tally.mismatches for tally in tallies) - len(shown)
     if more > 0:
         console.print(f"… and {more:,} more (--output FILE lists them)")
@@ -143,7 +141,7 @@ def _print(tallies: list[Tally], shown: list[Row], console: Console) -> None:
         if tally.missing:
             some = ", ".join(tally.missing_some[:3])
             words = f"{tally.missing:,} entities have totals and no row, such as {some}."
-            console.print(f"{tally.entity_type}: {words}", markup=False, soft_wrap=True)
+            say(f"{tally.entity_type}: {words}")
         if tally.keyless:
             console.print(f"{tally.entity_type}: {tally.keyless:,} rows have no key, so no event can name them.")
     if not any(tally.mismatches for tally in tallies):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
-from daemon.cli.output import print_json, progress
+from daemon.cli.output import print_json, progress, say
 from daemon.config import Config
 from daemon.errors import CheckFailed, ConfigError
 
@@ -103,7 +103,7 @@ def verify(
         print_json({"files": verdict.files, "problems": [problem._asdict() for problem in verdict.problems]})
     else:
         for file, field, message in verdict.problems:
-            print(f"{file}: {f'{field} ' if field else ''}{message}")
+            say(f"{file}: {f'{field} ' if field else ''}{message}")
         print(f"{verdict.files} files read, {len(verdict.problems)} problems.")
     if verdict.problems:
         raise CheckFailed(f"{len(verdict.problems)} problems were found.")

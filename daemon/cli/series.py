@@ -7,7 +7,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from daemon.cli.options import (
     ConfigOption,
@@ -21,7 +20,7 @@ from daemon.cli.options import (
     load,
     run,
 )
-from daemon.cli.output import print_json, print_table
+from daemon.cli.output import print_json, print_table, say
 from daemon.config import domain_counters
 from daemon.domain.entity import Entity
 from daemon.domain.rollup import BUCKETED, DAILY
@@ -71,6 +70,6 @@ def series(
     if as_json:
         print_json(points)
         return
-    Console().print(entity.key, markup=False, highlight=False, soft_wrap=True)
+    say(entity.key)
     rows = [[str(point[field]), *(f"{point[counter]:,}" for counter in counters)] for point in points]
     print_table((field, *counters), rows)

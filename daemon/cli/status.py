@@ -5,10 +5,9 @@ from __future__ import annotations
 import datetime as dt
 
 from rich.console import Console
-from rich.text import Text
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
-from daemon.cli.output import print_json, print_strays, print_table
+from daemon.cli.output import print_json, print_strays, print_table, say
 from daemon.config import Config
 from daemon.errors import StoreError
 from daemon.read.status import Status, read_status
@@ -63,7 +62,7 @@ def _print_status(found: Status, loaded: Config) -> None:
     if found.spool:
         print_strays(found.spool.strays, loaded.spool.dir)
         if found.spool.error:
-            console.print(Text(f"{found.spool.error}.", style="red"))
+            say(f"{found.spool.error}.", "red")
     refused = sum(shard.replica_refused for shard in found.shards)
     if refused:
         console.print(

@@ -41,8 +41,12 @@ def writer(format_: Format, file: IO[bytes], columns: Sequence[str], texts: int)
             return _Parquet(file, columns, texts)
 
 
+FORMULA_BEGINS = ("=", "+", "-", "@", "\t", "\r")
+"""A spreadsheet takes a cell that begins so for a formula: https://owasp.org/www-community/attacks/CSV_Injection"""
+
+
 class _Csv:
-    """RFC 4180 with a header, UTF-8."""
+    """RFC 4180 with a header, UTF-8. A text that a spreadsheet would run gets a `'` in front."""
 
     def __init__(self, file: IO[bytes], columns: Sequence[str]) -> None:
         self._text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
@@ -50,10 +54,14 @@ class _Csv:
         self._csv.writerow(columns)
 
     def write(self, rows: Sequence[Row]) -> None:
-        self._csv.writerows(rows)
+        self._csv.writerows([[_inert(cell) for cell in row] for row in rows])
 
     def close(self) -> None:
         self._text.detach()
+
+
+def _inert(cell: str | int) -> str | int:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_BEGINS) else cell
 
 
 class _Ndjson:

@@ -14,6 +14,7 @@ from rich.table import Table
 from daemon.errors import StoreError
 from daemon.importer.outcome import FileTally, total
 from daemon.importer.session import Outcome
+from daemon.log import neutral
 
 
 def shown(files: Sequence[FileTally]) -> Table:
@@ -24,7 +25,7 @@ def shown(files: Sequence[FileTally]) -> Table:
     grid.add_column(overflow="fold")
     for each in (*files, total(files)) if len(files) > 1 else files:
         where = f"from line {each.from_line:,} " if each.format else ""
-        grid.add_row("[bold]lines[/]", f"[bold]{each.lines:,}[/]", f"[bold]{escape(each.name)}[/]")
+        grid.add_row("[bold]lines[/]", f"[bold]{each.lines:,}[/]", f"[bold]{escape(neutral(each.name))}[/]")
         grid.add_row("", "", f"{where}in {each.seconds:.1f} s, {_lines_per_s(each):,.0f} lines/s")
         grid.add_row("  counted", f"{each.counted:,}")
         grid.add_row("  duplicates", f"{each.duplicates:,}")

@@ -24,7 +24,7 @@ from daemon.domain.outcome import Failure
 from daemon.domain.rollup import KINDS, Rollup
 from daemon.rollups.build import first_fields
 from daemon.rollups.collections import DEAD_LETTERS
-from daemon.rollups.errors import UNAPPLICABLE, is_already_applied, store_error
+from daemon.rollups.errors import is_already_applied, store_error
 
 MALFORMED = "no entity, counter, day or amount of ours"
 _KIND_OF = {kind.collection: kind for kind in KINDS}
@@ -135,9 +135,7 @@ class DeadLetters:
         if letter.dropped_at is not None:
             return Retried.DROPPED
         with store_error(self._address):
-            if not await self._apply(letter):
-                return Retried.STILL_FAILING
-        return Retried.APPLIED
+            return Retried.APPLIED if await self._apply(letter) else Retried.STILL_FAILING
 
     async def forget(self, letter: Letter) -> None:
         """Deletes a letter that was applied. Its document remembers it for good: another retry may be under way."""
@@ -198,10 +196,8 @@ class DeadLetters:
                 # Applied already; or a flush inserted the document between our find and our insert: then once more.
                 if await documents.find_one({"_id": letter.document, "dead_applied": letter.id}, {"_id": 1}) is None:
                     continue
-            except WriteError as error:
-                if error.code in UNAPPLICABLE:
-                    return False
-                raise
+            except WriteError:  # whatever it is about this document, the other letters have documents of their own
+                return False
             return True
 
 

@@ -68,6 +68,22 @@ def test_totals_that_come_back_from_the_dead_letters_reach_mysql(system: System)
     system.audit("--deep")
 
 
+def test_a_letter_that_cannot_be_applied_holds_up_no_other(system: System) -> None:
+    count(system, event(entity_id="a"), event(entity_id="b"))
+    for id_ in ("a", "b"):
+        spoil(system, "analytics_entity_totals", f"jav:movie:{id_}")
+    count(system, event(entity_id="a"), event(entity_id="b"))
+    for id_ in ("a", "b"):
+        spoil(system, "analytics_entity_totals", f"jav:movie:{id_}", 1)
+    first = system.mongo["analytics_dead_letters"].find_one(sort=[("at", 1), ("_id", 1)])
+    # Two changes of one field: MongoDB refuses the update with a code that is no fault of the document.
+    system.mongo["analytics_dead_letters"].update_one({"_id": first["_id"]}, {"$set": {"deltas": {"updated_at": 1}}})
+    retried = system.tallyd("dead", "retry", "--all", check=False)
+    assert retried.returncode == 1
+    assert f"{first['_id']}: still failing" in retried.stdout
+    assert retried.stdout.endswith("1 applied, 1 not.\n")
+
+
 def test_an_amount_beyond_64_bits_is_a_dead_letter(system: System) -> None:
     count(system, event(entity_id="a"))
     spoil(system, "analytics_entity_yearly", "jav:movie:a:2026", 2**63 - 1)

@@ -78,6 +78,15 @@ def test_a_selection_takes_the_buckets_that_hold_its_days(counted: System) -> No
     assert len(export(counted, "yearly")) == 3
 
 
+def test_a_spreadsheet_runs_no_id(system: System) -> None:
+    ids = ['=HYPERLINK("http://evil.example","x")', "+1", "-1", "@SUM(A1)", "a=b"]
+    system.count(*(event(entity_id=id_) for id_ in ids))
+    system.flush()
+    assert {row["entity_id"] for row in export(system, "totals")} == set(ids), "other formats are exact"
+    in_csv = {row["entity_id"] for row in export(system, "totals", format_="csv")}
+    assert in_csv == {f"'{id_}" for id_ in ids[:4]} | {"a=b"}
+
+
 def test_standard_output_gets_the_rows_and_nothing_else(counted: System) -> None:
     done = counted.tallyd("export", "totals", "--format", "csv")
     assert read_csv(done.stdout.encode()) == export(counted, "totals")

@@ -5,6 +5,8 @@ Nothing of a zip is written to disk. No more is unpacked than the limits allow, 
 
 from __future__ import annotations
 
+import io
+import os
 import stat
 import zipfile
 import zlib
@@ -14,6 +16,8 @@ from typing import NamedTuple
 
 ARCHIVE_BYTES_MAX = 128 * 1_048_576
 ENTRIES_MAX = 10_000
+DIRECTORY_BYTES_MAX = 4 * 1_048_576
+"""The list of entries at the end of a zip: for ENTRIES_MAX of them, with long names."""
 FILE_BYTES_MAX = 32 * 1_048_576
 TOTAL_BYTES_MAX = 1_024 * 1_048_576
 """Unpacked, all entries together."""
@@ -59,10 +63,24 @@ def of_archive(archive: Path) -> Iterator[Content]:
         if archive.stat().st_size > ARCHIVE_BYTES_MAX:
             yield Problem(archive.name, "", f"is larger than {ARCHIVE_BYTES_MAX:,} bytes")
             return
-        with zipfile.ZipFile(archive) as opened:
+        with _Archive(archive) as file, zipfile.ZipFile(file) as opened:
+            file.listed = True
             yield from _entries(opened, archive.name)
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         yield Problem(archive.name, "", f"cannot be read as a zip: {error}")
+
+
+class _Archive(io.FileIO):
+    """A zip whose list of entries is bounded: `zipfile` reads the whole list before anyone can count."""
+
+    listed = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            size = os.fstat(self.fileno()).st_size - self.tell()
+        if not self.listed and size > DIRECTORY_BYTES_MAX:
+            raise zipfile.BadZipFile(f"its list of entries is larger than {DIRECTORY_BYTES_MAX:,} bytes")
+        return super().read(size) or b""
 
 
 def _entries(opened: zipfile.ZipFile, name: str) -> Iterator[Content]:

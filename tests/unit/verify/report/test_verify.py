@@ -257,6 +257,18 @@ def test_an_entry_that_is_there_twice_is_named(packed: Path) -> None:
     assert (PARITY, "", "is there twice") in verify_archive(packed, strict=True).problems
 
 
+def test_a_list_of_entries_that_is_too_long_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packed = tmp_path / "long.zip"
+    with zipfile.ZipFile(packed, "w") as opened:
+        for number in range(20):
+            opened.writestr(f"{number:0200d}", b"")
+    monkeypatch.setattr(contents, "DIRECTORY_BYTES_MAX", 4_000)
+    monkeypatch.setattr(zipfile, "ZipInfo", None)  # no entry may be made
+    assert [message for _, _, message in verify_archive(packed, strict=True).problems] == [
+        "cannot be read as a zip: its list of entries is larger than 4,000 bytes"
+    ]
+
+
 def test_a_zip_bomb_is_not_unpacked(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_entry(packed, "parity/bomb.json", b" " * 1_000_000)
     assert verify_archive(packed, strict=True).problems == [

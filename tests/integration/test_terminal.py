@@ -1,0 +1,66 @@
+"""Ids that a stranger chose, on the operator's terminal: neither markup, nor control, nor invisible."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.kit.system import System, event
+
+ONE_SYSTEM = True
+
+HOSTILE = ["[/x]", "[link=https://evil.example]ok[/link]", "[black on black]hidden", "a\u202eb", "a\u2028b", "a\u200bb"]
+SHOWN = [*HOSTILE[:3], r"a\u202eb", r"a\u2028b", r"a\u200bb"]
+
+
+@pytest.fixture
+def counted(system: System) -> System:
+    assert system.count(*(event(entity_id=id_) for id_ in HOSTILE)) == len(HOSTILE)
+    system.flush()
+    return system
+
+
+def plain(output: str) -> str:
+    assert output.replace("\n", "").isprintable()
+    return output
+
+
+def test_the_top_list_shows_each_as_it_is(counted: System) -> None:
+    output = plain(counted.tallyd("top").stdout)
+    assert all(id_ in output for id_ in SHOWN)
+    assert {row["entity_id"] for row in json.loads(counted.tallyd("top", "--json").stdout)} == set(HOSTILE)
+
+
+@pytest.mark.parametrize(("id_", "shown"), list(zip(HOSTILE, SHOWN, strict=True)))
+def test_a_series_names_it(counted: System, id_: str, shown: str) -> None:
+    assert f"jav:movie:{shown}\n" in plain(counted.tallyd("series", id_).stdout)
+
+
+def test_the_dead_letters_name_it(counted: System) -> None:
+    counted.mongo["analytics_entity_daily"].update_many({}, {"$set": {"view": "seven"}})
+    counted.count(*(event(entity_id=id_) for id_ in HOSTILE))
+    counted.flush()
+    listed = plain(counted.tallyd("dead", "list").stdout)
+    retried = plain(counted.tallyd("dead", "retry", "--all", check=False).stdout)
+    for id_ in SHOWN:
+        assert f"jav:movie:{id_}:2026-02-19: still failing" in retried
+    assert "counter's" in listed
+
+
+def test_the_audit_names_it(counted: System) -> None:
+    counted.mongo["analytics_entity_daily"].update_many({}, {"$set": {"view": 7}})
+    audited = plain(counted.tallyd("audit", "--deep", check=False).stdout)
+    assert all(id_ in audited for id_ in SHOWN), audited
+
+
+def test_a_strangers_zip_says_nothing_to_the_terminal(system: System, tmp_path: Path) -> None:
+    packed = tmp_path / "strange.zip"
+    with zipfile.ZipFile(packed, "w") as opened:
+        opened.writestr("parity/\x1b]0;pwned\x07.json", b"{}")
+        opened.writestr("manifest.json", json.dumps({"\x1b[2J": 1}))
+    verified = system.tallyd("report", "verify", "--archive", str(packed), check=False)
+    assert verified.returncode == 1
+    assert r"parity/\x1b]0;pwned\x07.json" in plain(verified.stdout)
