@@ -271,8 +271,14 @@ class Read(Section, frozen=True):
     """How long one query of totals, lists and series may take. A slower one gets 503."""
     sum_timeout_ms: Count = 10_000
     """How long one query that sums documents may take: the days of a summary, or a top list that no index serves."""
-    reads_in_flight_max: Count = 1_024
-    """Reads of one worker that wait for a store. More get 503. Cached answers are given all the same."""
+    reads_in_flight_max: Count = 256
+    """Different questions of one worker that wait for a store. More get 503. Cached answers are given all the same."""
+    series_at_once_max: Count = 16
+    """Series that one worker asks MongoDB for at once. Others wait."""
+    tops_at_once_max: Count = 4
+    """The same of top lists."""
+    summaries_at_once_max: Count = 2
+    """The same of summaries."""
     retry_after_s: Count = 1
     """How long a 503 tells the client to wait."""
     cache_bytes_max: Annotated[int, Meta(ge=1_048_576)] = 67_108_864
@@ -289,6 +295,13 @@ class Read(Section, frozen=True):
     """Most entities of one top list. More get 422."""
     series_points_max: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
     """Most points of one series. More get 422."""
+    fresh_fields_max: Annotated[Count, AT_INGEST_START] = 500
+    """Counts of an entity in Redis, a counter and day each, that an exact total (`fresh=1`) may have to add. With more
+    of them it gets 503 until they are flushed. 500 take Redis less than 1 ms."""
+    fresh_at_once_max: Count = 4
+    """The same of exact totals."""
+    wait_ms: Count = 1_000
+    """How long a read waits for others of its kind. After that it gets 503."""
     top_windows: tuple[Window, ...] = WINDOWS
     """Windows that a top list can be about. Windows of days need indexes on the daily documents, and "year" on the
     yearly ones. The flusher keeps these indexes."""

@@ -57,7 +57,7 @@ PROBES: Mapping[Script, Probe] = {
     scripts.ACK: Probe(lambda k: (k.claim, k.due, k.ledger, k.aside_prefix), lambda _: (0, _nothing, _nothing, "")),
     scripts.BEGIN_SYNC: Probe(lambda k: (k.syncing,), lambda _: (_nothing,)),
     scripts.SETTLE: Probe(lambda k: (k.due,), lambda _: (_nothing,)),
-    scripts.PENDING: Probe(lambda k: (k.claim, k.counters_prefix), lambda _: ("doctor", "")),
+    scripts.PENDING: Probe(lambda k: (k.claim, k.counters_prefix), lambda _: ("doctor", "", 0, 0)),
     scripts.LAYOUT: Probe(lambda k: (f"{k.ledger}:layout",), lambda config: Layout(config).script_args, writes=True),
 }
 

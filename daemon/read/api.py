@@ -18,6 +18,7 @@ from daemon.metrics import ReadTally
 from daemon.read import openapi, response
 from daemon.read.cache import Cache, Spelling
 from daemon.read.endpoint import PREFIX, Question
+from daemon.read.gate import Gate, Kind, RefusedReadError
 from daemon.read.routes import ROUTES, Routes
 from daemon.read.stores import Stores
 from daemon.response import JSON, Header, Response
@@ -42,7 +43,7 @@ class Api:
         """The worker publishes it, with that of ingest."""
         self._stores = Stores(config, self.tally) if config.mongo.url else None
         self._reading = 0
-        """Requests that wait for a store."""
+        """Questions that wait for a store, or for others of their kind."""
         self.reconfigure(config)
 
     def reconfigure(self, config: Config) -> None:
@@ -57,6 +58,14 @@ class Api:
             self._openapi = Response(HTTPStatus.OK, document, [JSON, self._keep(OPENAPI_MAX_AGE_S)])
         self._origins = frozenset(origin.encode() for origin in read.cors_origins)
         self._cache = Cache(read.cache_bytes_max, time.monotonic)
+        wait_s = read.wait_ms / 1000
+        self._gates = {
+            Kind.TOTALS: Gate(read.reads_in_flight_max, wait_s),
+            Kind.SERIES: Gate(read.series_at_once_max, wait_s),
+            Kind.TOP: Gate(read.tops_at_once_max, wait_s),
+            Kind.SUMMARY: Gate(read.summaries_at_once_max, wait_s),
+            Kind.FRESH: Gate(read.fresh_at_once_max, wait_s),
+        }
         self._unavailable = response.unavailable(read.retry_after_s)
 
     async def close(self) -> None:
@@ -108,24 +117,32 @@ class Api:
         return await self._miss(route, question, spelling)
 
     async def _miss(self, route: str, question: Question, spelling: Spelling) -> Response:
-        if self._reading >= self._read.reads_in_flight_max:
-            return self._unavailable
-        self._reading += 1
+        if not self._cache.is_being_read(question.key):
+            if self._reading >= self._read.reads_in_flight_max:
+                return self._unavailable
+            self._reading += 1
         started_s = time.perf_counter()
         try:
-            if not question.ttl_ms:
-                return await _read(question, response.NO_STORE)
-            return await self._cache.join(question.key, lambda: self._read_and_keep(question, spelling))
+            return await self._cache.join(question.key, lambda: self._read_in_turn(question, spelling))
+        except RefusedReadError as refusal:
+            return response.refused(str(refusal), self._read.retry_after_s)
         except StoreError as error:
             self.tally.store_failed(error)
             return self._unavailable
         finally:
-            self._reading -= 1
             self.tally.missed(route, time.perf_counter() - started_s)
 
-    async def _read_and_keep(self, question: Question, spelling: Spelling) -> Response:
+    async def _read_in_turn(self, question: Question, spelling: Spelling) -> Response:
         cache = self._cache  # a reload exchanges it
-        found = await _read(question, self._keep(question.ttl_ms // 1000))
+        try:
+            async with self._gates[question.kind]:
+                if not question.ttl_ms:
+                    # Its answer must be of a moment after each request for it began.
+                    cache.close(question.key)
+                    return await _read(question, response.NO_STORE)
+                found = await _read(question, self._keep(question.ttl_ms // 1000))
+        finally:
+            self._reading -= 1
         cache.put(question.key, spelling, found, question.ttl_ms / 1000)
         return found
 

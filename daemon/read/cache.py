@@ -95,6 +95,13 @@ class Cache:
                 del self._spelled[spelling]
         self._bytes -= entry.bytes
 
+    def is_being_read(self, question: str) -> bool:
+        return question in self._reading
+
+    def close(self, question: str) -> None:
+        """Its read looks at the stores from now on: a request that comes later has to be read anew."""
+        self._reading.pop(question, None)
+
     async def join(self, question: str, read: Callable[[], Coroutine[Any, Any, Response]]) -> Response:
         """The answer of the read of this question that is under way, or else of a new one.
 
@@ -108,6 +115,7 @@ class Cache:
         return await asyncio.shield(task)
 
     def _forget(self, question: str, done: asyncio.Task[Response]) -> None:
-        del self._reading[question]
+        if self._reading.get(question) is done:
+            del self._reading[question]
         if not done.cancelled():
             done.exception()  # every waiting caller gets it; without one it is no news

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from daemon.config import Config, domain_counters
 from daemon.domain.entity import Entity
+from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
 from daemon.response import Body
@@ -25,6 +26,7 @@ class Question(NamedTuple):
 
     key: str
     """The read and its parameters, defaults filled in: the same for all who ask the same, however they spell it."""
+    kind: Kind
     read: Callable[[], Awaitable[Body]]
     ttl_ms: int
 
@@ -67,10 +69,10 @@ class Endpoint(ABC):
     async def _read(self, *arguments: Any, **flags: Any) -> Body:
         """The answer to a question with these arguments."""
 
-    def question(self, *arguments: object, ttl_ms: int, **flags: bool) -> Question:
+    def question(self, kind: Kind, *arguments: object, ttl_ms: int, **flags: bool) -> Question:
         """`arguments`, `flags`: of `_read`. Who gives the same asks the same."""
         key = repr((self.answer.__name__, arguments, flags))
-        return Question(key, partial(self._read, *arguments, **flags), ttl_ms)
+        return Question(key, kind, partial(self._read, *arguments, **flags), ttl_ms)
 
     def counters(self, domain: str) -> tuple[str, ...]:
         """The counters of a domain, sorted; of all domains, for OpenAPI, if the domain is ""."""

@@ -27,6 +27,7 @@ from daemon.buffer.keys import shard_of
 from daemon.buffer.pending import EntitySnapshot, Pending
 from daemon.domain.entity import Entity
 from daemon.errors import StoreError
+from daemon.read.gate import RefusedReadError
 from daemon.read.totals import TotalsReader, counted
 from daemon.rollups.mongo import Json
 
@@ -43,18 +44,25 @@ class Exact:
         self._totals = totals
 
     async def read(self, entity: Entity, counters: Collection[str]) -> dict[str, int]:
-        """Total per counter. Raises StoreError if a store fails."""
+        """Total per counter. Raises StoreError if a store fails, RefusedReadError if Redis holds too much of it."""
         pending = self._shards[shard_of(entity.key, len(self._shards))]
-        snapshot = await pending.of(entity.key)
+        snapshot = await _look(pending, entity)
         for _ in range(TRIES_MAX):
             document = (await self._totals.documents([entity.key])).get(entity.key)
             applied = _applied(document)
             if applied <= snapshot.last:
                 return _sum(document, applied, snapshot, counters)
-            snapshot = await pending.of(entity.key)
+            snapshot = await _look(pending, entity)
             if applied > snapshot.last:
                 return _sum(document, applied, snapshot, counters)
         raise StoreError(f"No moment between two flushes of {entity.key!r} was found in {TRIES_MAX} tries.")
+
+
+async def _look(pending: Pending, entity: Entity) -> EntitySnapshot:
+    snapshot = await pending.of(entity.key)
+    if snapshot is None:
+        raise RefusedReadError("Too much of this entity waits to be flushed: its exact total would cost too much.")
+    return snapshot
 
 
 def _applied(document: Json | None) -> int:

@@ -118,7 +118,7 @@ def _read_paths(config: Config, endpoints: Mapping[str, Endpoint]) -> Json:
         "404": _answer("There is no such domain or entity type.", Message),
         "422": _answer("Every wrong parameter is named.", Invalid),
         "431": {"description": f"The request's head is larger than {config.http.header_bytes_max} bytes."},
-        "503": _answer("A store does not answer.", Message, _RETRY_AFTER),
+        "503": _answer("A store does not answer, or too many ask.", Message, _RETRY_AFTER),
     }
     paths = {}
     for path, endpoint in endpoints.items():

@@ -32,7 +32,10 @@ GET_ONLY = message(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET, HEAD and OPTIONS ar
 
 
 def unavailable(retry_after_s: int) -> Response:
-    text = "Counts cannot be read at the moment."
+    return refused("Counts cannot be read at the moment.", retry_after_s)
+
+
+def refused(text: str, retry_after_s: int) -> Response:
     return message(HTTPStatus.SERVICE_UNAVAILABLE, text, ("retry-after", str(retry_after_s)), NO_STORE)
 
 

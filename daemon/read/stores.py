@@ -34,9 +34,9 @@ class Stores:
         self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
         self._tally = tally
         self.totals = TotalsReader(partial(ask_totals, self.mongo))
-        self.exact = Exact(
-            [Pending(connection, shard) for shard, connection in enumerate(self._connections)], self.totals
-        )
+        fields_max = config.read.fresh_fields_max
+        shards = [Pending(connection, shard, fields_max) for shard, connection in enumerate(self._connections)]
+        self.exact = Exact(shards, self.totals)
 
     async def describe(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Entity id → the table's `enrich` columns as JSON takes them. One query at a time: there is one connection."""

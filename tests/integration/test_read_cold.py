@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,6 +12,7 @@ from daemon.read.api import Api
 from daemon.read.endpoint import PREFIX
 from daemon.response import Response
 from tests.kit.loop import in_loop
+from tests.kit.proxy import Gate
 from tests.kit.system import System
 
 
@@ -52,3 +54,37 @@ def test_a_question_is_asked_once_however_it_is_spelled(shared_system: System, p
             assert all(answer is answers[0] for answer in answers)
 
     work()
+
+
+@pytest.mark.parametrize(
+    ("path", "limit", "collection"),
+    [
+        ("series/jav/movie/{n}", "READ__SERIES_AT_ONCE_MAX", "analytics_entity_daily"),
+        ("top/jav/movie?limit={n}", "READ__TOPS_AT_ONCE_MAX", "analytics_entity_totals"),
+        ("summary/jav?days={n}", "READ__SUMMARIES_AT_ONCE_MAX", "analytics_entity_daily"),
+    ],
+)
+def test_few_reads_of_a_kind_are_under_way_at_once(
+    shared_system: System, path: str, limit: str, collection: str
+) -> None:
+    """The others wait their time, and are told to come back."""
+    mongo = Gate(shared_system.env["TALLYD_MONGO__URL"], collection.encode())
+    env = {limit: "1", "READ__WAIT_MS": "100", "READ__RETRY_AFTER_S": "7", "READ__TIMEOUT_MS": "20000"}
+
+    @in_loop
+    async def work() -> None:
+        async with reading(shared_system, MONGO__URL=mongo.url(), **env) as reader:
+            first = asyncio.create_task(reader.get(path.format(n=7)))
+            assert await asyncio.to_thread(mongo.tripped.wait, 10)
+            same = asyncio.create_task(reader.get(path.format(n=7)))
+            for n in (14, 30, 90):
+                refused = await reader.get(path.format(n=n))
+                assert (refused.status, dict(refused.headers)["retry-after"]) == (503, "7")
+                assert b"wait already" in refused.body
+            mongo.release()
+            assert (await first).status == 200
+            assert await same is await first
+            assert (await reader.get(path.format(n=14))).status == 200
+
+    with mongo.running():
+        work()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import json
 import secrets
 import threading
 import time
@@ -14,19 +16,25 @@ from urllib.parse import quote
 
 import pytest
 
+from daemon.buffer import pending
 from daemon.buffer.connection import Connection
 from daemon.buffer.layout import Layout
 from daemon.buffer.pending import Pending
 from daemon.domain.entity import Entity
 from daemon.errors import StoreError
+from daemon.read.api import Api
 from daemon.read.exact import TRIES_MAX, Exact
+from daemon.read.gate import RefusedReadError
 from daemon.read.totals import TotalsReader, ask_totals
 from daemon.rollups.mongo import Json, MongoSink
 from tests.chaos.steps import Actor, Flusher
+from tests.kit.loop import in_loop
+from tests.kit.proxy import Gate
 from tests.kit.system import BATCH, Ingest, System, event, wait_until
 
 M = Entity("jav", "movie", "m")
 COUNTERS = ("download", "view")
+FIELDS_MAX = 100
 
 
 class Interrupted(TotalsReader):
@@ -50,7 +58,7 @@ async def reading(system: System) -> AsyncIterator[tuple[Exact, Interrupted]]:
     connection, mongo = Connection(config.redis, Layout(config)), MongoSink(config.mongo)
     totals = Interrupted(mongo)
     try:
-        yield Exact([Pending(connection, 0)], totals), totals
+        yield Exact([Pending(connection, 0, FIELDS_MAX)], totals), totals
     finally:
         await connection.close()
         await mongo.close()
@@ -143,13 +151,82 @@ def test_who_asks_at_the_same_time_shares_what_is_decoded(system: System) -> Non
 
     async def work() -> None:
         connection = Connection(system.config().redis, Layout(system.config()))
-        pending = Listening(connection, 0)
+        pending = Listening(connection, 0, FIELDS_MAX)
         found = await asyncio.gather(*(pending.of(f"jav:movie:{n}") for n in range(20)))
         assert [snapshot.claimed for snapshot in found] == [{"view": n + 1} for n in range(20)]
         await connection.close()
 
     asyncio.run(work())
     assert len(decoded) == len(set(decoded)) > 1
+
+
+def test_a_claim_that_is_larger_than_one_reply_is_fetched_in_several(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pending, "CALL_BYTES_MAX", 1)
+    test_who_asks_at_the_same_time_shares_what_is_decoded(system)
+
+
+def hgetalls(system: System) -> int:
+    """How many whole hashes Redis has read, for scripts, too."""
+    stats: Any = system.redis.info("commandstats")
+    return int(stats.get("cmdstat_hgetall", {"calls": 0})["calls"])
+
+
+def test_an_entity_of_a_hundred_thousand_days_is_refused_and_not_read(system: System) -> None:
+    """Every such read would keep Redis, and so every event, for 150 ms."""
+    first = dt.date(1600, 1, 1).toordinal()
+    days = {f"view:{dt.date.fromordinal(first + n)}": 1 for n in range(120_000)}
+    system.count(event(entity_id="m"))
+    system.redis.hset("anl:{0}:counters:jav:movie:m", mapping=days)
+    path = "/api/v1/analytics/totals/jav/movie/"
+    with system.ingest() as ingest:
+        assert ingest.client.get(f"{path}other?fresh=1").status_code == 200
+        before = hgetalls(system)
+        for _ in range(50):
+            answer = ingest.client.get(f"{path}m?fresh=1")
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert "waits to be flushed" in answer.json()["message"]
+        assert hgetalls(system) == before
+        assert ingest.client.get(f"{path}m").status_code == 200
+        system.redis.delete("anl:{0}:counters:jav:movie:m")
+        assert ingest.client.get(f"{path}m?fresh=1").status_code == 200
+
+
+def test_an_entity_that_a_claim_holds_too_much_of_is_refused_too(system: System) -> None:
+    first = dt.date(2020, 1, 1).toordinal()
+    days = (dt.date.fromordinal(first + n).isoformat() for n in range(FIELDS_MAX + 1))
+    system.count(*(event(entity_id="m", occurred_at=f"{day}T00:00:00Z") for day in days))
+    flusher_claims(system)
+    with pytest.raises(RefusedReadError):
+        read(system)
+    system.redis.hset("anl:{0}:claim", "until", 0)
+    system.flush()
+    assert read(system)["view"] == FIELDS_MAX + 1
+
+
+def test_reads_that_wait_for_their_turn_share_one_and_a_later_one_sees_what_came_between(system: System) -> None:
+    mongo = Gate(system.env["TALLYD_MONGO__URL"], b"analytics_entity_totals")
+    path = "/api/v1/analytics/totals/jav/movie/m"
+
+    @in_loop
+    async def work() -> None:
+        api = Api(system.config(MONGO__URL=mongo.url(), READ__FRESH_AT_ONCE_MAX="1", READ__TIMEOUT_MS="20000"))
+        first = asyncio.create_task(api.answer("GET", path, "fresh=1", ()))
+        assert await asyncio.to_thread(mongo.tripped.wait, 10)
+        await asyncio.to_thread(system.count, *views("2"))
+        evals = system.redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+        others = [asyncio.create_task(api.answer("GET", path, "fresh=1", ())) for _ in range(20)]
+        await asyncio.sleep(0.01)
+        mongo.release()
+        found = [json.loads((await each).body)["counters"]["view"] for each in (first, *others)]
+        assert found == [1] + [2] * 20
+        assert system.redis.info("commandstats")["cmdstat_evalsha"]["calls"] - evals == 1
+        await api.close()
+
+    system.count(*views("1"))
+    with mongo.running():
+        work()
 
 
 def test_a_flush_between_the_two_looks_is_seen_once(system: System) -> None:

@@ -183,7 +183,8 @@ class Shard:
 
     def pending(self, entity: str, known: int | str = "") -> Pending:
         """`known`: the seq of the batch whose parts are not wanted."""
-        last, seq, parts, flat = self.pending_raw(entity, known)
+        whole, last, seq, parts, flat = self.pending_raw(entity, known, 1_000, 1_000_000)
+        assert whole == b"whole"
         fields = {field.decode(): int(amount) for field, amount in zip(flat[::2], flat[1::2], strict=True)}
         return Pending(int(last or 0), int(seq or 0), unpack_parts(parts), fields)
 

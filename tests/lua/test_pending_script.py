@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import redis
 
-from tests.kit.shard import DAY, Ev, Pending, Shard, step
+from tests.kit.shard import DAY, Ev, Pending, Shard, step, unpack_parts
 
 VIEW = f"view:{DAY}"
 M = "jav:movie:m"
@@ -102,7 +102,32 @@ def test_foreign_values_count_as_nothing_and_stay(shard: Shard) -> None:
     assert shard.everything() == before
 
 
-@pytest.mark.parametrize("args", [(), (M,)])
+def test_an_entity_of_many_counts_is_not_read(shard: Shard) -> None:
+    shard.count(*(Ev(f"e{n}", effect=(step(day=f"2026-02-{n:02d}"),)) for n in range(1, 11)))
+    shard.claim(fields=4)
+    assert shard.pending_raw(M, "", 5, 1_000_000) == [b"large", 6]
+    assert shard.pending_raw(M, "", 6, 1_000_000)[0] == b"whole"
+    assert shard.pending_raw("jav:movie:other", "", 0, 1_000_000)[0] == b"whole"
+
+
+def test_a_large_claim_is_handed_out_in_several_calls(shard: Shard) -> None:
+    """The caller says how far it is. Parts that are frozen meanwhile come last."""
+    shard.count(*(Ev(f"e{n}", f"jav:movie:{n}") for n in range(100)))
+    while shard.claim(us=0).status == "more":
+        pass
+    parts, known, calls = {}, "", 0
+    while (reply := shard.pending_raw(M, known, 10, 1))[0] == b"more":
+        assert len(reply[1]) == 2, "one part, however small the limit is"
+        parts |= unpack_parts(reply[1])
+        known, calls = reply[1][-2].decode(), calls + 1
+    _, _, _, last, _ = reply
+    assert calls > 2
+    frozen = shard.frozen()
+    assert parts == {part: frozen[part] for part in parts}
+    assert unpack_parts(last) == {part: None if part in parts else amounts for part, amounts in frozen.items()}
+
+
+@pytest.mark.parametrize("args", [(), (M,), (M, ""), (M, "", "many", "1")])
 def test_a_call_without_its_arguments_is_refused(shard: Shard, args: tuple[str, ...]) -> None:
     with pytest.raises(redis.ResponseError, match="BADCALL"):
         shard.pending_raw(*args)

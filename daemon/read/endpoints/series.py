@@ -13,6 +13,7 @@ from daemon.domain.entity import Entity
 from daemon.domain.rejection import say
 from daemon.domain.rollup import DAILY
 from daemon.read.endpoint import Endpoint, Question
+from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
 from daemon.read.series import SIZES, Bucket, default_first, is_too_long, series_json
 from daemon.response import Body
@@ -47,7 +48,7 @@ class ReadSeries(Endpoint):
             parameters.wrong("from", say(rejection.AFTER, "from", last="to"))
         elif is_too_long(bucket, first, last, self.limits.series_points_max):
             parameters.wrong("from", say(rejection.TOO_MANY_POINTS, most=self.limits.series_points_max))
-        return self.question(place, bucket, first, last, ttl_ms=self.ttl_ms)
+        return self.question(Kind.SERIES, place, bucket, first, last, ttl_ms=self.ttl_ms)
 
     async def _read(self, entity: Entity, bucket: Bucket, first: dt.date, last: dt.date) -> Series:
         points = await series_json(self.stores.mongo, entity, bucket, self.counters(entity.domain), first, last)

@@ -21,6 +21,7 @@ from daemon.domain.window import days_between
 from daemon.errors import StoreError
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.endpoints.top import LIMIT_DEFAULT, windows
+from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
 from daemon.read.top import Ranked, TopReader
@@ -61,7 +62,9 @@ class ReadSummary(Endpoint):
         self._windows = windows(self.limits)
 
     def ask(self, place: Entity, parameters: Parameters) -> Question:
-        return self.question(place.domain, parameters.number("days", DAYS, DAYS_DEFAULT), ttl_ms=self.ttl_ms)
+        return self.question(
+            Kind.SUMMARY, place.domain, parameters.number("days", DAYS, DAYS_DEFAULT), ttl_ms=self.ttl_ms
+        )
 
     async def _read(self, domain: str, days: int) -> Summary:
         today = self.today()

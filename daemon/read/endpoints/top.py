@@ -14,6 +14,7 @@ from daemon.domain.entity import Entity
 from daemon.domain.window import WINDOWS, Window
 from daemon.errors import StoreError
 from daemon.read.endpoint import Endpoint, Question
+from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
 from daemon.read.top import Ranked, TopReader
@@ -52,7 +53,7 @@ class ReadTop(Endpoint):
         limit = parameters.integer("limit", 1, limit_max, min(LIMIT_DEFAULT, limit_max))
         window = parameters.choice("window", self._windows, self._windows[0])
         enrich = parameters.flag("enrich")
-        return self.question(place, counter, window, limit, enrich=enrich, ttl_ms=self.ttl_ms)
+        return self.question(Kind.TOP, place, counter, window, limit, enrich=enrich, ttl_ms=self.ttl_ms)
 
     async def _read(self, place: Entity, counter: str, window: Window, limit: int, *, enrich: bool) -> Top:
         domain, entity_type, _ = place

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from daemon.domain.entity import Entity
 from daemon.read.endpoint import Endpoint, Question
+from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
 from daemon.read.slices import slices
 from daemon.read.totals import counted
@@ -45,7 +46,8 @@ class ReadTotal(Endpoint):
     def ask(self, place: Entity, parameters: Parameters) -> Question:
         fresh = parameters.flag("fresh")
         # An exact total must not be shared with a request that comes later.
-        return self.question(place, fresh=fresh, ttl_ms=0 if fresh else self.ttl_ms)
+        kind, ttl_ms = (Kind.FRESH, 0) if fresh else (Kind.TOTALS, self.ttl_ms)
+        return self.question(kind, place, fresh=fresh, ttl_ms=ttl_ms)
 
     async def _read(self, entity: Entity, *, fresh: bool) -> Total:
         counters = self.counters(entity.domain)
@@ -62,7 +64,9 @@ class ReadTotals(Endpoint):
     answer = Totals
 
     def ask(self, place: Entity, parameters: Parameters) -> Question:
-        return self.question(place, parameters.entity_ids("ids", "id", self.limits.ids_max), ttl_ms=self.ttl_ms)
+        return self.question(
+            Kind.TOTALS, place, parameters.entity_ids("ids", "id", self.limits.ids_max), ttl_ms=self.ttl_ms
+        )
 
     async def _read(self, place: Entity, ids: list[str]) -> Totals:
         keys = [f"{place.domain}:{place.type}:{id_}" for id_ in ids]
