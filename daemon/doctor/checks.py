@@ -8,13 +8,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
+from pathlib import Path
 
 from daemon.config import Config, address_of
-from daemon.doctor import machine, mongo_checks, mysql_checks, mysql_tables, redis_checks
+from daemon.doctor import machine, mongo_checks, mysql_checks, mysql_tables, redis_checks, security_checks
 from daemon.doctor.finding import Facts, Finding, run_checks
 from daemon.doctor.mongo_facts import read_mongo
 from daemon.doctor.mysql_facts import MysqlFacts, read_mysql
 from daemon.doctor.redis_facts import read_redis
+from daemon.doctor.security_checks import Exposure
 from daemon.errors import StoreError
 
 TIMEOUT_MS = 5_000
@@ -22,10 +24,14 @@ TIMEOUT_MS = 5_000
 OWN_SERVERS = "for servers of your own: `tallyd stack up`"
 
 
-async def run_all(config: Config) -> list[Finding]:
-    """All findings, store by store in the order of the lists. Raises ConfigError if an address is malformed."""
+async def run_all(config: Config, file: Path | None = None) -> list[Finding]:
+    """All findings, store by store in the order of the lists. `file`: the one that the configuration was read from."""
     found = await asyncio.gather(
-        of_redis(config), of_mongo(config), of_mysql(config), asyncio.to_thread(run_checks, machine.CHECKS, config)
+        of_redis(config),
+        of_mongo(config),
+        of_mysql(config),
+        asyncio.to_thread(run_checks, machine.CHECKS, config),
+        asyncio.to_thread(run_checks, security_checks.CHECKS, Exposure(config, file)),
     )
     return [finding for part in found for finding in part]
 
