@@ -52,7 +52,7 @@ ROOMS: dict[str, Room] = {
     "read": Room("the answers to GET", "buffer rollups replica spool metrics response"),
     "ingest/process": Room("the main process, and its ties to the workers", "lifecycle log notify scheduling"),
     "ingest": Room("HTTP to Redis", "buffer spool read log metrics response ingest/process"),
-    "importer": Room("files to Redis", "buffer ingest lifecycle"),
+    "importer": Room("files to Redis", "buffer ingest lifecycle log"),
     "retention": Room("gives up old days and weeks", "buffer rollups"),
     "export": Room("rollups as files", "rollups"),
     "verify/audit": Room("is every amount where it should be?", "buffer rollups replica spool retention"),
