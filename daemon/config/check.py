@@ -7,6 +7,7 @@ Who calls it: `load`. It says what is wrong, `load` says where; it shows no valu
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import json
 import re
 import string
@@ -16,7 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import msgspec
 
 from daemon.config.effective import domain_actions, domain_counters, effective_actions
-from daemon.config.schema import Config, ImportRoute, Section, bare, bounds_of, extra_of, keys_of, section_of
+from daemon.config.schema import UNIX, Config, ImportRoute, Section, bare, bounds_of, extra_of, keys_of, section_of
 from daemon.config.url import FORMS, problem_of
 from daemon.domain.counter import RESERVED
 from daemon.domain.id_rule import id_rule
@@ -111,6 +112,9 @@ def _cross_problems(config: Config) -> Iterator[Problem]:
         yield from _replica_problems(config)
     yield from _import_problems(config)
     yield from _url_problems(config)
+    for index, proxy in enumerate(config.http.trusted_proxies):
+        if text := _proxy_problem(proxy):
+            yield Problem(("http", "trusted_proxies", index), text)
     if config.ingest.queue_events_max < config.http.batch_events_max:
         yield Problem(("ingest", "queue_events_max"), "below http.batch_events_max, so a full batch would never fit")
     if config.flush.retry_ms > config.flush.retry_max_ms:
@@ -166,6 +170,18 @@ def _url_problems(config: Config) -> Iterator[Problem]:
         url: str = getattr(config, store).url
         if url and (text := problem_of(store, url)):
             yield Problem((store, "url"), text)
+
+
+def _proxy_problem(proxy: str) -> str:
+    if proxy == UNIX:
+        return ""
+    try:
+        network = ipaddress.ip_network(proxy)
+    except ValueError as error:
+        return f'must be an address, a network like 10.0.0.0/8, or "{UNIX}": {error}'
+    if network.prefixlen == 0:
+        return "trusts every address, so any client could make up its own"
+    return ""
 
 
 def _import_problems(config: Config) -> Iterator[Problem]:

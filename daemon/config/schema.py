@@ -29,6 +29,8 @@ AT_FLUSH_START = Meta(extra={"at_start": "flush"})
 SECRET = Meta(extra={"mask": "all"})
 """On a key: no output shows its value."""
 
+UNIX = "unix"
+"""In the place of an address: the peer behind a unix socket, which has none."""
 VALUE_MAX = 1_000_000_000
 """The largest value an action may allow. A call's sum of them stays exact in Lua's doubles."""
 
@@ -86,6 +88,12 @@ class Http(Section, frozen=True):
     """Bodies that one worker waits for at a time. More get 503."""
     header_bytes_max: Annotated[int, Meta(ge=8_192, le=1_048_576), AT_INGEST_START] = 32_768
     """Largest head of a request. A larger one gets 431. A request for the totals of 500 UUIDs takes 20 KiB."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses and networks of your own proxies, or "unix" for one that connects by a unix socket. A request of theirs
+    is that of the client they name. From anybody else the header counts for nothing. See ops/proxy."""
+    forwarded_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
+    """The header in which they name it. Only this one is read, because a proxy passes the other one on as a client made
+    it up."""
     closing_ms: Count = 1_000
     """How long a stopping daemon goes on taking requests. Each answer asks its client to connect elsewhere. The time is
     shorter when no requests come."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 
-from daemon.config import Budget
+from daemon.config import UNIX, Budget
 
 MINUTE_S = 60
 RELEASE_S = 4
@@ -99,9 +99,10 @@ class Accounts:
 
 
 def payer(address: str) -> str:
-    """Who pays for an address: an IPv4 address itself (also one mapped into IPv6), an IPv6 address' /64."""
+    """Who pays for an address: an IPv4 address itself (also one mapped into IPv6), an IPv6 address' /64, and one payer
+    for all who come by a unix socket."""
     if ":" not in address:
-        return address
+        return address or UNIX
     try:
         parsed = ipaddress.IPv6Address(address.strip("[]").partition("%")[0])
     except ValueError:

@@ -13,9 +13,11 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from daemon.config import Config
+from daemon.config import UNIX, Config
 from daemon.ingest import accounts, health, response
 from daemon.ingest.accounts import Account, Accounts
+from daemon.ingest.address import HEADERS as FORWARDED_HEADERS
+from daemon.ingest.address import TrustedProxies, is_near
 from daemon.ingest.handler import Handler
 from daemon.ingest.requests import CrowdedError, HttpRequest, OpenRequests, RequestHead
 from daemon.read.api import PREFIXES as READ_PREFIXES
@@ -73,6 +75,7 @@ class App:
         self._reads = reads
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._warned_of_proxy = False
         # What an exchange asks for each event. Bound here, because a method in between would cost a call each.
         self.enter = requests.enter
         self.has_read = requests.has_read
@@ -93,6 +96,12 @@ class App:
         self._keyed = {
             key: Account(f"key:{name}", name, 0, time.monotonic) for name, key in config.producers.keys.items()
         }
+        http = config.http
+        self._proxies = (
+            TrustedProxies(http.trusted_proxies, http.forwarded_header, config.budget.addresses_max)
+            if http.trusted_proxies
+            else None
+        )
         self._overloaded = response.unavailable(config.ingest.retry_after_s)
 
     @property
@@ -115,7 +124,13 @@ class App:
 
     def _account(self, head: RequestHead) -> Account | None:
         """Who pays for the request. None: its key is unknown."""
-        return self._keyed.get(head.key) if head.key else self._accounts.of(head.client)
+        return self._keyed.get(head.key) if head.key else self._accounts.of(self._client(head))
+
+    def _client(self, head: RequestHead) -> str:
+        """The address that the request comes from."""
+        if self._proxies is None:
+            return head.client
+        return self._proxies.client_of(head.client, head.headers.get_all(self._proxies.header))
 
     def crowded(self) -> Response:
         return self._overloaded
@@ -152,7 +167,7 @@ class App:
     async def answer(self, request: HttpRequest) -> Response:
         """The answer to any request."""
         head = request.head
-        account = self._account(head) or self._accounts.of(head.client)
+        account = self._account(head) or self._accounts.of(self._client(head))
         self._requests.begin()
         try:
             answer = await self._answer(head, account, request)
@@ -170,7 +185,7 @@ class App:
         # A supervisor's question is not refused: a busy worker is a live one.
         if head.path not in SUPERVISOR_PATHS:
             if left_ms := account.left_ms():
-                return response.too_many(left_ms)
+                return self._too_many(head, left_ms)
             if self._requests.crowded:
                 raise CrowdedError
         route = self._routes.get(head.path)
@@ -181,6 +196,21 @@ class App:
         if head.method not in route.methods:
             return response.method_not_allowed(", ".join(route.methods))
         return await route.answer(head, account, request)
+
+    def _too_many(self, head: RequestHead, left_ms: int) -> Response:
+        """429 to a sender that spent its limit. If it is a proxy that nobody trusts, the log says so once."""
+        if (
+            not (self._warned_of_proxy or self._proxies or head.key)
+            and is_near(head.client)
+            and any(head.headers.get_all(name) for name in FORWARDED_HEADERS)
+        ):
+            self._warned_of_proxy = True
+            _log.warning(
+                "http.trusted_proxies is empty, and %s sends X-Forwarded-For and has spent its limit: all clients"
+                " behind this proxy share one. If it is yours, name it there.",
+                head.client or UNIX,
+            )
+        return response.too_many(left_ms)
 
     async def _event(self, head: RequestHead, account: Account, request: HttpRequest) -> Response:
         body = await self._body(head, account, request, self._event_rules)
@@ -199,7 +229,7 @@ class App:
     ) -> bytes | Response:
         """The whole body, or the answer to one that may not be."""
         if left_ms := account.events_left_ms():
-            return response.too_many(left_ms)
+            return self._too_many(head, left_ms)
         if head.kind and _media_type(head.kind) not in rules.types:
             return rules.unsupported
         if head.key and not account.producer:

@@ -58,6 +58,17 @@ def create() -> Asgi:
     return Asgi(boot.create())
 
 
+class _Headers:
+    """The headers of a request, as `Headers` of `requests.py`."""
+
+    def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        self._pairs = pairs
+
+    def get_all(self, key: str, /) -> list[str]:
+        wanted = key.encode()
+        return [value.decode() for name, value in self._pairs if name == wanted and value.isascii()]
+
+
 class _AsgiRequest:
     """An `HttpRequest` under ASGI."""
 
@@ -79,7 +90,9 @@ class _AsgiRequest:
             elif name == b"x-tallyd-key" and not key:
                 key = value.decode("latin-1")
         client = scope.get("client")
-        return RequestHead(scope["method"], scope["path"], length, kind, key, client[0] if client else "")
+        return RequestHead(
+            scope["method"], scope["path"], length, kind, key, client[0] if client else "", _Headers(scope["headers"])
+        )
 
     @property
     def query(self) -> str:

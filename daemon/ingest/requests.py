@@ -7,6 +7,7 @@ does not limit how long a half-sent body may take, so that limit is here.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
 from daemon.config import Budget, Http
@@ -21,10 +22,18 @@ BYTES_PER_PART_MIN = 512
 PARTS_FREE = 256
 
 
+class Headers(Protocol):
+    """The headers of a request."""
+
+    def get_all(self, key: str, /) -> Sequence[str]:
+        """The values of a header, in order. One that is not ASCII is missing."""
+
+
 class RequestHead(NamedTuple):
     """The parts of a request's head that matter here.
 
-    `length` is -1 if it is absent; `kind` (the content type) and `key` are "". `client`: the peer's address.
+    `length` is -1 if it is absent; `kind` (the content type) and `key` are "". `client`: the address of the connection,
+    "" behind a unix socket.
     """
 
     method: str
@@ -33,6 +42,7 @@ class RequestHead(NamedTuple):
     kind: str
     key: str
     client: str
+    headers: Headers
 
 
 class HttpRequest(Protocol):

@@ -67,6 +67,7 @@ def _head(scope: Scope) -> RequestHead:
         headers.get("content-type") or _undecodable(headers, "content-type"),
         headers.get("x-tallyd-key") or _undecodable(headers, "x-tallyd-key"),
         scope.client.rpartition(":")[0],
+        headers,  # type: ignore[arg-type]  # its stub does not know get_all
     )
 
 

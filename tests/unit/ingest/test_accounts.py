@@ -58,7 +58,7 @@ def test_who_has_spent_its_budget_sends_no_events() -> None:
         ("2001:db8:1:2::9", "2001:db8:1:2::/64"),
         ("::ffff:198.51.100.7", "198.51.100.7"),
         ("fe80::1%eth0", "fe80::/64"),
-        ("", ""),
+        ("", "unix"),
         ("a:b", "a:b"),
     ],
 )
