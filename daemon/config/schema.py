@@ -68,6 +68,9 @@ class Http(Section, frozen=True):
     """The port to listen on."""
     metrics_port: Annotated[PortOrOff, AT_INGEST_START] = 9_464
     """The daemon serves /metrics on this port of loopback. 0: it serves none."""
+    unix_socket: Annotated[str, AT_INGEST_START] = ""
+    """Path of a unix socket to listen on, instead of host and port. Its user and group may connect (mode 0660). A proxy
+    that connects by it is "unix" in `trusted_proxies`."""
     workers: Annotated[int, Meta(ge=1, le=256), AT_INGEST_START] = 1
     """Worker processes."""
     interface: Annotated[Literal["asgi", "rsgi"], AT_INGEST_START] = "rsgi"

@@ -103,6 +103,7 @@ def environment_of(info: stack.StackInfo, port: int, config: Path | None, run_id
         "TALLYD_MYSQL__URL": info.mysql,
         "TALLYD_HTTP__HOST": "127.0.0.1",
         "TALLYD_HTTP__PORT": str(port),
+        "TALLYD_HTTP__UNIX_SOCKET": "",
         "TALLYD_RUN_ID": run_id,
     }
     if config is not None:

@@ -3,6 +3,9 @@
 `server.py` calls it, in the main process. Two daemons may listen on one port (SO_REUSEPORT, a rolling restart), or
 systemd keeps the socket for the next one. Linux resets the connections that wait in the queue of a socket that is
 closed. Granian resets those that it has accepted and not read from yet.
+
+A unix socket's name is by then the next daemon's, or it is removed. So no client finds the socket that is left, and the
+workers take what waits in its queue.
 """
 
 from __future__ import annotations
@@ -42,7 +45,9 @@ _SO_ATTACH_FILTER, _SO_DETACH_FILTER = 26, 27
 
 
 def waiting(listener: Listener) -> int:
-    """How many connections wait to be accepted."""
+    """How many connections wait to be accepted. 0 for a unix socket, which does not tell."""
+    if listener.is_unix:
+        return 0
     info = listener.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _UNACKED_OFFSET_BYTES + 4)
     (unacked,) = struct.unpack_from("=I", info, _UNACKED_OFFSET_BYTES)
     return int(unacked)
@@ -50,6 +55,8 @@ def waiting(listener: Listener) -> int:
 
 def has_successor(listener: Listener) -> bool:
     """Whether someone takes the connections that this daemon does not: systemd, or another daemon on the port."""
+    if listener.is_unix:
+        return listener.inherited or listener.replaced()
     own = str(os.fstat(listener.socket.fileno()).st_ino)
     others = (state == _LISTENING and inode != own for state, inode in _sockets(listener.port))
     return listener.inherited or any(others)
@@ -62,6 +69,9 @@ def leave(listener: Listener, workers: Sequence[int]) -> None:
     1 s. By then this socket is closed, and another daemon answers, or the next one has been started. `workers`: their
     process ids.
     """
+    if listener.is_unix:
+        _leave_unix(listener, workers)
+        return
     program = b"".join(struct.pack("=HBBI", *step) for step in _DROP_NEW_CONNECTIONS)
     steps = ctypes.create_string_buffer(program)
     header = struct.pack("@HP", len(_DROP_NEW_CONNECTIONS), ctypes.addressof(steps))  # struct sock_fprog
@@ -80,8 +90,19 @@ def _leave_without_filter(listener: Listener, workers: Sequence[int]) -> None:
         _wait_until_accepted(listener)
         listener.socket.shutdown(socket.SHUT_RD)
         return
-    # The socket is systemd's and has to live on. So the workers stop accepting, and clients wait in the queue for the
-    # next daemon.
+    _stop_accepting(workers)
+
+
+def _leave_unix(listener: Listener, workers: Sequence[int]) -> None:
+    if listener.inherited:
+        _stop_accepting(workers)
+    else:
+        listener.unlink()
+
+
+def _stop_accepting(workers: Sequence[int]) -> None:
+    """The socket is systemd's and has to live on. So the workers stop accepting, and clients wait in the queue for the
+    next daemon."""
     for pid in workers:
         descriptors.allow_none(pid)
 
@@ -94,6 +115,8 @@ def _wait_until_accepted(listener: Listener) -> None:
 
 def reopen(listener: Listener) -> None:
     """Takes new connections again, if the socket was left by `leave`: by this daemon, or by one before it."""
+    if listener.is_unix:
+        return
     with contextlib.suppress(OSError):  # there is no filter
         listener.socket.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
 

@@ -63,7 +63,7 @@ def serve(config: Config, load: Callable[[], Config]) -> None:
     assert "prometheus_client" not in sys.modules, "only workers may import daemon.metrics"
     if config.ingest.slice_us:
         shorten_slice(config.ingest.slice_us)  # the workers inherit it
-    listener = Listener(config.http.host, config.http.port, config.http.answer_timeout_ms)
+    listener = Listener(config.http)
     handover.reopen(listener)  # a daemon that was killed may have left it closed
     # Under systemd a folder in memory, which no clean-up job touches while it is in use.
     runtime = os.environ.get("RUNTIME_DIRECTORY")
@@ -77,6 +77,7 @@ def serve(config: Config, load: Callable[[], Config]) -> None:
         IngestServer(config, load, listener, RunDir(path)).serve()
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        listener.unlink()
 
 
 class IngestServer(MPServer):
@@ -106,10 +107,10 @@ class IngestServer(MPServer):
 
     def _init_shared_socket(self) -> None:
         # As Granian does it for unix sockets: the workers inherit the descriptor; the first to be ready listens on it.
-        unix = False
+        listener = self._listener
         self._ssp = None
-        self._shd = SocketHolder(self._listener.socket.fileno(), unix, BACKLOG_CONNECTIONS)  # type: ignore[call-arg,assignment]
-        self._sso = self._listener.socket
+        self._shd = SocketHolder(listener.socket.fileno(), listener.is_unix, BACKLOG_CONNECTIONS)  # type: ignore[call-arg,assignment]
+        self._sso = listener.socket
 
     def startup(self, spawn_target: Any, target_loader: Any) -> None:
         super().startup(spawn_target, target_loader)  # type: ignore[no-untyped-call]

@@ -80,6 +80,7 @@ class Supervisor:
             if self._stopping:
                 return
             time.sleep(POLL_S)
+        self._listener.publish()
         _log.info("Ready: %s.", self._status())
         notify.ready(self._status())
         interval_s = notify.watchdog_interval_s()
@@ -96,8 +97,7 @@ class Supervisor:
 
     def _status(self) -> str:
         count = len(self._workers())
-        where = f"[{self._listener.host}]" if ":" in self._listener.host else self._listener.host
-        return f"{count} worker{'s' if count > 1 else ''} at http://{where}:{self._listener.port}"
+        return f"{count} worker{'s' if count > 1 else ''} at {self._listener}"
 
     # Are they up, do they get on? -------------------------------------------------------------------------------------
 
@@ -119,14 +119,15 @@ class Supervisor:
             if answered in (self._run_id, ""):
                 return True
             if answered is None:
-                _log.error("Port %d does not answer within %g s.", self._listener.port, PROBE_TIMEOUT_S)
+                _log.error("%s does not answer within %g s.", self._listener, PROBE_TIMEOUT_S)
                 return False
         return True  # another daemon on the port was faster each time; ours turn
 
     def _probe(self) -> str | None:
         """The run id of the daemon that answers on our port; "" if the answer has none, None if there is no answer."""
-        connection = http.client.HTTPConnection(self._listener.near_host, self._listener.port, timeout=PROBE_TIMEOUT_S)
+        connection = http.client.HTTPConnection("localhost", timeout=PROBE_TIMEOUT_S)
         try:
+            connection.sock = self._listener.connect(PROBE_TIMEOUT_S)
             connection.request("GET", "/healthz", headers={"connection": "close"})
             return str(json.loads(connection.getresponse().read())["run_id"])
         except (OSError, http.client.HTTPException):
