@@ -37,7 +37,7 @@ def ingest(system: System, path: Path, **env: str) -> Iterator[Daemon]:
 
 
 def client(path: Path) -> httpx.Client:
-    return httpx.Client(base_url="http://tallyd", transport=httpx.HTTPTransport(uds=str(path)), timeout=10)
+    return httpx.Client(base_url="http://tallyd", transport=httpx.HTTPTransport(uds=str(path)), timeout=60)
 
 
 class Sender:
