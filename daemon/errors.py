@@ -42,6 +42,10 @@ class MongoStoreError(StoreError):
     store = "mongo"
 
 
+class MongoAwayError(MongoStoreError):
+    """It could not be reached, or did not answer in time."""
+
+
 class MysqlStoreError(StoreError):
     store = "mysql"
 

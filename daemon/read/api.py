@@ -13,9 +13,10 @@ from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 
 from daemon.config import Config
-from daemon.errors import StoreError
+from daemon.errors import MongoAwayError, StoreError
 from daemon.metrics import ReadTally
 from daemon.read import openapi, response
+from daemon.read.breaker import Breaker
 from daemon.read.cache import Cache, Spelling
 from daemon.read.endpoint import PREFIX, Question
 from daemon.read.gate import Gate, Kind, RefusedReadError
@@ -114,16 +115,18 @@ class Api:
         if found is not None:
             self.tally.hit()
             return found
-        return await self._miss(route, question, spelling)
+        return await self._miss(routes.breaker, route, question, spelling)
 
-    async def _miss(self, route: str, question: Question, spelling: Spelling) -> Response:
+    async def _miss(self, breaker: Breaker, route: str, question: Question, spelling: Spelling) -> Response:
+        if not await breaker.lets_pass():
+            return self._unavailable
         if not self._cache.is_being_read(question.key):
             if self._reading >= self._read.reads_in_flight_max:
                 return self._unavailable
             self._reading += 1
         started_s = time.perf_counter()
         try:
-            return await self._cache.join(question.key, lambda: self._read_in_turn(question, spelling))
+            return await self._cache.join(question.key, lambda: self._read_in_turn(breaker, question, spelling))
         except RefusedReadError as refusal:
             return response.refused(str(refusal), self._read.retry_after_s)
         except StoreError as error:
@@ -132,18 +135,25 @@ class Api:
         finally:
             self.tally.missed(route, time.perf_counter() - started_s)
 
-    async def _read_in_turn(self, question: Question, spelling: Spelling) -> Response:
+    async def _read_in_turn(self, breaker: Breaker, question: Question, spelling: Spelling) -> Response:
         cache = self._cache  # a reload exchanges it
+        keep = self._keep(question.ttl_ms // 1000) if question.ttl_ms else response.NO_STORE
         try:
             async with self._gates[question.kind]:
+                if breaker.open:  # since it waits for its turn
+                    raise RefusedReadError(response.UNAVAILABLE)
                 if not question.ttl_ms:
                     # Its answer must be of a moment after each request for it began.
                     cache.close(question.key)
-                    return await _read(question, response.NO_STORE)
-                found = await _read(question, self._keep(question.ttl_ms // 1000))
+                found = await _read(question, keep)
+        except MongoAwayError:
+            breaker.failed()
+            raise
         finally:
             self._reading -= 1
-        cache.put(question.key, spelling, found, question.ttl_ms / 1000)
+        breaker.answered()
+        if question.ttl_ms:
+            cache.put(question.key, spelling, found, question.ttl_ms / 1000)
         return found
 
     def _keep(self, seconds: int) -> Header:

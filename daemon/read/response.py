@@ -7,6 +7,7 @@ from http import HTTPStatus
 
 from daemon.response import JSON, Body, Header, Response, encode, message
 
+UNAVAILABLE = "Counts cannot be read at the moment."
 NO_STORE: Header = ("cache-control", "no-store")
 NOT_FOUND = message(HTTPStatus.NOT_FOUND, "There is nothing here. GET /openapi.json lists what there is.")
 UNAUTHORIZED = message(
@@ -32,7 +33,7 @@ GET_ONLY = message(HTTPStatus.METHOD_NOT_ALLOWED, "Only GET, HEAD and OPTIONS ar
 
 
 def unavailable(retry_after_s: int) -> Response:
-    return refused("Counts cannot be read at the moment.", retry_after_s)
+    return refused(UNAVAILABLE, retry_after_s)
 
 
 def refused(text: str, retry_after_s: int) -> Response:

@@ -37,6 +37,7 @@ class Routes:
 
     def __init__(self, config: Config, stores: Stores, today: Callable[[], dt.date]) -> None:
         self._types = {name: section.entity_types for name, section in config.domains.items()}
+        self.breaker = stores.breaker
         self.endpoints = {path: endpoint(config, stores, today) for path, endpoint in ENDPOINTS.items()}
         self._by_shape = {(path.partition("/")[0], path.count("/")): each for path, each in self.endpoints.items()}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -15,9 +16,11 @@ from daemon.buffer.pending import Pending
 from daemon.config import Config, ReplicaTable
 from daemon.errors import StoreError
 from daemon.metrics import ReadTally
+from daemon.read.breaker import Breaker
 from daemon.read.exact import Exact
 from daemon.read.totals import TotalsReader, ask_totals
 from daemon.replica.mysql import MysqlSink
+from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import MongoSink
 
 
@@ -33,6 +36,7 @@ class Stores:
         layout = Layout(config)
         self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
         self._tally = tally
+        self.breaker = Breaker(self._ping_mongo, time.monotonic)
         self.totals = TotalsReader(partial(ask_totals, self.mongo))
         fields_max = config.read.fresh_fields_max
         shards = [Pending(connection, shard, fields_max) for shard, connection in enumerate(self._connections)]
@@ -48,6 +52,10 @@ class Stores:
             id_: {name: value if isinstance(value, str | int | None) else str(value) for name, value in row.items()}
             for id_, row in rows.items()
         }
+
+    async def _ping_mongo(self) -> None:
+        with store_error(self.mongo.address):
+            await self.mongo.database.command("ping")
 
     def note(self, error: StoreError) -> None:
         """Counts and logs a failure that does not fail the answer."""

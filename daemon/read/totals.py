@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import NamedTuple
 
 from daemon.domain.rollup import OWN_FIELDS, TOTALS, total
+from daemon.errors import MongoAwayError
 from daemon.read.slices import SLICE_ITEMS, batches, slices
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
@@ -85,6 +86,8 @@ class TotalsReader:
         try:
             found = await self._ask({key for waiting in batch for key in waiting.keys})
         except Exception as error:  # noqa: BLE001  (each waiting request must get it)
+            if isinstance(error, MongoAwayError):  # who came meanwhile has waited long enough
+                batch, self._waiting = batch + self._waiting, []
             async for some in slices(batch, WAKE_MAX):
                 for waiting in some:
                     if not waiting.answered.done():

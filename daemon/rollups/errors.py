@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pymongo.errors import PyMongoError
+from pymongo.errors import ConnectionFailure, PyMongoError
 
-from daemon.errors import MongoStoreError
+from daemon.errors import MongoAwayError, MongoStoreError
 
 DUPLICATE_KEY = 11000
 UNAPPLICABLE = {
@@ -46,5 +46,7 @@ def store_error(address: str) -> Iterator[None]:
     """Raises whatever MongoDB raises as MongoStoreError, naming the address."""
     try:
         yield
+    except ConnectionFailure as error:
+        raise MongoAwayError(f"MongoDB at {address}: {error}") from None
     except PyMongoError as error:
         raise MongoStoreError(f"MongoDB at {address}: {error}") from None

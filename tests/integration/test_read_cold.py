@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -12,8 +14,9 @@ from daemon.read.api import Api
 from daemon.read.endpoint import PREFIX
 from daemon.response import Response
 from tests.kit.loop import in_loop
-from tests.kit.proxy import Gate
-from tests.kit.system import System
+from tests.kit.proxy import Fault, Gate, Proxy
+from tests.kit.servers import MONGO, Server
+from tests.kit.system import System, event, wait_until, with_database
 
 
 class Reader:
@@ -88,3 +91,45 @@ def test_few_reads_of_a_kind_are_under_way_at_once(
 
     with mongo.running():
         work()
+
+
+def test_a_mongodb_that_hangs_costs_ingest_nothing_and_reads_come_back(system: System, tmp_path: Path) -> None:
+    """After the first time-outs reads are refused without asking."""
+    with Server(MONGO, tmp_path / "mongo") as mongo:
+        url = with_database(mongo.url, "t")
+        with system.ingest(MONGO__URL=url, READ__TIMEOUT_MS="500", READ__CACHE_TTL_MS="0") as ingest:
+            path = f"{PREFIX}totals/jav/movie/a"
+            assert ingest.client.get(path).status_code == 200
+            mongo.freeze()
+            try:
+                with ThreadPoolExecutor(32) as readers:
+                    asked = [readers.submit(ingest.client.get, path) for _ in range(300)]
+                    assert all(ingest.post(event()).status_code == 202 for _ in range(100))
+                    assert {each.result().status_code for each in asked} == {503}
+                ingest.says("MongoDB does not answer: reads are refused until it does.")
+            finally:
+                mongo.thaw()
+            wait_until(lambda: ingest.client.get(path).status_code == 200, "MongoDB answers again")
+            ingest.says("reads are answered again")
+            assert ingest.text().count("reads are refused") == 1
+
+
+@in_loop
+async def test_while_mongodb_hangs_no_read_asks_it(system: System, tmp_path: Path) -> None:
+    mongo = await asyncio.to_thread(Server(MONGO, tmp_path / "mongo").__enter__)
+    proxy = Proxy(with_database(mongo.url, "t"))
+    try:
+        with proxy.running():
+            async with reading(system, MONGO__URL=proxy.url(), READ__TIMEOUT_MS="300") as reader:
+                assert (await reader.get("totals/jav/movie/a")).status == 200
+                mongo.freeze()
+                proxy.trap(b"analytics_entity", Fault.HOLD_REQUEST, keep=True)
+                found = await asyncio.gather(*(reader.get(f"totals/jav/movie/{n}") for n in range(50)))
+                assert {each.status for each in found} == {503}
+                assert proxy.tripped.is_set()
+                proxy.trap(b"analytics_entity", Fault.HOLD_REQUEST, keep=True)
+                for path in ("totals/jav/movie/{}", "series/jav/movie/{}", "top/jav/movie?limit={}"):
+                    assert [(await reader.get(path.format(n))).status for n in range(1, 50)] == [503] * 49
+                assert not proxy.tripped.is_set()
+    finally:
+        await asyncio.to_thread(mongo.stop)

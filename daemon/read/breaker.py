@@ -1,0 +1,67 @@
+"""The breaker of MongoDB: while it does not answer, reads are refused without asking it.
+
+A read that waits for a store that never answers holds memory for `read.timeout_ms`, and a hundred of them that time out
+together hold the loop, which also takes events. So after the first ones the breaker opens. Then one read at a time
+tries whether MongoDB answers a ping. All others are refused at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from daemon.errors import MongoAwayError
+
+FAILURES_MAX = 2
+"""Questions in a row that got no answer. Then the breaker opens."""
+PAUSE_S = 0.5
+"""From a trial that failed to the next one."""
+
+_log = logging.getLogger(__name__)
+
+
+class Breaker:
+    """Of one worker."""
+
+    def __init__(self, ping: Callable[[], Awaitable[None]], monotonic: Callable[[], float]) -> None:
+        """`ping` raises MongoAwayError if MongoDB does not answer."""
+        self._ping = ping
+        self._monotonic = monotonic
+        self._failures = 0
+        self._trying = False
+        self._next_at_s = 0.0
+
+    @property
+    def open(self) -> bool:
+        """Whether reads are refused."""
+        return self._failures >= FAILURES_MAX
+
+    def answered(self) -> None:
+        if self.open:
+            _log.warning("MongoDB answers again: reads are answered again.")
+        self._failures = 0
+
+    def failed(self) -> None:
+        """A question got no answer."""
+        self._failures += 1
+        if self._failures == FAILURES_MAX:
+            self._next_at_s = self._monotonic() + PAUSE_S
+            _log.error("MongoDB does not answer: reads are refused until it does.")
+
+    async def lets_pass(self) -> bool:
+        """Whether a read may ask. If the breaker is open and it is time, this one tries a ping first."""
+        if not self.open:
+            return True
+        if self._trying or self._monotonic() < self._next_at_s:
+            return False
+        self._trying = True
+        try:
+            await self._ping()
+        except MongoAwayError:
+            return False
+        else:
+            self.answered()
+            return True
+        finally:
+            self._trying = False
+            self._next_at_s = self._monotonic() + PAUSE_S
