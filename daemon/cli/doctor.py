@@ -32,10 +32,9 @@ def doctor(
 
     Example: `tallyd doctor --config /etc/tallyd/tallyd.toml --strict`
     """
-    from daemon.config import file_of
     from daemon.doctor.checks import run_all
 
-    findings = run(run_all(load(config, data, "redis", "mongo"), file_of(config)))
+    findings = run(run_all(load(config, data, "redis", "mongo")))
     if as_json:
         print_json(findings)
     else:

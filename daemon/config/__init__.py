@@ -19,7 +19,6 @@ from daemon.config.effective import replica_tables as replica_tables
 from daemon.config.effective import require as require
 from daemon.config.load import ENV_PREFIX as ENV_PREFIX
 from daemon.config.load import ENV_STACK_PREFIX as ENV_STACK_PREFIX
-from daemon.config.load import file_of as file_of
 from daemon.config.load import load as load
 from daemon.config.schema import UNIX as UNIX
 from daemon.config.schema import Budget as Budget

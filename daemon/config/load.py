@@ -37,9 +37,10 @@ def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping
 
     Raises ConfigError with every problem, its key, and the line or the variable it comes from.
     """
-    file = file_of(path, environ)
-    text, raw = _read(file) if file else ("", {})
-    places = Places(file or FILE_DEFAULT, text)
+    named = path or (Path(environ[ENV_CONFIG]) if environ.get(ENV_CONFIG) else None)
+    file = named or FILE_DEFAULT
+    text, raw = _read(file) if named or file.exists() else ("", {})
+    places = Places(file, text)
     problems = _apply_environ(raw, environ, places)
     _apply_stack(raw, data, places)
     config, found = check(raw)
@@ -48,12 +49,6 @@ def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping
         lines = (f"  {places.of(each.path)}{dotted(each.path)}: {each.text}" for each in problems)
         raise ConfigError("The configuration is wrong:\n" + "\n".join(lines))
     return config
-
-
-def file_of(path: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path | None:
-    """The file that `load` reads, told the same; None if it reads none."""
-    named = path or (Path(environ[ENV_CONFIG]) if environ.get(ENV_CONFIG) else None)
-    return named or (FILE_DEFAULT if FILE_DEFAULT.exists() else None)
 
 
 def _read(file: Path) -> tuple[str, dict[str, Any]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
-from pathlib import Path
 
 from daemon.config import Config, address_of
 from daemon.doctor import machine, mongo_checks, mysql_checks, mysql_tables, redis_checks, security_checks
@@ -16,7 +15,6 @@ from daemon.doctor.finding import Facts, Finding, run_checks
 from daemon.doctor.mongo_facts import read_mongo
 from daemon.doctor.mysql_facts import MysqlFacts, read_mysql
 from daemon.doctor.redis_facts import read_redis
-from daemon.doctor.security_checks import Exposure
 from daemon.errors import StoreError
 
 TIMEOUT_MS = 5_000
@@ -24,14 +22,14 @@ TIMEOUT_MS = 5_000
 OWN_SERVERS = "for servers of your own: `tallyd stack up`"
 
 
-async def run_all(config: Config, file: Path | None = None) -> list[Finding]:
-    """All findings, store by store in the order of the lists. `file`: the one that the configuration was read from."""
+async def run_all(config: Config) -> list[Finding]:
+    """All findings, store by store in the order of the lists. Raises ConfigError if an address is malformed."""
     found = await asyncio.gather(
         of_redis(config),
         of_mongo(config),
         of_mysql(config),
         asyncio.to_thread(run_checks, machine.CHECKS, config),
-        asyncio.to_thread(run_checks, security_checks.CHECKS, Exposure(config, file)),
+        asyncio.to_thread(run_checks, security_checks.CHECKS, config),
     )
     return [finding for part in found for finding in part]
 

@@ -1,41 +1,26 @@
-"""Checks of who can reach what: open doors that the configuration leaves, and secrets that others may read.
+"""Checks of who can reach what: the doors that the configuration leaves open.
 
-They read the configuration and the modes of files, and ask no server. The defaults listen on loopback, so each of these
-doors was opened by someone, perhaps without noticing. `ops/SECURITY.md` has the threat model.
+They read the configuration, and ask no server. The defaults listen on loopback, so each of these doors was opened by
+someone, perhaps without noticing. `ops/SECURITY.md` has the threat model.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import stat
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
-
-import msgspec
+from collections.abc import Callable, Mapping
+from urllib.parse import urlsplit
 
 from daemon.config import Config
-from daemon.config.schema import keys_of, section_of
 from daemon.config.url import Store, mysql_of, options_of
-from daemon.doctor.finding import Verdict, ok, unknown, warning
+from daemon.doctor.finding import Verdict, ok, warning
 
 X509 = "MONGODB-X509"
 """A client certificate in place of a password."""
-_FILE_OPTIONS = ("ssl_key", "ssl_keyfile", "tlscertificatekeyfile")
-"""Options of addresses that name a private key."""
 
 
-class Exposure(NamedTuple):
-    """What the checks look at. `file`: the configuration file, if there is one."""
-
-    config: Config
-    file: Path | None
-
-
-def reads(of: Exposure) -> Verdict:
-    read, http = of.config.read, of.config.http
-    if not read.enabled or not of.config.mongo.url:
+def reads(config: Config) -> Verdict:
+    read, http = config.read, config.http
+    if not read.enabled or not config.mongo.url:
         return ok("off")
     if read.key:
         return ok("readers need a key")
@@ -48,8 +33,8 @@ def reads(of: Exposure) -> Verdict:
     )
 
 
-def redis(of: Exposure) -> Verdict:
-    url = of.config.redis.url
+def redis(config: Config) -> Verdict:
+    url = config.redis.url
     parts = urlsplit(url)
     if _has_password(url) or "password" in options_of(url):
         return ok("with a password")
@@ -62,8 +47,8 @@ def redis(of: Exposure) -> Verdict:
     )
 
 
-def mongo(of: Exposure) -> Verdict:
-    url = of.config.mongo.url
+def mongo(config: Config) -> Verdict:
+    url = config.mongo.url
     options = {name.lower(): value for name, value in options_of(url).items()}
     if _has_password(url) or options.get("authmechanism") == X509:
         return ok("with a password or a certificate")
@@ -76,8 +61,8 @@ def mongo(of: Exposure) -> Verdict:
     )
 
 
-def mysql(of: Exposure) -> Verdict:
-    url = of.config.mysql.url
+def mysql(config: Config) -> Verdict:
+    url = config.mysql.url
     if not url:
         return ok("off (mysql.url is not set)")
     user = mysql_of(url)["user"]
@@ -97,32 +82,11 @@ def mysql(of: Exposure) -> Verdict:
     )
 
 
-def secrets(of: Exposure) -> Verdict:
-    """Whether anybody else on this machine may read a file that holds a secret."""
-    holding = _key_files(of.config)
-    if of.file is not None:
-        try:
-            text = of.file.read_text(encoding="utf-8", errors="replace")
-        except OSError as error:
-            return unknown(f"{of.file}: {error.strerror}", "Its mode is not known.", f"ls -l {of.file}")
-        if any(secret in text for secret in _secrets(of.config)):
-            holding.append(of.file)
-    open_ = [str(path) for path in holding if path.exists() and path.stat().st_mode & stat.S_IROTH]
-    if not open_:
-        return ok(f"{len(holding)} files hold some, and no other user may read them" if holding else "in no file")
-    return warning(
-        f"every user may read {', '.join(open_)}",
-        "Passwords and keys stand in it.",
-        f"chown root:TALLYD {' '.join(open_)} && chmod 640 {' '.join(open_)} (TALLYD: the group of the daemons)",
-    )
-
-
-CHECKS: Mapping[str, Callable[[Exposure], Verdict]] = {
+CHECKS: Mapping[str, Callable[[Config], Verdict]] = {
     "security.reads": reads,
     "security.redis": redis,
     "security.mongo": mongo,
     "security.mysql": mysql,
-    "security.secrets": secrets,
 }
 
 
@@ -149,28 +113,3 @@ def _hosts(store: Store, url: str) -> list[str]:
 
 def _has_password(url: str) -> bool:
     return bool(urlsplit(url).netloc.rpartition("@")[0].partition(":")[2])
-
-
-def _secrets(config: Config) -> Iterator[str]:
-    """Every secret of the configuration, as a file may spell it."""
-    for table in keys_of(Config).values():
-        section = section_of(table.kind)
-        values = msgspec.to_builtins(getattr(config, table.name, None))
-        for key in keys_of(section).values() if section and isinstance(values, dict) else ():
-            yield from _leaves(values[key.name], key.mask)
-
-
-def _leaves(value: Any, mask: str | None) -> Iterator[str]:
-    if mask == "all":
-        found = value.values() if isinstance(value, dict) else [value]
-        yield from (each for each in found if isinstance(each, str) and each)
-    elif mask == "password" and value:
-        written = urlsplit(value).netloc.rpartition("@")[0].partition(":")[2]
-        yield from (each for each in (written, unquote(written)) if each)
-
-
-def _key_files(config: Config) -> list[Path]:
-    """The private keys that addresses name."""
-    urls = (config.redis.url, config.mongo.url, config.mysql.url)
-    named = [(name.lower(), value) for url in urls for name, value in options_of(url).items()]
-    return [Path(value) for name, value in named if name in _FILE_OPTIONS]

@@ -23,6 +23,8 @@ from tests.kit.wire import Answer
 
 NICENESS = 10
 ANSWER_TIMEOUT_S = 20.0
+PATIENCE_S = 1.0
+"""How long an answer is waited for after the end."""
 PAUSE_S = 0.05
 
 
@@ -142,7 +144,8 @@ class Crowd:
 
     def lost(self, error: Exception, events: int = 0) -> None:
         """Books a request that got no answer."""
-        self.outcomes["timed out" if isinstance(error, TimeoutError) else "cut off"] += 1
+        waited = isinstance(error, TimeoutError)
+        self.outcomes["cut off" if not waited else "timed out" if self.left_s else "held"] += 1
         self.unknown += events
 
     async def flood(
@@ -163,7 +166,7 @@ class Crowd:
                     while (number := await pace.next()) is not None:
                         sent = events
                         await line.send(request(number))
-                        answer = await line.answer()
+                        answer = await line.answer(min(ANSWER_TIMEOUT_S, self.left_s + PATIENCE_S))
                         sent = 0
                         self.note(answer, events)
                         if answer.headers.get("connection") == "close":

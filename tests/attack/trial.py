@@ -76,9 +76,9 @@ def _measured(world: World, attack: Attack, times: Times, scratch: Path) -> Foun
         answered = senders.stop()
     memory.end()
     share = others.share()
-    asked = sum(asks for _, asks in released)
+    asked = sum(each.asked for each in released)
     troubles = accounted(world, port, answered, sent, asked)
-    fresh, attacker = (seconds for seconds, _ in released)
+    fresh, attacker = (each.seconds for each in released)
     taken = world.views() - len(answered)
     per_sender = Config().rate_limit.per_minute
     return Found(
@@ -110,18 +110,26 @@ def attacked(attack: Attack, port: int, block: int, seconds: float) -> Sent:
         return pool.submit(crowd.run, attack.act, attack.host, port, block, seconds, attack.namespace).result()
 
 
-async def released_after(port: int, sources: Sequence[str], ended_s: float) -> list[tuple[float, int]]:
-    """For each address, the seconds until an event of it is taken, and how many events it sent for that."""
+class Released(NamedTuple):
+    """When an event of an address was taken again, and how many it sent for that."""
 
-    async def wait(source: str) -> tuple[float, int]:
-        asked = 0
+    seconds: float
+    asked: int
+    taken: bool
+
+
+async def released_after(port: int, sources: Sequence[str], ended_s: float) -> list[Released]:
+    """Of each address, in seconds since the end of the attack."""
+
+    async def wait(source: str) -> Released:
+        asked, taken = 0, False
         while time.monotonic() < ended_s + RELEASE_TIMEOUT_S:
             asked += 1
             body = json.dumps(legit.good(f"released-{source}-{asked}") | {"entity_id": "released"}).encode()
-            if await legit.send(port, source, body) == 202:
+            if taken := await legit.send(port, source, body) == 202:
                 break
             await asyncio.sleep(ASK_EVERY_S)
-        return time.monotonic() - ended_s, asked
+        return Released(time.monotonic() - ended_s, asked, taken)
 
     return list(await asyncio.gather(*(wait(source) for source in sources)))
 

@@ -125,6 +125,14 @@ def test_recipes_commands_and_keys_that_are_named_exist() -> None:
     assert not wrong
 
 
+def test_every_limit_of_the_security_page_has_its_default() -> None:
+    table = (ROOT / "ops/SECURITY.md").read_text().partition("<!-- limits -->")[2].partition("<!-- /limits -->")[0]
+    lines = re.findall(r"^\| `(\w+)\.(\w+)` \| ([\d,]+) \|", table, re.MULTILINE)
+    assert len(lines) == table.count("\n| `") > 20
+    said = {(section, key): int(default.replace(",", "")) for section, key, default in lines}
+    assert said == {(section, key): getattr(getattr(Config(), section), key) for section, key in said}
+
+
 def test_the_age_of_a_total_follows_from_the_defaults() -> None:
     flush, read = Config().flush, Config().read
     age_s = flush.interval_s + (flush.poll_ms + read.cache_ttl_ms) / 1000

@@ -1,30 +1,27 @@
-"""The doors that a configuration leaves open, and files that hold secrets, on real files."""
+"""The doors that a configuration leaves open."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 
 from daemon import config as configuration
 from daemon.doctor.finding import Finding, run_checks
-from daemon.doctor.security_checks import CHECKS, Exposure
+from daemon.doctor.security_checks import CHECKS
 
 KEY = "a-reader-s-key-0123"
-SECRET_FILE = f'[read]\nkey = "{KEY}"\n[redis]\nurl = "redis://tallyd:p%40ss@127.0.0.1"\n'
 
 
-def found(check: str, *, file: Path | None = None, **env: str) -> Finding:
+def found(check: str, **env: str) -> Finding:
     """The finding of one check, with these variables as the configuration."""
-    loaded = configuration.load(file, environ={f"TALLYD_{name}": value for name, value in env.items()})
-    return {each.check: each for each in run_checks(CHECKS, Exposure(loaded, file))}[f"security.{check}"]
+    loaded = configuration.load(environ={f"TALLYD_{name}": value for name, value in env.items()})
+    return {each.check: each for each in run_checks(CHECKS, loaded)}[f"security.{check}"]
 
 
 def test_the_defaults_leave_no_door_open() -> None:
     loaded = configuration.load(
         environ={"TALLYD_REDIS__URL": "redis://127.0.0.1", "TALLYD_MONGO__URL": "mongodb://127.0.0.1/t"}
     )
-    assert {each.severity for each in run_checks(CHECKS, Exposure(loaded, None))} == {"ok"}
+    assert {each.severity for each in run_checks(CHECKS, loaded)} == {"ok"}
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
@@ -86,29 +83,3 @@ def test_a_mongodb_without_a_password_off_this_machine_is_a_warning(url: str, se
 )
 def test_root_and_no_password_are_a_warning_in_mysql(url: str, severity: str) -> None:
     assert found("mysql", MYSQL__URL=url).severity == severity
-
-
-@pytest.mark.parametrize(("mode", "severity"), [(0o644, "warning"), (0o640, "ok"), (0o600, "ok"), (0o604, "warning")])
-def test_a_file_with_secrets_that_anybody_may_read_is_a_warning(tmp_path: Path, mode: int, severity: str) -> None:
-    file = tmp_path / "tallyd.toml"
-    file.write_text(SECRET_FILE)
-    file.chmod(mode)
-    told = found("secrets", file=file)
-    assert told.severity == severity
-    assert KEY not in told.found + told.why + told.fix
-    assert severity == "ok" or str(file) in told.fix
-
-
-def test_a_file_without_secrets_may_be_read_by_anybody(tmp_path: Path) -> None:
-    file = tmp_path / "tallyd.toml"
-    file.write_text('[redis]\nurl = "redis://127.0.0.1"\n')
-    file.chmod(0o644)
-    assert found("secrets", file=file).severity == "ok"
-    assert found("secrets", file=file, READ__KEY=KEY).severity == "ok", "it is not in the file"
-
-
-def test_a_password_is_found_as_it_is_written(tmp_path: Path) -> None:
-    file = tmp_path / "tallyd.toml"
-    file.write_text('[redis]\nurl = "redis://tallyd:p%40ss@127.0.0.1"\n')
-    file.chmod(0o644)
-    assert found("secrets", file=file).severity == "warning"
