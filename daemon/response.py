@@ -76,9 +76,9 @@ def message(status: HTTPStatus, text: str, *headers: Header) -> Response:
     return json_response(status, Message(text), *headers)
 
 
-def invalid(rejection: Rejection, rejected: list[RejectedEvent] | UnsetType = UNSET) -> Response:
-    """422: every wrong field or parameter is named. `rejected`: the same by event, of a batch."""
-    return json_response(HTTPStatus.UNPROCESSABLE_ENTITY, Invalid(rejection.message, rejection.errors, rejected))
+def invalid(rejection: Rejection, rejected_more: int | UnsetType = UNSET) -> Response:
+    """422: every wrong field or parameter is named. `rejected_more`: events of a batch whose errors are not."""
+    return json_response(HTTPStatus.UNPROCESSABLE_ENTITY, Invalid(rejection.message, rejection.errors, rejected_more))
 
 
 # Bodies, from whose types OpenAPI is made --------------------------------------------------------------------------
@@ -104,7 +104,7 @@ class RejectedEvent(Body):
 class Invalid(Body):
     message: str
     errors: dict[str, list[str]]
-    rejected: list[RejectedEvent] | UnsetType = UNSET
+    rejected_more: int | UnsetType = UNSET
 
 
 class Accepted(Body):
@@ -116,6 +116,9 @@ class BatchAccepted(Body):
     accepted: int
     duplicates: int
     rejected: list[RejectedEvent]
+    """The first refused events."""
+    rejected_more: int | UnsetType = UNSET
+    """Refused events that are not listed; absent: none."""
 
 
 class Health(Body):

@@ -36,6 +36,8 @@ FIELDS_TEXT = {
     "occurred_at": None,
 }
 """The fields that must be non-empty strings, with the most characters each may have."""
+FIELDS = (*FIELDS_TEXT, "value")
+"""All fields of an event. It may hold others, which are ignored."""
 
 
 class Catalogue:

@@ -6,9 +6,12 @@ parameters. The same fault has the same text in both. Which field is wrong is ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
+
+LISTED_MAX = 12
+"""Values that a text names as the allowed ones. A name has up to 32 characters."""
 
 # Of both. {name}: the field or parameter.
 REQUIRED = "The {name} field is required."
@@ -28,6 +31,7 @@ NO_UUID = "The entity id field must be a UUID in lower case, such as 0f8fad5b-d9
 NO_DECIMAL = "The entity id field must be a decimal integer without leading zeros."
 NO_MATCH = "The {name} field must match the pattern {pattern}."
 NO_LIST = "The {name} field must be a list."
+TOO_MANY_VALUES = "The {name} field holds a wrong event, and has more than {most} values; send smaller batches."
 NO_INSTANT = "The {name} field must be an RFC 3339 date and time with an offset, such as 2026-02-19T10:00:00Z."
 TOO_OLD = "The {name} field must not be more than {most} seconds in the past."
 
@@ -61,9 +65,16 @@ def say(text: str, name: str = "", **values: object) -> str:
 
 
 def say_allowed(name: str, allowed: Iterable[str]) -> str:
-    return say(NOT_SELECTED, name, allowed=", ".join(sorted(allowed)))
+    return say(NOT_SELECTED, name, allowed=_listed(sorted(allowed), ", "))
 
 
 def say_ranges(name: str, ranges: Iterable[tuple[int, int]]) -> str:
     """`ranges`: the allowed stretches of integers, both ends included."""
-    return say(OUT_OF_RANGE, name, ranges=" or ".join(f"between {lowest} and {highest}" for lowest, highest in ranges))
+    texts = [f"between {lowest} and {highest}" for lowest, highest in ranges]
+    return say(OUT_OF_RANGE, name, ranges=_listed(texts, " or "))
+
+
+def _listed(texts: Sequence[str], between: str) -> str:
+    """All of them, or the first and how many others there are: a text of a 422 stays short."""
+    more = len(texts) - LISTED_MAX
+    return between.join(texts[:LISTED_MAX]) + (f" ({more} more)" if more > 0 else "")

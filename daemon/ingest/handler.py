@@ -20,7 +20,7 @@ from daemon.domain.rejection import Rejection
 from daemon.ingest import accounts, response
 from daemon.ingest.accounts import Account
 from daemon.ingest.batcher import Batcher, Settle
-from daemon.ingest.decode import Batch, Decoder, Unreadable
+from daemon.ingest.decode import Batch, Decoder, Slices, T, Unreadable
 from daemon.metrics import IngestTally
 from daemon.response import Response, invalid
 
@@ -79,22 +79,23 @@ class Handler:
     async def batch(self, body: bytes, account: Account, *, ndjson: bool) -> Response:
         """Answers a body of many events. Its good events are counted although others are bad."""
         if not self._enabled:
-            return response.batch_accepted(0, 0, [])
-        decoded = (self._decoder.lines if ndjson else self._decoder.batch)(body, account.producer)
+            return response.batch_accepted(0, 0, Batch([], []))
+        decode = self._decoder.lines_in_slices if ndjson else self._decoder.batch_in_slices
+        decoded = await _with_pauses(decode(body, account.producer))
         if not isinstance(decoded, Batch):
             self._tally.rejected(1)
             return await self._invalid(
                 account, invalid(decoded) if isinstance(decoded, Rejection) else response.NOT_JSON
             )
-        self._tally.rejected(len(decoded.rejected))
-        account.charge(accounts.EVENT_REFUSED * len(decoded.rejected))
+        self._tally.rejected(decoded.refused)
+        account.charge(accounts.EVENT_REFUSED * decoded.refused)
         if not decoded.events:
             return await self._invalid(account, response.batch_invalid(decoded))
         outcome = await self._count(self._address(account), decoded.events)
         if isinstance(outcome, Counted):
             duplicates = len(decoded.events) - outcome.new
             self._tally.counted(outcome.new, duplicates)
-            return response.batch_accepted(outcome.new, duplicates, decoded.rejected)
+            return response.batch_accepted(outcome.new, duplicates, decoded)
         return self._refused(account, outcome)
 
     def _address(self, account: Account) -> str:
@@ -142,3 +143,14 @@ class Handler:
             return self._unavailable
         account.block(outcome.left_ms)
         return response.too_many(outcome.left_ms)
+
+
+async def _with_pauses(work: Slices[T]) -> T:
+    """The result of work, with a turn of the loop for others between its slices."""
+    try:
+        while True:
+            next(work)
+            await asyncio.sleep(0)
+    except StopIteration as end:
+        result: T = end.value
+        return result

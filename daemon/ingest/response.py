@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from msgspec import UNSET, UnsetType
+
 from daemon.domain.rejection import Rejection
 from daemon.ingest.decode import Batch
 from daemon.response import (
@@ -13,10 +15,18 @@ from daemon.response import (
     Header,
     RejectedEvent,
     Response,
+    encode,
     invalid,
     json_response,
     message,
 )
+
+REFUSAL_BYTES_MAX = 4_096
+"""Of the body of an answer that lists what was refused."""
+_REST_BYTES = 1_024
+"""Of it, for the message, which repeats the first text, and for the rest around the list."""
+_EACH_BYTES = 24
+"""For what stands around each error, such as `"events.1999.`."""
 
 ACCEPTED = json_response(HTTPStatus.ACCEPTED, Accepted("accepted"))
 NOT_JSON = message(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.")
@@ -54,19 +64,31 @@ def unavailable(retry_after_s: int) -> Response:
     return message(HTTPStatus.SERVICE_UNAVAILABLE, text, ("retry-after", str(retry_after_s)))
 
 
-def batch_accepted(accepted: int, duplicates: int, rejected: list[tuple[int, Rejection]]) -> Response:
-    return json_response(HTTPStatus.ACCEPTED, BatchAccepted("accepted", accepted, duplicates, _indexed(rejected)))
+def batch_accepted(accepted: int, duplicates: int, batch: Batch) -> Response:
+    """202, with the refused events of the batch."""
+    listed = [RejectedEvent(index, rejection.errors) for index, rejection in _listed(batch)]
+    body = BatchAccepted("accepted", accepted, duplicates, listed, _more(batch, len(listed)))
+    return json_response(HTTPStatus.ACCEPTED, body)
 
 
 def batch_invalid(batch: Batch) -> Response:
-    """422 for a batch without a good event: Laravel's names for list items, and the same list a 202 would carry."""
+    """422 for a batch without a good event: Laravel's names for list items."""
+    listed = _listed(batch)
     errors = {
-        f"events.{index}.{field}": texts
-        for index, rejection in batch.rejected
-        for field, texts in rejection.errors.items()
+        f"events.{index}.{field}": texts for index, rejection in listed for field, texts in rejection.errors.items()
     }
-    return invalid(Rejection(errors), _indexed(batch.rejected))
+    return invalid(Rejection(errors), _more(batch, len(listed)))
 
 
-def _indexed(rejected: list[tuple[int, Rejection]]) -> list[RejectedEvent]:
-    return [RejectedEvent(index, rejection.errors) for index, rejection in rejected]
+def _listed(batch: Batch) -> list[tuple[int, Rejection]]:
+    """The first refused events, as many as an answer has room for, and one in any case."""
+    room = REFUSAL_BYTES_MAX - _REST_BYTES
+    for listed, (_, rejection) in enumerate(batch.rejected):
+        room -= sum(len(encode(each)) + _EACH_BYTES for each in rejection.errors.items())
+        if room < 0 < listed:
+            return batch.rejected[:listed]
+    return batch.rejected
+
+
+def _more(batch: Batch, listed: int) -> int | UnsetType:
+    return batch.refused - listed or UNSET

@@ -210,7 +210,12 @@ class Sender(threading.Thread):
             answer = json.loads(body)
             rejected = {entry["index"] for entry in answer["rejected"]}
             good = parcel.events - len(parcel.bad)
-            if rejected != parcel.bad or answer["accepted"] + answer["duplicates"] != good:
+            more = answer.get("rejected_more", 0)
+            if (
+                not rejected <= parcel.bad
+                or len(rejected) + more != len(parcel.bad)
+                or answer["accepted"] + answer["duplicates"] != good
+            ):
                 self._load.complain(f"of {parcel.events} events, {sorted(parcel.bad)} bad: {answer}")
         self.tally["acked"] += parcel.events - len(parcel.bad)
         self.tally["rejected"] += len(parcel.bad)

@@ -164,14 +164,25 @@ def test_a_batch_without_a_good_event_is_wrong(ingest: Ingest, shared_system: Sy
     answer = post(ingest, [bad for bad, _ in BAD], shape)
     assert answer.status_code == 422
     body = answer.json()
-    assert [(each["index"], set(each["errors"])) for each in body["rejected"]] == [
-        (index, fields) for index, (_, fields) in enumerate(BAD)
-    ]
     named = {f"events.{index}.{field}" for index, (_, fields) in enumerate(BAD) for field in fields}
     assert set(body["errors"]) == named
     first = next(iter(body["errors"].values()))[0]
     assert body["message"] == f"{first} (and {len(named) - 1} more errors)"
     assert shared_system.redis.dbsize() == 0
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_batch_of_mistakes_gets_a_short_answer(ingest: Ingest, shared_system: System, shape: str) -> None:
+    answer = post(ingest, [{}] * 2_000, shape)
+    assert (answer.status_code, len(answer.content) <= 4_096) == (422, True)
+    listed = {name.split(".")[1] for name in answer.json()["errors"]}
+    assert 0 < len(listed) == 2_000 - answer.json()["rejected_more"]
+    some = post(ingest, [*[event(value=0)] * 1_000, event(), *[5] * 900, event()], shape)
+    assert (some.status_code, len(some.content) <= 4_096) == (202, True)
+    told = some.json()
+    assert (told["accepted"], told["rejected"][0]["index"], "value" in told["rejected"][0]["errors"]) == (2, 0, True)
+    assert len(told["rejected"]) + told["rejected_more"] == 1_900
+    assert shared_system.views() == 2
 
 
 # Sizes ------------------------------------------------------------------------------------------------------------

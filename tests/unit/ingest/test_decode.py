@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec import convert
 
 from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
 from daemon.domain.rollup import FINEST
-from daemon.ingest.decode import Batch, Decoder, Unreadable, build_catalogue
+from daemon.ingest.decode import EXPLAINED_MAX, SLICE_EVENTS, Batch, Decoder, Unreadable, build_catalogue
 from tests.kit.events import event
 
 NOW_S = 1_771_500_000.0  # 2026-02-19
 EVENTS_MAX = 5
-DECODER = Decoder(build_catalogue(Config()), batch_events_max=EVENTS_MAX, clock=lambda: NOW_S)
+CONFIG = convert({"ingest": {"max_age_s": 0}}, Config)
+DECODER = Decoder(build_catalogue(CONFIG), batch_events_max=EVENTS_MAX, clock=lambda: NOW_S)
 GOOD = event(event_id="e1", entity_id="m")
 BODY = json.dumps(GOOD).encode()
 COUNTED_AT = dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC)
@@ -163,6 +165,41 @@ def test_every_line_is_judged_by_itself(lines: list[bytes]) -> None:
             assert rejected[index] == Rejection({"event": ["The line is not valid JSON."]})
         else:
             assert rejected[index] == alone
+
+
+def test_of_many_refused_events_the_first_are_explained_and_no_good_one_is_lost() -> None:
+    twice = b'{"value": "x", ' + BODY[1:]  # the last value counts, and it is good
+    bad = [b"{}", json.dumps(good(value=0)).encode(), json.dumps(good(entity_id=True)).encode(), b"5", b"[]"]
+    items = [item for n in range(150) for item in (bad[n % 5], twice if n % 2 else BODY)]
+    decoder = Decoder(build_catalogue(CONFIG), batch_events_max=len(items), clock=lambda: NOW_S)
+    lines = decoder.lines(b"\n".join(items))
+    for found in (decoder.batch(b"[" + b",".join(items) + b"]"), lines):
+        assert isinstance(found, Batch)
+        assert len(found.events) == 150
+        assert [index for index, _ in found.rejected] == list(range(0, 2 * EXPLAINED_MAX, 2))
+        assert found.rejected_more == 150 - EXPLAINED_MAX
+    for at in (0, 299):  # what is no JSON is none wherever it stands
+        broken = [*items[:at], b'{"value": nope}', *items[at + 1 :]]
+        assert decoder.batch(b"[" + b",".join(broken) + b"]") is Unreadable.NOT_JSON
+
+
+@pytest.mark.parametrize("item", [BODY, b"{}", json.dumps(good(value=0)).encode()])
+def test_a_large_batch_pauses_between_slices(item: bytes) -> None:
+    decoder = Decoder(build_catalogue(CONFIG), batch_events_max=2_000, clock=lambda: NOW_S)
+    works = (
+        decoder.batch_in_slices(b"[" + b",".join([item] * 2_000) + b"]"),
+        decoder.lines_in_slices(b"\n".join([item] * 2_000)),
+    )
+    assert all(sum(1 for _ in work) >= 2_000 // SLICE_EVENTS - 1 for work in works)
+
+
+def test_a_batch_that_would_take_long_to_take_apart_is_refused() -> None:
+    decoder = Decoder(build_catalogue(CONFIG), batch_events_max=2_000, clock=lambda: NOW_S)
+    for body in (b"[" + b",".join([b"[]"] * 300_000) + b"]", b'[{"a":[' + b",".join([b"1"] * 300_000) + b"]}]"):
+        assert decoder.batch(body) == Rejection(
+            {"events": ["The events field holds a wrong event, and has more than 32000 values; send smaller batches."]}
+        )
+    assert decoder.lines(b"\n" * 300_000 + b"x") == decoder.lines(b"{}\n" * 2_001)
 
 
 # Shapes -----------------------------------------------------------------------------------------------------------

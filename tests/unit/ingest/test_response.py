@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
 
+from daemon.config import load
 from daemon.domain.rejection import Rejection
 from daemon.ingest import response
-from daemon.ingest.decode import Batch
-from daemon.response import JSON, Response
+from daemon.ingest.decode import Batch, Decoder, build_catalogue
+from daemon.response import JSON, Response, invalid
+from tests.kit.events import event
+
+EVENT = event()
 
 
 def body(answer: Response) -> Any:
@@ -27,7 +32,7 @@ def test_accepted_is_one_word() -> None:
 
 
 def test_a_batch_lists_what_it_rejected() -> None:
-    answer = response.batch_accepted(3, 1, [(2, Rejection({"value": ["No."]}))])
+    answer = response.batch_accepted(3, 1, Batch([], [(2, Rejection({"value": ["No."]}))]))
     assert answer.status == 202
     assert body(answer) == {
         "status": "accepted", "accepted": 3, "duplicates": 1, "rejected": [{"index": 2, "errors": {"value": ["No."]}}]
@@ -41,8 +46,61 @@ def test_a_batch_without_a_good_event_names_fields_the_way_laravel_names_items()
     assert body(answer) == {
         "message": "No. (and 1 more error)",
         "errors": {"events.0.value": ["No."], "events.7.action": ["Nor this."]},
-        "rejected": [{"index": 0, "errors": {"value": ["No."]}}, {"index": 7, "errors": {"action": ["Nor this."]}}],
     }
+
+
+def test_events_that_are_not_listed_are_counted() -> None:
+    batch = Batch([], [(7, Rejection({"value": ["No."]}))], rejected_more=1_979)
+    assert body(response.batch_accepted(1, 0, batch))["rejected_more"] == 1_979
+    assert body(response.batch_invalid(batch))["rejected_more"] == 1_979
+
+
+MANY = Decoder(
+    build_catalogue(
+        load(
+            environ={
+                "TALLYD_ACTIONS": json.dumps({f"{'a' * 29}{n:03d}": {"value_max": n + 1} for n in range(100)}),
+                "TALLYD_DOMAINS": json.dumps(
+                    {
+                        f"{'d' * 29}{n:03d}": {
+                            "entity_types": [f"{'t' * 29}{m:03d}" for m in range(100)],
+                            "entity_id": {"t" * 29 + "000": "[a-z]" + "{1,2}" + "(?:)" * 60},
+                        }
+                        for n in range(100)
+                    }
+                ),
+            }
+        )
+    ),
+    batch_events_max=2_000,
+    clock=time.time,
+)
+"""With a hundred domains, types and actions of the longest names."""
+HOSTILE: list[Any] = [
+    {},
+    5,
+    dict.fromkeys(EVENT, "x" * 3000),
+    dict.fromkeys(EVENT, '😀\x00"\\' * 60),
+    {name: {"\x00": [1] * 5} for name in EVENT},
+    {**EVENT, "domain": "d" * 29 + "000", "entity_type": "t" * 29 + "000", "entity_id": "!", "action": "x", "value": 0},
+]
+
+
+@pytest.mark.parametrize("item", HOSTILE)
+def test_an_answer_that_refuses_has_at_most_4_kib(item: Any) -> None:
+    alone = MANY.single(json.dumps(item).encode())
+    assert isinstance(alone, Rejection)
+    assert 0 < len(invalid(alone).body) <= response.REFUSAL_BYTES_MAX
+    for size in (1, 20, 150):
+        batch = MANY.batch(json.dumps([item] * size).encode())
+        assert isinstance(batch, Batch)
+        assert batch.refused == size
+        for answer in (response.batch_invalid(batch), response.batch_accepted(10**9, 10**9, batch)):
+            assert len(answer.body) <= response.REFUSAL_BYTES_MAX
+            told = body(answer)
+            named = {name.split(".")[1] for name in told["errors"]} if "errors" in told else told["rejected"]
+            assert len(named) + told.get("rejected_more", 0) == size
+            assert named
 
 
 @pytest.mark.parametrize(
