@@ -14,6 +14,7 @@ import ipaddress
 from collections.abc import Callable
 
 from daemon.config import UNIX, Budget
+from daemon.read.gate import Kind
 
 MINUTE_S = 60
 RELEASE_S = 4
@@ -29,6 +30,15 @@ READ_COLD = 10
 """A read that asks a store."""
 READ_SUM = 30
 """A read that adds documents up."""
+READS = {
+    None: READ,
+    Kind.TOTALS: READ_COLD,
+    Kind.SERIES: READ_COLD,
+    Kind.TOP: READ_SUM,
+    Kind.SUMMARY: READ_SUM,
+    Kind.FRESH: READ_COLD,
+}
+"""By what a read asks of the stores."""
 
 
 class Account:

@@ -191,7 +191,13 @@ class App:
         route = self._routes.get(head.path)
         if route is None:
             if head.path.startswith(READ_PREFIXES):
-                return await self._reads.answer(head.method, head.path, request.query, request.headers)
+                return await self._reads.answer(
+                    head.method,
+                    head.path,
+                    request.query,
+                    request.headers,
+                    lambda asked: account.charge(accounts.READS[asked]),
+                )
             return response.NOT_FOUND
         if head.method not in route.methods:
             return response.method_not_allowed(", ".join(route.methods))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hmac
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
 from daemon.config import Config
@@ -30,6 +30,9 @@ PREFIXES = (*(f"{PREFIX}{route}/" for route in ROUTES), OPENAPI_PATH)
 """The beginnings of all paths that are answered here. So a route is one of few names, and labels metrics."""
 
 OPENAPI_MAX_AGE_S = 60
+
+Charge = Callable[[Kind | None], None]
+"""Told what an answer asks of the stores, before it does; None: nothing that was not asked for already."""
 
 _VARY: Header = ("vary", "origin")
 _EXPOSE: Header = ("access-control-expose-headers", "etag")
@@ -74,20 +77,28 @@ class Api:
         if self._stores is not None:
             await self._stores.close()
 
-    async def answer(self, method: str, path: str, query: str, headers: Iterable[tuple[bytes, bytes]]) -> Response:
+    async def answer(
+        self, method: str, path: str, query: str, headers: Iterable[tuple[bytes, bytes]], charge: Charge
+    ) -> Response:
         """`path`: percent-decoded, one of PREFIXES; `query`: as it came; `headers`: names in lower case."""
         if self._routes is None:
             return response.NOT_FOUND
         head = dict(headers)
         route = path[len(PREFIX) :].partition("/")[0] if path.startswith(PREFIX) else OPENAPI
-        found = await self._answer(self._routes, method, route, (path, query), head)
+        found = await self._answer(self._routes, method, route, (path, query), head, charge)
         self.tally.replied(route, found.status)
         if not self._origins:
             return found
         return Response(found.status, found.body, [*found.headers, *self._cors(head.get(b"origin", b""))])
 
     async def _answer(
-        self, routes: Routes, method: str, route: str, spelling: Spelling, head: Mapping[bytes, bytes]
+        self,
+        routes: Routes,
+        method: str,
+        route: str,
+        spelling: Spelling,
+        head: Mapping[bytes, bytes],
+        charge: Charge,
     ) -> Response:
         if method == "OPTIONS":
             return response.PREFLIGHT if self._allows(head.get(b"origin", b"")) else response.OPTIONS
@@ -95,18 +106,22 @@ class Api:
             return response.GET_ONLY
         if self._key and not hmac.compare_digest(_key(head), self._key):
             return response.UNAUTHORIZED
+        if self._key:
+            charge = _free
         if route == OPENAPI:
+            charge(None)
             return self._openapi if spelling[0] == OPENAPI_PATH else response.NOT_FOUND
         found = self._cache.spelled(spelling)
         if found is None:
-            found = await self._parsed(routes, route, spelling)
+            found = await self._parsed(routes, route, spelling, charge)
         else:
             self.tally.hit()
+            charge(None)
         if found.etag and (known := head.get(b"if-none-match")) and _matches(known, found.etag.encode()):
             return response.not_modified(found)
         return found
 
-    async def _parsed(self, routes: Routes, route: str, spelling: Spelling) -> Response:
+    async def _parsed(self, routes: Routes, route: str, spelling: Spelling, charge: Charge) -> Response:
         path, query = spelling
         question = routes.parse(route, path[len(PREFIX) + len(route) + 1 :], query)
         if isinstance(question, Response):
@@ -114,16 +129,22 @@ class Api:
         found = self._cache.get(question.key, spelling)
         if found is not None:
             self.tally.hit()
+            charge(None)
             return found
-        return await self._miss(routes.breaker, route, question, spelling)
-
-    async def _miss(self, breaker: Breaker, route: str, question: Question, spelling: Spelling) -> Response:
-        if not await breaker.lets_pass():
+        if not await routes.breaker.lets_pass():
+            charge(None)
             return self._unavailable
-        if not self._cache.is_being_read(question.key):
-            if self._reading >= self._read.reads_in_flight_max:
-                return self._unavailable
-            self._reading += 1
+        return await self._miss(routes.breaker, route, question, spelling, charge)
+
+    async def _miss(
+        self, breaker: Breaker, route: str, question: Question, spelling: Spelling, charge: Charge
+    ) -> Response:
+        joins = self._cache.is_being_read(question.key)
+        if not joins and self._reading >= self._read.reads_in_flight_max:
+            charge(None)
+            return self._unavailable
+        charge(None if joins else question.kind)
+        self._reading += not joins
         started_s = time.perf_counter()
         try:
             return await self._cache.join(question.key, lambda: self._read_in_turn(breaker, question, spelling))
@@ -173,6 +194,10 @@ class Api:
 async def _read(question: Question, keep: Header) -> Response:
     as_of = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     return response.found(await question.read(), as_of, keep)
+
+
+def _free(_: Kind | None) -> None:
+    """Who has a key may read as much as the gates let pass."""
 
 
 def _today() -> dt.date:

@@ -30,6 +30,7 @@ from daemon.rollups.mongo import Json, MongoSink
 from tests.chaos.steps import Actor, Flusher
 from tests.kit.loop import in_loop
 from tests.kit.proxy import Gate
+from tests.kit.reads import free
 from tests.kit.system import BATCH, Ingest, System, event, wait_until
 
 M = Entity("jav", "movie", "m")
@@ -212,11 +213,11 @@ def test_reads_that_wait_for_their_turn_share_one_and_a_later_one_sees_what_came
     @in_loop
     async def work() -> None:
         api = Api(system.config(MONGO__URL=mongo.url(), READ__FRESH_AT_ONCE_MAX="1", READ__TIMEOUT_MS="20000"))
-        first = asyncio.create_task(api.answer("GET", path, "fresh=1", ()))
+        first = asyncio.create_task(api.answer("GET", path, "fresh=1", (), free))
         assert await asyncio.to_thread(mongo.tripped.wait, 10)
         await asyncio.to_thread(system.count, *views("2"))
         evals = system.redis.info("commandstats")["cmdstat_evalsha"]["calls"]
-        others = [asyncio.create_task(api.answer("GET", path, "fresh=1", ())) for _ in range(20)]
+        others = [asyncio.create_task(api.answer("GET", path, "fresh=1", (), free)) for _ in range(20)]
         await asyncio.sleep(0.01)
         mongo.release()
         found = [json.loads((await each).body)["counters"]["view"] for each in (first, *others)]

@@ -12,6 +12,7 @@ from daemon.read.api import Api
 from daemon.read.endpoint import PREFIX
 from daemon.rollups.mongo import MongoSink
 from tests.kit.loop import Stretches
+from tests.kit.reads import free
 from tests.kit.system import System
 
 CALLS_MAX = 4_500
@@ -61,11 +62,11 @@ def test_no_read_keeps_the_loop_for_long(filled: System, question: str) -> None:
     path, _, query = question.format(first=first, ids=",".join(IDS)).partition("?")
 
     async def work() -> int:
-        api = Api(filled.config())
+        api = Api(filled.config(READ__TIMEOUT_MS="60000", READ__SUM_TIMEOUT_MS="60000"))
         try:
-            await api.answer("GET", f"{PREFIX}totals/jav/movie/first", "", ())  # connects
+            await api.answer("GET", f"{PREFIX}totals/jav/movie/first", "", (), free)  # connects
             with Stretches() as stretches:
-                answer = await api.answer("GET", PREFIX + path, query, ())
+                answer = await api.answer("GET", PREFIX + path, query, (), free)
             assert answer.status == 200
             return stretches.longest
         finally:
