@@ -45,25 +45,26 @@ def audit(
         require_on(loaded, "--repair-replica")
         require(loaded, "mysql")
 
-    async def work() -> tuple[Report, int]:
+    async def work() -> tuple[Report, int, int]:
         async with auditor(loaded) as by:
-            repaired = 0
+            repaired = aliases = 0
             if repair_replica:
-                repaired = await by.mark_due()
+                repaired, aliases = await by.mark_due()
                 async with Flusher(loaded) as flusher:
                     await flusher.sync_replicas(Flushed())
-            return await by.audit(thorough=deep), repaired
+            return await by.audit(thorough=deep), repaired, aliases
 
-    report, repaired = run(work())
+    report, repaired, aliases = run(work())
     if as_json:
-        print_json({**msgspec.to_builtins(report), "holds": report.holds, "repaired": repaired})
+        found = msgspec.to_builtins(report)
+        print_json({**found, "holds": report.holds, "repaired": repaired, "aliases_mended": aliases})
     else:
-        _print(report, repaired, Console(), deep=deep)
+        _print(report, repaired, aliases, Console(), deep=deep)
     if not report.holds:
         raise CheckFailed(f"The audit found {len(report.broken) + report.broken_more} differences.")
 
 
-def _print(report: Report, repaired: int, console: Console, *, deep: bool) -> None:
+def _print(report: Report, repaired: int, aliases: int, console: Console, *, deep: bool) -> None:
     print_table(
         ("counter", "accepted", "live", "in flight", "applied", "dead", "difference", "base"),
         [
@@ -85,8 +86,12 @@ def _print(report: Report, repaired: int, console: Console, *, deep: bool) -> No
         console.print(f"… and {more} more (--json lists them)")
     if repaired:
         console.print(f"{repaired} rows of MySQL were set to MongoDB's totals.")
+    if aliases:
+        console.print(f"{aliases} entities lost a base that was of another id's row.")
     if report.rows_pending:
         console.print(f"{report.rows_pending} rows of MySQL are due. The next sync sets them.")
+    if report.rows_missing:
+        console.print(f"{report.rows_missing} entities have totals and no row: no row's key is their id.")
     if report.history_pending:
         console.print(
             f"The history of {report.history_pending} entities is half written, so the bases were not compared."

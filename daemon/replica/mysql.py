@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import asyncmy
@@ -23,7 +24,7 @@ from daemon.domain.counter import INT64_MAX
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import total
 from daemon.errors import MysqlStoreError
-from daemon.replica.sql import declared_key, is_key_of, ranked_sql, select_sql, update_sql
+from daemon.replica.sql import Key, alike_sql, ranked_sql, select_sql, update_sql
 
 PLAIN_REFUSED = frozenset({1045, 3159})
 """Access denied, insecure transport: so a server answers a client without TLS that it asks for TLS."""
@@ -40,6 +41,10 @@ RANKING_TIMEOUT_S = 300.0
 """What sorting a whole table may take, besides the usual time-out."""
 READ_AHEAD_BYTES = 262_144
 """What may arrive of a streamed table before it is read."""
+
+logging.getLogger("asyncmy").setLevel(logging.ERROR)
+"""It logs a warning for each id that a key column cannot hold. Such ids are counted as missing, and anybody can send
+them."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -94,7 +99,7 @@ class MysqlSink:
         self._address = address_of(section.url)
         self._database: str = mysql_of(section.url)["db"]
         self._connection: Any = None
-        self._key_types: dict[str, str] = {}
+        self._keys: dict[str, Key] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -123,19 +128,19 @@ class MysqlSink:
     async def write(self, table: ReplicaTable, totals: Mapping[str, Mapping[str, Any]]) -> SinkResult:
         """Sets the table's columns to these totals: entity id → totals document, each with a base (`adopt.py`).
 
-        Ids without a row are counted as `missing`. A row that can't take its totals is one of the `failures`; the other
-        rows are set all the same.
+        Ids without a row are counted as `missing`, and so are those that differ from their row's key in any byte. A row
+        that can't take its totals is one of the `failures`; the other rows are set all the same.
         """
-        key_type = await self._key_type(table)
-        ids = sorted(filter(is_key_of(key_type), totals))
+        key = await self._key(table)
+        ids = sorted(filter(key.takes, totals))
         if not ids:
             return SinkResult(0, missing=len(totals))
         rows = [[id_, *(total(totals[id_], counter) for counter in table.columns)] for id_ in ids]
-        matched, failures = await self._set(table, update_sql(table, key_type), rows)
+        matched, failures = await self._set(table, update_sql(table, key, ids), rows)
         return SinkResult(matched, missing=max(0, len(totals) - matched - len(failures)), failures=tuple(failures))
 
     async def read(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, dict[str, int]]:
-        """Entity id → counter → what its row says (NULL: 0), for the ids that have one."""
+        """Entity id → counter → what its row says (NULL: 0), for the ids that are a row's key, byte for byte."""
         rows = await self._select(table, ids, list(table.columns.values()))
         return {id_: dict(zip(table.columns, (int(n or 0) for n in row), strict=True)) for id_, row in rows.items()}
 
@@ -178,15 +183,22 @@ class MysqlSink:
         rows = await self._select(table, ids, table.enrich)
         return {id_: dict(zip(table.enrich, row, strict=True)) for id_, row in rows.items()}
 
+    async def alike(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, str]:
+        """Entity id → the key of another row that MySQL takes for it: by case, accent, trailing blank or the like."""
+        key = await self._key(table)
+        if key.is_integer or not ids:
+            return {}
+        return {id_: found for id_, found in await self.query(alike_sql(table, key), (_encoded(ids),)) if found != id_}
+
     async def _select(
         self, table: ReplicaTable, ids: Sequence[str], columns: Sequence[str]
     ) -> dict[str, tuple[Any, ...]]:
         """Entity id → these columns of its row, for the ids that have one."""
-        key_type = await self._key_type(table)
-        wanted = [[id_] for id_ in filter(is_key_of(key_type), ids)]
+        key = await self._key(table)
+        wanted = list(filter(key.takes, ids))
         if not wanted:
             return {}
-        rows = await self.query(select_sql(table, key_type, columns), (_encode(wanted).decode(),))
+        rows = await self.query(select_sql(table, key, wanted, columns), (_encoded(wanted),))
         return {id_: tuple(row) for id_, *row in rows}
 
     async def _set(self, table: ReplicaTable, sql: str, rows: list[list[Any]]) -> tuple[int, list[Failure]]:
@@ -214,12 +226,12 @@ class MysqlSink:
                     raise
         raise AssertionError
 
-    async def _key_type(self, table: ReplicaTable) -> str:
-        """The key column's type, as JSON_TABLE must declare it."""
+    async def _key(self, table: ReplicaTable) -> Key:
+        """The key column. It is looked up once."""
         name = f"{table.table}.{table.key}"
-        if name not in self._key_types:
+        if name not in self._keys:
             found = await self.query(
-                "SELECT DATA_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS"
+                "SELECT LOWER(DATA_TYPE), CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS"
                 " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLUMN_NAME = %s",
                 (self._database, table.table, table.key),
             )
@@ -228,8 +240,8 @@ class MysqlSink:
                     f"MySQL at {self._address}: there is no column {name} in database"
                     f" {self._database!r}. Create it, or change the [replica] tables of the configuration."
                 )
-            self._key_types[name] = declared_key(*found[0])
-        return self._key_types[name]
+            self._keys[name] = Key(*found[0])
+        return self._keys[name]
 
     async def query(self, sql: str, args: Sequence[object] = (), *, extra_s: float = 0) -> list[tuple[Any, ...]]:
         """The rows of a SELECT. `extra_s`: what it may take besides the usual time-out."""
@@ -273,6 +285,10 @@ class MysqlSink:
         except Exception as error:  # noqa: BLE001  (asyncmy lets RuntimeError and others out when a line breaks half-way)
             await self.close()  # a late reply must not meet a later query; what was sent may still be carried out
             raise MysqlStoreError(f"MySQL at {self._address}: {str(error) or 'no answer in time'}") from None
+
+
+def _encoded(ids: Iterable[str]) -> str:
+    return _encode([[id_] for id_ in ids]).decode()
 
 
 class _RefusedRowsError(MysqlStoreError):

@@ -87,4 +87,9 @@ def entity_id_of(key: object) -> str | None:
     """The entity id that a key stands for, or None if it is no entity id."""
     if isinstance(key, int):
         return str(key) if 0 <= key <= INT64_MAX else None
+    if isinstance(key, bytes):  # of a VARBINARY column
+        try:
+            key = key.decode()
+        except UnicodeDecodeError:
+            return None
     return key if isinstance(key, str) and entity_id_problem(key) is None else None

@@ -32,6 +32,7 @@ from daemon.move.backfill.changes import Change, adopted, has_counted, reconcile
 from daemon.move.backfill.legacy import KEYLESS_LISTED_MAX, LegacyRow, LegacyTable, entity_id_of
 from daemon.move.backfill.progress import Progress
 from daemon.replica.adopt import NO_NUMBER, TOO_LARGE, Row, adopt, fits, holds_numbers
+from daemon.replica.aliases import find_aliases
 from daemon.replica.columns import moved_columns, record_columns
 from daemon.replica.mysql import MysqlSink
 from daemon.replica.synced import synced
@@ -52,6 +53,7 @@ PROBLEMS_LISTED_MAX = 1_000
 """Of the entities that could not be taken over, so many are named. The others are only counted."""
 PENDING = "its row is due, so tallyd cannot tell what the application added to it"
 UNKNOWN = "a flusher died while it set the row, so tallyd cannot tell what the application added to it"
+ALIASED = "an alias wrote its row in a former version (see `tallyd audit`), so tallyd cannot tell what is in it"
 LOST_COUNTS = "its column holds less than was counted"
 
 
@@ -119,6 +121,8 @@ class Backfill:
         self._dry_run = dry_run
         self._is_moved = False
         """Whether the existing bases were read from another column."""
+        self._aliased: set[str] = set()
+        """Entities whose rows a former version wrote for others."""
         self.tally = Tally(f"{self._domain}.{self._type}")
 
     async def run(self, chunk: int, watcher: Watcher, stopping: Callable[[], bool]) -> bool:
@@ -135,6 +139,10 @@ class Backfill:
         progress, after = Progress(self._mongo, tally.name, self._table), None
         # A reconcile starts anew each time: its rows may have grown since. A dry run writes nothing.
         resumable = not (self._reconcile or self._dry_run)
+        if self._reconcile:
+            async for documents in self._mongo.totals_of_type(self._domain, self._type, chunk):
+                aliases = await find_aliases(self._mysql, self._table, documents)
+                self._aliased |= {Entity(self._domain, self._type, id_).key for id_ in aliases.values()}
         if resumable:
             after, tally.rows_before = await progress.resume()
         watcher.begin(f"{tally.name}, rows", await self._legacy.rows_estimate(), tally.rows_before)
@@ -218,6 +226,7 @@ class Backfill:
                 and (changes := reconciled(entity, row, sound[entity.key], held[entity.key].amounts))
             }
             done.problems.update(await self._irreconcilable(wanted, held))
+            done.problems.update(dict.fromkeys(wanted.keys() & self._aliased, ALIASED))
             wanted = {key: changes for key, changes in wanted.items() if key not in done.problems}
             if self._dry_run:
                 for change in chain.from_iterable(wanted.values()):

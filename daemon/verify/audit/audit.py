@@ -18,6 +18,7 @@ from daemon.buffer import keys
 from daemon.buffer.connection import opened
 from daemon.buffer.due import make_due
 from daemon.config import Config, domain_counters, replica_tables
+from daemon.replica.aliases import forget_bases
 from daemon.replica.mysql import MysqlSink
 from daemon.retention.expiring import Expiring, read_expiring
 from daemon.rollups.history_marks import Marks
@@ -27,7 +28,7 @@ from daemon.verify.audit import laws
 from daemon.verify.audit.deep import deep
 from daemon.verify.audit.hot import Hot, moving_entities, read_hot, read_marks
 from daemon.verify.audit.laws import Broken, Line
-from daemon.verify.audit.replica import Row, confirm, differing_rows
+from daemon.verify.audit.replica import Compared, compare, confirm
 from daemon.verify.audit.rollups import read_rollups
 
 STILL_TRIES = 5
@@ -38,6 +39,7 @@ BROKEN_MAX = 1_000
 
 class Report(Struct, frozen=True):
     """What an audit found. `exact`: nothing moved while it read. `rows_pending`: rows that differ but are due.
+    `rows_missing`: entities of mapped types that have totals and no row.
 
     `deep`: each entity was compared. It is False if counts moved meanwhile: two reads of an entity may then differ.
     `history_pending`: entities of a `backfill --daily` that is running or was interrupted. Bases are not compared then.
@@ -50,6 +52,7 @@ class Report(Struct, frozen=True):
     broken_more: int
     malformed: int
     rows_pending: int
+    rows_missing: int
     history_pending: int
     spooled_segments: int
     spooled_bytes: int
@@ -99,19 +102,20 @@ class Auditor:
         more = 0
         compared = False
         if thorough and exact:
-            found, found_more = await self._deep(counters, hot, rollups.expiring, bases=not history_pending)
+            apart, apart_more = await self._deep(counters, hot, rollups.expiring, bases=not history_pending)
             compared = await self._still(hot, rollups.expiring)
             if compared:
-                broken, more = broken + found, found_more
-        pending = 0
-        async for rows, due in self._rows():
+                broken, more = broken + apart, apart_more
+        pending = missing = 0
+        async for found, due in self._rows():
             pending += due
-            for row in rows:
+            missing += found.missing
+            for lines in (each.broken() for part in (found.differing, found.aliases) for each in part):
                 more += len(broken) >= BROKEN_MAX
-                broken += row.broken() if len(broken) < BROKEN_MAX else []
+                broken += lines if len(broken) < BROKEN_MAX else []
         malformed = sum(shard.malformed for shard in hot)
         return Report(
-            exact, compared, stated, broken, more, malformed, pending, history_pending,
+            exact, compared, stated, broken, more, malformed, pending, missing, history_pending,
             spooled.segments, spooled.bytes, spooled.strays, spooled.error,
         )  # fmt: skip
 
@@ -130,22 +134,29 @@ class Auditor:
         marks = [await read_marks(self._redis, shard.shard) == shard.marks for shard in hot]
         return all(marks) and await read_expiring(self._mongo) == expiring
 
-    async def mark_due(self) -> int:
-        """Makes every row that differs due, so that the next sync sets it. Returns how many."""
-        marked = 0
-        async for rows, _ in self._rows():
-            for shard, entities in keys.by_shard((row.key for row in rows), self._config.redis.shards, str).items():
+    async def mark_due(self) -> tuple[int, int]:
+        """Makes every row due that differs or that an alias wrote, so that the next sync sets it. Then removes the
+        bases of the aliases. Returns the numbers of rows and of aliases."""
+        marked = aliases = 0
+        async for found, _ in self._rows():
+            due = {row.key for row in found.differing} | {alias.row for alias in found.aliases}
+            for shard, entities in keys.by_shard(due, self._config.redis.shards, str).items():
                 await make_due(self._redis, shard, entities)
-            marked += len(rows)
-        return marked
+            await forget_bases(self._mongo, [alias.key for alias in found.aliases])
+            marked += len(due)
+            aliases += len(found.aliases)
+        return marked, aliases
 
-    async def _rows(self) -> AsyncIterator[tuple[list[Row], int]]:
-        """Rows that differ and should not, and how many others are due, a chunk at a time."""
+    async def _rows(self) -> AsyncIterator[tuple[Compared, int]]:
+        """What differs and should not, and how many other rows are due, a chunk at a time."""
         if self._mysql is None:
             return
         tables = replica_tables(self._config)
-        async for found in differing_rows(self._mongo, self._mysql, tables):
-            yield await confirm(self._redis, self._config.redis.shards, self._mongo, self._mysql, tables, found)
+        async for found in compare(self._mongo, self._mysql, tables):
+            found.differing, due = await confirm(
+                self._redis, self._config.redis.shards, self._mongo, self._mysql, tables, found.differing
+            )
+            yield found, due
 
 
 @asynccontextmanager

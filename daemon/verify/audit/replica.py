@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 
-from msgspec import Struct
+from msgspec import Struct, field
 from redis.asyncio import Redis
 
 from daemon.buffer.due import pending
 from daemon.buffer.keys import by_shard
 from daemon.config import ReplicaTable
 from daemon.domain.rollup import total
+from daemon.replica.aliases import find_aliases
 from daemon.replica.mysql import MysqlSink
 from daemon.rollups.mongo import Json, MongoSink
 from daemon.verify.audit.laws import Broken
@@ -42,12 +43,43 @@ class Row(Struct, frozen=True):
         ]
 
 
-async def differing_rows(mongo: MongoSink, mysql: MysqlSink, tables: Tables) -> AsyncIterator[list[Row]]:
-    """A list for each chunk, often empty. An entity without a row is no difference: the flush reports it."""
+class Alias(Struct, frozen=True):
+    """An entity that has the base of another one's row (`daemon.replica.aliases`). `base`: counter → amount."""
+
+    key: str
+    row: str
+    """The key of the entity that the row belongs to."""
+    base: dict[str, int]
+
+    def broken(self) -> list[Broken]:
+        said = (
+            f"{self.key}: its base is of the row of {self.row}, which a former version took for its own and wrote."
+            " `tallyd audit --repair-replica` removes the base and sets the row"
+        )
+        return [Broken("alias", counter, amount, said) for counter, amount in self.base.items()]
+
+
+class Compared(Struct):
+    """What a chunk of the totals has in MySQL. `missing`: how many have no row. That is no difference."""
+
+    differing: list[Row] = field(default_factory=list)
+    missing: int = 0
+    aliases: list[Alias] = field(default_factory=list)
+
+
+async def compare(mongo: MongoSink, mysql: MysqlSink, tables: Tables) -> AsyncIterator[Compared]:
+    """Compares all totals of these tables, a chunk at a time."""
     for (domain, entity_type), table in tables.items():
+        prefix = f"{domain}:{entity_type}:"
         async for chunk in mongo.totals_of_type(domain, entity_type, CHUNK_ENTITIES):
             rows = await mysql.read(table, [document["entity_id"] for document in chunk])
-            yield differing(f"{domain}:{entity_type}:", {document["_id"]: document for document in chunk}, rows, table)
+            missing = {document["entity_id"]: document for document in chunk if document["entity_id"] not in rows}
+            aliases = await find_aliases(mysql, table, missing.values())
+            yield Compared(
+                differing(prefix, {document["_id"]: document for document in chunk}, rows, table),
+                len(missing),
+                [Alias(prefix + id_, prefix + row, missing[id_]["base"]) for id_, row in aliases.items()],
+            )
 
 
 async def confirm(
