@@ -11,7 +11,7 @@ from rich.console import Console
 from daemon.cli.enabled import require_on
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json, print_strays, print_table, say
-from daemon.config import require
+from daemon.config import NOTHING_MAPPED, require
 from daemon.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -84,6 +84,9 @@ def _print(report: Report, repaired: int, aliases: int, console: Console, *, dee
     more = len(report.broken) - DIFFERENCES_SHOWN + report.broken_more
     if more > 0:
         console.print(f"… and {more} more (--json lists them)")
+    if report.unmapped:
+        partly = f"MySQL was compared for {', '.join(report.mapped)}. No table: {', '.join(report.unmapped)}"
+        say(f"{partly if report.mapped else NOTHING_MAPPED}.", "yellow")
     if repaired:
         console.print(f"{repaired} rows of MySQL were set to MongoDB's totals.")
     if aliases:

@@ -9,6 +9,7 @@ Callers import from here. This room opens no connection.
 
 from __future__ import annotations
 
+from daemon.config.effective import NOTHING_MAPPED as NOTHING_MAPPED
 from daemon.config.effective import chosen_tables as chosen_tables
 from daemon.config.effective import domain_actions as domain_actions
 from daemon.config.effective import domain_counters as domain_counters
@@ -17,6 +18,7 @@ from daemon.config.effective import masked as masked
 from daemon.config.effective import ranked_kinds as ranked_kinds
 from daemon.config.effective import replica_tables as replica_tables
 from daemon.config.effective import require as require
+from daemon.config.effective import unmapped_types as unmapped_types
 from daemon.config.load import ENV_PREFIX as ENV_PREFIX
 from daemon.config.load import ENV_STACK_PREFIX as ENV_STACK_PREFIX
 from daemon.config.load import load as load

@@ -25,6 +25,12 @@ from daemon.domain.rollup import Kind
 from daemon.domain.window import kinds_of
 from daemon.errors import ConfigError
 
+NOTHING_MAPPED = (
+    "mysql.url is set, but no entity type is mapped: no column is written. Add [replica.DOMAIN.TYPE] to the"
+    " configuration, or leave mysql.url empty"
+)
+"""The built-in mapping holds only while the domains are the built-in ones. One more domain or type ends it."""
+
 
 def effective_actions(config: Config) -> dict[str, ActionSection]:
     """The configured actions over the built-in ones, with each one's counters filled in."""
@@ -52,6 +58,19 @@ def replica_tables(config: Config) -> dict[tuple[str, str], ReplicaTable]:
         return {}
     mapping = config.replica or (REPLICA_DEFAULT if config.domains == DOMAINS_DEFAULT else {})
     return {(domain, kind): table for domain, kinds in mapping.items() for kind, table in kinds.items()}
+
+
+def unmapped_types(config: Config) -> list[str]:
+    """The entity types without a table ("jav.actor"), while `mysql.url` is set."""
+    if not config.mysql.url:
+        return []
+    tables = replica_tables(config)
+    return [
+        f"{name}.{kind}"
+        for name, domain in config.domains.items()
+        for kind in domain.entity_types
+        if (name, kind) not in tables
+    ]
 
 
 def chosen_tables(config: Config, types: list[str] | None = None) -> dict[tuple[str, str], ReplicaTable]:

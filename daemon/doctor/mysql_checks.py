@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from daemon.config import unmapped_types
 from daemon.doctor import version
 from daemon.doctor.clock import NO_LIMIT_S, check_clock
 from daemon.doctor.finding import Verdict, fatal, ok, warning
@@ -94,13 +95,15 @@ def clock(facts: MysqlFacts) -> Verdict:
 
 
 def mapped(facts: MysqlFacts) -> Verdict:
-    if facts.tables:
-        return ok(", ".join(f"{name} → {mapping.table}" for name, (mapping, _) in facts.tables.items()))
-    return warning(
-        "mysql.url is set, but no entity type is mapped to a table",
-        "tallyd writes nothing there.",
-        "add a [replica.DOMAIN.TYPE] table to the configuration, or leave mysql.url empty",
-    )
+    if not facts.tables:
+        return fatal(
+            "mysql.url is set, but no entity type is mapped to a table",
+            "No column is written. The built-in mapping ends with the first domain or type of your own.",
+            "add a [replica.DOMAIN.TYPE] table to the configuration, or leave mysql.url empty",
+        )
+    told = ", ".join(f"{name} → {mapping.table}" for name, (mapping, _) in facts.tables.items())
+    without = unmapped_types(facts.config)
+    return ok(f"{told}; no table: {', '.join(without)}" if without else told)
 
 
 CHECKS: Mapping[str, Callable[[MysqlFacts], Verdict]] = {

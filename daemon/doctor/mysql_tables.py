@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from daemon.config import ReplicaTable
@@ -15,7 +15,7 @@ SCAN_ROWS_MIN = 1_000
 INTEGER_LIMITS = {"tinyint": 127, "smallint": 32_767, "mediumint": 8_388_607, "int": 2_147_483_647}
 """Of signed columns. Unsigned ones reach twice as far, and one more."""
 DECIMAL_DIGITS_MIN = 19
-TEXT_KEY_TYPES = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "uuid"})
+TEXT_KEY_TYPES = frozenset({"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "uuid", "varbinary"})
 
 
 class Mapped(NamedTuple):
@@ -168,5 +168,16 @@ def check_tables(facts: MysqlFacts) -> list[Finding]:
 
 
 def _grant(facts: MysqlFacts, mapping: ReplicaTable) -> str:
+    """The rights that tallyd needs, and no more: column by column."""
+    written = list(mapping.columns.values())
+    label = [mapping.label] if mapping.label else []
+    read = dict.fromkeys([mapping.key, *written, *label, *mapping.shadow.values(), *mapping.enrich])
     name, _, host = facts.user.rpartition("@")
-    return f"GRANT SELECT, UPDATE ON `{facts.database}`.`{mapping.table}` TO '{name}'@'{host}'"
+    return (
+        f"GRANT SELECT ({_names(read)}), UPDATE ({_names(written)})"
+        f" ON `{facts.database}`.`{mapping.table}` TO '{name}'@'{host}'"
+    )
+
+
+def _names(columns: Iterable[str]) -> str:
+    return ", ".join(f"`{column}`" for column in columns)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from prometheus_client import start_http_server
 
 from daemon import lifecycle, log, notify
-from daemon.config import Config, read_at_start
+from daemon.config import NOTHING_MAPPED, Config, read_at_start, replica_tables, unmapped_types
 from daemon.errors import unforeseen
 from daemon.flush.flusher import Flusher
 from daemon.scheduling import give_way
@@ -81,14 +81,14 @@ class Service:
             await asyncio.wait({running, exchange})
 
     def _ready(self) -> None:
-        flush, mysql = self._config.flush, self._config.mysql
-        replica = "on" if mysql.url else "off (mysql.url is not set)"
-        if mysql.url and not self._config.enabled:
-            replica = "off (enabled = false): the columns are the application's"
+        flush = self._config.flush
         self._status = (
-            f"Flushing every {flush.interval_s:g} s or at {flush.threshold} dirty entities; MySQL replica {replica}"
+            f"Flushing every {flush.interval_s:g} s or at {flush.threshold} dirty entities; MySQL replica"
+            f" {_replica(self._config)}"
         )
         _log.info("%s.", self._status)
+        if self._config.mysql.url and not replica_tables(self._config):
+            _log.warning("%s.", NOTHING_MAPPED)
         notify.ready(self._status)
 
     async def _prepare_successor(self) -> Flusher:
@@ -127,6 +127,20 @@ class Service:
             if status != told and not self._stopping:
                 notify.notify(f"STATUS={status}")
                 told = status
+
+
+def _replica(config: Config) -> str:
+    """Whether columns are written, and of which entity types."""
+    tables = replica_tables(config)
+    if not config.mysql.url:
+        return "off (mysql.url is not set)"
+    if not config.enabled:
+        return "off (enabled = false): the columns are the application's"
+    if not tables:
+        return "off (no entity type is mapped)"
+    without = unmapped_types(config)
+    mapped = ", ".join(f"{domain}.{kind}" for domain, kind in tables)
+    return f"on for {mapped}" + (f", but not for {', '.join(without)}" if without else "")
 
 
 async def _prepared(config: Config) -> Flusher:

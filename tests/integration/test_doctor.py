@@ -20,7 +20,7 @@ from daemon.doctor.finding import Finding
 from daemon.doctor.mysql_facts import read_mysql
 from daemon.errors import ConfigError
 from daemon.replica.mysql import MysqlSink
-from daemon.replica.sql import declared_key
+from daemon.replica.sql import Key
 from daemon.rollups.collections import DOCTOR
 from daemon.rollups.mongo import MongoSink
 from tests.kit.servers import RedisServer
@@ -327,7 +327,7 @@ def test_dead_letters_are_a_warning_until_they_are_dropped(system: System) -> No
 @pytest.mark.parametrize(
     ("statement", "check", "severity", "fix"),
     [
-        ("DROP TABLE jav", "table", "fatal", "GRANT SELECT, UPDATE"),
+        ("DROP TABLE jav", "table", "fatal", "GRANT SELECT (`uuid`, `views`, `downloads`, `code`)"),
         ("ALTER TABLE jav RENAME COLUMN uuid TO u", "key", "fatal", "correct replica.jav.movie.key: id, u, code"),
         ("ALTER TABLE jav DROP INDEX uuid", "key", "fatal", "ALTER TABLE `jav` ADD UNIQUE KEY (`uuid`)"),
         ("ALTER TABLE jav DROP INDEX uuid, ADD INDEX (uuid)", "key", "warning", "ADD UNIQUE KEY (`uuid`)"),
@@ -354,19 +354,46 @@ def test_a_table_that_does_not_fit_is_named_with_the_statement_that_mends_it(
     asyncio.run(startup.check_flush(with_index(system)))  # MongoDB does not wait for MySQL
 
 
-def test_a_user_that_may_only_read_gets_the_grant(system: System) -> None:
+def test_the_grant_names_the_columns_and_suffices_for_all_that_tallyd_does(system: System) -> None:
     user = f"u{system.database[:12]}"
     system.sql(f"CREATE USER '{user}'@'127.0.0.1' IDENTIFIED BY 'secret'", database="")
+    system.sql("ALTER TABLE jav ADD title VARCHAR(99)")
     try:
         system.sql(f"GRANT SELECT ON `{system.database}`.* TO '{user}'@'127.0.0.1'", database="")
-        config = system.config(MYSQL__URL=system.env["TALLYD_MYSQL__URL"].replace("root@", f"{user}:secret@"))
-        found = mysql_found(config)["mysql.update.jav.movie"]
+        mapping = {"table": "jav", "key": "uuid", "columns": {"view": "views"}, "enrich": ["title"], "label": "code"}
+        system.env |= {
+            "TALLYD_MYSQL__URL": system.env["TALLYD_MYSQL__URL"].replace("root@", f"{user}:secret@"),
+            "TALLYD_REPLICA__JAV__MOVIE": json.dumps(mapping),
+        }
+        found = mysql_found(system.config())["mysql.update.jav.movie"]
         assert found.severity == "fatal"
-        assert found.fix == f"GRANT SELECT, UPDATE ON `{system.database}`.`jav` TO '{user}'@'127.0.0.1'"
+        assert found.fix == (
+            "GRANT SELECT (`uuid`, `views`, `code`, `title`), UPDATE (`views`)"
+            f" ON `{system.database}`.`jav` TO '{user}'@'127.0.0.1'"
+        )
+        system.sql(f"REVOKE SELECT ON `{system.database}`.* FROM '{user}'@'127.0.0.1'", database="")
         system.sql(found.fix, database="")
-        assert mysql_found(config)["mysql.update.jav.movie"].severity == "ok"
+        assert {name for name, each in mysql_found(system.config()).items() if each.severity == "fatal"} == set()
+
+        system.add_movies("a", "b")
+        system.count(event(entity_id="a"))
+        assert system.flush().rows == 1
+        for command in (["backfill"], ["backfill", "--reconcile"], ["audit", "--repair-replica"], ["parity-check"]):
+            system.tallyd(*command)
     finally:
         system.sql(f"DROP USER '{user}'@'127.0.0.1'", database="")
+
+
+def test_a_mapping_that_ended_is_fatal(system: System) -> None:
+    """The built-in mapping holds only while the domains are the built-in ones."""
+    found = mysql_found(system.config(DOMAINS='{"shop": {"entity_types": ["article"]}}'))["mysql.replica"]
+    assert found.severity == "fatal"
+    assert "[replica.DOMAIN.TYPE]" in found.fix
+
+
+def test_the_types_without_a_table_are_named(system: System) -> None:
+    found = mysql_found(system.config())["mysql.replica"]
+    assert (found.severity, found.found) == ("ok", "jav.movie → jav; no table: jav.actor, jav.tag")
 
 
 @pytest.mark.parametrize(
@@ -397,16 +424,16 @@ def test_the_key_is_declared_as_the_sink_declares_it(system: System, declared: s
     system.sql(f"ALTER TABLE jav MODIFY uuid {declared}")
     config = system.config()
 
-    async def both() -> tuple[str, str]:
+    async def both() -> tuple[Key, Key]:
         facts = await read_mysql(config, timeout_ms=5_000, probe=True)
         [(mapping, table)] = facts.tables.values()
         assert table is not None
         assert table.refused is None
         key = table.column(mapping.key)
         assert key is not None
-        declared = declared_key(key.data_type, key.charset, key.collation)
+        found = Key(key.data_type, key.charset, key.collation)
         async with MysqlSink(config.mysql) as sink:
-            return declared, await sink._key_type(replica_tables(config)["jav", "movie"])
+            return found, await sink._key(replica_tables(config)["jav", "movie"])
 
     ours, theirs = asyncio.run(both())
     assert ours == theirs

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from daemon.buffer import scripts
+from daemon.config import NOTHING_MAPPED
 from daemon.move.backfill.run import UNKNOWN
 from tests.kit.daemon import Daemon
 from tests.kit.proxy import Fault, Proxy
@@ -63,7 +64,7 @@ def test_the_flush_daemon_leaves_the_columns_from_the_reload_on(counted: System)
     file = counted.scratch / "tallyd.toml"
     file.write_text("")
     with Daemon(counted, "flush", CONFIG=str(file), FLUSH__INTERVAL_S="0.05") as daemon:
-        daemon.says("MySQL replica on")
+        daemon.says("MySQL replica on for jav.movie, but not for jav.actor, jav.tag")
         counted.count(event(entity_id="a", value=4))
         wait_until(lambda: counted.replica()["a"] == (107, 5), "it sets the row")
         file.write_text("enabled = false\n")
@@ -79,6 +80,20 @@ def test_the_flush_daemon_leaves_the_columns_from_the_reload_on(counted: System)
         wait_until(lambda: counted.replica()["a"] == (132, 5), "it sets the row again")
         assert daemon.end() == 0
     assert audited(counted) == set()
+
+
+def test_a_mapping_that_ended_is_said_at_start_and_by_the_audit(system: System) -> None:
+    """One more type ends the built-in mapping."""
+    more = {"DOMAINS": '{"jav": {"entity_types": ["movie", "series"], "actions": ["view"]}}'}
+    with system.flusher(**more) as daemon:
+        daemon.says("MySQL replica off (no entity type is mapped)")
+        daemon.says(NOTHING_MAPPED)
+    report = system.audit(**more)
+    assert (report["mapped"], report["unmapped"]) == ([], ["jav.movie", "jav.series"])
+    assert NOTHING_MAPPED in system.tallyd("audit", **more).stdout
+    report = system.audit()
+    assert (report["mapped"], report["unmapped"]) == (["jav.movie"], ["jav.actor", "jav.tag"])
+    assert "MySQL was compared for jav.movie. No table: jav.actor, jav.tag." in system.tallyd("audit").stdout
 
 
 class Death(NamedTuple):

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from daemon.buffer import keys
 from daemon.buffer.connection import opened
 from daemon.buffer.due import make_due
-from daemon.config import Config, domain_counters, replica_tables
+from daemon.config import Config, domain_counters, replica_tables, unmapped_types
 from daemon.replica.aliases import forget_bases
 from daemon.replica.mysql import MysqlSink
 from daemon.retention.expiring import Expiring, read_expiring
@@ -39,7 +39,8 @@ BROKEN_MAX = 1_000
 
 class Report(Struct, frozen=True):
     """What an audit found. `exact`: nothing moved while it read. `rows_pending`: rows that differ but are due.
-    `rows_missing`: entities of mapped types that have totals and no row.
+    `rows_missing`: entities of mapped types that have totals and no row. `mapped`: the entity types whose rows were
+    compared; `unmapped`: those without a table, while `mysql.url` is set.
 
     `deep`: each entity was compared. It is False if counts moved meanwhile: two reads of an entity may then differ.
     `history_pending`: entities of a `backfill --daily` that is running or was interrupted. Bases are not compared then.
@@ -53,6 +54,8 @@ class Report(Struct, frozen=True):
     malformed: int
     rows_pending: int
     rows_missing: int
+    mapped: list[str]
+    unmapped: list[str]
     history_pending: int
     spooled_segments: int
     spooled_bytes: int
@@ -115,7 +118,8 @@ class Auditor:
                 broken += lines if len(broken) < BROKEN_MAX else []
         malformed = sum(shard.malformed for shard in hot)
         return Report(
-            exact, compared, stated, broken, more, malformed, pending, missing, history_pending,
+            exact, compared, stated, broken, more, malformed, pending, missing,
+            [".".join(name) for name in replica_tables(self._config)], unmapped_types(self._config), history_pending,
             spooled.segments, spooled.bytes, spooled.strays, spooled.error,
         )  # fmt: skip
 

@@ -104,7 +104,7 @@ FULL = {"fsUsedSize": 91.0, "fsTotalSize": 100.0}
         ("mysql.packet", mysql_facts(packet_bytes=2**24), "ok"),
         ("mysql.packet", mysql_facts(packet_bytes=2**22), "warning"),
         ("mysql.packet", mysql_facts(packet_bytes=2**18), "fatal"),
-        ("mysql.replica", mysql_facts(tables={}), "warning"),
+        ("mysql.replica", mysql_facts(tables={}), "fatal"),
     ],
 )
 def test_what_a_server_says_decides_how_severe_it_is(check: str, facts: Any, severity: str) -> None:
