@@ -58,7 +58,7 @@ def create() -> Asgi:
     return Asgi(boot.create())
 
 
-class _Headers:
+class _AsgiHeaders:
     """The headers of a request, as `Headers` of `requests.py`."""
 
     def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
@@ -91,7 +91,7 @@ class _AsgiRequest:
                 key = value.decode("latin-1")
         client = scope.get("client")
         return RequestHead(
-            scope["method"], scope["path"], length, kind, key, client[0] if client else "", _Headers(scope["headers"])
+            scope["method"], scope["path"], length, kind, key, client[0] if client else "", _AsgiHeaders(scope["headers"])
         )
 
     @property
