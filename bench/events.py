@@ -15,7 +15,7 @@ import msgspec
 
 from daemon.buffer.counters import Counters, Limits
 from daemon.buffer.scripts import Script
-from daemon.buffer.wire import Request
+from daemon.buffer.wire import unlimited
 from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.ingest.decode import Batch, Decoder, build_catalogue
@@ -88,7 +88,7 @@ def calls(config: Config, events: Iterable[Event], events_per_call: int) -> list
     async def record() -> None:
         left = iter(events)
         while taken := list(islice(left, events_per_call)):
-            await counters.ingest([Request("", taken)])
+            await counters.ingest([unlimited(taken)])
 
     asyncio.run(record())
     return recorder.packed

@@ -29,7 +29,7 @@ from daemon.buffer.counters import Claim, Counters, Limits
 from daemon.buffer.keys import shard_keys
 from daemon.buffer.layout import Layout
 from daemon.buffer.outcome import Counted, Limited
-from daemon.buffer.wire import Request
+from daemon.buffer.wire import Request, unlimited
 from daemon.config import Config, Ingest, MongoSection, replica_tables
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
@@ -179,7 +179,7 @@ def test_batcher(benchmark: Any, config: Config) -> None:
     async def submit() -> list[Any]:
         limits = Ingest(queue_events_max=20_000, call_events_max=2_000, calls_in_flight_max=2)
         batcher = Batcher(at_once, IngestTally(), limits)
-        return await asyncio.gather(*(batcher.ask(Request("", (event,))) for _ in range(CLAIMED)))
+        return await asyncio.gather(*(batcher.ask(unlimited((event,))) for _ in range(CLAIMED)))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         outcomes = told(benchmark, "coalesce a request", CLAIMED)(lambda: runner.run(submit()))
@@ -289,7 +289,7 @@ def _make_dirty(config: Config, counters: Counters, runner: asyncio.Runner) -> N
     """An event for each of as many entities as a claim takes, and nothing else dirty or in flight."""
     while isinstance(claim := runner.run(_claim(counters)), Claim):
         runner.run(counters.ack(claim.seq, [], []))
-    runner.run(counters.ingest([Request("", list(events.admitted(config, CLAIMED)))]))
+    runner.run(counters.ingest([unlimited(list(events.admitted(config, CLAIMED)))]))
 
 
 class _Claimed(Amounts):

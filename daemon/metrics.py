@@ -17,7 +17,7 @@ from daemon.errors import StoreError
 PUBLISH_INTERVAL_S = 1.0
 FAILURE_LOG_INTERVAL_S = 1.0
 
-EVENTS = Counter("tallyd_events", "Events by what became of them: counted, duplicate, rejected.", ["outcome"])
+EVENTS = Counter("tallyd_events", "Events by what became of them: counted, duplicate, rejected, limited.", ["outcome"])
 RESPONSES = Counter("tallyd_responses", "HTTP responses by status.", ["status"])
 CALLS = Counter("tallyd_ingest_calls", "ingest.lua calls.")
 CALL_SECONDS = Counter("tallyd_ingest_call_seconds", "Time ingest.lua calls took; by their number, the mean.")
@@ -78,6 +78,7 @@ class IngestTally:
         "_calls",
         "_duplicates",
         "_failure_logged_at",
+        "_limited",
         "_rejected",
         "_responses",
     )
@@ -87,7 +88,7 @@ class IngestTally:
         self._clear()
 
     def _clear(self) -> None:
-        self._accepted = self._duplicates = self._rejected = 0
+        self._accepted = self._duplicates = self._rejected = self._limited = 0
         self._calls = self._call_requests = 0
         self._call_seconds = 0.0
         self._responses: dict[int, int] = {}
@@ -98,6 +99,10 @@ class IngestTally:
 
     def rejected(self, events: int) -> None:
         self._rejected += events
+
+    def limited(self, events: int) -> None:
+        """Good events whose sender's limit was found spent. One that is blocked already sends none so far."""
+        self._limited += events
 
     def answered(self, status: int) -> None:
         self._responses[status] = self._responses.get(status, 0) + 1
@@ -116,7 +121,10 @@ class IngestTally:
 
     def publish(self, queue_events: int) -> None:
         for outcome, events in (
-            ("counted", self._accepted), ("duplicate", self._duplicates), ("rejected", self._rejected)
+            ("counted", self._accepted),
+            ("duplicate", self._duplicates),
+            ("rejected", self._rejected),
+            ("limited", self._limited),
         ):  # fmt: skip
             EVENTS.labels(outcome).inc(events)
         for status, responses in self._responses.items():

@@ -111,7 +111,7 @@ class Accepted(Body):
     status: Literal["accepted"]
 
 
-class BatchAccepted(Body):
+class BatchAccepted(Body, omit_defaults=True):
     status: Literal["accepted"]
     accepted: int
     duplicates: int
@@ -119,6 +119,9 @@ class BatchAccepted(Body):
     """The first refused events."""
     rejected_more: int | UnsetType = UNSET
     """Refused events that are not listed; absent: none."""
+    limited: (
+        Annotated[int, Meta(description="So many good events at the end were not taken. Send them again.")] | UnsetType
+    ) = UNSET
 
 
 class Health(Body):

@@ -1,4 +1,4 @@
--- ingest: rate limit, dedupe, increment, mark dirty and book a whole call of events, in one round trip.
+-- ingest: limit, dedupe, increment, mark dirty and book a whole call of events, in one round trip.
 --
 -- The ingest workers, a replay and `tallyd import` call it (daemon/buffer/counters.py), with the events of every
 -- request that was waiting. It runs to the end or not at all:
@@ -7,7 +7,11 @@
 --   Over maxmemory, Redis refuses its first write, and so the whole call.
 --   A foreign value under one of our keys is moved aside and booked. Of a hash, only the field that is no number is.
 --
--- A call may be repeated: every event of it is then a duplicate. Only the rate limit counts its requests again.
+-- A call may be repeated: every event of it is then a duplicate. Only the limits charge for it again.
+--
+-- A limit is a budget that refills evenly (GCRA: ITU-T I.371). One number of a sender is kept: the moment at which its
+-- budget is whole again. What is charged moves it ahead by a share of a minute, and never further than a minute from
+-- now. daemon/ingest/accounts.py has the same formula.
 --
 -- KEYS  1 dirty     set: the entities that have live counts
 --       2 ledger    hash: accepted:<counter>, duplicate:<counter>, aside
@@ -15,49 +19,66 @@
 --                   before. Also the prefix of its sets: <seen>:<generation>:<bucket>. They have no expiry: the flusher
 --                   deletes the sets of past windows (daemon/buffer/dedupe.py)
 --       4 counters  prefix of an entity's hash: <counters>:<entity>
---       5 rate      prefix of an address's window: <rate>:<address>
+--       5 rate      prefix of a sender's budgets, strings that hold microseconds since the epoch: <rate>:<sender> of
+--                   its events, <rate>:new:<sender> of its new entities. Each expires when its budget is whole. The
+--                   counts that 0.2.0 kept here are moments long past
 --       6 aside     prefix of foreign values that were moved away: <aside>:<microseconds>:<key>
 --       The prefixes name no key. They must be in KEYS all the same: while a cluster moves the slot, Redis then refuses
 --       the script before it runs (daemon/buffer/keys.py).
--- ARGV  1 the call, as msgpack: {effects, items}
+-- ARGV  1 the call, as msgpack: {limits, effects, items}
+--           limits   {{events, new entities}, ...}: what a sender may send in a minute; 0: any number. An entity is new
+--                    if the event marks it dirty
 --           effects  {{counter, field, amount, counter, field, amount, ...}, ...}. An amount is decimal text of at most
 --                    15 digits, not 0: so sums of amounts stay exact
---           items    flat; per request: its address ("": not limited), its number of events n; then n times
---                    bucket hash (0 .. 2^32-1), member (signed 64-bit as decimal text), <counters>:<entity>, index of
---                    its effect
---       2 requests that an address may make in a minute, counted from its first; 0: any number
---       3 dedupe window, seconds
---       4 bits of a bucket's number in the first window; later windows never have fewer
--- Returns one integer per request: the events counted (0 .. n; the others were duplicates). Or -ms if its address is
--- over the limit, and nothing of it was counted: ms is the time until the address's window ends, at least 1.
+--           items    flat; per request: its sender, index of its limit (0: it has none), its charge, its number of
+--                    events n; then n times bucket hash (0 .. 2^32-1), member (signed 64-bit as decimal text),
+--                    <counters>:<entity>, index of its effect. The charge is n, and more for what was refused before
+--                    it came here. A request without events only charges
+--       2 dedupe window, seconds
+--       3 bits of a bucket's number in the first window; later windows never have fewer
+-- Returns per request, one of
+--       new            0 .. n: all events were taken. The others were duplicates
+--       -ms            none was taken. ms: until the sender's budget has room for one event, at least 1
+--       {new, k, ms}   the last k events were not taken; without events: k of the charge found no room
+--       An event is taken as long as there is room for one event (and, if its entity is not dirty, for one new entity),
+--       a duplicate as well as a new one. The first that finds none ends the request. Then the rest of the charge is
+--       spent, as far as there is room.
 -- Cost  per new event SADD, HINCRBY, and SADD for the first of an entity; from the second window on SISMEMBER. Per
---       duplicate one or two commands. About 1.5 us each.
+--       duplicate one or two commands. Per sender with a limit GET and PSETEX. Per event whose new entities are limited
+--       SISMEMBER. About 1.5 us each.
 --
--- Example: two requests, of one and of two events, with one effect: {{{"view", "view:2026-02-19", "1"}},
--- {"198.51.100.7", 1, 7, "42", "anl:{0}:counters:jav:movie:a", 1, "", 2, ...}}. The reply {1, 0}: the one event was
--- new, both others were duplicates.
+-- Example: a sender may send 60 events a minute and has sent none. {{{60, 0}}, {{"view", "view:2026-02-19", "1"}},
+-- {"198.51.100.7", 1, 1, 1, 7, "42", "anl:{0}:counters:jav:movie:a", 1, "198.51.100.7", 1, 80, 70, ...}}: a single
+-- event, then a batch of 70 good events and 10 bad ones. The reply {1, {59, 11, 1000}}: the one event was new, and so
+-- were the first 59 of the batch. Then the budget was spent; one event fits again in 1,000 ms. The key
+-- anl:{0}:rate:198.51.100.7 now holds the time of this call + 60,000,000. It expires after 60,000 ms.
 
 local call, pcall = redis.call, redis.pcall
-local type, format = type, string.format
+local type, format, floor = type, string.format, math.floor
 local dirty, ledger, seen = KEYS[1], KEYS[2], KEYS[3]
 local counters, rate, aside = KEYS[4] .. ':', KEYS[5] .. ':', KEYS[6] .. ':'
 
 local EVENTS_PER_BUCKET = 244 -- 9.3 bytes an event; a set of integers stays an intset up to 512 members
 local BITS_MAX = 28
-local RATE_WINDOW_MS = 60000
+local MINUTE_US = 60000000
 
 local decoded = cmsgpack.unpack(ARGV[1])
-local effects, items = decoded[1], decoded[2]
-local rate_max, window_s, bits_min = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local limits, effects, items = decoded[1], decoded[2], decoded[3]
+local window_s, bits_min = tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local function is_increment(counter, field, amount)
   return type(counter) == 'string' and type(field) == 'string' and type(amount) == 'string'
     and amount:find('^%-?[1-9]%d*$') and math.abs(tonumber(amount)) < 1e15
 end
 
+local function is_count(value) return type(value) == 'number' and value >= 0 and value % 1 == 0 end
+
 local function check()
-  if not (rate_max and window_s and bits_min) then return 'ARGV 2 to 4 must be numbers' end
+  if not (window_s and bits_min) then return 'ARGV 2 and 3 must be numbers' end
   if window_s < 1 then return 'the window must be a second or longer' end
+  for _, limit in pairs(limits) do
+    if type(limit) ~= 'table' or not (is_count(limit[1]) and is_count(limit[2])) then return 'a limit is malformed' end
+  end
   for _, effect in pairs(effects) do
     for i = 1, type(effect) == 'table' and #effect or 1, 3 do
       if not is_increment(effect[i], effect[i + 1], effect[i + 2]) then return 'an effect is malformed' end
@@ -65,17 +86,19 @@ local function check()
   end
   local at, last = 1, #items
   while at <= last do
-    local n = items[at + 1]
-    if type(items[at]) ~= 'string' or type(n) ~= 'number' or n < 0 or n % 1 ~= 0 then
+    local limit, charge, n = items[at + 1], items[at + 2], items[at + 3]
+    if type(items[at]) ~= 'string' or not (limit == 0 or limits[limit])
+      or type(n) ~= 'number' or n < 0 or n % 1 ~= 0
+      or type(charge) ~= 'number' or charge < n or charge % 1 ~= 0 then
       return 'a request is malformed'
     end
-    for event = at + 2, at + 1 + n * 4, 4 do
+    for event = at + 4, at + 3 + n * 4, 4 do
       if type(items[event]) ~= 'number' or type(items[event + 1]) ~= 'string' or type(items[event + 2]) ~= 'string'
         or not effects[items[event + 3]] then
         return 'an event is malformed'
       end
     end
-    at = at + 2 + n * 4
+    at = at + 4 + n * 4
   end
 end
 local malformed = check()
@@ -83,9 +106,16 @@ if malformed then return redis.error_reply('BADCALL ' .. malformed) end
 
 local time = call('TIME')
 local now_s = tonumber(time[1])
+local now_us = now_s * 1000000 + tonumber(time[2])
 
 local function book_aside()
   if type(pcall('HINCRBY', ledger, 'aside', 1)) == 'table' then call('HSET', ledger, 'aside', 1) end
+end
+
+local function move_aside(key, to)
+  call('SETRANGE', to, 0, '') -- changes nothing; but over maxmemory Redis refuses it, and not RENAME
+  call('RENAME', key, to)
+  book_aside()
 end
 
 -- After a failed command: moves the foreign value in its way aside and repeats the command, or fails the script. A
@@ -95,15 +125,14 @@ local function mend(failure, key, command, ...)
   local err, to = failure.err, aside .. time[1] .. time[2] .. ':' .. key
   local wrong_type = err:find('WRONGTYPE', 1, true)
   if not (wrong_type or err:find('not an integer', 1, true) or err:find('overflow', 1, true)) then error(err) end
-  call('SETRANGE', to, 0, '') -- changes nothing; but over maxmemory Redis refuses it, and not RENAME
   if command == 'HINCRBY' and not wrong_type then -- the other fields of the hash are ours
     local field = select(2, ...)
     call('HSET', to, field, call('HGET', key, field))
     call('HDEL', key, field)
+    book_aside()
   else
-    call('RENAME', key, to)
+    move_aside(key, to)
   end
-  book_aside()
   return call(command, ...)
 end
 
@@ -123,7 +152,7 @@ end
 local function open_window()
   local state = pcall('HMGET', seen, 'gen', 'bits', 'events', 'prev_bits')
   if state.err then state = mend(state, seen, 'HMGET', seen, 'gen', 'bits', 'events', 'prev_bits') end
-  local gen_now = math.floor(now_s / window_s)
+  local gen_now = floor(now_s / window_s)
   -- If the clock went back, the generation stays. One more than a window ahead is foreign: no clock of ours was there.
   local gen, bits = whole(state[1], gen_now + 1), whole(state[2], BITS_MAX)
   if gen and bits and gen >= gen_now then return gen, bits, whole(state[4], BITS_MAX) end
@@ -135,27 +164,33 @@ local function open_window()
   return gen_now, bits, prev_bits
 end
 
-local asked, repeats = {}, {} -- of each address: its count so far; this call's requests beyond its first
+local budgets = {} -- key -> microseconds until the budget is whole again
 
--- Milliseconds until the address may ask again, or nil if it is within its limit.
-local function over_limit(address)
-  local key, count = rate .. address, asked[address]
-  if count then
-    count = count + 1
-    repeats[address] = (repeats[address] or 0) + 1
-  else
-    count = pcall('INCR', key)
-    if type(count) == 'table' then count = mend(count, key, 'INCR', key) end
-    if count == 1 then call('PEXPIRE', key, RATE_WINDOW_MS) end
+local function until_whole(key)
+  local us = budgets[key]
+  if us then return us end
+  local text = pcall('GET', key)
+  if type(text) == 'table' then text = mend(text, key, 'GET', key) end
+  if text and not text:find('^%d+$') then
+    move_aside(key, aside .. time[1] .. time[2] .. ':' .. key)
+    text = nil
   end
-  asked[address] = count
-  if count <= rate_max then return nil end
-  local left_ms = call('PTTL', key)
-  if left_ms < 0 then -- no expiry: not written by us; give it one rather than block the address for ever
-    call('PEXPIRE', key, RATE_WINDOW_MS)
-    left_ms = RATE_WINDOW_MS
-  end
-  return math.max(left_ms, 1)
+  -- No number of ours is more than a minute ahead, unless the clock went back.
+  us = text and math.min(math.max(tonumber(text) - now_us, 0), MINUTE_US) or 0
+  budgets[key] = us
+  return us
+end
+
+-- How many fit into the budget now. The small part is for shares that are not exact.
+local function room(key, per_minute) return floor((MINUTE_US - until_whole(key)) * per_minute / MINUTE_US + 1e-4) end
+
+local function spend(key, per_minute, amount)
+  budgets[key] = math.min(budgets[key] + amount * MINUTE_US / per_minute, MINUTE_US)
+end
+
+-- Milliseconds until one fits.
+local function wait_ms(key, per_minute)
+  return math.max(1, math.ceil((MINUTE_US / per_minute - MINUTE_US + budgets[key]) / 1000))
 end
 
 local gen, bits, prev_bits
@@ -177,6 +212,13 @@ local numbers = setmetatable({}, {
   end,
 })
 
+local function is_dirty(key)
+  local entity = key:sub(#counters + 1)
+  local reply = pcall('SISMEMBER', dirty, entity)
+  if type(reply) == 'table' then reply = mend(reply, dirty, 'SISMEMBER', dirty, entity) end
+  return reply == 1
+end
+
 local function mark_dirty(key)
   local entity = key:sub(#counters + 1)
   local reply = pcall('SADD', dirty, entity)
@@ -186,42 +228,74 @@ end
 -- All ids first, then all increments: 1.02 of the events a second. Nothing can fail in between: Redis refuses no write
 -- after the first, and `mend` takes foreign values out of the way.
 local results, counted, fresh = {}, 0, {}
+local marked = {} -- entities that will be dirty once this call is over, where new ones are limited
 local at, last = 1, #items
 while at <= last do
-  local address, n = items[at], items[at + 1]
-  local wait_ms = address ~= '' and rate_max > 0 and over_limit(address)
-  if wait_ms then
-    results[#results + 1] = -wait_ms
-  else
-    if n > 0 and not gen then
-      gen, bits, prev_bits = open_window()
-      buckets, prev_buckets = 2 ^ bits, prev_bits and 2 ^ prev_bits
-      this_window = seen .. ':' .. string.format('%.0f', gen) .. ':'
-      prev_window = seen .. ':' .. string.format('%.0f', gen - 1) .. ':'
+  local limit, charge, n = limits[items[at + 1]], items[at + 2], items[at + 3]
+  local taken, left, key, events_max, new_key, new_max, full, full_max = n, nil, nil, nil, nil, nil, nil, nil
+  if limit then
+    events_max, new_max = limit[1], limit[2]
+    if events_max > 0 then
+      key = rate .. items[at]
+      left, full, full_max = room(key, events_max), key, events_max
+      if left < n then taken = left end
     end
-    local new = 0
-    for event = at + 2, at + 1 + n * 4, 4 do
-      local effect = items[event + 3]
-      local hash, member, added = items[event], items[event + 1], 0
-      if not prev_bits or not in_previous(hash, member) then
-        local key = format('%s%d', this_window, hash % buckets)
-        added = pcall('SADD', key, member)
-        if added ~= 1 and added ~= 0 then added = mend(added, key, 'SADD', key, member) end
-      end
-      if added == 1 then
-        accepted[effect] = (accepted[effect] or 0) + 1
-        new = new + 1
-        fresh[counted + new] = event
-      else
-        duplicate[effect] = (duplicate[effect] or 0) + 1
-      end
-    end
-    results[#results + 1] = new
-    counted = counted + new
+    if new_max > 0 then new_key = rate .. 'new:' .. items[at] end
   end
-  at = at + 2 + n * 4
+  if taken > 0 and not gen then
+    gen, bits, prev_bits = open_window()
+    buckets, prev_buckets = 2 ^ bits, prev_bits and 2 ^ prev_bits
+    this_window = seen .. ':' .. string.format('%.0f', gen) .. ':'
+    prev_window = seen .. ':' .. string.format('%.0f', gen - 1) .. ':'
+  end
+  local new = 0
+  for event = at + 4, at + 3 + taken * 4, 4 do
+    local effect = items[event + 3]
+    local hash, member, added = items[event], items[event + 1], 0
+    local first_of -- the entity that this event marks dirty, if new entities are limited
+    if new_key and not marked[items[event + 2]] and not is_dirty(items[event + 2]) then
+      if room(new_key, new_max) < 1 then
+        taken, full, full_max = (event - at - 4) / 4, new_key, new_max
+        break
+      end
+      first_of = items[event + 2]
+    end
+    if not prev_bits or not in_previous(hash, member) then
+      local bucket = format('%s%d', this_window, hash % buckets)
+      added = pcall('SADD', bucket, member)
+      if added ~= 1 and added ~= 0 then added = mend(added, bucket, 'SADD', bucket, member) end
+    end
+    if added == 1 then
+      accepted[effect] = (accepted[effect] or 0) + 1
+      new = new + 1
+      fresh[counted + new] = event
+      if first_of then
+        marked[first_of] = true
+        spend(new_key, new_max, 1)
+      end
+    else
+      duplicate[effect] = (duplicate[effect] or 0) + 1
+    end
+  end
+  counted = counted + new
+  local missing = n - taken
+  if key then
+    local spent = math.min(charge - missing, left)
+    if n == 0 then missing = charge - spent end
+    if spent > 0 then spend(key, events_max, spent) end
+  end
+  if missing == 0 then
+    results[#results + 1] = new
+  elseif missing == (n > 0 and n or charge) then
+    results[#results + 1] = -wait_ms(full, full_max)
+  else
+    results[#results + 1] = {new, missing, wait_ms(full, full_max)}
+  end
+  at = at + 4 + n * 4
 end
-for address, more in pairs(repeats) do pcall('INCRBY', rate .. address, more) end -- fails only far beyond any limit
+for key, us in pairs(budgets) do
+  if us >= 1 then call('PSETEX', key, format('%d', math.ceil(us / 1000)), format('%d', floor(now_us + us))) end
+end
 
 for number = 1, counted do
   local key, effect = items[fresh[number] + 2], effects[items[fresh[number] + 3]]

@@ -17,7 +17,16 @@ from daemon.buffer.connection import Arg, Connection
 from daemon.buffer.dedupe import bucket_bits
 from daemon.buffer.keys import by_shard, shard_keys
 from daemon.buffer.outcome import Counted, Limited
-from daemon.buffer.wire import Amounts, Request, decode_outcomes, encode_call, in_order, pack, part_amounts
+from daemon.buffer.wire import (
+    Amounts,
+    Request,
+    decode_outcomes,
+    encode_call,
+    in_order,
+    pack,
+    part_amounts,
+    unlimited,
+)
 from daemon.config import Config
 from daemon.domain.counter import parse_amount
 from daemon.domain.event import Event
@@ -27,17 +36,14 @@ DUE_PER_CALL = 1_000
 
 
 class Limits(NamedTuple):
-    """What `ingest.lua` is told besides the events. `rate_per_minute`: requests of one address; 0: any number."""
+    """What `ingest.lua` is told besides the events: how its dedupe memory is laid out."""
 
-    rate_per_minute: int
     window_s: int
     events_per_window: int
 
     @classmethod
-    def of(cls, config: Config, *, rate_limited: bool = False) -> Limits:
-        """Only new requests of clients are `rate_limited`: not a replay or an import, whose events came before."""
-        rate = config.rate_limit.per_minute if rate_limited else 0
-        return cls(rate, config.dedupe.window_s, config.dedupe.events_per_window)
+    def of(cls, config: Config) -> Limits:
+        return cls(config.dedupe.window_s, config.dedupe.events_per_window)
 
 
 class ClaimContent(Protocol):
@@ -80,7 +86,7 @@ class Counters:
         self._ingest_keys = (
             keys.dirty, keys.ledger, keys.seen, keys.counters_prefix, keys.rate_prefix, keys.aside_prefix
         )  # fmt: skip
-        self._ingest_args = (limits.rate_per_minute, limits.window_s, bucket_bits(limits.events_per_window))
+        self._ingest_args = (limits.window_s, bucket_bits(limits.events_per_window))
         self._claim_keys = (keys.dirty, keys.claim, keys.counters_prefix, keys.ledger, keys.aside_prefix)
         self._ack_keys = (keys.claim, keys.due, keys.ledger, keys.aside_prefix)
         self._keys = keys
@@ -92,10 +98,6 @@ class Counters:
         """When this Redis began to count (µs). It differs once Redis has lost its memory. 0 before the first answer."""
         return self._connection.epoch
 
-    def limit_rate(self, per_minute: int) -> None:
-        """Another rate limit from the next call on; a minute that has begun keeps its count."""
-        self._ingest_args = (per_minute, *self._ingest_args[1:])
-
     def with_connection(self, connection: Connection) -> Counters:
         """The same counters, asked over another connection."""
         return Counters(connection, self.shard, self._limits)
@@ -103,7 +105,8 @@ class Counters:
     async def ingest(self, requests: Sequence[Request]) -> list[Counted | Limited]:
         """Counts the events of these requests in one round trip. Returns one outcome a request.
 
-        After a StoreError that is no RefusedError it is unknown whether they are counted. Repeating the call is safe.
+        After a StoreError that is no RefusedError it is unknown whether they are counted. Repeating the call is safe,
+        but charges their senders again.
         """
         call = encode_call(requests, self._entity_prefix)
         return decode_outcomes(
@@ -244,8 +247,8 @@ async def ingest_events(counters: Sequence[Counters], events: Sequence[Event]) -
     """Counts events of any shards, without a rate limit, and returns how many were new. `counters`: one a shard."""
     new = 0
     for shard, part in by_shard(events, len(counters), attrgetter("entity")).items():
-        (outcome,) = await counters[shard].ingest([Request("", part)])
-        assert isinstance(outcome, Counted), "a request without an address is never limited"
+        (outcome,) = await counters[shard].ingest([unlimited(part)])
+        assert isinstance(outcome, Counted), "a request without a limit is never limited"
         new += outcome.new
     return new
 

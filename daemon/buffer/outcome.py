@@ -9,13 +9,18 @@ import msgspec
 
 
 class Counted(msgspec.Struct, frozen=True, gc=False):
-    """Redis counted `new` events of the request. Its other events were duplicates."""
+    """Redis took the request's events and counted the `new` ones. The others that it took were duplicates.
+
+    It did not take the last `limited` ones: their sender is over its limit, for `left_ms` (≥ 1) more.
+    """
 
     new: int
+    limited: int = 0
+    left_ms: int = 0
 
 
 class Limited(msgspec.Struct, frozen=True, gc=False):
-    """The request's address is over its rate limit, so nothing was counted. It may ask again in `left_ms` (≥ 1)."""
+    """The request's sender is over its limit, so nothing was taken. It may ask again in `left_ms` (≥ 1)."""
 
     left_ms: int
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,22 +25,44 @@ _unpack = msgspec.msgpack.Decoder(list[str | int]).decode
 _PART = b"payload:"
 
 
-class Request(msgspec.Struct, frozen=True, gc=False):
-    """What one client sent: its admitted events, and the address they are limited by ("": they are not limited)."""
+class Limit(NamedTuple):
+    """What a sender may send in a minute. 0: any number. An entity is new if the event marks it dirty."""
 
-    address: str
+    events_per_minute: int
+    new_entities_per_minute: int
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """What one client sent: its admitted events. `sender`: the name its `limit` is kept under; None: it has none.
+
+    `charge`: what it costs of the limit's events. Those that it brings cost 1 each, so it is never less than that.
+    """
+
+    sender: str
+    limit: Limit | None
+    charge: int
     events: Sequence[Event]
 
 
+def unlimited(events: Sequence[Event]) -> Request:
+    """Of events that are not limited: those of a replay or an import came before, or from the operator."""
+    return Request("", None, len(events), events)
+
+
 def encode_call(requests: Sequence[Request], prefix: str) -> bytes:
-    """ARGV 1 of `ingest.lua`: each distinct effect once, then the requests and their events, flat.
+    """ARGV 1 of `ingest.lua`: each distinct limit and effect once, then the requests and their events, flat.
 
     `prefix`: of the key of an entity's hash.
     """
     numbers: dict[Effect, int] = {}
     items: list[str | int] = []
+    limits: list[Limit] = []
+    last, last_number = None, 0  # nearly all requests of a call have one limit
     for request in requests:
-        items += (request.address, len(request.events))
+        limit = request.limit
+        if limit is not last:
+            last, last_number = limit, 0 if limit is None else _number(limit, limits)
+        items += (request.sender, last_number, request.charge, len(request.events))
         for event in request.events:
             number = numbers.get(event.effect)
             if number is None:
@@ -48,16 +70,28 @@ def encode_call(requests: Sequence[Request], prefix: str) -> bytes:
             member, bucket = digest_parts(hash_id(event.event_id.encode()).digest())
             items += (bucket, str(member), prefix + event.entity, number)
     effects = [[text for increment in effect.increments for text in increment] for effect in numbers]
-    return pack((effects, items))
+    return pack((limits, effects, items))
+
+
+def _number(limit: Limit, limits: list[Limit]) -> int:
+    if limit not in limits:
+        limits.append(limit)
+    return limits.index(limit) + 1
 
 
 _USUAL = {0: Counted(0), 1: Counted(1)}
 """The outcomes of a single event, made once."""
 
 
-def decode_outcomes(reply: Iterable[int]) -> list[Counted | Limited]:
-    """The reply of `ingest.lua`, a number a request: the new events, or minus the milliseconds left to wait."""
-    return [_USUAL.get(number) or (Counted(number) if number >= 0 else Limited(-number)) for number in reply]
+def decode_outcomes(reply: Iterable[int | list[int]]) -> list[Counted | Limited]:
+    """The reply of `ingest.lua`, one for each request: the new events; or minus the milliseconds left to wait; or
+    both, if only the first events were taken."""
+    return [
+        Counted(*each)
+        if isinstance(each, list)
+        else _USUAL.get(each) or (Counted(each) if each >= 0 else Limited(-each))
+        for each in reply
+    ]
 
 
 def in_order(parts: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:

@@ -32,6 +32,7 @@ from daemon.config.schema import ImportRoute as ImportRoute
 from daemon.config.schema import Ingest as Ingest
 from daemon.config.schema import MongoSection as MongoSection
 from daemon.config.schema import MysqlSection as MysqlSection
+from daemon.config.schema import RateLimit as RateLimit
 from daemon.config.schema import Read as Read
 from daemon.config.schema import RedisSection as RedisSection
 from daemon.config.schema import ReplicaTable as ReplicaTable

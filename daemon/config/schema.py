@@ -149,10 +149,14 @@ class MysqlSection(Section, frozen=True):
 
 
 class RateLimit(Section, frozen=True):
-    """How many requests one client address may send."""
+    """How many events one client address may send without a key. What is beyond gets 429."""
 
     per_minute: CountOrOff = 60
-    """Requests of one address in a minute, counted from its first one. 0: no limit."""
+    """Events of one address in a minute. They may come at once; then the budget refills evenly. A batch is taken as far
+    as it reaches. A refused event or request counts as one. 0: no limit."""
+    new_entities_per_minute: CountOrOff = 0
+    """Entities that events of one address may make dirty in a minute. It bounds the work of the flusher where
+    `per_minute` is large. 0: as many as events."""
 
 
 class Budget(Section, frozen=True):

@@ -24,7 +24,7 @@ from daemon.config import Config
 _SUFFIX = ":doctor"
 
 _nothing = msgspec.msgpack.encode([])
-_no_events = msgspec.msgpack.encode([[], []])
+_no_events = msgspec.msgpack.encode([[], [], []])
 
 _CODES: dict[type[ResponseError], str] = {
     OutOfMemoryError: "OOM ",
@@ -47,7 +47,7 @@ class Probe(NamedTuple):
 PROBES: Mapping[Script, Probe] = {
     scripts.INGEST: Probe(
         lambda k: (k.dirty, k.ledger, k.seen, k.counters_prefix, k.rate_prefix, k.aside_prefix),
-        lambda config: (_no_events, 0, config.dedupe.window_s, 1),
+        lambda config: (_no_events, config.dedupe.window_s, 1),
     ),
     scripts.CLAIM: Probe(
         lambda k: (k.dirty, k.claim, k.counters_prefix, k.ledger, k.aside_prefix),

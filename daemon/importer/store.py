@@ -19,7 +19,7 @@ from daemon.buffer.imports import Checkpoint, Imports, RestartedError
 from daemon.buffer.keys import by_shard
 from daemon.buffer.layout import Layout
 from daemon.buffer.outcome import Counted
-from daemon.buffer.wire import Request
+from daemon.buffer.wire import unlimited
 from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.errors import LayoutError, StoreError
@@ -56,7 +56,7 @@ class RedisStore:
     def __init__(
         self, config: Config, connections: Sequence[Connection], imports: Imports, stopping: threading.Event
     ) -> None:
-        limits = Limits.of(config)  # without a rate limit
+        limits = Limits.of(config)
         self._counters = [Counters(connection, shard, limits) for shard, connection in enumerate(connections)]
         self._imports = imports
         self._wait_s = config.import_.store_wait_ms_max / 1000
@@ -81,9 +81,9 @@ class RedisStore:
         return Taken(counted, repeats)
 
     async def _count(self, counters: Counters, events: Sequence[Event]) -> Taken:
-        request = Request("", events)
+        request = unlimited(events)
         (outcome,), repeats = await self._insist(lambda: counters.ingest([request]))
-        assert isinstance(outcome, Counted), "a request without an address is never limited"
+        assert isinstance(outcome, Counted), "a request without a limit is never limited"
         return Taken(outcome.new, repeats)
 
     async def _insist(self, attempt: Callable[[], Awaitable[T]]) -> tuple[T, int]:

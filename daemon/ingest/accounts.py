@@ -13,7 +13,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 
-from daemon.config import UNIX, Budget
+from daemon.buffer.wire import Limit
+from daemon.config import UNIX, Budget, RateLimit
 from daemon.read.gate import Kind
 
 MINUTE_S = 60
@@ -44,12 +45,16 @@ READS = {
 class Account:
     """Of one sender. An accepted event costs nothing here, because Redis counts it."""
 
-    __slots__ = ("_clock", "_cost_s", "_events_until", "_until", "name", "producer", "unfinished")
+    __slots__ = ("_clock", "_cost_s", "_events_until", "_until", "limit", "name", "producer", "unfinished")
 
-    def __init__(self, name: str, producer: str, per_minute: int, clock: Callable[[], float]) -> None:
-        """`name`: what limits are kept under. `producer`: "" without a key. `per_minute`: its budget; 0: no bound."""
+    def __init__(
+        self, name: str, producer: str, per_minute: int, clock: Callable[[], float], limit: Limit | None = None
+    ) -> None:
+        """`name`: what limits are kept under. `producer`: "" without a key. `per_minute`: its budget; 0: no bound.
+        `limit`: of its events, which Redis counts; None: it has none."""
         self.name = name
         self.producer = producer
+        self.limit = limit
         self.unfinished = 0
         """Bodies that it is sending now."""
         self._clock = clock
@@ -86,9 +91,10 @@ class Account:
 class Accounts:
     """Of all addresses. At most `addresses_max`; the one that came first is forgotten first, then Redis decides."""
 
-    def __init__(self, budget: Budget, clock: Callable[[], float]) -> None:
-        """`clock` returns seconds and never goes back."""
+    def __init__(self, budget: Budget, clock: Callable[[], float], limit: Limit | None = None) -> None:
+        """`clock` returns seconds and never goes back. `limit`: of each address."""
         self._budget = budget
+        self._limit = limit
         self._clock = clock
         self._by_address: dict[str, Account] = {}
         self._by_name: dict[str, Account] = {}
@@ -102,10 +108,18 @@ class Accounts:
         account = self._by_name.get(name)
         if account is None:
             _make_room(self._by_name, self._budget.addresses_max)
-            account = self._by_name[name] = Account(name, "", self._budget.per_minute, self._clock)
+            account = self._by_name[name] = Account(name, "", self._budget.per_minute, self._clock, self._limit)
         _make_room(self._by_address, self._budget.addresses_max)
         self._by_address[address] = account
         return account
+
+
+def address_limit(section: RateLimit) -> Limit | None:
+    """How many events and new entities an address may send. None: as many as it likes."""
+    events, entities = section.per_minute, section.new_entities_per_minute
+    if events and entities >= events:
+        entities = 0  # it takes an event to make an entity
+    return Limit(events, entities) if events or entities else None
 
 
 def payer(address: str) -> str:

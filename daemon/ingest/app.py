@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from daemon.config import UNIX, Config
 from daemon.ingest import accounts, health, response
-from daemon.ingest.accounts import Account, Accounts
+from daemon.ingest.accounts import Account, Accounts, address_limit
 from daemon.ingest.address import HEADERS as FORWARDED_HEADERS
 from daemon.ingest.address import TrustedProxies, is_near
 from daemon.ingest.handler import Handler
@@ -92,7 +92,7 @@ class App:
             "application/json, text/plain or application/x-ndjson",
             config.http.batch_bytes_max,
         )
-        self._accounts = Accounts(config.budget, time.monotonic)
+        self._accounts = Accounts(config.budget, time.monotonic, address_limit(config.rate_limit))
         self._keyed = {
             key: Account(f"key:{name}", name, 0, time.monotonic) for name, key in config.producers.keys.items()
         }
@@ -148,10 +148,12 @@ class App:
             answer = self.failed()
         tell(answer)
 
-    def leave(self, answer: Response, account: Account) -> None:
-        """A request that began is answered."""
+    def leave(self, answer: Response, account: Account, *, events: bool = True) -> None:
+        """A request that began is answered. `events`: it was to bring some."""
         if 400 <= answer.status < 500 and answer.status != HTTPStatus.TOO_MANY_REQUESTS:
             account.charge(accounts.REQUEST_REFUSED)
+            if events:
+                self._handler.charge(account, 1)
         self._requests.leave(answer)
 
     def failed(self) -> Response:
@@ -178,7 +180,7 @@ class App:
         except BaseException:
             self._requests.abandon()
             raise
-        self.leave(answer, account)
+        self.leave(answer, account, events=head.method == "POST")
         return answer
 
     async def _answer(self, head: RequestHead, account: Account, request: HttpRequest) -> Response:

@@ -91,7 +91,13 @@ class _AsgiRequest:
                 key = value.decode("latin-1")
         client = scope.get("client")
         return RequestHead(
-            scope["method"], scope["path"], length, kind, key, client[0] if client else "", _AsgiHeaders(scope["headers"])
+            scope["method"],
+            scope["path"],
+            length,
+            kind,
+            key,
+            client[0] if client else "",
+            _AsgiHeaders(scope["headers"]),
         )
 
     @property

@@ -49,7 +49,7 @@ class Boot:
     async def start(self) -> App:
         """Call it once, before the first request. Raises LayoutError if Redis is laid out differently."""
         config, tally = self._config, IngestTally()
-        layout, limits = Layout(config), Limits.of(config, rate_limited=True)
+        layout, limits = Layout(config), Limits.of(config)
         self._tally = tally
         self._probe = Connection(config.redis, layout)
         self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
@@ -79,8 +79,6 @@ class Boot:
     def reconfigure(self, config: Config) -> None:
         """Another configuration from the next request on. Everything about the stores stays as it was."""
         decoder = _decoder(config)  # first: if it fails, nothing has changed yet
-        for counters in self._counters:
-            counters.limit_rate(config.rate_limit.per_minute)
         for batcher in self._batchers:
             batcher.resize(config.ingest)
         self._handler.reconfigure(config, decoder)

@@ -1,14 +1,15 @@
 """From a request's body to its answer, whatever protocol the server speaks.
 
 `app.py` calls it, for single events by way of `exchange.py`, once the sender's account allows it. An event's steps:
-decode → (nothing good in it: say why) → one Lua call with the other waiting events, which also counts the request
-against its sender's limit → answer.
+decode → (nothing good in it: say why) → one Lua call with the other waiting events, which also counts it against its
+sender's limit → answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from operator import attrgetter
 
 from daemon.buffer.keys import by_shard, shard_of
@@ -24,6 +25,9 @@ from daemon.ingest.decode import Batch, Decoder, Slices, T, Unreadable
 from daemon.metrics import IngestTally
 from daemon.response import Response, invalid
 
+CHARGES_MAX = 1_000
+"""Charges for refused requests of one worker that are on their way to Redis. Beyond it they cost the account only."""
+
 _QUEUE_FULL = Failed("The queue is full.")
 
 
@@ -35,12 +39,12 @@ class Handler:
         self._batchers = batchers
         self._only_batcher = batchers[0] if len(batchers) == 1 else None
         self._tally = tally
+        self._charges = 0
         self.reconfigure(config, decoder)
 
     def reconfigure(self, config: Config, decoder: Decoder) -> None:
         """Another configuration from the next request on."""
         self._enabled = config.enabled
-        self._limited = config.rate_limit.per_minute > 0
         self._decoder = decoder
         self._call_events_max = config.ingest.call_events_max
         self._unavailable = response.unavailable(config.ingest.retry_after_s)
@@ -56,7 +60,7 @@ class Handler:
         event = self._decoder.good(body, account.producer)
         if event is None:
             return False
-        batcher.submit(Request(self._address(account), (event,)), settle)
+        batcher.submit(Request(account.name, account.limit, 1, (event,)), settle)
         return True
 
     def conclude(self, account: Account, outcome: Outcome) -> Response:
@@ -64,7 +68,7 @@ class Handler:
         if isinstance(outcome, Counted):
             self._tally.counted(outcome.new, 1 - outcome.new)
             return response.ACCEPTED
-        return self._refused(account, outcome)
+        return self._refused(account, outcome, 1)
 
     async def event(self, body: bytes, account: Account) -> Response:
         """Answers one event, good or bad."""
@@ -72,9 +76,9 @@ class Handler:
             return response.ACCEPTED
         decoded = self._decoder.single(body, account.producer)
         if isinstance(decoded, Event):
-            return self.conclude(account, await self._count(self._address(account), (decoded,)))
+            return self.conclude(account, await self._count(account, (decoded,), 1))
         self._tally.rejected(1)
-        return await self._invalid(account, response.NOT_JSON if isinstance(decoded, Unreadable) else invalid(decoded))
+        return response.NOT_JSON if isinstance(decoded, Unreadable) else invalid(decoded)
 
     async def batch(self, body: bytes, account: Account, *, ndjson: bool) -> Response:
         """Answers a body of many events. Its good events are counted although others are bad."""
@@ -84,65 +88,104 @@ class Handler:
         decoded = await _with_pauses(decode(body, account.producer))
         if not isinstance(decoded, Batch):
             self._tally.rejected(1)
-            return await self._invalid(
-                account, invalid(decoded) if isinstance(decoded, Rejection) else response.NOT_JSON
-            )
-        self._tally.rejected(decoded.refused)
-        account.charge(accounts.EVENT_REFUSED * decoded.refused)
-        if not decoded.events:
-            return await self._invalid(account, response.batch_invalid(decoded))
-        outcome = await self._count(self._address(account), decoded.events)
-        if isinstance(outcome, Counted):
-            duplicates = len(decoded.events) - outcome.new
-            self._tally.counted(outcome.new, duplicates)
-            return response.batch_accepted(outcome.new, duplicates, decoded)
-        return self._refused(account, outcome)
+            return invalid(decoded) if isinstance(decoded, Rejection) else response.NOT_JSON
+        events, refused = decoded.events, decoded.refused
+        self._tally.rejected(refused)
+        account.charge(accounts.EVENT_REFUSED * refused)
+        if not events:
+            self.charge(account, refused)
+            return response.batch_invalid(decoded)
+        outcome = await self._count(account, events, len(events) + refused)
+        if not isinstance(outcome, Counted):
+            return self._refused(account, outcome, len(events))
+        duplicates = max(0, len(events) - outcome.new - outcome.limited)
+        self._tally.counted(outcome.new, duplicates)
+        if outcome.limited:
+            self._tally.limited(outcome.limited)
+            account.block(outcome.left_ms)
+        return response.batch_accepted(
+            outcome.new, duplicates, decoded, limited=outcome.limited, left_ms=outcome.left_ms
+        )
 
-    def _address(self, account: Account) -> str:
-        """The name the request's limit is kept under. "": none is."""
-        return account.name if self._limited and not account.producer else ""
+    def charge(self, account: Account, cost: int) -> None:
+        """Counts refused events or requests against the limit of their sender's events. Nobody waits for it.
 
-    async def _invalid(self, account: Account, answer: Response) -> Response:
-        """The answer to a request without a good event. It still counts against its sender's limit."""
-        if address := self._address(account):
-            outcome = await self._count(address, ())
-            if isinstance(outcome, Limited):
-                return self._refused(account, outcome)
-        return answer
+        It is left out if the limit is spent, or too many others are on their way.
+        """
+        if account.limit is None or account.events_left_ms() or self._charges >= CHARGES_MAX:
+            return
+        self._charges += 1
+        batcher = self._batchers[shard_of(account.name, len(self._batchers))]
+        batcher.submit(Request(account.name, account.limit, cost, ()), partial(self._charged, account))
 
-    async def _count(self, address: str, events: Sequence[Event]) -> Outcome:
-        """The sum over the calls that the events need. If one of them fails, the whole request has failed."""
-        batcher = self._only_batcher
+    def _charged(self, account: Account, outcome: Outcome) -> None:
+        self._charges -= 1
+        if isinstance(outcome, Limited):
+            account.block(outcome.left_ms)
+
+    async def _count(self, account: Account, events: Sequence[Event], charge: int) -> Outcome:
+        """The sum over the calls that the events need. If one of them fails, the whole request has failed.
+
+        `charge`: as of a Request.
+        """
+        batcher, name, limit = self._only_batcher, account.name, account.limit
         if batcher is not None and len(events) <= self._call_events_max:
-            return await batcher.ask(Request(address, events)) if batcher.has_room(len(events)) else _QUEUE_FULL
+            request = Request(name, limit, charge, events)
+            return await batcher.ask(request) if batcher.has_room(len(events)) else _QUEUE_FULL
         shards = len(self._batchers)
-        if address:  # the limit lies in the address's own shard, which need not be the events'
-            outcome = await self._batchers[shard_of(address, shards)].ask(Request(address, ()))
-            if not isinstance(outcome, Counted):
-                return outcome
         parts = by_shard(events, shards, attrgetter("entity"))
         if not all(self._batchers[shard].has_room(len(part)) for shard, part in parts.items()):
             return _QUEUE_FULL
-        most = self._call_events_max
-        outcomes = await asyncio.gather(
-            *(
-                self._batchers[shard].ask(Request("", part[at : at + most]))
-                for shard, part in parts.items()
-                for at in range(0, len(part), most)
-            )
-        )
-        new = 0
-        for outcome in outcomes:
+        granted, left_ms = len(events), 0
+        if limit is not None and shards > 1:
+            # The limit of events lies in the sender's own shard. That of new entities lies in each entity's shard.
+            outcome = await self._batchers[shard_of(name, shards)].ask(Request(name, limit, charge, ()))
             if not isinstance(outcome, Counted):
                 return outcome
-            new += outcome.new
-        return Counted(new)
+            granted, left_ms = min(granted, charge - outcome.limited), outcome.left_ms
+            parts = by_shard(events[:granted], shards, attrgetter("entity"))
+            limit = limit._replace(events_per_minute=0) if limit.new_entities_per_minute else None
+        most = self._call_events_max
+        calls = [(shard, part[at : at + most]) for shard, part in parts.items() for at in range(0, len(part), most)]
+        charges = [len(part) for _, part in calls]
+        charges[-1] += charge - sum(charges)  # what was refused comes last
+        outcomes = await asyncio.gather(
+            *(
+                self._batchers[shard].ask(Request(name, limit, cost, part))
+                for (shard, part), cost in zip(calls, charges, strict=True)
+            )
+        )
+        return _sum(events, granted, left_ms, [part for _, part in calls], outcomes)
 
-    def _refused(self, account: Account, outcome: Limited | Failed) -> Response:
+    def _refused(self, account: Account, outcome: Limited | Failed, events: int) -> Response:
         if isinstance(outcome, Failed):
             return self._unavailable
+        self._tally.limited(events)
         account.block(outcome.left_ms)
         return response.too_many(outcome.left_ms)
+
+
+def _sum(
+    events: Sequence[Event], granted: int, left_ms: int, parts: Sequence[Sequence[Event]], outcomes: Sequence[Outcome]
+) -> Outcome:
+    """The outcome of a request whose first `granted` events went in several calls. `left_ms`: until there is room for
+    the next one.
+
+    `limited` reaches back to the first event that was not taken. With a limit of new entities, some behind it may have
+    been taken by other calls. They are duplicates when they come again.
+    """
+    new, reached, taken = 0, granted, False
+    for part, outcome in zip(parts, outcomes, strict=True):
+        if isinstance(outcome, Failed):
+            return outcome
+        missing = len(part)
+        if isinstance(outcome, Counted):
+            new, missing, taken = new + outcome.new, outcome.limited, True
+        if missing:
+            first = part[len(part) - missing]
+            reached = min(reached, next(at for at, event in enumerate(events) if event is first))
+            left_ms = max(left_ms, outcome.left_ms)
+    return Counted(new, len(events) - reached, left_ms) if taken else Limited(left_ms)
 
 
 async def _with_pauses(work: Slices[T]) -> T:

@@ -55,8 +55,7 @@ def unsupported(accepted: str) -> Response:
 
 
 def too_many(left_ms: int, *headers: Header) -> Response:
-    seconds = max(1, -(-left_ms // 1000))
-    return message(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.", ("retry-after", str(seconds)), *headers)
+    return message(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.", _retry_after(left_ms), *headers)
 
 
 def unavailable(retry_after_s: int) -> Response:
@@ -64,11 +63,13 @@ def unavailable(retry_after_s: int) -> Response:
     return message(HTTPStatus.SERVICE_UNAVAILABLE, text, ("retry-after", str(retry_after_s)))
 
 
-def batch_accepted(accepted: int, duplicates: int, batch: Batch) -> Response:
-    """202, with the refused events of the batch."""
+def batch_accepted(accepted: int, duplicates: int, batch: Batch, *, limited: int = 0, left_ms: int = 0) -> Response:
+    """202, with the refused events of the batch. `limited`: the good events at the end that were not taken, for want of
+    room in their sender's limit. There is some in `left_ms`."""
     listed = [RejectedEvent(index, rejection.errors) for index, rejection in _listed(batch)]
-    body = BatchAccepted("accepted", accepted, duplicates, listed, _more(batch, len(listed)))
-    return json_response(HTTPStatus.ACCEPTED, body)
+    more = _more(batch, len(listed))
+    body = BatchAccepted("accepted", accepted, duplicates, listed, more, limited or UNSET)
+    return json_response(HTTPStatus.ACCEPTED, body, *([_retry_after(left_ms)] if limited else []))
 
 
 def batch_invalid(batch: Batch) -> Response:
@@ -92,3 +93,7 @@ def _listed(batch: Batch) -> list[tuple[int, Rejection]]:
 
 def _more(batch: Batch, listed: int) -> int | UnsetType:
     return batch.refused - listed or UNSET
+
+
+def _retry_after(left_ms: int) -> Header:
+    return "retry-after", str(max(1, -(-left_ms // 1000)))

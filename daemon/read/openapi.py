@@ -59,7 +59,7 @@ def _event_paths(config: Config) -> Json:
         "413": _answer("The body is too large.", Message),
         "415": _answer("Another content type.", Message),
         "422": _answer("Every wrong field is named.", Invalid),
-        "429": _answer("Too many requests from this address.", Message, _RETRY_AFTER),
+        "429": _answer("The sender is over its limit: nothing was taken.", Message, _RETRY_AFTER),
         "503": _answer("No store takes events: send them again, with the same ids.", Message, _RETRY_AFTER),
     }
 
@@ -87,7 +87,11 @@ def _event_paths(config: Config) -> Json:
             f"Count up to {config.http.batch_events_max} events",
             "Good ones count although others are bad. Also as application/x-ndjson: one a line.",
             "Batch",
-            _answer("Some were good.", BatchAccepted),
+            _answer(
+                "Some were good, and taken. `limited` and Retry-After are there if others of them were not.",
+                BatchAccepted,
+                _RETRY_AFTER,
+            ),
         ),
     }
 

@@ -28,7 +28,7 @@ from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Busy, Counters, Empty, Limits
 from daemon.buffer.layout import Layout
 from daemon.buffer.outcome import Counted
-from daemon.buffer.wire import Request
+from daemon.buffer.wire import unlimited
 from daemon.config import replica_tables
 from daemon.domain.event import Event
 from daemon.ingest.decode import Batch, Decoder, build_catalogue
@@ -118,7 +118,7 @@ class Machine(RuleBasedStateMachine):
     def _send(self, indexes: list[int]) -> None:
         new = set(indexes) - self.arrived
         events = [self.events[index] for index in indexes]
-        assert self._run(self.ingest.ingest([Request("", events)])) == [Counted(len(new))]
+        assert self._run(self.ingest.ingest([unlimited(events)])) == [Counted(len(new))]
         for index in new:
             self.model.add(*self.amounts[index])
         self.arrived |= new

@@ -81,18 +81,34 @@ def digest(event_id: str) -> tuple[int, str]:
     return int.from_bytes(hashed[:4], "big"), str(int.from_bytes(hashed[4:12], "big", signed=True))
 
 
-def blob(requests: Iterable[tuple[str, Sequence[Ev]]], counters: str) -> bytes:
+class Req(NamedTuple):
+    """One request as `ingest.lua` sees it. `refused`: what it is charged besides its events."""
+
+    sender: str
+    events: Sequence[Ev] = ()
+    rate: int = 0
+    new: int = 0
+    refused: int = 0
+
+
+def blob(requests: Iterable[Req], counters: str) -> bytes:
     """ARGV 1 of `ingest.lua`. `counters`: prefix of an entity's hash."""
     effects: list[tuple[Increment, ...]] = []
+    limits: list[tuple[int, int]] = []
     items: list[str | int] = []
-    for address, events in requests:
-        items += [address, len(events)]
-        for event in events:
+    for request in requests:
+        limit, number, n = (request.rate, request.new), 0, len(request.events)
+        if any(limit):
+            if limit not in limits:
+                limits.append(limit)
+            number = limits.index(limit) + 1
+        items += [request.sender, number, n + request.refused, n]
+        for event in request.events:
             if event.effect not in effects:
                 effects.append(event.effect)
             items += [*digest(event.id), f"{counters}:{event.entity}", effects.index(event.effect) + 1]
     flat = [[text for increment in effect for text in increment] for effect in effects]
-    return pack([flat, items])
+    return pack([limits, flat, items])
 
 
 class Shard:
@@ -109,14 +125,16 @@ class Shard:
     # The scripts ------------------------------------------------------------------------------------------------
 
     def ingest(
-        self, *requests: tuple[str, Sequence[Ev]], rate: int = 0, window_s: int = WINDOW_S, bits: int = BITS
-    ) -> list[int]:
-        return list(self.ingest_raw(blob(requests, f"{self.tag}:counters"), rate, window_s, bits))
+        self, *requests: tuple[str, Sequence[Ev]] | Req, rate: int = 0, window_s: int = WINDOW_S, bits: int = BITS
+    ) -> list[Any]:
+        """`rate`: events a minute of each sender that is named; a Req says its own."""
+        sent = [each if isinstance(each, Req) else Req(*each, rate if each[0] else 0) for each in requests]
+        return list(self.ingest_raw(blob(sent, f"{self.tag}:counters"), window_s, bits))
 
     def count(self, *events: Ev, **options: int) -> int:
         """One unlimited request; returns how many of its events were new."""
         (new,) = self.ingest(("", events), **options)
-        return new
+        return int(new)
 
     def ingest_raw(self, *args: Any) -> Any:
         prefixes = (f"{self.tag}:{name}" for name in ("counters", "rate", "aside"))

@@ -14,7 +14,7 @@ from daemon.buffer.counters import Counters, Limits
 from daemon.buffer.dedupe import Forgetting
 from daemon.buffer.layout import Layout
 from daemon.buffer.pending import Pending
-from daemon.buffer.wire import Request
+from daemon.buffer.wire import Limit, Request
 from daemon.config import load
 from daemon.devstack import process
 from daemon.domain.action import Action
@@ -132,7 +132,7 @@ def test_a_script_with_a_prefix_is_refused_while_its_slot_moves(moving: Shard) -
         connection = Connection(config.redis, Layout(config))
         counters = Counters(connection, 3, Limits.of(config))
         for call in (
-            counters.ingest([Request("198.51.100.7", [event])]),
+            counters.ingest([Request("198.51.100.7", Limit(60, 0), 1, [event])]),
             counters.claim(Builder, **limits),
             counters.ack(int(moving.redis.hget(moving.claim_key, "seq")), [], [M]),
             Pending(connection, 3).of(M),

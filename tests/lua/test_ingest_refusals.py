@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.kit.shard import BITS, DAY, WINDOW_S, Ev, Shard, blob, pack
+from tests.kit.shard import BITS, DAY, WINDOW_S, Ev, Req, Shard, blob, pack
 
 EFFECT = ["view", f"view:{DAY}", "1"]
 COUNTERS = "anl:{3}:counters"
@@ -15,25 +15,33 @@ GOOD = [7, "77", f"{COUNTERS}:jav:movie:good", 1]
 """An event, flat; every malformed call below begins with one that could be counted."""
 
 MALFORMED_ITEMS: dict[str, list[Any]] = {
-    "address is a number": [5, 0],
-    "number of events is missing": [""],
-    "number of events is text": ["", "1", *GOOD],
-    "number of events is negative": ["", -1],
-    "number of events is a fraction": ["", -0.5],
-    "number of events is too large": ["", 2, *GOOD],
-    "number of events is too small": ["", 0, *GOOD],
-    "number of events is beyond reason": ["", 10**15],
-    "bucket hash is text": ["", 1, "7", "77", f"{COUNTERS}:jav:movie:m", 1],
-    "member is a number": ["", 1, 7, 77, f"{COUNTERS}:jav:movie:m", 1],
-    "bucket hash is missing": ["", 1, None, "77", f"{COUNTERS}:jav:movie:m", 1],
-    "member is missing": ["", 1, 7, None, f"{COUNTERS}:jav:movie:m", 1],
-    "member is a list": ["", 1, 7, ["77"], f"{COUNTERS}:jav:movie:m", 1],
-    "entity is a number": ["", 1, 7, "77", 5, 1],
-    "entity is true": ["", 1, 7, "77", True, 1],
-    "entity is a list": ["", 1, 7, "77", ["a"], 1],
-    "effect is unknown": ["", 1, 7, "77", f"{COUNTERS}:jav:movie:m", 2],
-    "effect is zero": ["", 1, 7, "77", f"{COUNTERS}:jav:movie:m", 0],
-    "effect is text": ["", 1, 7, "77", f"{COUNTERS}:jav:movie:m", "1"],
+    "sender is a number": [5, 0, 0, 0],
+    "limit is missing": ["", None, 0, 0],
+    "limit is unknown": ["", 2, 0, 0],
+    "limit is a fraction": ["", 0.5, 0, 0],
+    "limit is text": ["", "1", 0, 0],
+    "charge is missing": ["", 0, None, 0],
+    "charge is negative": ["", 0, -1, 0],
+    "charge is a fraction": ["", 0, 1.5, 1, *GOOD],
+    "charge is less than the events": ["", 0, 0, 1, *GOOD],
+    "number of events is missing": ["", 0, 1],
+    "number of events is text": ["", 0, 1, "1", *GOOD],
+    "number of events is negative": ["", 0, 1, -1],
+    "number of events is a fraction": ["", 0, 1, 0.5],
+    "number of events is too large": ["", 0, 2, 2, *GOOD],
+    "number of events is too small": ["", 0, 0, 0, *GOOD],
+    "number of events is beyond reason": ["", 0, 10**15, 10**15],
+    "bucket hash is text": ["", 0, 1, 1, "7", "77", f"{COUNTERS}:jav:movie:m", 1],
+    "member is a number": ["", 0, 1, 1, 7, 77, f"{COUNTERS}:jav:movie:m", 1],
+    "bucket hash is missing": ["", 0, 1, 1, None, "77", f"{COUNTERS}:jav:movie:m", 1],
+    "member is missing": ["", 0, 1, 1, 7, None, f"{COUNTERS}:jav:movie:m", 1],
+    "member is a list": ["", 0, 1, 1, 7, ["77"], f"{COUNTERS}:jav:movie:m", 1],
+    "entity is a number": ["", 0, 1, 1, 7, "77", 5, 1],
+    "entity is true": ["", 0, 1, 1, 7, "77", True, 1],
+    "entity is a list": ["", 0, 1, 1, 7, "77", ["a"], 1],
+    "effect is unknown": ["", 0, 1, 1, 7, "77", f"{COUNTERS}:jav:movie:m", 2],
+    "effect is zero": ["", 0, 1, 1, 7, "77", f"{COUNTERS}:jav:movie:m", 0],
+    "effect is text": ["", 0, 1, 1, 7, "77", f"{COUNTERS}:jav:movie:m", "1"],
 }
 MALFORMED_EFFECTS: dict[str, Any] = {
     "effect is no list": "view",
@@ -56,18 +64,22 @@ MALFORMED_EFFECTS: dict[str, Any] = {
 MALFORMED_BLOBS: dict[str, bytes] = {
     "empty": b"",
     "no msgpack": b"\xc1\xc1",
-    "cut off": blob([("", [Ev("e1"), Ev("e2")])], COUNTERS)[:-3],
+    "cut off": blob([Req("", [Ev("e1"), Ev("e2")])], COUNTERS)[:-3],
     "a number": pack(5),
-    "no items": pack([[EFFECT]]),
-    "items are no list": pack([[EFFECT], "x"]),
-    "effects are no list": pack(["x", ["", 1, *GOOD]]),
+    "no items": pack([[], [EFFECT]]),
+    "items are no list": pack([[], [EFFECT], "x"]),
+    "effects are no list": pack([[], "x", ["", 0, 1, 1, *GOOD]]),
+    "limits are no list": pack(["x", [EFFECT], ["", 0, 1, 1, *GOOD]]),
+    "a limit is no list": pack([[60], [EFFECT], ["", 0, 1, 1, *GOOD]]),
+    "a limit is half": pack([[[60]], [EFFECT], ["", 0, 1, 1, *GOOD]]),
+    "a limit is text": pack([[["60", 0]], [EFFECT], ["", 0, 1, 1, *GOOD]]),
+    "a limit is negative": pack([[[60, -1]], [EFFECT], ["", 0, 1, 1, *GOOD]]),
 }
-MALFORMED_LIMITS = {
-    "no rate": ["x", WINDOW_S, BITS],
-    "no window": [0, "", BITS],
-    "no bits": [0, WINDOW_S, "x"],
-    "too few": [0, WINDOW_S],
-    "window of nothing": [0, 0, BITS],
+MALFORMED_LAYOUTS = {
+    "no window": ["", BITS],
+    "no bits": [WINDOW_S, "x"],
+    "too few": [WINDOW_S],
+    "window of nothing": [0, BITS],
 }
 
 
@@ -84,32 +96,32 @@ def refused(shard: Shard, *args: Any) -> str:
 
 @pytest.mark.parametrize("items", MALFORMED_ITEMS.values(), ids=MALFORMED_ITEMS)
 def test_a_malformed_request_writes_nothing(shard: Shard, items: list[Any]) -> None:
-    for whole in (items, ["1.2.3.4", 1, *GOOD, *items]):
-        assert "BADCALL" in refused(shard, pack([[EFFECT], whole]), 60, WINDOW_S, BITS)
+    for whole in (items, ["1.2.3.4", 1, 1, 1, *GOOD, *items]):
+        assert "BADCALL" in refused(shard, pack([[[60, 0]], [EFFECT], whole]), WINDOW_S, BITS)
         shard.redis.flushall()
 
 
 @pytest.mark.parametrize("effect", MALFORMED_EFFECTS.values(), ids=MALFORMED_EFFECTS)
 def test_a_malformed_effect_writes_nothing(shard: Shard, effect: Any) -> None:
-    items = ["", 1, *GOOD, "", 1, 8, "88", f"{COUNTERS}:jav:movie:m", 2]
-    assert "BADCALL" in refused(shard, pack([[EFFECT, effect], items]), 0, WINDOW_S, BITS)
+    items = ["", 0, 1, 1, *GOOD, "", 0, 1, 1, 8, "88", f"{COUNTERS}:jav:movie:m", 2]
+    assert "BADCALL" in refused(shard, pack([[], [EFFECT, effect], items]), WINDOW_S, BITS)
 
 
 @pytest.mark.parametrize("malformed", MALFORMED_BLOBS.values(), ids=MALFORMED_BLOBS)
 def test_a_malformed_blob_writes_nothing(shard: Shard, malformed: bytes) -> None:
-    refused(shard, malformed, 0, WINDOW_S, BITS)
+    refused(shard, malformed, WINDOW_S, BITS)
 
 
-@pytest.mark.parametrize("limits", MALFORMED_LIMITS.values(), ids=MALFORMED_LIMITS)
-def test_malformed_limits_write_nothing(shard: Shard, limits: list[Any]) -> None:
-    assert "BADCALL" in refused(shard, blob([("1.2.3.4", [Ev("e1")])], COUNTERS), *limits)
+@pytest.mark.parametrize("layout", MALFORMED_LAYOUTS.values(), ids=MALFORMED_LAYOUTS)
+def test_a_malformed_layout_writes_nothing(shard: Shard, layout: list[Any]) -> None:
+    assert "BADCALL" in refused(shard, blob([Req("1.2.3.4", [Ev("e1")])], COUNTERS), *layout)
 
 
 def test_no_refusal_repeats_what_the_client_sent(shard: Shard) -> None:
     secret = "client-text"
     texts = [
-        refused(shard, pack([[[secret, secret, secret]], ["", 1, *GOOD]]), 0, WINDOW_S, BITS),
-        refused(shard, pack([[EFFECT], [secret, secret]]), 0, WINDOW_S, BITS),
+        refused(shard, pack([[], [[secret, secret, secret]], ["", 0, 1, 1, *GOOD]]), WINDOW_S, BITS),
+        refused(shard, pack([[], [EFFECT], [secret, secret, secret, secret]]), WINDOW_S, BITS),
     ]
     assert not [text for text in texts if secret in text]
 

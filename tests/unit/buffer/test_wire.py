@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from daemon.buffer import wire
 from daemon.buffer.outcome import Counted, Limited
-from daemon.buffer.wire import Request, encode_call
+from daemon.buffer.wire import Limit, Request, encode_call
 from daemon.domain.action import Action
 from daemon.domain.event import Event
 
@@ -26,17 +26,27 @@ events = st.builds(
         Action.effect, st.sampled_from([VIEW, RATING]), st.integers(1, 5), st.sampled_from(["2026-02-19", "2024-02-29"])
     ),
 )
-requests = st.builds(Request, st.sampled_from(["", "198.51.100.7", "2001:db8::1"]), st.lists(events, max_size=5))
+limits = st.sampled_from([None, Limit(60, 0), Limit(600, 10), Limit(0, 10)])
+requests = st.builds(
+    lambda sender, limit, refused, events: Request(sender, limit, len(events) + refused, events),
+    st.sampled_from(["198.51.100.7", "2001:db8:1:2::/64", "key:shop"]),
+    limits,
+    st.integers(0, 3),
+    st.lists(events, max_size=5),
+)
 
 
 @given(st.lists(requests, max_size=6))
 def test_a_call_is_encoded_as_the_script_reads_it(sent: list[Request]) -> None:
-    effects, items = msgspec.msgpack.decode(encode_call(sent, "anl:{0}:counters:"))
+    found, effects, items = msgspec.msgpack.decode(encode_call(sent, "anl:{0}:counters:"))
+    assert len({tuple(limit) for limit in found}) == len(found), "each limit once"
     assert len({tuple(effect) for effect in effects}) == len(effects), "each effect once"
     at = 0
     for request in sent:
-        assert items[at : at + 2] == [request.address, len(request.events)]
-        at += 2
+        sender, limit, charge, n = items[at : at + 4]
+        assert (sender, charge, n) == (request.sender, request.charge, len(request.events))
+        assert (Limit(*found[limit - 1]) if limit else None) == request.limit
+        at += 4
         for event in request.events:
             bucket, member, entity, effect = items[at : at + 4]
             assert isinstance(bucket, int)
@@ -49,10 +59,22 @@ def test_a_call_is_encoded_as_the_script_reads_it(sent: list[Request]) -> None:
     assert at == len(items)
 
 
-@given(st.lists(st.integers(-60_000, 2_000)))
-def test_a_reply_of_the_script_becomes_one_outcome_a_request(reply: list[int]) -> None:
-    expected = [Counted(number) if number >= 0 else Limited(-number) for number in reply]
-    assert wire.decode_outcomes(reply) == expected
+@pytest.mark.parametrize(
+    ("reply", "outcome"),
+    [
+        (0, Counted(0)),
+        (1, Counted(1)),
+        (2_000, Counted(2_000)),
+        (-1, Limited(1)),
+        (-60_000, Limited(60_000)),
+        ([7, 3, 900], Counted(7, limited=3, left_ms=900)),
+    ],
+)
+def test_a_reply_of_the_script_becomes_one_outcome_a_request(
+    reply: int | list[int], outcome: Counted | Limited
+) -> None:
+    assert wire.decode_outcomes([reply]) == [outcome]
+    assert wire.decode_outcomes([reply, 1, reply]) == [outcome, Counted(1), outcome]
 
 
 @pytest.mark.parametrize(

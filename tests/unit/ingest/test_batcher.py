@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.buffer.outcome import Counted, Failed, Limited, Outcome
-from daemon.buffer.wire import Request
+from daemon.buffer.wire import Request, unlimited
 from daemon.config import Ingest
 from daemon.domain.action import Action
 from daemon.domain.event import Event
@@ -59,7 +59,7 @@ class Held:
 
 
 def request(events: int = 1, name: str = "e") -> Request:
-    return Request("", [Event(f"{name}{n}", "jav:movie:m", EFFECT) for n in range(events)])
+    return unlimited([Event(f"{name}{n}", "jav:movie:m", EFFECT) for n in range(events)])
 
 
 def counted(*new: int) -> list[Counted | Limited]:
