@@ -26,12 +26,12 @@
 --       The prefixes name no key. They must be in KEYS all the same: while a cluster moves the slot, Redis then refuses
 --       the script before it runs (daemon/buffer/keys.py).
 -- ARGV  1 the call, as msgpack: {limits, effects, items}
---           limits   {{events, new entities}, ...}: what a sender may send in a minute; 0: any number. An entity is new
---                    if the event marks it dirty
+--           limits   {events, new entities, events, new entities, ...}: what a sender may send in a minute; 0: any
+--                    number. An entity is new if the event marks it dirty
 --           effects  {{counter, field, amount, counter, field, amount, ...}, ...}. An amount is decimal text of at most
 --                    15 digits, not 0: so sums of amounts stay exact
---           items    flat; per request: its sender, index of its limit (0: it has none), its charge, its number of
---                    events n; then n times bucket hash (0 .. 2^32-1), member (signed 64-bit as decimal text),
+--           items    flat; per request: its sender, number of its limit (1 ..; 0: it has none), its charge, and n, its
+--                    number of events; then n times bucket hash (0 .. 2^32-1), member (signed 64-bit as decimal text),
 --                    <counters>:<entity>, index of its effect. The charge is n, and more for what was refused before
 --                    it came here. A request without events only charges
 --       2 dedupe window, seconds
@@ -47,7 +47,7 @@
 --       duplicate one or two commands. Per sender with a limit GET and PSETEX. Per event whose new entities are limited
 --       SISMEMBER. About 1.5 us each.
 --
--- Example: a sender may send 60 events a minute and has sent none. {{{60, 0}}, {{"view", "view:2026-02-19", "1"}},
+-- Example: a sender may send 60 events a minute and has sent none. {{60, 0}, {{"view", "view:2026-02-19", "1"}},
 -- {"198.51.100.7", 1, 1, 1, 7, "42", "anl:{0}:counters:jav:movie:a", 1, "198.51.100.7", 1, 80, 70, ...}}: a single
 -- event, then a batch of 70 good events and 10 bad ones. The reply {1, {59, 11, 1000}}: the one event was new, and so
 -- were the first 59 of the batch. Then the budget was spent; one event fits again in 1,000 ms. The key
@@ -71,13 +71,11 @@ local function is_increment(counter, field, amount)
     and amount:find('^%-?[1-9]%d*$') and math.abs(tonumber(amount)) < 1e15
 end
 
-local function is_count(value) return type(value) == 'number' and value >= 0 and value % 1 == 0 end
-
 local function check()
   if not (window_s and bits_min) then return 'ARGV 2 and 3 must be numbers' end
   if window_s < 1 then return 'the window must be a second or longer' end
-  for _, limit in pairs(limits) do
-    if type(limit) ~= 'table' or not (is_count(limit[1]) and is_count(limit[2])) then return 'a limit is malformed' end
+  for i = 1, #limits + #limits % 2 do
+    if type(limits[i]) ~= 'number' or limits[i] < 0 then return 'a limit is malformed' end
   end
   for _, effect in pairs(effects) do
     for i = 1, type(effect) == 'table' and #effect or 1, 3 do
@@ -87,7 +85,8 @@ local function check()
   local at, last = 1, #items
   while at <= last do
     local limit, charge, n = items[at + 1], items[at + 2], items[at + 3]
-    if type(items[at]) ~= 'string' or not (limit == 0 or limits[limit])
+    if type(items[at]) ~= 'string'
+      or limit ~= 0 and (type(limit) ~= 'number' or limit % 1 ~= 0 or not limits[limit * 2])
       or type(n) ~= 'number' or n < 0 or n % 1 ~= 0
       or type(charge) ~= 'number' or charge < n or charge % 1 ~= 0 then
       return 'a request is malformed'
@@ -166,31 +165,21 @@ end
 
 local budgets = {} -- key -> microseconds until the budget is whole again
 
-local function until_whole(key)
+-- How many fit into the budget now.
+local function room(key, per_minute)
   local us = budgets[key]
-  if us then return us end
-  local text = pcall('GET', key)
-  if type(text) == 'table' then text = mend(text, key, 'GET', key) end
-  if text and not text:find('^%d+$') then
-    move_aside(key, aside .. time[1] .. time[2] .. ':' .. key)
-    text = nil
+  if not us then
+    local text = pcall('GET', key)
+    if type(text) == 'table' then text = mend(text, key, 'GET', key) end
+    if text and not text:find('^%d+$') then
+      move_aside(key, aside .. time[1] .. time[2] .. ':' .. key)
+      text = nil
+    end
+    -- No number of ours is more than a minute ahead, unless the clock went back.
+    us = text and math.min(math.max(tonumber(text) - now_us, 0), MINUTE_US) or 0
+    budgets[key] = us
   end
-  -- No number of ours is more than a minute ahead, unless the clock went back.
-  us = text and math.min(math.max(tonumber(text) - now_us, 0), MINUTE_US) or 0
-  budgets[key] = us
-  return us
-end
-
--- How many fit into the budget now. The small part is for shares that are not exact.
-local function room(key, per_minute) return floor((MINUTE_US - until_whole(key)) * per_minute / MINUTE_US + 1e-4) end
-
-local function spend(key, per_minute, amount)
-  budgets[key] = math.min(budgets[key] + amount * MINUTE_US / per_minute, MINUTE_US)
-end
-
--- Milliseconds until one fits.
-local function wait_ms(key, per_minute)
-  return math.max(1, math.ceil((MINUTE_US / per_minute - MINUTE_US + budgets[key]) / 1000))
+  return floor((MINUTE_US - us) * per_minute / MINUTE_US + 1e-4) -- the small part: shares are not exact
 end
 
 local gen, bits, prev_bits
@@ -212,13 +201,6 @@ local numbers = setmetatable({}, {
   end,
 })
 
-local function is_dirty(key)
-  local entity = key:sub(#counters + 1)
-  local reply = pcall('SISMEMBER', dirty, entity)
-  if type(reply) == 'table' then reply = mend(reply, dirty, 'SISMEMBER', dirty, entity) end
-  return reply == 1
-end
-
 local function mark_dirty(key)
   local entity = key:sub(#counters + 1)
   local reply = pcall('SADD', dirty, entity)
@@ -231,10 +213,10 @@ local results, counted, fresh = {}, 0, {}
 local marked = {} -- entities that will be dirty once this call is over, where new ones are limited
 local at, last = 1, #items
 while at <= last do
-  local limit, charge, n = limits[items[at + 1]], items[at + 2], items[at + 3]
+  local limit, charge, n = items[at + 1], items[at + 2], items[at + 3]
   local taken, left, key, events_max, new_key, new_max, full, full_max = n, nil, nil, nil, nil, nil, nil, nil
-  if limit then
-    events_max, new_max = limit[1], limit[2]
+  if limit > 0 then
+    events_max, new_max = limits[limit * 2 - 1], limits[limit * 2]
     if events_max > 0 then
       key = rate .. items[at]
       left, full, full_max = room(key, events_max), key, events_max
@@ -253,12 +235,17 @@ while at <= last do
     local effect = items[event + 3]
     local hash, member, added = items[event], items[event + 1], 0
     local first_of -- the entity that this event marks dirty, if new entities are limited
-    if new_key and not marked[items[event + 2]] and not is_dirty(items[event + 2]) then
-      if room(new_key, new_max) < 1 then
-        taken, full, full_max = (event - at - 4) / 4, new_key, new_max
-        break
+    if new_key and not marked[items[event + 2]] then
+      local entity = items[event + 2]:sub(#counters + 1)
+      local is_dirty = pcall('SISMEMBER', dirty, entity)
+      if type(is_dirty) == 'table' then is_dirty = mend(is_dirty, dirty, 'SISMEMBER', dirty, entity) end
+      if is_dirty == 0 then
+        if room(new_key, new_max) < 1 then
+          taken, full, full_max = (event - at - 4) / 4, new_key, new_max
+          break
+        end
+        first_of = items[event + 2]
       end
-      first_of = items[event + 2]
     end
     if not prev_bits or not in_previous(hash, member) then
       local bucket = format('%s%d', this_window, hash % buckets)
@@ -271,7 +258,7 @@ while at <= last do
       fresh[counted + new] = event
       if first_of then
         marked[first_of] = true
-        spend(new_key, new_max, 1)
+        budgets[new_key] = budgets[new_key] + MINUTE_US / new_max
       end
     else
       duplicate[effect] = (duplicate[effect] or 0) + 1
@@ -282,14 +269,13 @@ while at <= last do
   if key then
     local spent = math.min(charge - missing, left)
     if n == 0 then missing = charge - spent end
-    if spent > 0 then spend(key, events_max, spent) end
+    if spent > 0 then budgets[key] = math.min(budgets[key] + spent * MINUTE_US / events_max, MINUTE_US) end
   end
   if missing == 0 then
     results[#results + 1] = new
-  elseif missing == (n > 0 and n or charge) then
-    results[#results + 1] = -wait_ms(full, full_max)
   else
-    results[#results + 1] = {new, missing, wait_ms(full, full_max)}
+    local ms = math.max(1, math.ceil((MINUTE_US / full_max - MINUTE_US + budgets[full]) / 1000)) -- until one fits
+    results[#results + 1] = missing == (n > 0 and n or charge) and -ms or {new, missing, ms}
   end
   at = at + 4 + n * 4
 end

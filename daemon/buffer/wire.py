@@ -50,18 +50,19 @@ def unlimited(events: Sequence[Event]) -> Request:
 
 
 def encode_call(requests: Sequence[Request], prefix: str) -> bytes:
-    """ARGV 1 of `ingest.lua`: each distinct limit and effect once, then the requests and their events, flat.
+    """ARGV 1 of `ingest.lua`: the limits, each distinct effect once, then the requests and their events, flat.
 
     `prefix`: of the key of an entity's hash.
     """
     numbers: dict[Effect, int] = {}
     items: list[str | int] = []
-    limits: list[Limit] = []
+    limits: list[int] = []
     last, last_number = None, 0  # nearly all requests of a call have one limit
     for request in requests:
         limit = request.limit
         if limit is not last:
-            last, last_number = limit, 0 if limit is None else _number(limit, limits)
+            last, last_number = limit, 0 if limit is None else len(limits) // 2 + 1
+            limits += limit or ()
         items += (request.sender, last_number, request.charge, len(request.events))
         for event in request.events:
             number = numbers.get(event.effect)
@@ -71,12 +72,6 @@ def encode_call(requests: Sequence[Request], prefix: str) -> bytes:
             items += (bucket, str(member), prefix + event.entity, number)
     effects = [[text for increment in effect.increments for text in increment] for effect in numbers]
     return pack((limits, effects, items))
-
-
-def _number(limit: Limit, limits: list[Limit]) -> int:
-    if limit not in limits:
-        limits.append(limit)
-    return limits.index(limit) + 1
 
 
 _USUAL = {0: Counted(0), 1: Counted(1)}

@@ -94,14 +94,13 @@ class Req(NamedTuple):
 def blob(requests: Iterable[Req], counters: str) -> bytes:
     """ARGV 1 of `ingest.lua`. `counters`: prefix of an entity's hash."""
     effects: list[tuple[Increment, ...]] = []
-    limits: list[tuple[int, int]] = []
+    limits: list[int] = []
     items: list[str | int] = []
     for request in requests:
-        limit, number, n = (request.rate, request.new), 0, len(request.events)
-        if any(limit):
-            if limit not in limits:
-                limits.append(limit)
-            number = limits.index(limit) + 1
+        number, n = 0, len(request.events)
+        if request.rate or request.new:
+            limits += [request.rate, request.new]
+            number = len(limits) // 2
         items += [request.sender, number, n + request.refused, n]
         for event in request.events:
             if event.effect not in effects:

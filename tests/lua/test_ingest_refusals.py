@@ -70,10 +70,10 @@ MALFORMED_BLOBS: dict[str, bytes] = {
     "items are no list": pack([[], [EFFECT], "x"]),
     "effects are no list": pack([[], "x", ["", 0, 1, 1, *GOOD]]),
     "limits are no list": pack(["x", [EFFECT], ["", 0, 1, 1, *GOOD]]),
-    "a limit is no list": pack([[60], [EFFECT], ["", 0, 1, 1, *GOOD]]),
-    "a limit is half": pack([[[60]], [EFFECT], ["", 0, 1, 1, *GOOD]]),
-    "a limit is text": pack([[["60", 0]], [EFFECT], ["", 0, 1, 1, *GOOD]]),
-    "a limit is negative": pack([[[60, -1]], [EFFECT], ["", 0, 1, 1, *GOOD]]),
+    "a limit is a list": pack([[[60, 0]], [EFFECT], ["", 0, 1, 1, *GOOD]]),
+    "a limit is half": pack([[60], [EFFECT], ["", 0, 1, 1, *GOOD]]),
+    "a limit is text": pack([["60", 0], [EFFECT], ["", 0, 1, 1, *GOOD]]),
+    "a limit is negative": pack([[60, -1], [EFFECT], ["", 0, 1, 1, *GOOD]]),
 }
 MALFORMED_LAYOUTS = {
     "no window": ["", BITS],
@@ -97,7 +97,7 @@ def refused(shard: Shard, *args: Any) -> str:
 @pytest.mark.parametrize("items", MALFORMED_ITEMS.values(), ids=MALFORMED_ITEMS)
 def test_a_malformed_request_writes_nothing(shard: Shard, items: list[Any]) -> None:
     for whole in (items, ["1.2.3.4", 1, 1, 1, *GOOD, *items]):
-        assert "BADCALL" in refused(shard, pack([[[60, 0]], [EFFECT], whole]), WINDOW_S, BITS)
+        assert "BADCALL" in refused(shard, pack([[60, 0], [EFFECT], whole]), WINDOW_S, BITS)
         shard.redis.flushall()
 
 
