@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,17 +20,17 @@ class FileError(TallydError):
 def replaced(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to. It takes the place of `path`, fsynced, when the block ends; if it fails, `path` stays as it
     was. Its folder must exist. Raises FileError."""
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with draft.open("xb") as file:  # whom the umask lets read it
             try:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                os.fchmod(file.fileno(), 0o644)
-                Path(file.name).replace(path)
+                draft.replace(path)
             except BaseException:
                 with suppress(OSError):
-                    Path(file.name).unlink()
+                    draft.unlink()
                 raise
     except OSError as error:
         raise FileError(f"Cannot write {path}: {error.strerror}.") from None

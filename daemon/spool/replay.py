@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
@@ -181,8 +182,9 @@ class Replayer:
 
 
 def _set_aside(path: Path, data: bytes) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes(data)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    with path.open("wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        file.write(data)
     sync_directory(path.parent)
 
 

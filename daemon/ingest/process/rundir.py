@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import msgspec
 
@@ -46,11 +46,19 @@ class RunDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._memory: IO[bytes] | None = None
 
     def publish(self, snapshot: ConfigSnapshot) -> None:
+        """Call it in the main process. The configuration lies in its memory and ends with it; on disk is a link."""
+        memory = os.fdopen(os.memfd_create("tallyd-config"), "wb")
+        memory.write(msgspec.json.encode(snapshot))
+        memory.flush()
         draft = self.path / "config.json.new"
-        draft.write_bytes(msgspec.json.encode(snapshot))
+        draft.symlink_to(f"/proc/{os.getpid()}/fd/{memory.fileno()}")
         draft.replace(self.path / "config.json")
+        before, self._memory = self._memory, memory
+        if before is not None:
+            before.close()
 
     def snapshot(self) -> ConfigSnapshot:
         return msgspec.json.decode((self.path / "config.json").read_bytes(), type=ConfigSnapshot)
