@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 
 from pymongo import ReadPreference
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError
+from pymongo.errors import NotPrimaryError, OperationFailure, PyMongoError, ServerSelectionTimeoutError
+from pymongo.read_preferences import _ServerMode
 
 from daemon.config import Config, address_of
 from daemon.doctor import clock
@@ -62,22 +63,37 @@ async def read_mongo(config: Config, *, timeout_ms: int, probe: bool) -> MongoFa
 
 
 async def _read(config: Config, address: str, database: AsyncDatabase[Json], *, probe: bool) -> MongoFacts:
-    # Any member may answer: a replica set without a primary is not one that is away.
-    admin, nearest = database.client.get_database("admin"), ReadPreference.NEAREST
-    # The first command connects. That must not count as round trip.
-    release = (await admin.command("buildInfo", read_preference=nearest))["version"]
+    admin, asked = database.client.get_database("admin"), await _whom_to_ask(database)
+    release = (await admin.command("buildInfo", read_preference=asked))["version"]
     sent_s = time.time()
-    hello = await admin.command("hello", read_preference=nearest)
+    hello = await admin.command("hello", read_preference=asked)
     local: dt.datetime = hello["localTime"]
     facts: Json = {"clock": clock.compare(local.timestamp(), sent_s, time.time()), "hello": hello, "release": release}
-    facts["indexes"] = await _asked("listIndexes", _indexes(database))
+    facts["indexes"] = Refusal("listIndexes", "there is no primary")  # of which alone the driver asks it
+    if is_writable(hello):
+        facts["indexes"] = await _asked("listIndexes", _indexes(database))
     if probe and is_writable(hello):
         facts["write_error"] = await _try_write(database)
     if probe:
-        letters = database.with_options(read_preference=nearest)[DEAD_LETTERS].count_documents({"dropped_at": None})
+        letters = database.with_options(read_preference=asked)[DEAD_LETTERS].count_documents({"dropped_at": None})
         facts["dead_letters"] = await _asked("count", letters)
-        facts["storage"] = await _asked("dbStats", database.command("dbStats", read_preference=nearest))
+        facts["storage"] = await _asked("dbStats", database.command("dbStats", read_preference=asked))
     return MongoFacts(config=config, address=address, database=database.name, **facts)
+
+
+async def _whom_to_ask(database: AsyncDatabase[Json]) -> _ServerMode:
+    """The primary, to which the flusher writes. Only if there is none, any member: such a set is not one that is away.
+
+    It connects, too, so that connecting does not count as round trip.
+    """
+    client = database.client
+    try:
+        await client.admin.command("ping", read_preference=ReadPreference.PRIMARY)
+    except ServerSelectionTimeoutError:
+        if not client.topology_description.known_servers:
+            raise
+        return ReadPreference.NEAREST
+    return ReadPreference.PRIMARY
 
 
 def is_writable(hello: Mapping[str, Any]) -> bool:
@@ -93,10 +109,9 @@ async def _asked(question: str, answer: Awaitable[T]) -> T | Refusal:
 
 
 async def _indexes(database: AsyncDatabase[Json]) -> dict[str, dict[str, Json]]:
-    readable = database.with_options(read_preference=ReadPreference.NEAREST)
     found = {}
     for kind in KINDS:
-        indexes = await readable[kind.collection].index_information()
+        indexes = await database[kind.collection].index_information()
         found[kind.collection] = {name: dict(index) for name, index in indexes.items()}
     return found
 
