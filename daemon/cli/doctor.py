@@ -12,6 +12,7 @@ from rich.text import Text
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json
+from daemon.config import secret_files
 from daemon.errors import CheckFailed
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def doctor(
     """
     from daemon.doctor.checks import run_all
 
-    findings = run(run_all(load(config, data, "redis", "mongo")))
+    findings = run(run_all(load(config, data, "redis", "mongo"), secret_files(config)))
     if as_json:
         print_json(findings)
     else:

@@ -22,6 +22,7 @@ from daemon.config.effective import unmapped_types as unmapped_types
 from daemon.config.load import ENV_PREFIX as ENV_PREFIX
 from daemon.config.load import ENV_STACK_PREFIX as ENV_STACK_PREFIX
 from daemon.config.load import load as load
+from daemon.config.load import secret_files as secret_files
 from daemon.config.schema import UNIX as UNIX
 from daemon.config.schema import Budget as Budget
 from daemon.config.schema import Config as Config

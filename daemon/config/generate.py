@@ -18,7 +18,19 @@ import msgspec
 
 from daemon.config import schema
 from daemon.config.effective import effective_actions
-from daemon.config.schema import Config, Daemon, Key, Section, bare, bounds_of, keys_of, read_at_start, section_of
+from daemon.config.load import FILE_SUFFIX
+from daemon.config.schema import (
+    Config,
+    Daemon,
+    Key,
+    Section,
+    bare,
+    bounds_of,
+    keys_of,
+    read_at_start,
+    secret_keys,
+    section_of,
+)
 
 _HEADER = """\
 # tallyd's configuration: every key with its default, unit and bounds. Copy it to tallyd.toml, or name it with --config
@@ -27,6 +39,10 @@ _HEADER = """\
 # A line that begins with `#` and no space is a setting. Take the `#` away to change it. An unknown key is an error, and
 # all mistakes are reported at once. Every key can also come from the environment, which wins over this file:
 # TALLYD_HTTP__PORT=9000, TALLYD_PRODUCERS__KEYS='{"shop": "…"}'. `tallyd config` prints the values in force.
+#
+# A secret may lie in a file of its own. Its key takes the ending `_file` then: `url_file = "/etc/tallyd/redis.url"` in
+# place of `url`; of a table, `keys_file = { shop = "shop.key" }`. Relative paths begin in $CREDENTIALS_DIRECTORY, which
+# systemd's LoadCredential= sets. This holds for SECRETS.
 #
 # A reload (SIGHUP) puts a changed file in force. A daemon reads some keys at start only, as is said beside them.
 """
@@ -47,7 +63,8 @@ _SHOWN: dict[str, Mapping[str, Any]] = {
 
 def example() -> str:
     """The example file: each key commented out, with its default."""
-    lines = [_HEADER]
+    secrets = [f"{section}.{key.name}" for section, key in secret_keys()]
+    lines = [_HEADER.replace("SECRETS", f"{', '.join(secrets[:-1])} and {secrets[-1]}")]
     for key in keys_of(Config).values():
         section = section_of(key.kind)
         if section:
@@ -71,6 +88,12 @@ def json_schema() -> dict[str, Any]:
             if section_of(key.kind):
                 continue  # described where it is defined
             text, facts = _texts()[name, key.name], _facts(key, tables.get(section, "") + key.name)
+            if key.mask and section in tables:
+                many = get_origin(bare(key.kind)) is dict
+                path = {"type": "object", "additionalProperties": {"type": "string"}} if many else {"type": "string"}
+                definition["properties"][key.name + FILE_SUFFIX] = path | {
+                    "description": f"In place of `{key.name}`: the file that holds it."
+                }
             shown = definition["properties"][key.name]
             shown["description"] = f"{text} ({facts})" if facts else text
             if key.name in _SHOWN and section is Config:

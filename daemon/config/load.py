@@ -1,5 +1,5 @@
 """Reads the configuration. Later wins over earlier: the defaults, the file, the environment (`TALLYD_SECTION__KEY`),
-and the addresses of the embedded stack where they apply.
+and the addresses of the embedded stack where they apply. A secret KEY may lie in the file that `KEY_file` names.
 
 Who calls it: each command once, each ingest worker once, and a reload. It opens no connection.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -16,15 +16,21 @@ import msgspec
 
 from daemon.config.check import Problem, check, dotted
 from daemon.config.places import Places
-from daemon.config.schema import Config, bare, keys_of, section_of
+from daemon.config.schema import Config, Key, bare, keys_of, secret_keys, section_of
 from daemon.errors import ConfigError
 
 FILE_DEFAULT = Path("tallyd.toml")
 DATA_DEFAULT = Path(".tallyd")
+FILE_SUFFIX = "_file"
+"""Of a key that names the file of a secret: `redis.url_file`."""
 ENV_PREFIX = "TALLYD_"
 ENV_CONFIG = "TALLYD_CONFIG"
 ENV_STACK_PREFIX = "TALLYD_STACK_"
 """These variables choose the programs of the embedded stack. They are no keys."""
+ENV_CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""Set by systemd's LoadCredential=. A relative path of a `KEY_file` begins there."""
+SECRET_BYTES_MAX = 65_536
+"""Of the file that a `KEY_file` names."""
 ENV_NOT_KEYS = frozenset({ENV_CONFIG, "TALLYD_RUN_ID", "TALLYD_RUN_DIR", "TALLYD_DATA"})
 """Nor are these."""
 
@@ -37,11 +43,10 @@ def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping
 
     Raises ConfigError with every problem, its key, and the line or the variable it comes from.
     """
-    named = path or (Path(environ[ENV_CONFIG]) if environ.get(ENV_CONFIG) else None)
-    file = named or FILE_DEFAULT
-    text, raw = _read(file) if named or file.exists() else ("", {})
+    file, text, raw = _of(path, environ)
     places = Places(file, text)
     problems = _apply_environ(raw, environ, places)
+    problems += _apply_secret_files(raw, environ, places)
     _apply_stack(raw, data, places)
     config, found = check(raw)
     problems += found
@@ -49,6 +54,27 @@ def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping
         lines = (f"  {places.of(each.path)}{dotted(each.path)}: {each.text}" for each in problems)
         raise ConfigError("The configuration is wrong:\n" + "\n".join(lines))
     return config
+
+
+def secret_files(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """The files that hold secrets of the configuration: its own if it has any, and each that a `KEY_file` names.
+
+    Raises ConfigError like `load`."""
+    file, _, raw = _of(path, environ)
+    found = [file] if any(table.get(key.name) for _, table, key in _secrets(raw)) else []
+    _apply_environ(raw, environ, Places(file, ""))
+    for _, table, key in _secrets(raw):
+        named = table.get(key.name + FILE_SUFFIX, ())
+        names = named.values() if isinstance(named, dict) else [named] if isinstance(named, str) else ()
+        found += [_credential(name, environ) for name in names if isinstance(name, str)]
+    return found
+
+
+def _of(path: Path | None, environ: Mapping[str, str]) -> tuple[Path, str, dict[str, Any]]:
+    """The file of the configuration, its text and its tables; empty ones if it is the default and not there."""
+    named = path or (Path(environ[ENV_CONFIG]) if environ.get(ENV_CONFIG) else None)
+    file = named or FILE_DEFAULT
+    return (file, *(_read(file) if named or file.exists() else ("", {})))
 
 
 def _read(file: Path) -> tuple[str, dict[str, Any]]:
@@ -76,6 +102,8 @@ def _apply_environ(raw: dict[str, Any], environ: Mapping[str, str], places: Plac
         if not isinstance(table, dict):
             problems.append(Problem(path, f"{'.'.join(path[:-1])} is not a table"))
             continue
+        if len(path) == 2:
+            table.pop(_twin(path[1]), None)  # of the file: a secret and the name of its own file are one key
         try:
             table[path[-1]] = _value(environ[variable], _kind_at(path))
         except msgspec.DecodeError as error:
@@ -106,6 +134,63 @@ def _kind_at(path: tuple[str, ...]) -> Any:
         else:
             kind = get_args(bare(kind))[1] if get_origin(bare(kind)) is dict else None
     return kind
+
+
+def _twin(name: str) -> str:
+    return name.removesuffix(FILE_SUFFIX) if name.endswith(FILE_SUFFIX) else name + FILE_SUFFIX
+
+
+def _secrets(raw: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], Key]]:
+    """(section, its table, key) of every secret key whose section is given."""
+    for section, key in secret_keys():
+        if isinstance(table := raw.get(section), dict):
+            yield section, table, key
+
+
+def _apply_secret_files(raw: dict[str, Any], environ: Mapping[str, str], places: Places) -> list[Problem]:
+    """Puts what lies in the file in place of each `KEY_file`; of a table of keys, in place of each path."""
+    problems = []
+    for section, table, key in _secrets(raw):
+        name = key.name + FILE_SUFFIX
+        if name not in table:
+            continue
+        named, many = table.pop(name), get_origin(bare(key.kind)) is dict
+        wanted = named if many and isinstance(named, dict) else {"": named}
+        inner = table.setdefault(key.name, {}) if many else table
+        for each, where in wanted.items():
+            path = (section, name, each) if each else (section, name)
+            into = each if many else key.name
+            if not isinstance(inner, dict) or not isinstance(where, str) or not where or (many and not each):
+                problems.append(Problem(path, "must be a table of paths" if many else "must be a path"))
+            elif into in inner:
+                problems.append(Problem(path, f"{section}.{key.name} is given, too; give one of the two"))
+            else:
+                try:
+                    inner[into] = _secret_in(_credential(where, environ))
+                    places.given((section, key.name, *([each] if many else [])), where)
+                except (OSError, ValueError) as error:
+                    why = error.strerror if isinstance(error, OSError) else str(error)
+                    problems.append(Problem(path, f"cannot read {_credential(where, environ)}: {why}"))
+    return problems
+
+
+def _credential(name: str, environ: Mapping[str, str]) -> Path:
+    return Path(environ.get(ENV_CREDENTIALS, "")) / name
+
+
+def _secret_in(file: Path) -> str:
+    """Its text, without what surrounds it. Raises OSError, and ValueError with a text that shows nothing of it."""
+    with file.open("rb") as opened:
+        data = opened.read(SECRET_BYTES_MAX + 1)
+    if len(data) > SECRET_BYTES_MAX:
+        raise ValueError(f"larger than {SECRET_BYTES_MAX} bytes")
+    try:
+        text = data.decode().strip()
+    except UnicodeDecodeError:
+        raise ValueError("it is no text") from None
+    if not text:
+        raise ValueError("it is empty")
+    return text
 
 
 def _apply_stack(raw: dict[str, Any], data: Path | None, places: Places) -> None:

@@ -499,6 +499,13 @@ def keys_of(section: type[Section]) -> dict[str, Key]:
     return keys
 
 
+@cache
+def secret_keys() -> tuple[tuple[str, Key], ...]:
+    """Every secret key, with its section's name."""
+    sections = ((table.name, section_of(table.kind)) for table in keys_of(Config).values())
+    return tuple((name, key) for name, kind in sections if kind for key in keys_of(kind).values() if key.mask)
+
+
 def read_at_start(daemon: Daemon, key: str) -> bool:
     """Whether this daemon reads a dotted key at its start only, so that a reload leaves it as it was."""
     kind: Any = Config

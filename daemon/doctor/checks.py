@@ -6,8 +6,11 @@ A store that does not answer is one fatal finding. The checks that need it are t
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+import shlex
+import stat
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from pathlib import Path
 
 from daemon.config import Config, address_of
 from daemon.doctor import machine, mongo_checks, mysql_checks, mysql_tables, redis_checks, security_checks
@@ -22,8 +25,8 @@ TIMEOUT_MS = 5_000
 OWN_SERVERS = "for servers of your own: `tallyd stack up`"
 
 
-async def run_all(config: Config) -> list[Finding]:
-    """All findings, store by store in the order of the lists. Raises ConfigError if an address is malformed."""
+async def run_all(config: Config, secret_files: Sequence[Path] = ()) -> list[Finding]:
+    """All findings, store by store in the order of the lists. `secret_files`: where the configuration's secrets lie."""
     found = await asyncio.gather(
         of_redis(config),
         of_mongo(config),
@@ -31,7 +34,7 @@ async def run_all(config: Config) -> list[Finding]:
         asyncio.to_thread(run_checks, machine.CHECKS, config),
         asyncio.to_thread(run_checks, security_checks.CHECKS, config),
     )
-    return [finding for part in found for finding in part]
+    return [*(finding for part in found for finding in part), *of_secrets(secret_files)]
 
 
 async def of_redis(config: Config) -> list[Finding]:
@@ -56,6 +59,17 @@ async def of_mysql(config: Config) -> list[Finding]:
     why = "No column is set. The rollups in MongoDB are written all the same."
     reading, names = read_mysql(config, timeout_ms=TIMEOUT_MS, probe=True), (*mysql_checks.CHECKS, *mysql_tables.CHECKS)
     return await _of_store("mysql", config.mysql.url, reading, names, check, why, "without a replica, leave it empty")
+
+
+def of_secrets(files: Sequence[Path]) -> list[Finding]:
+    """Whether other users of this machine may read the files with passwords and keys."""
+    name = "config.secrets"
+    open_to_all = [file for file in files if file.exists() and file.stat().st_mode & stat.S_IROTH]
+    if open_to_all:
+        shown = " ".join(map(shlex.quote, map(str, open_to_all)))
+        why = "Every user of this machine can read the passwords and keys in it."
+        return [Finding(name, "warning", f"readable by everyone: {shown}", why, f"chmod o-r {shown}")]
+    return [Finding(name, "ok", f"{len(files)} files with secrets, none readable by everyone")] if files else []
 
 
 async def _of_store(

@@ -28,9 +28,8 @@ def test_the_umask_decides_who_may_read_a_file(umask: int, tmp_path: Path) -> No
 def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
     path = tmp_path / "report.csv"
     path.write_text("before")
-    with pytest.raises(RuntimeError), replaced(path) as file:
-        file.write(b"half")
-        raise RuntimeError
+    with pytest.raises(FileError), replaced(path) as file:
+        file.write(Path("nosuch").read_bytes())
     assert path.read_text() == "before"
     assert list(tmp_path.iterdir()) == [path]
 
