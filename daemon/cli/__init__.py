@@ -42,7 +42,7 @@ RUN, LOOK, CHECK, MOVE, KEEP = "Run it", "Look at counts", "Check", "Move an app
 """The panels of `tallyd --help`."""
 
 app.command("dev", rich_help_panel=RUN, short_help="Run the whole system here until Ctrl-C.")(dev)
-app.add_typer(stack, name="stack", rich_help_panel=RUN, short_help="Start and stop private servers on loopback.")
+app.add_typer(stack, name="stack", rich_help_panel=RUN, short_help="Start and stop private servers.")
 app.command("ingest", rich_help_panel=RUN, short_help="Take events over HTTP and count them in Redis.")(ingest)
 app.command("flush", rich_help_panel=RUN, short_help="Write what was counted to MongoDB and MySQL.")(flush)
 app.command("config", rich_help_panel=RUN, short_help="Print the effective configuration, secrets masked.")(show_config)

@@ -13,18 +13,19 @@ from daemon.cli.output import print_json
 
 DEFAULT_DATA_DIR = Path(".tallyd")
 
-app = typer.Typer(help="Start and stop private Redis, MongoDB and MariaDB servers on loopback.", no_args_is_help=True)
+app = typer.Typer(help="Start and stop private Redis, MongoDB and MariaDB servers.", no_args_is_help=True)
 
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Where the servers keep their data and logs.")]
 
 
 @app.command()
 def up(data: Data = DEFAULT_DATA_DIR) -> None:
-    """Start the servers that are not running, on free ports, and write their addresses into DIR/stack.json.
+    """Start the servers that are not running, and write their addresses into DIR/stack.json.
 
-    They run on after this command, until `tallyd stack down`. A server that died starts again on its old port. Without
-    MariaDB on this machine the others start, and the replica sync is off. TALLYD_STACK_REDIS_SERVER,
-    TALLYD_STACK_MONGOD and TALLYD_STACK_MARIADBD choose other programs than those found (empty: as if not installed).
+    They listen on unix sockets that no other user can reach, and on no port. They run on after this command, until
+    `tallyd stack down`. Without MariaDB on this machine the others start, and the replica sync is off.
+    TALLYD_STACK_REDIS_SERVER, TALLYD_STACK_MONGOD and TALLYD_STACK_MARIADBD choose other programs than those found
+    (empty: as if not installed).
 
     Example: `tallyd stack up --data ./.tallyd`
     """

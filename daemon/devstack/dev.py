@@ -25,6 +25,7 @@ import psutil
 from rich.console import Console
 from rich.text import Text
 
+from daemon.config import mysql_of
 from daemon.devstack import demo, folder, process, stack
 from daemon.devstack.child import Child
 from daemon.errors import ConfigError, StackError
@@ -91,7 +92,7 @@ async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | No
             for each in (_watch_daemon(flush), _watch_daemon(ingest), _watch_servers(servers)):
                 group.create_task(each)
             await healthy(port, run_id)
-            _welcome(data, port)
+            _welcome(data, port, raised.info)
     except ExceptionGroup as ended:
         raise ended.exceptions[0] from None
 
@@ -162,7 +163,7 @@ def _run_id_at(port: int) -> str | None:
     return answer.get("run_id") if isinstance(answer, dict) else None
 
 
-def _welcome(data: Path, port: int) -> None:
+def _welcome(data: Path, port: int, info: stack.StackInfo) -> None:
     """Prints what to try first, without wrapping, so that the curl line can be copied."""
     movie = demo.MOVIES[0]
     event = {
@@ -187,6 +188,7 @@ def _welcome(data: Path, port: int) -> None:
         (f"  {tallyd} status {here}", ""),
         (f"  {tallyd} top {here}", ""),
         (f"  {tallyd} series {here} {movie.uuid}", ""),
+        *([(f"  {_mysql_client(info.mysql)} -e 'TABLE jav'", "")] if info.mysql else []),
         ("", ""),
         (f"Addresses of the servers: {data / 'stack.json'}   their logs: {data / 'log'}", ""),
         ("Ctrl-C stops everything and keeps the data.", ""),
@@ -194,6 +196,12 @@ def _welcome(data: Path, port: int) -> None:
     ]
     for line, style in lines:
         console.print(Text(line, style=style), soft_wrap=True)
+
+
+def _mysql_client(url: str) -> str:
+    """How to look into the database by hand."""
+    at = mysql_of(url)
+    return f"mariadb --socket={shlex.quote(at['unix_socket'] or '')} -u{at['user']} {at['db']}"
 
 
 def _own_command() -> str:

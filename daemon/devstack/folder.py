@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import hashlib
 import os
+import stat
+import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -19,6 +22,10 @@ from daemon.errors import StackError
 
 LOCK_TIMEOUT_S = 120.0  # longer than another `up` may take
 LOCK_POLL_S = 0.02
+SOCKET_PATH_BYTES_MAX = 107
+"""Of a unix socket: `sun_path` has 108, with a zero at the end."""
+SOCKET_NAME_BYTES = len("/redis.sock")
+"""No server's is longer."""
 
 
 class StackInfo(msgspec.Struct, frozen=True):
@@ -62,8 +69,13 @@ def write(data_dir: Path, info: StackInfo) -> None:
 
 
 def remove(data_dir: Path) -> None:
-    """Removes `stack.json`, if it is there."""
+    """Removes `stack.json` and the folder of the sockets, if they are there."""
     _stack_file(data_dir).unlink(missing_ok=True)
+    sockets = socket_path(data_dir, "").parent
+    for left in sockets.glob("*.sock"):  # of a server that was killed
+        left.unlink(missing_ok=True)
+    with suppress(OSError):
+        sockets.rmdir()
 
 
 def log_path(data_dir: Path, name: str) -> Path:
@@ -71,17 +83,36 @@ def log_path(data_dir: Path, name: str) -> Path:
     return data_dir / "log" / f"{name}.log"
 
 
+def socket_path(data_dir: Path, name: str) -> Path:
+    """Where a server of the stack listens: in `data_dir`/run, or, if that path is too long for a socket, in a folder of
+    this user among the temporary files."""
+    inside = data_dir / "run"
+    # mongod takes a comma for the end of a path.
+    if len(os.fsencode(inside)) + SOCKET_NAME_BYTES > SOCKET_PATH_BYTES_MAX or "," in str(inside):
+        digest = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+        inside = Path(tempfile.gettempdir()) / f"tallyd-{os.geteuid()}-{digest}"
+    return inside / f"{name}.sock"
+
+
 def prepare(data_dir: Path) -> Path:
     """The absolute directory. It is made if needed, for this user only: its servers ask for no password.
 
-    Raises StackError if it cannot be made or written to.
+    Raises StackError if it cannot be made or written to, or if others may reach the sockets in it.
     """
     data_dir = data_dir.resolve()
+    sockets = socket_path(data_dir, "").parent
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         (data_dir / "log").mkdir(exist_ok=True)
+        sockets.mkdir(mode=0o700, exist_ok=True)
+        found = sockets.lstat()
     except OSError as error:
         raise StackError(f"the data directory {data_dir} cannot be made: {error.strerror}") from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        raise StackError(
+            f"{sockets} is to hold the servers' sockets, and others may reach them there: remove it, or choose another"
+            " --data directory"
+        )
     if not os.access(data_dir, os.W_OK | os.X_OK):
         raise StackError(f"this user cannot write to the data directory {data_dir}; choose another with --data")
     return data_dir

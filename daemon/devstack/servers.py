@@ -1,7 +1,8 @@
 """The servers of the embedded stack. Each has one literal description: program, command line, first set-up, ping.
 
 `daemon.devstack.stack` starts and stops all of them in the same way: SIGTERM stops each of them cleanly. Nothing here
-decides when a server runs. No server reads a configuration file of the machine, and all listen only on 127.0.0.1.
+decides when a server runs. No server reads a configuration file of the machine. They ask for no password: each listens
+on a unix socket in a folder of this user alone. Tests and benchmarks have them listen on a port of 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote
 
 import asyncmy
 import msgspec
 from pymongo import AsyncMongoClient
 from redis.asyncio import Redis
 
-from daemon.devstack import programs
+from daemon.config import mysql_of
+from daemon.devstack import folder, programs
 from daemon.devstack.programs import MARIADBD, MONGOD, REDIS_SERVER, Program
 from daemon.errors import StackError
 
@@ -41,7 +43,8 @@ class Server(msgspec.Struct, frozen=True):
     """How to run one server.
 
     `place` is the part of the command line that names the data directory. A process is recognised as ours by it.
-    So `command(program, dir, port)` must contain it in this order, and no other program may have it.
+    So `command(program, dir, port)` must contain it in this order, and no other program may have it. Port 0: no port,
+    but the socket. `url` is the address at a port, `socket_url` at the socket.
     `initialise(program, dir)` prepares a data directory. It is called before every start, and does nothing the second
     time. `ping(url)` uses the real protocol, and raises while the server is not ready.
     """
@@ -49,6 +52,7 @@ class Server(msgspec.Struct, frozen=True):
     name: str
     program: Program
     url: str
+    socket_url: str
     place: tuple[str, ...]
     command: Callable[[Path, Path, int], list[str]]
     initialise: Callable[[Path, Path], None]
@@ -63,6 +67,13 @@ class Server(msgspec.Struct, frozen=True):
         """`place` with this data directory."""
         return [word.format(dir=data) for word in self.place]
 
+    def address(self, data: Path, port: int) -> str:
+        """Where its clients find it."""
+        if port:
+            return self.url.format(port=port)
+        socket = str(_socket(data))
+        return self.socket_url.format(path=quote(socket), host=quote(socket, safe=""))
+
     @property
     def absence(self) -> str:
         """What a missing optional server means, and how to install it."""
@@ -72,14 +83,19 @@ class Server(msgspec.Struct, frozen=True):
         )
 
 
+def _socket(data: Path) -> Path:
+    return folder.socket_path(data.parent, data.name)
+
+
 # Redis ------------------------------------------------------------------------------------------------------------
 
 
 def _redis_command(program: Path, data: Path, port: int) -> list[str]:
+    socket = () if port else ("--unixsocket", str(_socket(data)), "--unixsocketperm", "700")
     return [
         str(program),
         *("--dir", str(data)),
-        *("--port", str(port), "--bind", "127.0.0.1", "--protected-mode", "yes"),
+        *("--port", str(port), "--bind", "127.0.0.1", "--protected-mode", "yes", *socket),
         *("--appendonly", "yes", "--appendfsync", "everysec", "--save", ""),
         *("--maxmemory-policy", "noeviction"),
         # Otherwise Redis overwrites its command line, and with it the data directory it is known by.
@@ -115,10 +131,12 @@ async def _redis_ping(url: str) -> None:
 
 
 def _mongo_command(program: Path, data: Path, port: int) -> list[str]:
+    at_port = ("--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket")
+    at_socket = ("--bind_ip", str(_socket(data)), "--nounixsocket", "--filePermissions", "0700")
     return [
         str(program),
         *("--dbpath", str(data)),
-        *("--port", str(port), "--bind_ip", "127.0.0.1", "--nounixsocket"),
+        *(at_port if port else at_socket),
         *("--wiredTigerCacheSizeGB", str(MONGO_CACHE_GB)),
         *("--wiredTigerEngineConfigString", f"log=(file_max={MONGO_JOURNAL_FILE_MB}MB)"),
         *("--quiet", "--setParameter", "diagnosticDataCollectionEnabled=false"),
@@ -154,12 +172,12 @@ def _mysql_temporary(data: Path) -> Path:
 
 
 def _mysql_command(program: Path, data: Path, port: int) -> list[str]:
+    at_port = (f"--port={port}", "--bind-address=127.0.0.1", "--socket=")
     return [
         str(program),
         *_mysql_options(data),
-        *(f"--port={port}", "--bind-address=127.0.0.1", "--skip-name-resolve"),
-        f"--tmpdir={_mysql_temporary(data)}",
-        "--socket=",  # none: its path would have to be shorter than 108 characters
+        *(at_port if port else ("--skip-networking", f"--socket={_socket(data)}")),
+        *("--skip-name-resolve", f"--tmpdir={_mysql_temporary(data)}", f"--secure-file-priv={_mysql_temporary(data)}"),
         f"--pid-file={data / 'mariadbd.pid'}",
         f"--init-file={data.parent / 'mysql-init.sql'}",
         *("--character-set-server=utf8mb4", "--collation-server=utf8mb4_general_ci"),
@@ -207,15 +225,8 @@ async def _mysql_ping(url: str) -> None:
 @asynccontextmanager
 async def mysql_cursor(url: str, timeout_s: float) -> AsyncIterator[Any]:
     """A cursor on a connection of its own, where each statement commits. Raises asyncmy's errors."""
-    address = urlsplit(url)
     connection = await asyncmy.connect(
-        host=address.hostname,
-        port=address.port,
-        user=address.username,
-        db=address.path.removeprefix("/"),
-        connect_timeout=timeout_s,
-        read_timeout=timeout_s,
-        autocommit=True,
+        **mysql_of(url), connect_timeout=timeout_s, read_timeout=timeout_s, autocommit=True
     )
     try:
         async with connection.cursor() as cursor:
@@ -229,6 +240,7 @@ SERVERS = (
         name="redis",
         program=REDIS_SERVER,
         url="redis://127.0.0.1:{port}/0",
+        socket_url="unix://{path}?db=0",
         place=("--dir", "{dir}"),
         command=_redis_command,
         initialise=_redis_initialise,
@@ -240,6 +252,7 @@ SERVERS = (
         name="mongo",
         program=MONGOD,
         url="mongodb://127.0.0.1:{port}/tallyd",
+        socket_url="mongodb://{host}/tallyd",
         place=("--dbpath", "{dir}"),
         command=_mongo_command,
         initialise=_mongo_initialise,
@@ -251,6 +264,7 @@ SERVERS = (
         name="mysql",
         program=MARIADBD,
         url="mysql://root@127.0.0.1:{port}/tallyd",
+        socket_url="mysql://root@/tallyd?unix_socket={path}",
         place=("--datadir={dir}",),
         command=_mysql_command,
         initialise=_mysql_initialise,

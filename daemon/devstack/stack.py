@@ -4,6 +4,7 @@ Called by `tallyd stack`, `tallyd dev`, the tests, and every command with `--dat
 in one directory, so two stacks never meet:
 
     DIR/stack.json               the addresses and pids, written whole or not at all
+    DIR/run/NAME.sock            where the servers listen: no other user comes in, so they ask for no password
     DIR/redis  DIR/mongo  DIR/mysql      the data of the servers, which outlives `down`
     DIR/log/NAME.log             the log of each server
 
@@ -13,7 +14,6 @@ It stops only processes that it recognises by their command line. It never delet
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -90,7 +90,7 @@ async def bring_up(data_dir: Path, *, die_with_parent: bool = False) -> Raised:
                 continue
             program = programs.find(server.program)
             if program is not None:
-                jobs.append(Start(server, program, data_dir, prefix, _port_of(info, server)))
+                jobs.append(Start(server, program, data_dir, prefix))
             elif server.required:
                 raise StackError(f"no {server.program.name} found; {server.program.install}")
             else:
@@ -142,18 +142,12 @@ def _recognise(server: Server, data_dir: Path, info: StackInfo | None) -> psutil
     return None if pid is None else process.recognise(pid, server.marker(data_dir / server.name))
 
 
-def _port_of(info: StackInfo | None, server: Server) -> int | None:
-    """The port that the server had. A server that died comes back on it, where its clients look."""
-    found = re.search(r":(\d+)/", info.url(server.name)) if info is not None else None
-    return int(found[1]) if found else None
-
-
 def _assemble(before: StackInfo | None, running: dict[str, psutil.Process], jobs: list[Start]) -> StackInfo:
     urls = {server.name: before.url(server.name) if before and server.name in running else "" for server in SERVERS}
     pids = {name: each.pid for name, each in running.items()}
     for job in jobs:
         assert job.process is not None
-        urls[job.server.name] = job.server.url.format(port=job.port)
+        urls[job.server.name] = job.server.address(job.data, job.port)
         pids[job.server.name] = job.process.pid
     return StackInfo(**urls, pids=pids)
 

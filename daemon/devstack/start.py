@@ -26,16 +26,16 @@ class Start:
     """Starts one server, and always knows which process it has started."""
 
     def __init__(
-        self, server: Server, program: Path, data_dir: Path, prefix: list[str], wanted_port: int | None
+        self, server: Server, program: Path, data_dir: Path, prefix: list[str], wanted_port: int | None = 0
     ) -> None:
+        """`wanted_port`: None for any port, 0 for the socket alone."""
         self.server = server
         self.program = program
         self.data = data_dir / server.name
         self.log = folder.log_path(data_dir, server.name)
         self.prefix = prefix
-        self.port = (
-            wanted_port if wanted_port is not None and process.port_is_free(wanted_port) else process.free_port()
-        )
+        keeps = wanted_port is not None and (wanted_port == 0 or process.port_is_free(wanted_port))
+        self.port: int = wanted_port if keeps and wanted_port is not None else process.free_port()
         self.process: psutil.Process | None = None
 
     async def run(self) -> None:
@@ -53,7 +53,7 @@ class Start:
             if await self._answers(self.process):
                 return
             exit_code = self.process.wait(process.KILL_WAIT_S)
-            if process.port_is_free(self.port):
+            if self.port == 0 or process.port_is_free(self.port):
                 raise StackError(self._failure(exit_code, log_start_byte))
             self.port = process.free_port()
         raise StackError(f"{self.server.name} found its port taken {PORT_ATTEMPTS_MAX} times in a row; see {self.log}")
@@ -67,9 +67,9 @@ class Start:
     async def _answers(self, started: psutil.Process) -> bool:
         """True when the server answers a ping, False when it has ended."""
         deadline_s = time.monotonic() + START_TIMEOUT_S
-        url = self.server.url.format(port=self.port)
+        url = self.server.address(self.data, self.port)
         while process.is_alive(started):
-            if process.listens(started, self.port) and await self._pong(url):
+            if (self.port == 0 or process.listens(started, self.port)) and await self._pong(url):
                 return True
             if time.monotonic() > deadline_s:
                 raise StackError(f"{self.server.name} did not answer within {START_TIMEOUT_S:.0f} s; see {self.log}")

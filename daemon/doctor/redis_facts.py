@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 from redis.asyncio import Redis
@@ -60,7 +61,9 @@ class RedisFacts:
     def cli(self) -> str:
         """How a command line for this Redis begins."""
         url = urlsplit(self.config.redis.url)
-        return f"redis-cli -s {url.path}" if url.scheme == "unix" else f"redis-cli -u {self.address}"
+        return (
+            f"redis-cli -s {shlex.quote(unquote(url.path))}" if url.scheme == "unix" else f"redis-cli -u {self.address}"
+        )
 
 
 async def read_redis(config: Config, *, timeout_ms: int, probe: bool) -> RedisFacts:

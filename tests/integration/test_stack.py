@@ -9,20 +9,25 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
 import pytest
 import redis
+from asyncmy.errors import OperationalError
 from pymongo import MongoClient
 
-from daemon.devstack import process, programs, stack
+from daemon.devstack import folder, process, programs, stack
 from daemon.errors import StackError
 from tests.kit.commands import COMMAND_TIMEOUT_S, ROOT, TALLYD, run
-from tests.kit.servers import living_in
+from tests.kit.servers import REDIS, Server, living_in
 from tests.kit.stores import run_sql
 from tests.kit.wait import wait_until
+
+NOBODY = 65_534
 
 
 def tallyd(*arguments: str | Path, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -36,10 +41,10 @@ def up(data: Path, **options: Any) -> subprocess.Popen[str]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "a stack"  # with a space: MariaDB's set-up script quotes half of its paths
-    yield folder
-    stack.down(folder)
-    assert not living_in(folder), "a server outlived the test"
+    path = tmp_path / "a stack"  # with a space: MariaDB's set-up script quotes half of its paths
+    yield path
+    stack.down(path)
+    assert not living_in(path), "a server outlived the test"
 
 
 @pytest.fixture
@@ -83,12 +88,62 @@ def test_what_writes_history_gives_way_to_redis(data: Path) -> None:
     assert niceness("mongo") == niceness("mysql") == (max(own, 10), "10")
 
 
-def test_all_listen_on_loopback_only(data: Path) -> None:
-    info = stack.up(data)
-    for pid in info.pids.values():
-        listening = [each for each in psutil.Process(pid).net_connections() if each.status == psutil.CONN_LISTEN]
-        assert {each.laddr.ip for each in listening} == {"127.0.0.1"}
-        assert not [each for each in psutil.Process(pid).net_connections(kind="unix") if each.laddr]
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """For the block this process may do no more than user nobody, if it may change users at all."""
+    if os.geteuid() != 0:
+        yield
+        return
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(NOBODY)
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
+
+
+def test_no_server_has_a_port_and_no_other_user_comes_in() -> None:
+    with TemporaryDirectory(dir="/tmp") as above:
+        Path(above).chmod(0o755)
+        data = Path(above) / "open-to-all"
+        data.mkdir(mode=0o755)
+        try:
+            info = stack.up(data)
+            sockets = set()
+            for pid in info.pids.values():
+                server = psutil.Process(pid)
+                assert [each for each in server.net_connections() if each.status == psutil.CONN_LISTEN] == []
+                sockets |= {each.laddr for each in server.net_connections(kind="unix") if each.laddr}
+            assert sockets == {str(data / "run" / f"{name}.sock") for name in ("redis", "mongo", "mysql")}
+            for path in sorted(sockets):
+                with socket.socket(socket.AF_UNIX) as client:
+                    client.connect(path)
+                with as_nobody(), socket.socket(socket.AF_UNIX) as client:
+                    if os.geteuid() == NOBODY:
+                        with pytest.raises(PermissionError):
+                            client.connect(path)
+            with pytest.raises(OperationalError, match="--secure-file-priv"):
+                run_sql(info.mysql, "SELECT 1 INTO OUTFILE %s", f"{above}/written")
+        finally:
+            stack.down(data)
+        assert not (data / "run").exists()
+
+
+def test_a_path_too_long_for_a_socket_is_no_hindrance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TALLYD_STACK_MARIADBD", "")
+    data = tmp_path / ("long" * 30)
+    try:
+        info = stack.up(data)
+        with redis.Redis.from_url(info.redis) as client, MongoClient(info.mongo) as mongo:
+            assert client.ping()
+            assert mongo.admin.command("ping")["ok"] == 1
+    finally:
+        stack.down(data)
+    assert not folder.socket_path(data, "redis").parent.exists()
 
 
 def test_stack_json_says_where_the_servers_are_and_up_when_up_changes_nothing(data: Path) -> None:
@@ -188,12 +243,13 @@ def test_two_ups_at_once_start_one_stack(data: Path) -> None:
 
 
 def test_a_port_that_was_taken_meanwhile_is_replaced(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests and benchmarks have servers with ports."""
     free_port = process.free_port
     with socket.create_server(("127.0.0.1", 0)) as thief:
-        ports = iter([thief.getsockname()[1]] * 3)
+        ports = iter([thief.getsockname()[1]])
         monkeypatch.setattr(process, "free_port", lambda: next(ports, None) or free_port())
-        info = stack.up(data)
-        assert str(thief.getsockname()[1]) not in f"{info.redis} {info.mongo} {info.mysql}"
+        with Server(REDIS, data) as server:
+            assert server.port != thief.getsockname()[1]
 
 
 def test_half_a_stack_is_stopped_again_and_the_log_is_shown(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import asyncmy
 import pymongo
 import redis
 
+from daemon.config import mysql_of
 from tests.kit.oracle import ROLLUPS
 
 CALL_TIMEOUT_S = 120.0
@@ -18,13 +18,12 @@ CALL_TIMEOUT_S = 120.0
 
 def run_sql(url: str, statement: str, *args: object, database: str | None = None) -> list[tuple[Any, ...]]:
     """Runs a statement on the MySQL at `url` and returns its rows. `database`: in place of the URL's; "": in none."""
-    parts = urlsplit(url)
-    chosen = parts.path.removeprefix("/") if database is None else database
+    where = mysql_of(url)
+    if database is not None:
+        where["db"] = database or None
 
     async def run() -> list[tuple[Any, ...]]:
-        connection = await asyncmy.connect(
-            host=parts.hostname, port=parts.port, user=parts.username, db=chosen or None, autocommit=True
-        )
+        connection = await asyncmy.connect(**where, autocommit=True)
         try:
             async with connection.cursor() as cursor:
                 await cursor.execute(statement, args or None)
