@@ -58,7 +58,7 @@ def main(
 
 
 def _keep(about: dict[str, str], found: list[Found]) -> None:
-    """These replace the attacks of the same name; what was measured on 0.2.0 stays."""
+    """These replace the attacks of the same name."""
     old = figures.read() if figures.RESULTS.exists() else Results(date="", machine={}, found=[])
     merged = {each.attack: each for each in [*old.found, *found]}
     ordered = [merged[each.name] for each in ATTACKS if each.name in merged]

@@ -341,7 +341,7 @@ ATTACKS = (
     Attack("idle-connections", "P21", "12,000 idle connections", idle_connections, 4),
     Attack(
         "idle-and-few-files", "P21", "1,100 idle connections, 1,024 files", idle_and_few_files,
-        command=("prlimit", "--nofile=1024:20000", *TALLYD),
+        command=("prlimit", "--nofile=1024:", *TALLYD),
     ),
     Attack(
         "reads-of-a-frozen-mongod", "P10", "500 reads a second, MongoDB frozen", reads_of_a_frozen_mongod,
