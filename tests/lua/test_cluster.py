@@ -135,7 +135,7 @@ def test_a_script_with_a_prefix_is_refused_while_its_slot_moves(moving: Shard) -
             counters.ingest([Request("198.51.100.7", Limit(60, 0), 1, [event])]),
             counters.claim(Builder, **limits),
             counters.ack(int(moving.redis.hget(moving.claim_key, "seq")), [], [M]),
-            Pending(connection, 3).of(M),
+            Pending(connection, 3, 1_000).of(M),
         ):
             with pytest.raises(RefusedError, match="TRYAGAIN") as refused:
                 await call
