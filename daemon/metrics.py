@@ -17,7 +17,9 @@ from daemon.errors import StoreError
 PUBLISH_INTERVAL_S = 1.0
 FAILURE_LOG_INTERVAL_S = 1.0
 
-EVENTS = Counter("tallyd_events", "Events by what became of them: counted, duplicate, rejected, limited.", ["outcome"])
+EVENTS = Counter(
+    "tallyd_events", "Events by what became of them: counted, duplicate, rejected, limited, robot.", ["outcome"]
+)
 RESPONSES = Counter("tallyd_responses", "HTTP responses by status.", ["status"])
 CALLS = Counter("tallyd_ingest_calls", "ingest.lua calls.")
 CALL_SECONDS = Counter("tallyd_ingest_call_seconds", "Time ingest.lua calls took; by their number, the mean.")
@@ -81,6 +83,7 @@ class IngestTally:
         "_limited",
         "_rejected",
         "_responses",
+        "_robots",
     )
 
     def __init__(self) -> None:
@@ -88,7 +91,7 @@ class IngestTally:
         self._clear()
 
     def _clear(self) -> None:
-        self._accepted = self._duplicates = self._rejected = self._limited = 0
+        self._accepted = self._duplicates = self._rejected = self._limited = self._robots = 0
         self._calls = self._call_requests = 0
         self._call_seconds = 0.0
         self._responses: dict[int, int] = {}
@@ -103,6 +106,10 @@ class IngestTally:
     def limited(self, events: int) -> None:
         """Good events whose sender's limit was found spent. One that is blocked already sends none so far."""
         self._limited += events
+
+    def left_out(self, events: int) -> None:
+        """Events of robots that are not counted."""
+        self._robots += events
 
     def answered(self, status: int) -> None:
         self._responses[status] = self._responses.get(status, 0) + 1
@@ -125,6 +132,7 @@ class IngestTally:
             ("duplicate", self._duplicates),
             ("rejected", self._rejected),
             ("limited", self._limited),
+            ("robot", self._robots),
         ):  # fmt: skip
             EVENTS.labels(outcome).inc(events)
         for status, responses in self._responses.items():

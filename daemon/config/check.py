@@ -16,10 +16,10 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from daemon.config.effective import domain_actions, domain_counters, effective_actions
+from daemon.config.effective import domain_actions, domain_counters, effective_actions, moved_counters, robot_counter
 from daemon.config.schema import UNIX, Config, ImportRoute, Section, bare, bounds_of, extra_of, keys_of, section_of
 from daemon.config.url import FORMS, problem_of
-from daemon.domain.counter import RESERVED
+from daemon.domain.counter import NAME_PATTERN, RESERVED
 from daemon.domain.id_rule import id_rule
 
 KeyPath = tuple[str | int, ...]
@@ -131,6 +131,7 @@ def _domain_problems(config: Config) -> Iterator[Problem]:
                 yield Problem(
                     ("actions", name, "counters", counter), "a rollup document uses this name itself; choose another"
                 )
+    yield from _twin_problems(config)
     for domain, section in config.domains.items():
         for name in section.actions:
             if name not in actions:
@@ -145,6 +146,20 @@ def _domain_problems(config: Config) -> Iterator[Problem]:
                 id_rule(rule)
             except ValueError as error:
                 yield Problem(path, str(error))
+
+
+def _twin_problems(config: Config) -> Iterator[Problem]:
+    """Names that tallyd makes of a counter's."""
+    own = {counter: name for name, action in effective_actions(config).items() for counter in action.counters}
+    for made in set(moved_counters(config)) - own.keys():
+        if not re.match(NAME_PATTERN, made):
+            yield Problem(("browser", "robots"), f"{made} would be a counter, and has more than 32 characters")
+    if config.browser.robots == "apart":
+        for counter, name in own.items():
+            if robot_counter(counter) in own:
+                yield Problem(
+                    ("actions", name, "counters", counter), f"the events of robots would move {robot_counter(counter)}"
+                )
 
 
 def _replica_problems(config: Config) -> Iterator[Problem]:

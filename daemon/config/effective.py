@@ -5,6 +5,7 @@ Who calls it: everyone who needs more than a single value. Pure; it opens no con
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal
 
 import msgspec
@@ -46,10 +47,23 @@ def domain_actions(config: Config, domain: str) -> tuple[str, ...]:
     return config.domains[domain].actions or tuple(effective_actions(config))
 
 
+def robot_counter(counter: str) -> str:
+    """What an event of a robot moves in place of a counter, if robots are counted apart."""
+    return f"{counter}_robot"
+
+
+def moved_counters(config: Config, names: Iterable[str] | None = None) -> tuple[str, ...]:
+    """Every counter that these actions move, or all actions, sorted."""
+    actions = effective_actions(config)
+    counters = {counter for name in (actions if names is None else names) for counter in actions[name].counters}
+    if config.browser.robots == "apart":
+        counters |= set(map(robot_counter, counters))
+    return tuple(sorted(counters))
+
+
 def domain_counters(config: Config, domain: str) -> tuple[str, ...]:
     """Every counter a domain's actions move, sorted."""
-    actions = effective_actions(config)
-    return tuple(sorted({c for name in domain_actions(config, domain) for c in actions[name].counters}))
+    return moved_counters(config, domain_actions(config, domain))
 
 
 def replica_tables(config: Config) -> dict[tuple[str, str], ReplicaTable]:

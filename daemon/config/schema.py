@@ -181,6 +181,15 @@ class Producers(Section, frozen=True):
     """An older event of a producer gets 422. 0: any age."""
 
 
+class Browser(Section, frozen=True):
+    """Events that come without a producer's key."""
+
+    robots: Literal["count", "skip", "apart"] = "count"
+    """Events of robots, told by their user agent: "count" as all others, "skip", or count "apart": in place of the
+    counter `view` they move `view_robot`. All are answered 202. Programs such as curl are robots, too, and so is a
+    client without a user agent: servers should send a key."""
+
+
 class Ingest(Section, frozen=True):
     """How events reach Redis, and which event times are taken."""
 
@@ -451,6 +460,7 @@ class Config(Section, frozen=True):
     rate_limit: RateLimit = field(default_factory=RateLimit)
     budget: Budget = field(default_factory=Budget)
     producers: Producers = field(default_factory=Producers)
+    browser: Browser = field(default_factory=Browser)
     ingest: Ingest = field(default_factory=Ingest)
     dedupe: Annotated[Dedupe, AT_INGEST_START] = field(default_factory=Dedupe)
     spool: Annotated[SpoolSection, AT_INGEST_START] = field(default_factory=SpoolSection)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from daemon.config import effective_actions, ranked_kinds
+from daemon.config import moved_counters, ranked_kinds
 from daemon.doctor import version
 from daemon.doctor.clock import NO_LIMIT_S, check_clock
 from daemon.doctor.finding import Verdict, fatal, known, ok, warning
@@ -136,8 +136,7 @@ def _wanted(facts: MongoFacts, kind: Kind) -> list[tuple[Keys, bool]]:
     wanted: list[tuple[Keys, bool]] = [(tuple((field, 1) for field in kind.key_fields), True)]
     if kind in ranked_kinds(facts.config):
         of_type: Keys = tuple((field, 1) for field in kind.type_fields)
-        counters = sorted({c for action in effective_actions(facts.config).values() for c in action.counters})
-        for counter in counters:
+        for counter in moved_counters(facts.config):
             wanted += [((*of_type, (field, -1)), False) for field in (counter, f"base.{counter}")]
     return wanted
 

@@ -26,7 +26,7 @@ from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Busy, Counters, Empty, Limits
 from daemon.buffer.dedupe import Forgetting
 from daemon.buffer.layout import Layout
-from daemon.config import Config, domain_counters, effective_actions, ranked_kinds, replica_tables, require
+from daemon.config import Config, domain_counters, moved_counters, ranked_kinds, replica_tables, require
 from daemon.domain.outcome import Failure
 from daemon.errors import LayoutError, StoreError
 from daemon.flush.drain import Applied, Drain
@@ -153,8 +153,7 @@ class Flusher:
 
     async def rank(self) -> None:
         """Creates the indexes of top lists, however long that takes. Raises StoreError."""
-        counters = {counter for action in effective_actions(self._config).values() for counter in action.counters}
-        await self._mongo.ensure_ranking(counters, ranked_kinds(self._config))
+        await self._mongo.ensure_ranking(moved_counters(self._config), ranked_kinds(self._config))
 
     async def once(self, progress: Callable[[Flushed], None] = lambda _: None) -> Flushed:
         """Drains every shard, then sets all rows that are due.

@@ -23,6 +23,8 @@ RELEASE_S = 4
 
 EVENT_REFUSED = 1
 """An event of a batch that got no admission."""
+EVENT_LEFT_OUT = 1
+"""A robot's event that is not counted, so Redis does not limit it."""
 REQUEST_REFUSED = 5
 """A request that got a 4xx, 429 excepted: its body was wrong, too slow, too large or cut off, or its key unknown."""
 READ = 1

@@ -20,6 +20,7 @@ from daemon.ingest.address import HEADERS as FORWARDED_HEADERS
 from daemon.ingest.address import TrustedProxies, is_near
 from daemon.ingest.handler import Handler
 from daemon.ingest.requests import CrowdedError, HttpRequest, OpenRequests, RequestHead
+from daemon.ingest.robots import Robots
 from daemon.read.api import PREFIXES as READ_PREFIXES
 from daemon.read.api import Api
 from daemon.response import Response
@@ -102,6 +103,7 @@ class App:
             if http.trusted_proxies
             else None
         )
+        self._robots = Robots() if config.browser.robots != "count" else None
         self._overloaded = response.unavailable(config.ingest.retry_after_s)
 
     @property
@@ -120,11 +122,19 @@ class App:
         ):
             return None
         account = self._account(head)
-        return None if account is None or account.events_left_ms() else account
+        if account is None or account.events_left_ms() or (self._robots and self._is_robot(head, account)):
+            return None
+        return account
 
     def _account(self, head: RequestHead) -> Account | None:
         """Who pays for the request. None: its key is unknown."""
         return self._keyed.get(head.key) if head.key else self._accounts.of(self._client(head))
+
+    def _is_robot(self, head: RequestHead, account: Account) -> bool:
+        """Whether the request's events are not a person's. Nobody asks it about a producer."""
+        if self._robots is None or account.producer:
+            return False
+        return self._robots.sent(head.headers.get_all("user-agent"))
 
     def _client(self, head: RequestHead) -> str:
         """The address that the request comes from."""
@@ -224,13 +234,18 @@ class App:
         body = await self._body(head, account, request, self._event_rules)
         if isinstance(body, Response):
             return body
-        return await self._handler.event(body, account)
+        return await self._handler.event(body, account, robot=self._is_robot(head, account))
 
     async def _batch(self, head: RequestHead, account: Account, request: HttpRequest) -> Response:
         body = await self._body(head, account, request, self._batch_rules)
         if isinstance(body, Response):
             return body
-        return await self._handler.batch(body, account, ndjson=_media_type(head.kind) in _NDJSON_TYPES)
+        return await self._handler.batch(
+            body,
+            account,
+            ndjson=_media_type(head.kind) in _NDJSON_TYPES,
+            robot=self._is_robot(head, account),
+        )
 
     async def _body(
         self, head: RequestHead, account: Account, request: HttpRequest, rules: _BodyRules

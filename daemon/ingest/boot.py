@@ -65,7 +65,7 @@ class Boot:
             raise
         except StoreError as error:
             _log.warning("%s. Until it can, events go to the spool, or are answered 503 without one.", error)
-        self._handler = Handler(config, _decoder(config), self._batchers, tally)
+        self._handler = Handler(config, _decoder(config), _robot_decoder(config), self._batchers, tally)
         self._reads = Api(config)
         self._requests = OpenRequests(config.http, config.budget, tally)
         self._condition = health.Condition(self._probe, self._durable, self._batchers)
@@ -78,10 +78,10 @@ class Boot:
 
     def reconfigure(self, config: Config) -> None:
         """Another configuration from the next request on. Everything about the stores stays as it was."""
-        decoder = _decoder(config)  # first: if it fails, nothing has changed yet
+        decoder, robot_decoder = _decoder(config), _robot_decoder(config)  # first: if this fails, nothing has changed
         for batcher in self._batchers:
             batcher.resize(config.ingest)
-        self._handler.reconfigure(config, decoder)
+        self._handler.reconfigure(config, decoder, robot_decoder)
         self._requests.reconfigure(config.http, config.budget)
         self._app.reconfigure(config)
         self._reads.reconfigure(config)
@@ -122,5 +122,11 @@ def create() -> Boot:
     return Boot(snapshot.config, Worker(run_dir, snapshot.generation) if run_dir else None)
 
 
-def _decoder(config: Config) -> Decoder:
-    return Decoder(build_catalogue(config), batch_events_max=config.http.batch_events_max, clock=time.time)
+def _decoder(config: Config, *, apart: bool = False) -> Decoder:
+    catalogue = build_catalogue(config, apart=apart)
+    return Decoder(catalogue, batch_events_max=config.http.batch_events_max, clock=time.time)
+
+
+def _robot_decoder(config: Config) -> Decoder | None:
+    """Of robots' events, which move counters of their own. None: they are counted as others, or not at all."""
+    return _decoder(config, apart=True) if config.browser.robots == "apart" else None

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from daemon.config import Config, domain_actions, effective_actions
+from daemon.config import Config, domain_actions, effective_actions, robot_counter
 from daemon.domain import rejection
 from daemon.domain.action import Action
 from daemon.domain.admission import FIELDS, Catalogue
@@ -97,12 +97,12 @@ _BEGINNINGS = tuple(
 """Of each field, how the JSON of a value may begin that is not of a wrong type."""
 
 
-def build_catalogue(config: Config, *, any_age: bool = False) -> Catalogue:
-    """`any_age`: however old events are, they are admitted."""
-    actions = effective_actions(config)
-    built = {
-        name: Action(name, action.value_min, action.value_max, action.counters) for name, action in actions.items()
-    }
+def build_catalogue(config: Config, *, any_age: bool = False, apart: bool = False) -> Catalogue:
+    """`any_age`: however old events are, they are admitted. `apart`: they move the counters of robots."""
+    built = {}
+    for name, action in effective_actions(config).items():
+        counters = {robot_counter(each) if apart else each: step for each, step in action.counters.items()}
+        built[name] = Action(name, action.value_min, action.value_max, counters)
     return Catalogue(
         {
             domain: (section.entity_types, {name: built[name] for name in domain_actions(config, domain)})

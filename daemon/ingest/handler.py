@@ -34,18 +34,26 @@ _QUEUE_FULL = Failed("The queue is full.")
 class Handler:
     """Answers the event and batch requests of one worker."""
 
-    def __init__(self, config: Config, decoder: Decoder, batchers: Sequence[Batcher], tally: IngestTally) -> None:
-        """`batchers`: one for each shard, in order."""
+    def __init__(
+        self,
+        config: Config,
+        decoder: Decoder,
+        robot_decoder: Decoder | None,
+        batchers: Sequence[Batcher],
+        tally: IngestTally,
+    ) -> None:
+        """`batchers`: one for each shard, in order. `robot_decoder`: for robots; None: theirs are left out."""
         self._batchers = batchers
         self._only_batcher = batchers[0] if len(batchers) == 1 else None
         self._tally = tally
         self._charges = 0
-        self.reconfigure(config, decoder)
+        self.reconfigure(config, decoder, robot_decoder)
 
-    def reconfigure(self, config: Config, decoder: Decoder) -> None:
+    def reconfigure(self, config: Config, decoder: Decoder, robot_decoder: Decoder | None) -> None:
         """Another configuration from the next request on."""
         self._enabled = config.enabled
         self._decoder = decoder
+        self._robot_decoder = robot_decoder
         self._call_events_max = config.ingest.call_events_max
         self._unavailable = response.unavailable(config.ingest.retry_after_s)
 
@@ -70,21 +78,24 @@ class Handler:
             return response.ACCEPTED
         return self._refused(account, outcome, 1)
 
-    async def event(self, body: bytes, account: Account) -> Response:
-        """Answers one event, good or bad."""
+    async def event(self, body: bytes, account: Account, *, robot: bool = False) -> Response:
+        """Answers one event, good or bad. `robot`: it is not a person's."""
         if not self._enabled:
             return response.ACCEPTED
-        decoded = self._decoder.single(body, account.producer)
+        decoded = self._decoder_of(robot).single(body, account.producer)
         if isinstance(decoded, Event):
+            if self._leaves_out(robot, account, 1):
+                return response.ACCEPTED
             return self.conclude(account, await self._count(account, (decoded,), 1))
         self._tally.rejected(1)
         return response.NOT_JSON if isinstance(decoded, Unreadable) else invalid(decoded)
 
-    async def batch(self, body: bytes, account: Account, *, ndjson: bool) -> Response:
+    async def batch(self, body: bytes, account: Account, *, ndjson: bool, robot: bool = False) -> Response:
         """Answers a body of many events. Its good events are counted although others are bad."""
         if not self._enabled:
             return response.batch_accepted(0, 0, Batch([], []))
-        decode = self._decoder.lines_in_slices if ndjson else self._decoder.batch_in_slices
+        decoder = self._decoder_of(robot)
+        decode = decoder.lines_in_slices if ndjson else decoder.batch_in_slices
         decoded = await _with_pauses(decode(body, account.producer))
         if not isinstance(decoded, Batch):
             self._tally.rejected(1)
@@ -95,6 +106,8 @@ class Handler:
         if not events:
             self.charge(account, refused)
             return response.batch_invalid(decoded)
+        if self._leaves_out(robot, account, len(events)):
+            return response.batch_accepted(0, 0, decoded)
         outcome = await self._count(account, events, len(events) + refused)
         if not isinstance(outcome, Counted):
             return self._refused(account, outcome, len(events))
@@ -106,6 +119,17 @@ class Handler:
         return response.batch_accepted(
             outcome.new, duplicates, decoded, limited=outcome.limited, left_ms=outcome.left_ms
         )
+
+    def _decoder_of(self, robot: bool) -> Decoder:  # noqa: FBT001
+        return self._robot_decoder or self._decoder if robot else self._decoder
+
+    def _leaves_out(self, robot: bool, account: Account, events: int) -> bool:  # noqa: FBT001
+        """Whether good events are not counted, because a robot sent them."""
+        if not robot or self._robot_decoder is not None:
+            return False
+        self._tally.left_out(events)
+        account.charge(accounts.EVENT_LEFT_OUT * events)
+        return True
 
     def charge(self, account: Account, cost: int) -> None:
         """Counts refused events or requests against the limit of their sender's events. Nobody waits for it.

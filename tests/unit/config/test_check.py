@@ -153,6 +153,11 @@ def test_a_wrong_value_is_told_with_its_key(toml: str, key: str) -> None:
         ("[domains.jav]\nentity_types = ['movie']\nentity_id = { movie = 'uid' }", "domains.jav.entity_id.movie"),
         ("[domains.jav]\nentity_types = ['movie']\nentity_id = { movie = '(' }", "domains.jav.entity_id.movie"),
         ("[domains.jav]\nentity_types = ['movie']\nentity_id = { movie = '(a+)+' }", "domains.jav.entity_id.movie"),
+        ("[actions.a.counters]\nabcdefghijklmnopqrstuvwxyz0 = 'one'\n[browser]\nrobots = 'apart'", "browser.robots"),
+        (
+            "[actions.a.counters]\nview_robot = 'one'\n[browser]\nrobots = 'apart'",
+            "actions.view.counters.view",
+        ),
         ("[replica.jav.film]\ntable='t'\nkey='k'\ncolumns={view='v'}", "replica.jav.film"),
         ("[replica.jav.movie]\ntable='t'\nkey='k'\ncolumns={share='v'}", "replica.jav.movie.columns.share"),
         ("[flush]\nretry_ms = 5\nretry_max_ms = 4", "flush.retry_ms"),
