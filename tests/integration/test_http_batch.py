@@ -168,7 +168,7 @@ def test_a_batch_without_a_good_event_is_wrong(ingest: Ingest, shared_system: Sy
     assert set(body["errors"]) == named
     first = next(iter(body["errors"].values()))[0]
     assert body["message"] == f"{first} (and {len(named) - 1} more errors)"
-    assert shared_system.redis.dbsize() == 0
+    assert shared_system.redis.keys("anl:{*") == []
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -214,7 +214,7 @@ def test_a_larger_batch_is_wrong_as_a_whole(ingest: Ingest, shared_system: Syste
     answer = post(ingest, [{}] * bad + [event() for _ in range(EVENTS_MAX + 1 - bad)], shape)
     assert_no_batch(answer)
     assert "2000" in answer.json()["message"]
-    assert shared_system.redis.keys() == []
+    assert shared_system.redis.keys("anl:{*") == []
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_what_is_not_json_is_refused(ingest: Ingest, shared_system: System, body
     answer = ingest.post(body, BATCH)
     assert answer.status_code == 400
     assert set(answer.json()) == {"message"}
-    assert shared_system.redis.dbsize() == 0
+    assert shared_system.redis.keys("anl:{*") == []
 
 
 @pytest.mark.parametrize("chunk_bytes", [0, 50_000], ids=["length", "chunks"])
