@@ -17,6 +17,9 @@ from daemon.metrics import IngestTally
 from daemon.response import Response
 
 LOOKS_PER_BODY_TIMEOUT = 4
+CROWD_PART = 8
+"""One sender's bodies are bounded once a worker waits for this part of `http.unfinished_max`. Before that, one address
+may be a proxy's or an office's that sends many at a time."""
 BYTES_PER_PART_MIN = 512
 """A body's parts have so many bytes on average, `PARTS_FREE` of them excepted."""
 PARTS_FREE = 256
@@ -133,6 +136,7 @@ class OpenRequests:
         self._in_flight_max = http.requests_in_flight_max
         self._unfinished_max = http.unfinished_max
         self._unfinished_each_max = budget.unfinished_max
+        self._crowd = http.unfinished_max // CROWD_PART
         self._body_timeout_s = http.body_timeout_ms / 1000
 
     def begin(self) -> None:
@@ -149,7 +153,9 @@ class OpenRequests:
 
         Call `has_read` at its end, and then `leave` once the request has its answer.
         """
-        if account.unfinished >= self._unfinished_each_max or len(self._readers) >= self._unfinished_max:
+        if (crowd := len(self._readers)) >= self._crowd and (
+            account.unfinished >= self._unfinished_each_max or crowd >= self._unfinished_max
+        ):
             return False
         account.unfinished += 1
         self._readers[reader] = self._looks

@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from daemon.ingest.requests import CROWD_PART
 from tests.kit.servers import RedisServer
 from tests.kit.system import BATCH, EVENTS, Ingest, System, event, wait_until
 from tests.kit.wire import Wire, assert_unavailable, chunked, head, request
@@ -22,6 +23,7 @@ IN_FLIGHT_MAX = UNFINISHED_MAX = 4
 CONFIG = {
     "HTTP__REQUESTS_IN_FLIGHT_MAX": str(IN_FLIGHT_MAX),
     "BUDGET__UNFINISHED_MAX": str(UNFINISHED_MAX),
+    "HTTP__UNFINISHED_MAX": str(CROWD_PART),
     "HTTP__BODY_TIMEOUT_MS": "3000",
     "INGEST__RETRY_AFTER_S": "7",
 }
@@ -93,7 +95,7 @@ def test_half_sent_bodies_take_no_place(ingest: Ingest) -> None:
 
 def test_over_the_requests_in_flight_the_answer_is_503(system: System, tmp_path: Path) -> None:
     with RedisServer(7, tmp_path) as server, system.ingest(
-        REDIS__URL=server.url, REDIS__TIMEOUT_MS="20000", SPOOL__DIR="", **CONFIG | {"BUDGET__UNFINISHED_MAX": "32"}
+        REDIS__URL=server.url, REDIS__TIMEOUT_MS="20000", SPOOL__DIR="", **CONFIG | {"HTTP__UNFINISHED_MAX": "8192"}
     ) as ingest:  # fmt: skip
         assert ingest.post(event()).status_code == 202
         server.freeze()

@@ -12,6 +12,7 @@ from daemon.ingest import response
 from daemon.ingest.accounts import Account
 from daemon.ingest.requests import (
     BYTES_PER_PART_MIN,
+    CROWD_PART,
     PARTS_FREE,
     BodyParts,
     CrowdedError,
@@ -23,7 +24,7 @@ from daemon.metrics import IngestTally
 from tests.kit.loop import in_loop
 
 BUDGET = Budget(unfinished_max=3)
-HTTP = Http(unfinished_max=4, requests_in_flight_max=2, body_timeout_ms=100, drain_timeout_s=1, closing_ms=3_000)
+HTTP = Http(unfinished_max=8, requests_in_flight_max=2, body_timeout_ms=100, drain_timeout_s=1, closing_ms=3_000)
 
 
 class Reader:
@@ -77,15 +78,24 @@ async def test_a_place_is_taken_by_a_whole_body_only() -> None:
 async def test_a_sender_has_few_unfinished_bodies_and_leaves_room_for_others() -> None:
     requests = open_requests()
     sender, other = account("198.51.100.7"), account("198.51.100.8")
-    readers = [Reader() for _ in range(6)]
+    readers = [Reader() for _ in range(9)]
     assert [requests.enter(reader, sender) for reader in readers[:4]] == [True, True, True, False]
-    assert [requests.enter(reader, other) for reader in readers[4:]] == [True, False], "the worker's own bound"
     body: Any = Body(b"abc")
     assert await requests.read(body, sender, -1, 3) is response.TOO_MANY_BODIES
-    with pytest.raises(CrowdedError):
-        await requests.read(body, other, -1, 3)
     requests.has_read(readers[0], sender)
     assert requests.enter(readers[0], sender), "the room is given back"
+    assert all(requests.enter(reader, other) for reader in readers[4:7])
+    many = [account(f"198.51.100.{number}") for number in range(20, 23)]
+    assert [requests.enter(Reader(), each) for each in many] == [True, True, False], "the worker's own bound"
+    with pytest.raises(CrowdedError):
+        await requests.read(body, many[2], -1, 3)
+
+
+@in_loop
+async def test_one_sender_may_send_many_bodies_at_a_time_while_there_is_no_crowd() -> None:
+    requests = open_requests(Http(unfinished_max=8 * CROWD_PART))
+    sender = account()
+    assert [requests.enter(Reader(), sender) for _ in range(9)] == [True] * 8 + [False]
 
 
 @in_loop
