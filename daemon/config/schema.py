@@ -167,8 +167,8 @@ class Budget(Section, frozen=True):
     """Cost in a minute. A refused event costs 1, a refused request 5, a cached read 1, a read that asks a store 10, one
     that adds documents up 30. 0: no budget."""
     unfinished_max: Count = 32
-    """Bodies that one address may be sending at a time, once a worker waits for an eighth of `http.unfinished_max`. More
-    get 429."""
+    """Bodies that one address may be sending at a time, once a worker waits for an eighth of `http.unfinished_max`.
+    More get 429."""
     addresses_max: Count = 65_536
     """Addresses that one worker remembers."""
 
