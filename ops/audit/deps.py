@@ -36,6 +36,8 @@ AS_SPDX = {
     "ISC License (ISCL)": "ISC", "Python Software Foundation License": "PSF-2.0",
 }  # fmt: skip
 """How older metadata spells them."""
+LOOKED_UP = {"crawler-user-agents": "MIT"}
+"""Packages whose metadata does not tell, but their LICENSE file."""
 
 FOUND, UNKNOWN = 1, 3
 
@@ -87,6 +89,8 @@ def licences(needed: set[str]) -> int:
 
 def licence_of(name: str) -> str:
     """The SPDX expression of an installed package, as far as its metadata tells."""
+    if name in LOOKED_UP:
+        return LOOKED_UP[name]
     about = metadata.metadata(name)
     if expression := about.get("License-Expression"):
         return expression
