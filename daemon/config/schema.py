@@ -231,6 +231,10 @@ class SpoolSection(Section, frozen=True):
     """Folder on a local disk, shared by the workers of one machine. Empty: no spool, and a 503 instead."""
     bytes_max: Annotated[int, Meta(ge=1_048_576)] = 1_073_741_824
     """Most bytes in the folder. When it is full, events get 503. An event takes about 90 bytes."""
+    address_percent_max: Annotated[int, Meta(ge=1, le=100)] = 10
+    """Share of `bytes_max` that one client address without a key may fill in one outage. Then its events get 503."""
+    producers_percent: Annotated[int, Meta(ge=0, le=99)] = 20
+    """Share of `bytes_max` that is kept for producers with a key. When the rest is full, other events get 503."""
     segment_bytes: Annotated[int, Meta(ge=65_536, le=268_435_456)] = 16_777_216
     """A file of this size is closed, and a new one begun. A replay holds one file in memory."""
     timeout_ms: Count = 10_000

@@ -21,6 +21,9 @@ MINUTE_S = 60
 RELEASE_S = 4
 """A sender that has spent its budget is refused for so long at most, however much more its last request cost."""
 
+PRODUCER = "key:"
+"""What the name of a producer's account begins with. No address does."""
+
 EVENT_REFUSED = 1
 """An event of a batch that got no admission."""
 EVENT_LEFT_OUT = 1
@@ -114,6 +117,11 @@ class Accounts:
         _make_room(self._by_address, self._budget.addresses_max)
         self._by_address[address] = account
         return account
+
+
+def is_producer(sender: str) -> bool:
+    """Whether an account's name is that of a producer's key."""
+    return sender.startswith(PRODUCER)
 
 
 def address_limit(section: RateLimit) -> Limit | None:

@@ -95,7 +95,8 @@ class App:
         )
         self._accounts = Accounts(config.budget, time.monotonic, address_limit(config.rate_limit))
         self._keyed = {
-            key: Account(f"key:{name}", name, 0, time.monotonic) for name, key in config.producers.keys.items()
+            key: Account(f"{accounts.PRODUCER}{name}", name, 0, time.monotonic)
+            for name, key in config.producers.keys.items()
         }
         http = config.http
         self._proxies = (

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from daemon import metrics
-from daemon.buffer.outcome import Counted, Failed, Limited, Outcome
+from daemon.buffer.outcome import Failed, Outcome
 from daemon.buffer.wire import Request
 from daemon.config import Ingest
 from daemon.errors import StoreError
@@ -26,8 +26,8 @@ _log = logging.getLogger(__name__)
 
 Settle = Callable[[Outcome], None]
 """Is told a request's outcome, once. Must not raise."""
-Call = Callable[[Sequence[Request]], Awaitable[list[Counted | Limited]]]
-"""Sends requests to the shard: see `Counters.ingest`."""
+Call = Callable[[Sequence[Request]], Awaitable[Sequence[Outcome]]]
+"""Sends requests to the shard: see `Counters.ingest` and `Durable.ingest`."""
 
 
 class Batcher:

@@ -1,8 +1,9 @@
 """Where a call's events become durable: in Redis, or in the spool while Redis does not take them.
 
 The batchers call it, each for its shard. `STEPS` says what holds if the worker dies. The first failed call trips
-the switch. From then on no call waits for Redis, and one task asks for it. Once Redis takes an event of the spool, the
-switch is reset: new events go to Redis at once, while the rest is still being replayed.
+the switch. From then on no call waits for Redis, and one task asks for it. Meanwhile `outage.py` keeps senders to their
+limits. Once Redis takes an event of the spool, the switch is reset: new events go to Redis at once, while the rest is
+still being replayed.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from collections.abc import Sequence
 from daemon import metrics
 from daemon.buffer.connection import Connection, RefusedError
 from daemon.buffer.counters import Counters, ingest_events
-from daemon.buffer.outcome import Counted, Limited
+from daemon.buffer.outcome import Counted, Failed, Outcome
 from daemon.buffer.wire import Request
 from daemon.config import SpoolSection
 from daemon.domain.event import Event
 from daemon.errors import LayoutError, StoreError
+from daemon.ingest.accounts import is_producer
+from daemon.ingest.outage import Outage
 from daemon.spool.replay import Replayed, Replayer
 from daemon.spool.segment import SEALED
 from daemon.spool.spool import Spool
@@ -33,19 +36,23 @@ STEPS = {
 """Each step of `ingest` in order, and what holds if the worker dies after it. `append` and `fsync`: while Redis takes
 no events."""
 
+_SPOOL_FULL = Failed("The spool takes no events of this sender.")
+
 _log = logging.getLogger(__name__)
 
 
 class Durable:
     """The shards' counters, with the spool in reserve. One a worker; create it in the running loop."""
 
-    def __init__(self, counters: Sequence[Counters], probe: Connection, section: SpoolSection) -> None:
+    def __init__(self, counters: Sequence[Counters], probe: Connection, section: SpoolSection, workers: int) -> None:
         """`counters`: one a shard, in order, over the connections of new events. `probe`: a connection of its own for
-        probing and replaying, so that neither waits for new events."""
+        probing and replaying, so that neither waits for new events. `workers`: how many share the spool."""
         self._counters = counters
         self._probe = probe
         self._section = section
         self._spool = Spool(section)
+        self._outage = Outage(section, workers)
+        self._keyless_bytes_max = section.bytes_max * (100 - section.producers_percent) // 100
         self._replay_counters = [counter.with_connection(probe) for counter in counters]
         self._replayer = Replayer(
             self._spool.directory, self._replay_call, call_events_max=section.replay_call_events_max
@@ -77,8 +84,8 @@ class Durable:
         await asyncio.wait([self._keeper])
         await self._spool.close()
 
-    async def ingest(self, shard: int, requests: Sequence[Request]) -> list[Counted | Limited]:
-        """Like `Counters.ingest`; spooled events count as new. Raises StoreError if neither store took them."""
+    async def ingest(self, shard: int, requests: Sequence[Request]) -> Sequence[Outcome]:
+        """Like `Counters.ingest`; spooled events count as new. Raises StoreError if neither store took any."""
         if self._tripped_at is None:
             try:
                 return await self._counters[shard].ingest(requests)
@@ -88,12 +95,30 @@ class Durable:
                 if isinstance(error, RefusedError) and not error.passing:
                     raise  # it would refuse the replay too
                 self._trip(error)
-        events = [event for request in requests for event in request.events]
-        if events:
-            if not await self._spool.append(events):
-                raise StoreError("Neither Redis nor the spool takes events.")
-            metrics.SPOOLED.inc(len(events))
-        return [Counted(len(request.events)) for request in requests]
+        return await self._put_aside(requests)
+
+    async def _put_aside(self, requests: Sequence[Request]) -> list[Outcome]:
+        """Appends what the senders may spool: those with a key, and the others as long as the spool has room for both.
+
+        The events of one kind are on the disk together, or none of them is.
+        """
+        outcomes: list[Outcome] = [self._outage.take(request) for request in requests]
+        events: dict[bool, list[Event]] = {True: [], False: []}
+        for request, outcome in zip(requests, outcomes, strict=True):
+            if isinstance(outcome, Counted):
+                events[is_producer(request.sender)] += request.events[: outcome.new]
+        bytes_max = {True: None, False: self._keyless_bytes_max}
+        kinds = [kind for kind, some in events.items() if some]
+        appends = (self._spool.append(events[kind], bytes_max[kind]) for kind in kinds)
+        refused = {kind for kind, taken in zip(kinds, await asyncio.gather(*appends), strict=True) if not taken}
+        if kinds and len(refused) == len(kinds):
+            raise StoreError("Neither Redis nor the spool takes events.")
+        metrics.SPOOLED.inc(sum(len(events[kind]) for kind in kinds if kind not in refused))
+        return [
+            _SPOOL_FULL if isinstance(outcome, Counted) and request.events and is_producer(request.sender) in refused
+            else outcome
+            for request, outcome in zip(requests, outcomes, strict=True)
+        ]  # fmt: skip
 
     def _trip(self, error: StoreError) -> None:
         metrics.CALL_FAILURES.inc()
@@ -137,6 +162,7 @@ class Durable:
         """Looks at Redis and the spool once. Raises StoreError if Redis does not take events."""
         contents = await self._replayer.contents()
         if not contents.segments and not self.spooling:
+            self._outage.clear()
             return
         await self._probe.ping()
         sealed = (path.suffix == SEALED and path.name not in self._replayer.strays for path in contents.segments)

@@ -43,16 +43,27 @@ class Spool:
         self.stuck = False
         """Whether a write takes longer than `spool.timeout_ms`."""
         self._used_bytes = 0
+        self._waiting_bytes = 0
+        """Of the running appends. While one is written, its bytes may be counted here and in `_used_bytes`."""
         self._measured_at = -USAGE_INTERVAL_S
         self._refusal_logged_at = -REFUSAL_LOG_INTERVAL_S
 
-    def append(self, events: Sequence[Event]) -> asyncio.Future[bool]:
-        """True when the events are on the disk. False if they are not, or nobody can say: they are refused."""
+    def append(self, events: Sequence[Event], bytes_max: int | None = None) -> asyncio.Future[bool]:
+        """True when the events are on the disk. False if they are not, or nobody can say: they are refused.
+
+        `bytes_max`: what the folder may hold with them, if it is less than `spool.bytes_max`.
+        """
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         if self.stuck:
             self._settle([future], self._too_slow)
             return future
-        self._waiting.append((encode(events), future))
+        data = encode(events)
+        if bytes_max is not None and self._used_bytes + self._waiting_bytes + len(data) > bytes_max:
+            why = f"it holds {self._used_bytes} bytes; events without a key may fill {bytes_max}"
+            self._settle([future], why)
+            return future
+        self._waiting_bytes += len(data)
+        self._waiting.append((data, future))
         if self._commit is None or self._commit.done():
             self._commit = asyncio.create_task(self._commit_all())
         return future
@@ -74,10 +85,11 @@ class Spool:
             writing = self._writing = asyncio.create_task(self._commit_some(b"".join(data for data, _ in waiting)))
             await asyncio.wait({writing}, timeout=self._section.timeout_ms / 1000)
             if writing.done():
+                self._waiting_bytes -= sum(len(data) for data, _ in waiting)
                 self._settle([future for _, future in waiting], writing.result())
                 continue
             self.stuck = True
-            waiting, self._waiting = waiting + self._waiting, []
+            waiting, self._waiting, self._waiting_bytes = waiting + self._waiting, [], 0
             self._settle([future for _, future in waiting], self._too_slow)
             await asyncio.wait({writing})
             self.stuck = False

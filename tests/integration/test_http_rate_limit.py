@@ -166,6 +166,19 @@ def test_a_batch_of_several_calls_is_taken_as_far_as_the_limit_reaches(
     assert shared_system.ledger() == {"accepted:view": PER_MINUTE}
 
 
+def test_sixty_batches_of_2_000_new_entities_are_counted_up_to_the_limit(
+    visitor: httpx.Client, shared_system: System
+) -> None:
+    began, taken = time.monotonic(), 0
+    for _ in range(60):
+        answer = visitor.post(BATCH, json=[event(entity_id=f"new-{n}") for n in range(2_000)])
+        assert answer.status_code in (202, 429)
+        taken += answer.json().get("accepted", 0)
+    assert PER_MINUTE <= taken <= PER_MINUTE + (time.monotonic() - began) * PER_MINUTE / 60
+    assert shared_system.ledger() == {"accepted:view": taken}
+    assert shared_system.redis.scard("anl:{0}:dirty") <= taken
+
+
 @pytest.mark.parametrize("good", [0, 1])
 def test_refused_events_of_a_batch_count(visitor: httpx.Client, shared_system: System, address: str, good: int) -> None:
     answer = visitor.post(BATCH, json=[event() for _ in range(good)] + [{}] * 3)
