@@ -14,16 +14,8 @@ MYSQL_MIN = (8, 0, 4)
 MARIADB_MIN = (10, 6, 0)
 """Both are the first with JSON_TABLE."""
 
-ID_BYTES_MAX = 255 * 4
-"""Of an entity id in the statement: 255 characters, at most four bytes each, escaping included."""
-ID_BYTES_USUAL = 36 + 4
-"""A UUID, with its quotes escaped."""
-ROW_BYTES = 8
-"""Of each row: quotes (escaped), brackets and a comma."""
-TOTAL_BYTES = 21
-"""Of the longest total and its comma."""
-STATEMENT_BYTES = 4_096
-"""Of the rest of the statement."""
+PACKET_BYTES_MIN = 2**20
+"""Room for 5,000 rows with UUIDs and two counters."""
 UPGRADE = "upgrade to MySQL 8.0.4 or MariaDB 10.6, or later; or leave mysql.url empty"
 
 
@@ -65,19 +57,13 @@ def strict(facts: MysqlFacts) -> Verdict:
 
 
 def packet(facts: MysqlFacts) -> Verdict:
-    rows = facts.config.mysql.rows_max
-    counters = max((len(mapping.columns) for mapping, _ in facts.tables.values()), default=1)
-    row_bytes = ID_BYTES_MAX + ROW_BYTES + TOTAL_BYTES * counters
-    usual = rows * (ID_BYTES_USUAL + ROW_BYTES + TOTAL_BYTES * counters) + STATEMENT_BYTES
-    needed = rows * row_bytes + STATEMENT_BYTES
-    if facts.packet_bytes >= needed:
-        return ok(f"{facts.packet_bytes:,} bytes; {rows:,} rows (mysql.rows_max) need {needed:,} at most")
-    fits = max(1, (facts.packet_bytes - STATEMENT_BYTES) // row_bytes)
-    found = f"max_allowed_packet is {facts.packet_bytes:,} bytes; {rows:,} rows (mysql.rows_max) can need {needed:,}"
-    why = "The server refuses a larger statement every time: these rows stay due for ever."
-    rounded = -(-needed // 2**20) * 2**20
-    fix = f"SET GLOBAL max_allowed_packet = {rounded}, and in my.cnf; or TALLYD_MYSQL__ROWS_MAX={fits}"
-    return fatal(found, why, fix) if facts.packet_bytes < usual else warning(found, f"Only if ids are long. {why}", fix)
+    if facts.packet_bytes >= PACKET_BYTES_MIN:
+        return ok(f"{facts.packet_bytes:,} bytes; what needs more is sent in several statements")
+    return warning(
+        f"max_allowed_packet is {facts.packet_bytes:,} bytes",
+        "So few rows fit into one statement that MySQL may not keep up.",
+        f"SET GLOBAL max_allowed_packet = {PACKET_BYTES_MIN}, and in my.cnf",
+    )
 
 
 def lock(facts: MysqlFacts) -> Verdict:

@@ -18,7 +18,7 @@ from daemon.doctor import clock
 from daemon.doctor.clock import Clock
 from daemon.errors import MysqlStoreError
 from daemon.replica.mysql import connect, drop
-from daemon.replica.sql import Key, update_sql
+from daemon.replica.sql import KeyColumn, update_sql
 
 _VARIABLES = """SELECT VERSION() release_, CURRENT_USER() user_, @@max_allowed_packet packet, @@SESSION.sql_mode mode_,
  @@GLOBAL.read_only read_only_"""
@@ -180,7 +180,7 @@ async def _explained(session: _Session, mapping: ReplicaTable, table: Table) -> 
     """Asks for the plan of the flusher's own UPDATE. That needs the same rights, and changes nothing."""
     key = table.column(mapping.key)
     assert key is not None
-    statement = update_sql(mapping, Key(key.data_type, key.charset, key.collation))
+    statement = update_sql(mapping, KeyColumn(key.data_type, key.charset, key.collation))
     try:
         plan = await session.rows(f"EXPLAIN {statement}", "[[0" + ", 0" * len(mapping.columns) + "]]")
     except MySQLError as error:

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import asyncmy
@@ -24,7 +24,7 @@ from daemon.domain.counter import INT64_MAX
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import total
 from daemon.errors import MysqlStoreError
-from daemon.replica.sql import Key, alike_sql, ranked_sql, select_sql, update_sql
+from daemon.replica.sql import KeyColumn, alike_sql, ranked_sql, select_sql, update_sql
 
 PLAIN_REFUSED = frozenset({1045, 3159})
 """Access denied, insecure transport: so a server answers a client without TLS that it asks for TLS."""
@@ -36,6 +36,16 @@ TRANSIENT_TRIES = 5
 REFUSED = frozenset({1048, 1062, 1264, 1265, 1292, 1366, 1369, 1406, 1451, 1452, 1644, 1690, 1761, 3819, 4025})
 """Codes about a row's values: out of range, too long, or refused by a key, a check or a trigger. Waiting does not help
 that row. The statement's other rows may be good."""
+LOST = frozenset({1153, 2006, 2013})
+"""Packet too large, server gone, connection lost during the query: a smaller statement may get through."""
+CHARACTER_BYTES_MAX = 4
+"""Of an id's character in a statement: in UTF-8, or a quote that JSON and SQL escape."""
+ROW_BYTES_MAX = 8
+"""Of a row's quotes (escaped), brackets and comma."""
+TOTAL_BYTES_MAX = 21
+"""Of a total and its comma."""
+STATEMENT_BYTES_MAX = 4_096
+"""Of the rest of a statement."""
 
 RANKING_TIMEOUT_S = 300.0
 """What sorting a whole table may take, besides the usual time-out."""
@@ -55,6 +65,10 @@ class RankedRow(NamedTuple):
     id: str
     label: str | None
     values: dict[str, int]
+
+
+class StatementLostError(MysqlStoreError):
+    """The connection broke during a statement. It is not known whether the server carried it out."""
 
 
 class LockHeldError(MysqlStoreError):
@@ -99,7 +113,9 @@ class MysqlSink:
         self._address = address_of(section.url)
         self._database: str = mysql_of(section.url)["db"]
         self._connection: Any = None
-        self._keys: dict[str, Key] = {}
+        self._keys: dict[str, KeyColumn] = {}
+        self._packet_bytes = 0
+        """The largest statement that the server takes. It says so when a connection is opened."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -186,9 +202,10 @@ class MysqlSink:
     async def alike(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, str]:
         """Entity id → the key of another row that MySQL takes for it: by case, accent, trailing blank or the like."""
         key = await self._key(table)
-        if key.is_integer or not ids:
+        if key.is_integer:
             return {}
-        return {id_: found for id_, found in await self.query(alike_sql(table, key), (_encoded(ids),)) if found != id_}
+        rows = await self._ask(alike_sql(table, key), ids)
+        return {id_: found for id_, found in rows if found != id_}
 
     async def _select(
         self, table: ReplicaTable, ids: Sequence[str], columns: Sequence[str]
@@ -196,15 +213,28 @@ class MysqlSink:
         """Entity id → these columns of its row, for the ids that have one."""
         key = await self._key(table)
         wanted = list(filter(key.takes, ids))
-        if not wanted:
-            return {}
-        rows = await self.query(select_sql(table, key, wanted, columns), (_encoded(wanted),))
+        rows = await self._ask(select_sql(table, key, wanted, columns), wanted)
         return {id_: tuple(row) for id_, *row in rows}
+
+    async def _ask(self, sql: str, ids: Sequence[str]) -> list[tuple[Any, ...]]:
+        """The rows of a query about these ids, in as many statements as it takes."""
+        parts = self._fitting([[id_] for id_ in ids]) if ids else []
+        return [row for part in parts for row in await self.query(sql, (_encode(part).decode(),))]
+
+    def _fitting(self, rows: list[list[Any]]) -> list[list[list[Any]]]:
+        """These rows (an id and its totals) in parts of which each is a statement that the server takes."""
+        totals = len(rows[0]) - 1
+        bytes_max = STATEMENT_BYTES_MAX + len(rows) * (ROW_BYTES_MAX + TOTAL_BYTES_MAX * totals)
+        bytes_max += CHARACTER_BYTES_MAX * sum(len(row[0]) for row in rows)
+        if bytes_max <= self._packet_bytes or len(rows) == 1:
+            return [rows]
+        middle = len(rows) // 2
+        return [*self._fitting(rows[:middle]), *self._fitting(rows[middle:])]
 
     async def _set(self, table: ReplicaTable, sql: str, rows: list[list[Any]]) -> tuple[int, list[Failure]]:
         """The rows matched, and those MySQL refuses: found by halving, at about 2·log2(rows) statements each."""
         matched, failures = 0, []
-        parts = [rows]
+        parts = self._fitting(rows)[::-1]
         while parts:
             part = parts.pop()
             try:
@@ -226,7 +256,7 @@ class MysqlSink:
                     raise
         raise AssertionError
 
-    async def _key(self, table: ReplicaTable) -> Key:
+    async def _key(self, table: ReplicaTable) -> KeyColumn:
         """The key column. It is looked up once."""
         name = f"{table.table}.{table.key}"
         if name not in self._keys:
@@ -240,7 +270,7 @@ class MysqlSink:
                     f"MySQL at {self._address}: there is no column {name} in database"
                     f" {self._database!r}. Create it, or change the [replica] tables of the configuration."
                 )
-            self._keys[name] = Key(*found[0])
+            self._keys[name] = KeyColumn(*found[0])
         return self._keys[name]
 
     async def query(self, sql: str, args: Sequence[object] = (), *, extra_s: float = 0) -> list[tuple[Any, ...]]:
@@ -266,6 +296,9 @@ class MysqlSink:
                 sql_mode="STRICT_ALL_TABLES",  # without it a total out of range is cut to the range's end
                 init_command="SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
             )
+            async with self._connection.cursor() as cursor:
+                await cursor.execute("SELECT @@max_allowed_packet")
+                self._packet_bytes = int((await cursor.fetchone())[0])
         return self._connection
 
     @contextlib.asynccontextmanager
@@ -281,14 +314,11 @@ class MysqlSink:
             if code in REFUSED:
                 raise _RefusedRowsError(str(error)) from None
             await self.close()
-            raise MysqlStoreError(f"MySQL at {self._address}: {error}") from None
+            kind = StatementLostError if code in LOST else MysqlStoreError
+            raise kind(f"MySQL at {self._address}: {error}") from None
         except Exception as error:  # noqa: BLE001  (asyncmy lets RuntimeError and others out when a line breaks half-way)
             await self.close()  # a late reply must not meet a later query; what was sent may still be carried out
             raise MysqlStoreError(f"MySQL at {self._address}: {str(error) or 'no answer in time'}") from None
-
-
-def _encoded(ids: Iterable[str]) -> str:
-    return _encode([[id_] for id_ in ids]).decode()
 
 
 class _RefusedRowsError(MysqlStoreError):

@@ -19,7 +19,7 @@ UUID_PATTERN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 """How MariaDB writes a value of its UUID type."""
 
 
-class Key(NamedTuple):
+class KeyColumn(NamedTuple):
     """The key column of a mapped table, as information_schema describes it."""
 
     data_type: str
@@ -63,7 +63,7 @@ class Key(NamedTuple):
         )
 
 
-def update_sql(table: ReplicaTable, key: Key, ids: Iterable[str] = ()) -> str:
+def update_sql(table: ReplicaTable, key: KeyColumn, ids: Iterable[str] = ()) -> str:
     """Sets the columns of these ids. Its one parameter is a JSON array of [id, total, …] in the order of the table's
     columns."""
     declared, condition = key.joined(table.key, ids)
@@ -77,7 +77,7 @@ def update_sql(table: ReplicaTable, key: Key, ids: Iterable[str] = ()) -> str:
     )
 
 
-def select_sql(table: ReplicaTable, key: Key, ids: Iterable[str], columns: Iterable[str]) -> str:
+def select_sql(table: ReplicaTable, key: KeyColumn, ids: Iterable[str], columns: Iterable[str]) -> str:
     """Reads these columns, after the id as it was asked for. Its one parameter is a JSON array of [id]."""
     declared, condition = key.joined(table.key, ids)
     names = ", ".join(f"t.`{column}`" for column in columns)
@@ -87,7 +87,7 @@ def select_sql(table: ReplicaTable, key: Key, ids: Iterable[str], columns: Itera
     )
 
 
-def alike_sql(table: ReplicaTable, key: Key) -> str:
+def alike_sql(table: ReplicaTable, key: KeyColumn) -> str:
     """Reads the keys that MySQL takes for these ids, after the id. Its one parameter is a JSON array of [id]."""
     return (
         f"SELECT d.u, CAST(t.`{table.key}` AS CHAR) FROM JSON_TABLE(%s, '$[*]' COLUMNS (k {key.declared} PATH '$[0]',"  # noqa: S608

@@ -10,6 +10,9 @@ overwritten, even if no backfill ran.
 
 MySQL may refuse a row: its total is beyond the column's range, or a trigger objects. The other rows are set all the
 same. The refused one goes to the end of the list, and is tried again after REFUSED_PAUSE_S.
+
+The connection may break whenever a statement is sent: a proxy takes only small ones, or the server fails on it. With
+the connection the lock is lost. So the next step tries half as many rows.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from daemon.domain.rollup import TOTALS
 from daemon.errors import MysqlStoreError
 from daemon.replica.adopt import adopt_due
 from daemon.replica.columns import moved_columns
-from daemon.replica.mysql import MysqlSink
+from daemon.replica.mysql import MysqlSink, StatementLostError
 from daemon.replica.synced import note_synced
 from daemon.rollups.mongo import Json, MongoSink
 
@@ -69,7 +72,8 @@ class Replica:
         self._mongo = mongo
         self._mysql = mysql
         self._tables = tables
-        self._rows_max = rows_max
+        self._rows_max = self._rows = rows_max
+        """`_rows`: of the next step. A connection that breaks halves it, and a step that succeeds doubles it."""
         self._checked: set[str] = set()
         """Entity types whose columns were compared with those of the bases."""
         self._refused: dict[str, float] = {}
@@ -77,20 +81,27 @@ class Replica:
 
     async def sync_next(self) -> Synced:
         """Sets the rows of the longest due entities, at most `rows_max`."""
-        due = await self._counters.due(self._rows_max)
+        rows = self._rows
+        due = await self._counters.due(rows)
         if not due:
             return Synced(SinkResult(0), more=False)
         now_s = time.monotonic()
         waiting = {key for key, _ in due if self._refused.get(key, 0) > now_s}
         tried = [pair for pair in due if pair[0] not in waiting]
-        result, failures = await self._write([key for key, _ in tried]) if tried else (SinkResult(0), {})
+        try:
+            result, failures = await self._write([key for key, _ in tried]) if tried else (SinkResult(0), {})
+        except StatementLostError:
+            self._rows = max(1, len(tried) // 2)
+            _log.warning("The next sync tries %d rows in place of %d.", self._rows, len(tried))
+            raise
+        self._rows = min(self._rows_max, 2 * rows)
         done = [pair for pair in tried if pair[0] not in failures]
         await self._counters.settle(done)
         await self._counters.forget_refused([key for key, _ in done])
         for key, _ in done if self._refused else ():
             self._refused.pop(key, None)
         moved = await self._refuse(failures, waiting) if failures or waiting else 0
-        return Synced(result, more=len(due) == self._rows_max and bool(done or moved))
+        return Synced(result, more=len(due) == rows and bool(done or moved))
 
     async def _write(self, keys: Sequence[str]) -> tuple[SinkResult, dict[str, str]]:
         """Also returns, per entity key, why MySQL refused its row."""

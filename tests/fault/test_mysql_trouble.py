@@ -196,3 +196,38 @@ def test_a_missing_table_is_named_and_filled_once_it_is_there(system: System) ->
     system.sql("RENAME TABLE gone TO jav")
     assert system.flush().replica_error is None
     assert system.replica() == {"a": (1, 0)}
+
+
+def test_rows_of_long_ids_take_several_statements_where_packets_are_small(system: System) -> None:
+    """Anybody may send such ids. They hold up no row."""
+    system.add_movies("real")
+    [(before,)] = system.sql("SELECT @@GLOBAL.max_allowed_packet", database="")
+    system.sql("SET GLOBAL max_allowed_packet = 1048576", database="")
+    try:
+        quotes = [f"{n:05}" + "'\"" * 125 for n in range(2_000)]
+        system.count(*(event(entity_id=id_) for id_ in quotes), event(entity_id="real", value=7))
+        done = system.flush()
+        assert (done.replica_error, done.rows, done.missing) == (None, 1, 2_000)
+        assert system.replica() == {"real": (7, 0)}
+        assert system.audit()["rows_missing"] == 2_000
+    finally:
+        system.sql("SET GLOBAL max_allowed_packet = %s", before, database="")
+
+
+def test_a_connection_that_breaks_during_a_statement_halves_the_next_one(system: System) -> None:
+    movies = ["a", "b", "c", "d"]
+    system.add_movies(*movies)
+    system.count(*(event(entity_id=movie) for movie in movies))
+    with stranger(system) as other, system.flusher(FLUSH__INTERVAL_S="0.05", FLUSH__RETRY_MS="100") as flusher:
+        other("BEGIN")
+        other("SELECT * FROM jav FOR UPDATE")
+        for tried in (4, 2):
+            wait_until(lambda: waits_for_a_lock(system), "the UPDATE waits for the rows")
+            [(waiting,)] = system.sql(
+                "SELECT trx_mysql_thread_id FROM information_schema.INNODB_TRX WHERE trx_state = 'LOCK WAIT'"
+            )
+            system.sql(f"KILL CONNECTION {waiting}")
+            flusher.says(f"The next sync tries {tried // 2} rows in place of {tried}.")
+        other("ROLLBACK")
+        wait_until(lambda: not due(system), "all rows are set")
+    assert system.replica() == dict.fromkeys(movies, (1, 0))

@@ -20,7 +20,7 @@ from daemon.doctor.finding import Finding
 from daemon.doctor.mysql_facts import read_mysql
 from daemon.errors import ConfigError
 from daemon.replica.mysql import MysqlSink
-from daemon.replica.sql import Key
+from daemon.replica.sql import KeyColumn
 from daemon.rollups.collections import DOCTOR
 from daemon.rollups.mongo import MongoSink
 from tests.kit.servers import RedisServer
@@ -401,7 +401,7 @@ def test_the_types_without_a_table_are_named(system: System) -> None:
     [
         ("read_only", "1", "mysql.read_only", "fatal"),
         ("sql_mode", "''", "mysql.sql_mode", "warning"),
-        ("max_allowed_packet", "1048576", "mysql.packet", "warning"),
+        ("max_allowed_packet", "524288", "mysql.packet", "warning"),
     ],
 )
 def test_a_variable_that_is_wrong_is_found(
@@ -424,14 +424,14 @@ def test_the_key_is_declared_as_the_sink_declares_it(system: System, declared: s
     system.sql(f"ALTER TABLE jav MODIFY uuid {declared}")
     config = system.config()
 
-    async def both() -> tuple[Key, Key]:
+    async def both() -> tuple[KeyColumn, KeyColumn]:
         facts = await read_mysql(config, timeout_ms=5_000, probe=True)
         [(mapping, table)] = facts.tables.values()
         assert table is not None
         assert table.refused is None
         key = table.column(mapping.key)
         assert key is not None
-        found = Key(key.data_type, key.charset, key.collation)
+        found = KeyColumn(key.data_type, key.charset, key.collation)
         async with MysqlSink(config.mysql) as sink:
             return found, await sink._key(replica_tables(config)["jav", "movie"])
 

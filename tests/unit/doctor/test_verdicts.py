@@ -101,9 +101,8 @@ FULL = {"fsUsedSize": 91.0, "fsTotalSize": 100.0}
         ("mysql.version", mysql_facts(release="5.7.44-log"), "fatal"),
         ("mysql.version", mysql_facts(release="10.11.19-MariaDB-0+deb12u1"), "ok"),
         ("mysql.version", mysql_facts(release="10.5.23-MariaDB"), "fatal"),
-        ("mysql.packet", mysql_facts(packet_bytes=2**24), "ok"),
-        ("mysql.packet", mysql_facts(packet_bytes=2**22), "warning"),
-        ("mysql.packet", mysql_facts(packet_bytes=2**18), "fatal"),
+        ("mysql.packet", mysql_facts(packet_bytes=2**20), "ok"),
+        ("mysql.packet", mysql_facts(packet_bytes=2**20 - 1024), "warning"),
         ("mysql.replica", mysql_facts(tables={}), "fatal"),
     ],
 )

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.config import ReplicaTable
-from daemon.replica.sql import Key, alike_sql, ranked_sql, select_sql, update_sql
+from daemon.replica.sql import KeyColumn, alike_sql, ranked_sql, select_sql, update_sql
 
 TABLE = ReplicaTable(table="jav", key="uuid", columns={"view": "views", "download": "downloads"})
-NUMBER, UUID = Key("bigint", None, None), Key("uuid", None, None)
-TEXT = Key("char", "utf8mb4", "utf8mb4_bin")
-LATIN1 = Key("varchar", "latin1", "latin1_swedish_ci")
+NUMBER, UUID = KeyColumn("bigint", None, None), KeyColumn("uuid", None, None)
+TEXT = KeyColumn("char", "utf8mb4", "utf8mb4_bin")
+LATIN1 = KeyColumn("varchar", "latin1", "latin1_swedish_ci")
 
 
 @given(st.integers(0, 2**63 - 1))
@@ -39,12 +39,12 @@ def test_a_uuid_key_takes_a_uuid_as_mariadb_writes_it(uuid: UUID_) -> None:
 @pytest.mark.parametrize(
     ("key", "declared"),
     [
-        (Key("int", None, None), "BIGINT"),
+        (KeyColumn("int", None, None), "BIGINT"),
         (TEXT, "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"),
-        (Key("binary", None, None), "VARCHAR(255) CHARACTER SET utf8mb4"),
+        (KeyColumn("binary", None, None), "VARCHAR(255) CHARACTER SET utf8mb4"),
     ],
 )
-def test_a_key_is_declared_with_the_type_of_its_column(key: Key, declared: str) -> None:
+def test_a_key_is_declared_with_the_type_of_its_column(key: KeyColumn, declared: str) -> None:
     assert key.declared == declared
 
 
