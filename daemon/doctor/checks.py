@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from daemon.config import Config, address_of
+from daemon.config.url import options_of
 from daemon.doctor import machine, mongo_checks, mysql_checks, mysql_tables, redis_checks, security_checks
 from daemon.doctor.finding import Facts, Finding, run_checks
 from daemon.doctor.mongo_facts import read_mongo
@@ -22,6 +23,8 @@ from daemon.errors import StoreError
 
 TIMEOUT_MS = 5_000
 """How long a store may take to answer, unless its own `timeout_ms` is shorter."""
+PRIVATE_KEYS = ("ssl_key", "ssl_keyfile", "tlscertificatekeyfile")
+"""Options of an address that name the file of one."""
 OWN_SERVERS = "for servers of your own: `tallyd stack up`"
 
 
@@ -34,7 +37,7 @@ async def run_all(config: Config, secret_files: Sequence[Path] = ()) -> list[Fin
         asyncio.to_thread(run_checks, machine.CHECKS, config),
         asyncio.to_thread(run_checks, security_checks.CHECKS, config),
     )
-    return [*(finding for part in found for finding in part), *of_secrets(secret_files)]
+    return [*(finding for part in found for finding in part), *of_secrets([*secret_files, *private_keys(config)])]
 
 
 async def of_redis(config: Config) -> list[Finding]:
@@ -61,13 +64,19 @@ async def of_mysql(config: Config) -> list[Finding]:
     return await _of_store("mysql", config.mysql.url, reading, names, check, why, "without a replica, leave it empty")
 
 
+def private_keys(config: Config) -> list[Path]:
+    """The files of private keys that the addresses name."""
+    options = [options_of(url) for url in (config.redis.url, config.mongo.url, config.mysql.url)]
+    return [Path(file) for each in options for name, file in each.items() if name.lower() in PRIVATE_KEYS]
+
+
 def of_secrets(files: Sequence[Path]) -> list[Finding]:
     """Whether other users of this machine may read the files with passwords and keys."""
     name = "config.secrets"
     open_to_all = [file for file in files if file.exists() and file.stat().st_mode & stat.S_IROTH]
     if open_to_all:
         shown = " ".join(map(shlex.quote, map(str, open_to_all)))
-        why = "Every user of this machine can read the passwords and keys in it."
+        why = "Every user of this machine can read the passwords or keys in it."
         return [Finding(name, "warning", f"readable by everyone: {shown}", why, f"chmod o-r {shown}")]
     return [Finding(name, "ok", f"{len(files)} files with secrets, none readable by everyone")] if files else []
 

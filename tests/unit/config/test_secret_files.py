@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from daemon.config import generate, load, masked, secret_files
-from daemon.doctor.checks import of_secrets
+from daemon.doctor.checks import of_secrets, private_keys
 from tests.unit.config.given import problems, read
 
 URL = "redis://:hush@h:6379/0"
@@ -104,6 +104,13 @@ def test_files_that_everyone_may_read_are_told() -> None:
     for name in ("given.toml", "redis"):
         Path(name).chmod(0o600)
     assert [each.severity for each in of_secrets(files)] == ["ok"]
+
+
+def test_private_keys_that_addresses_name_are_among_them() -> None:
+    mongo = "mongodb://h/db?tls=true&tlsCertificateKeyFile=key"
+    Path("key").touch()
+    config = load(environ={"TALLYD_MONGO__URL": mongo, "TALLYD_MYSQL__URL": "mysql://h/db"})
+    assert private_keys(config) == [Path("key")]
 
 
 def test_a_configuration_without_secrets_may_be_read_by_all() -> None:
