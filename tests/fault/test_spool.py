@@ -314,7 +314,9 @@ def test_a_disk_that_hangs_is_said_refuses_events_and_stops_the_pulse_until_it_m
     kill = Kill("fsync", Stop("disk", b"fsync .open", nth=2), Fault.HOLD_REQUEST)
     port = process.free_port()
     url = f"http://127.0.0.1:{port}"
-    with held(system, kill, "ingest", "--port", str(port), SPOOL__TIMEOUT_MS="300") as worker:
+    metrics = process.free_port()
+    env = {"SPOOL__TIMEOUT_MS": "300", "HTTP__METRICS_PORT": str(metrics)}
+    with held(system, kill, "ingest", "--port", str(port), **env) as worker:
         worker.daemon.wait_up(url)
         own_redis.stop()
         for _ in range(3):
@@ -323,7 +325,7 @@ def test_a_disk_that_hangs_is_said_refuses_events_and_stops_the_pulse_until_it_m
         assert answer.status_code == 503
         assert answer.json() == {"status": "unavailable", "stuck": "A write to the spool"}
         worker.daemon.says("A write to the spool takes longer than its bound")
-        assert 'tallyd_ingest_faults_total{what="stuck"} 1.0' in httpx.get(url + "/metrics").text
+        assert 'tallyd_ingest_faults_total{what="stuck"} 1.0' in httpx.get(f"http://127.0.0.1:{metrics}/metrics").text
         (system.scratch / "reached").unlink()
         wait_until(lambda: httpx.get(url + "/readyz").json() == {"status": "spooling"}, "the disk moves")
         assert httpx.post(url + EVENTS, json=event(), timeout=WAIT_TIMEOUT_S).status_code == 202
