@@ -23,9 +23,11 @@
 --                   its events, <rate>:new:<sender> of its new entities. Each expires when its budget is whole. The
 --                   counts that 0.2.0 kept here are moments long past
 --       6 aside     prefix of foreign values that were moved away: <aside>:<microseconds>:<key>
+--       7 visit     prefix of visits: <visit>:<hash of visitor, action and entity>. A string that expires when the
+--                   window of the visitor's last such event ends
 --       The prefixes name no key. They must be in KEYS all the same: while a cluster moves the slot, Redis then refuses
 --       the script before it runs (daemon/buffer/keys.py).
--- ARGV  1 the call, as msgpack: {limits, effects, items}
+-- ARGV  1 the call, as msgpack: {limits, effects, items} or {limits, effects, items, visits}
 --           limits   {events, new entities, events, new entities, ...}: what a sender may send in a minute; 0: any
 --                    number. An entity is new if the event marks it dirty
 --           effects  {{counter, field, amount, counter, field, amount, ...}, ...}. An amount is decimal text of at most
@@ -34,6 +36,9 @@
 --                    number of events; then n times bucket hash (0 .. 2^32-1), member (signed 64-bit as decimal text),
 --                    <counters>:<entity>, index of its effect. The charge is n, and more for what was refused before
 --                    it came here. A request without events only charges
+--           visits   flat; per event with a visitor: where it begins in items, the hash of its visit, the window in
+--                    milliseconds, index of the effect that counts if the visit is there already. A duplicate is no
+--                    visit, so a call that is repeated changes nothing
 --       2 dedupe window, seconds
 --       3 bits of a bucket's number in the first window; later windows never have fewer
 -- Returns per request, one of
@@ -56,14 +61,15 @@
 local call, pcall = redis.call, redis.pcall
 local type, format, floor = type, string.format, math.floor
 local dirty, ledger, seen = KEYS[1], KEYS[2], KEYS[3]
-local counters, rate, aside = KEYS[4] .. ':', KEYS[5] .. ':', KEYS[6] .. ':'
+local counters, rate, aside, visit = KEYS[4] .. ':', KEYS[5] .. ':', KEYS[6] .. ':', KEYS[7] .. ':'
 
 local EVENTS_PER_BUCKET = 244 -- 9.3 bytes an event; a set of integers stays an intset up to 512 members
 local BITS_MAX = 28
 local MINUTE_US = 60000000
 
 local decoded = cmsgpack.unpack(ARGV[1])
-local limits, effects, items = decoded[1], decoded[2], decoded[3]
+local limits, effects, items, visits = decoded[1], decoded[2], decoded[3], decoded[4]
+local visit_of = {} -- where an event begins in items -> where its visit begins in visits
 local window_s, bits_min = tonumber(ARGV[2]), tonumber(ARGV[3])
 
 local function is_increment(counter, field, amount)
@@ -98,6 +104,14 @@ local function check()
       end
     end
     at = at + 4 + n * 4
+  end
+  for i = 1, visits and #visits or 0, 4 do
+    local window_ms = visits[i + 2]
+    if type(visits[i]) ~= 'number' or type(visits[i + 1]) ~= 'string' or type(window_ms) ~= 'number'
+      or window_ms < 1 or window_ms % 1 ~= 0 or not effects[visits[i + 3]] then
+      return 'a visit is malformed'
+    end
+    visit_of[visits[i]] = i
   end
 end
 local malformed = check()
@@ -193,6 +207,14 @@ local function in_previous(hash, member)
   return reply == 1
 end
 
+-- Whether the visitor did the same lately. In any case, it did now.
+local function repeats(visit_at)
+  local key = visit .. visits[visit_at + 1]
+  local before = pcall('SET', key, '1', 'PX', visits[visit_at + 2], 'GET')
+  if type(before) == 'table' then before = mend(before, key, 'SET', key, '1', 'PX', visits[visit_at + 2], 'GET') end
+  return before
+end
+
 -- An amount's text -> the number it is: a call has a handful of them.
 local numbers = setmetatable({}, {
   __index = function(known, text)
@@ -253,6 +275,11 @@ while at <= last do
       if added ~= 1 and added ~= 0 then added = mend(added, bucket, 'SADD', bucket, member) end
     end
     if added == 1 then
+      local visit_at = visit_of[event]
+      if visit_at and repeats(visit_at) then
+        effect = visits[visit_at + 3]
+        items[event + 3] = effect
+      end
       accepted[effect] = (accepted[effect] or 0) + 1
       new = new + 1
       fresh[counted + new] = event

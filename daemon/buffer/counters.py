@@ -84,7 +84,8 @@ class Counters:
         self.shard = shard
         self._connection = connection
         self._ingest_keys = (
-            keys.dirty, keys.ledger, keys.seen, keys.counters_prefix, keys.rate_prefix, keys.aside_prefix
+            keys.dirty, keys.ledger, keys.seen, keys.counters_prefix, keys.rate_prefix, keys.aside_prefix,
+            keys.visit_prefix,
         )  # fmt: skip
         self._ingest_args = (limits.window_s, bucket_bits(limits.events_per_window))
         self._claim_keys = (keys.dirty, keys.claim, keys.counters_prefix, keys.ledger, keys.aside_prefix)

@@ -24,6 +24,10 @@ IMPORTS = "anl:imports"
 """Hash: how far each imported file was taken in. See `imports.py`."""
 
 
+SALT_PREFIX = "anl:salt"
+"""String: the secret of a day that visitors are hashed with. It expires. See `ingest/visitors.py`."""
+
+
 @dataclass(frozen=True)
 class ShardKeys:
     """The keys of one shard. Those that end in `prefix` only begin a key."""
@@ -42,6 +46,8 @@ class ShardKeys:
     """Hash about the dedupe memory, and the prefix of its sets."""
     counters_prefix: str
     rate_prefix: str
+    visit_prefix: str
+    """Strings that expire: who did what to which entity lately, as a hash."""
     aside_prefix: str
 
 
@@ -57,6 +63,7 @@ def shard_keys(shard: int) -> ShardKeys:
         seen=f"{tag}:seen",
         counters_prefix=f"{tag}:counters",
         rate_prefix=f"{tag}:rate",
+        visit_prefix=f"{tag}:visit",
         aside_prefix=f"{tag}:aside",
     )
 

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from daemon.buffer.dedupe import digest_parts, hash_id
 from daemon.buffer.outcome import Counted, Limited
-from daemon.domain.action import Effect
+from daemon.domain.action import Effect, Visit
 from daemon.domain.event import Event
 
 Amounts = list[tuple[str, list[tuple[str, str]]]]
@@ -23,6 +23,14 @@ Unfold = Callable[[bytes], Awaitable[list[Any]]]
 pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(list[str | int]).decode
 _PART = b"payload:"
+
+
+class Visitor(Protocol):
+    """A keyed hash of who sent a request (hashlib's BLAKE2b): a visit goes on from it."""
+
+    def copy(self) -> Visitor: ...
+    def update(self, data: bytes, /) -> object: ...
+    def hexdigest(self) -> str: ...
 
 
 class Limit(NamedTuple):
@@ -42,6 +50,8 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     limit: Limit | None
     charge: int
     events: Sequence[Event]
+    visitor: Visitor | None = None
+    """Who sent them. None: nobody knows, so all count."""
 
 
 def unlimited(events: Sequence[Event]) -> Request:
@@ -57,6 +67,7 @@ def encode_call(requests: Sequence[Request], prefix: str) -> bytes:
     numbers: dict[Effect, int] = {}
     items: list[str | int] = []
     limits: list[int] = []
+    visits: list[str | int] = []
     last, last_number = None, 0  # nearly all requests of a call have one limit
     for request in requests:
         limit = request.limit
@@ -64,14 +75,24 @@ def encode_call(requests: Sequence[Request], prefix: str) -> bytes:
             last, last_number = limit, 0 if limit is None else len(limits) // 2 + 1
             limits += limit or ()
         items += (request.sender, last_number, request.charge, len(request.events))
+        visitor = request.visitor
         for event in request.events:
             number = numbers.get(event.effect)
             if number is None:
                 number = numbers[event.effect] = len(numbers) + 1
             member, bucket = digest_parts(hash_id(event.event_id.encode()).digest())
+            if visitor is not None and (visit := event.effect.visit) is not None:
+                repeated = numbers.setdefault(visit.repeated, len(numbers) + 1)
+                visits += (len(items) + 1, _visit_id(visitor, visit, event), visit.window_ms, repeated)
             items += (bucket, str(member), prefix + event.entity, number)
     effects = [[text for increment in effect.increments for text in increment] for effect in numbers]
-    return pack((limits, effects, items))
+    return pack((limits, effects, items, visits) if visits else (limits, effects, items))
+
+
+def _visit_id(visitor: Visitor, visit: Visit, event: Event) -> str:
+    visiting = visitor.copy()
+    visiting.update(f"{visit.action} {event.entity}".encode())
+    return visiting.hexdigest()
 
 
 _USUAL = {0: Counted(0), 1: Counted(1)}

@@ -14,9 +14,11 @@ from daemon.config.effective import chosen_tables as chosen_tables
 from daemon.config.effective import domain_actions as domain_actions
 from daemon.config.effective import domain_counters as domain_counters
 from daemon.config.effective import effective_actions as effective_actions
+from daemon.config.effective import has_windows as has_windows
 from daemon.config.effective import masked as masked
 from daemon.config.effective import moved_counters as moved_counters
 from daemon.config.effective import ranked_kinds as ranked_kinds
+from daemon.config.effective import raw_counter as raw_counter
 from daemon.config.effective import replica_tables as replica_tables
 from daemon.config.effective import require as require
 from daemon.config.effective import robot_counter as robot_counter

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
-from daemon.config.effective import domain_actions, domain_counters, effective_actions, moved_counters, robot_counter
+from daemon.config.effective import domain_actions, domain_counters, effective_actions, raw_counter, robot_counter
 from daemon.config.schema import UNIX, Config, ImportRoute, Section, bare, bounds_of, extra_of, keys_of, section_of
 from daemon.config.url import FORMS, problem_of
 from daemon.domain.counter import NAME_PATTERN, RESERVED
@@ -149,17 +149,19 @@ def _domain_problems(config: Config) -> Iterator[Problem]:
 
 
 def _twin_problems(config: Config) -> Iterator[Problem]:
-    """Names that tallyd makes of a counter's."""
-    own = {counter: name for name, action in effective_actions(config).items() for counter in action.counters}
-    for made in set(moved_counters(config)) - own.keys():
-        if not re.match(NAME_PATTERN, made):
-            yield Problem(("browser", "robots"), f"{made} would be a counter, and has more than 32 characters")
-    if config.browser.robots == "apart":
-        for counter, name in own.items():
-            if robot_counter(counter) in own:
-                yield Problem(
-                    ("actions", name, "counters", counter), f"the events of robots would move {robot_counter(counter)}"
-                )
+    """Counters whose names tallyd makes of another's."""
+    actions = effective_actions(config)
+    own = {counter for action in actions.values() for counter in action.counters}
+    for name, action in actions.items():
+        for counter in action.counters:
+            made = [raw_counter(counter)] if action.visitor_window_s else []
+            made += [robot_counter(counter)] if config.browser.robots == "apart" else []
+            path = ("actions", name, "counters", counter)
+            for twin in made:
+                if not re.match(NAME_PATTERN, twin):
+                    yield Problem(path, f"there would be a counter {twin}, of more than 32 characters")
+                if twin in own:
+                    yield Problem(path, f"tallyd would count in {twin}, too")
 
 
 def _replica_problems(config: Config) -> Iterator[Problem]:

@@ -52,13 +52,24 @@ def robot_counter(counter: str) -> str:
     return f"{counter}_robot"
 
 
+def raw_counter(counter: str) -> str:
+    """What every event moves beside a counter, if repetitions of visitors don't move that."""
+    return f"{counter}_raw"
+
+
 def moved_counters(config: Config, names: Iterable[str] | None = None) -> tuple[str, ...]:
     """Every counter that these actions move, or all actions, sorted."""
     actions = effective_actions(config)
-    counters = {counter for name in (actions if names is None else names) for counter in actions[name].counters}
-    if config.browser.robots == "apart":
-        counters |= set(map(robot_counter, counters))
-    return tuple(sorted(counters))
+    moved = [actions[name] for name in (actions if names is None else names)]
+    counters = {counter for action in moved for counter in action.counters}
+    raw = {raw_counter(counter) for action in moved if action.visitor_window_s for counter in action.counters}
+    robots = set(map(robot_counter, counters)) if config.browser.robots == "apart" else set()
+    return tuple(sorted(counters | raw | robots))
+
+
+def has_windows(config: Config) -> bool:
+    """Whether an action does not count what its visitors repeat."""
+    return any(action.visitor_window_s for action in effective_actions(config).values())
 
 
 def domain_counters(config: Config, domain: str) -> tuple[str, ...]:

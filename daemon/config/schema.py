@@ -409,6 +409,10 @@ class ActionSection(Section, frozen=True):
     """Smallest value of an event. A smaller one gets 422."""
     value_max: Annotated[int, Meta(ge=1, le=VALUE_MAX)] = 100
     """Largest value of an event. A larger one gets 422."""
+    visitor_window_s: Annotated[int, Meta(ge=0, le=86_400)] = 0
+    """An event does not count if its visitor (address, user agent) sent the same action for the same entity less than
+    so many seconds before: 30, as COUNTER counts clicks, or hours. `view` is then the filtered counter, and `view_raw`
+    counts every event. Events with a producer's key all count. 0: no window."""
     counters: dict[Name, Step] = {}
     """Counter → "one" (an event adds 1) or "value" (it adds its value). Empty: the counter of the action's own name, by
     the value."""

@@ -46,7 +46,7 @@ class Probe(NamedTuple):
 
 PROBES: Mapping[Script, Probe] = {
     scripts.INGEST: Probe(
-        lambda k: (k.dirty, k.ledger, k.seen, k.counters_prefix, k.rate_prefix, k.aside_prefix),
+        lambda k: (k.dirty, k.ledger, k.seen, k.counters_prefix, k.rate_prefix, k.aside_prefix, k.visit_prefix),
         lambda config: (_no_events, config.dedupe.window_s, 1),
     ),
     scripts.CLAIM: Probe(

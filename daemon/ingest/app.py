@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import NamedTuple
 
-from daemon.config import UNIX, Config
+from daemon.buffer.wire import Visitor
+from daemon.config import UNIX, Config, has_windows
 from daemon.ingest import accounts, health, response
 from daemon.ingest.accounts import Account, Accounts, address_limit
 from daemon.ingest.address import HEADERS as FORWARDED_HEADERS
@@ -21,6 +22,7 @@ from daemon.ingest.address import TrustedProxies, is_near
 from daemon.ingest.handler import Handler
 from daemon.ingest.requests import CrowdedError, HttpRequest, OpenRequests, RequestHead
 from daemon.ingest.robots import Robots
+from daemon.ingest.visitors import Visitors
 from daemon.read.api import PREFIXES as READ_PREFIXES
 from daemon.read.api import Api
 from daemon.response import Response
@@ -61,6 +63,7 @@ class App:
         requests: OpenRequests,
         handler: Handler,
         reads: Api,
+        visitors: Visitors,
         ready: Callable[..., Awaitable[Response]],
     ) -> None:
         """`ready`: answers whether this worker can count. Call it in the running loop."""
@@ -74,6 +77,7 @@ class App:
         self._requests = requests
         self._handler = handler
         self._reads = reads
+        self._visitors = visitors
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._warned_of_proxy = False
@@ -105,6 +109,8 @@ class App:
             else None
         )
         self._robots = Robots() if config.browser.robots != "count" else None
+        self.visitor = self._visitor if has_windows(config) else None
+        """Tells who sent a request. None: nobody needs to know."""
         self._overloaded = response.unavailable(config.ingest.retry_after_s)
 
     @property
@@ -137,6 +143,10 @@ class App:
             return False
         return self._robots.sent(head.headers.get_all("user-agent"))
 
+    def _visitor(self, head: RequestHead, account: Account) -> Visitor | None:
+        """Who sent the request's events. None: a producer did, or nobody knows."""
+        return None if account.producer else self._visitors.of(account.name, head.headers.get_all("user-agent"))
+
     def _client(self, head: RequestHead) -> str:
         """The address that the request comes from."""
         if self._proxies is None:
@@ -146,15 +156,17 @@ class App:
     def crowded(self) -> Response:
         return self._overloaded
 
-    def explain(self, body: bytes, account: Account, tell: Callable[[Response], None]) -> None:
+    def explain(self, body: bytes, account: Account, visitor: Visitor | None, tell: Callable[[Response], None]) -> None:
         """Answers an event that `submit` returned False for, in a task: `tell` is told the answer."""
-        task = self._loop.create_task(self._explain(body, account, tell))
+        task = self._loop.create_task(self._explain(body, account, visitor, tell))
         self._tasks.add(task)  # the loop itself holds it only weakly
         task.add_done_callback(self._tasks.discard)
 
-    async def _explain(self, body: bytes, account: Account, tell: Callable[[Response], None]) -> None:
+    async def _explain(
+        self, body: bytes, account: Account, visitor: Visitor | None, tell: Callable[[Response], None]
+    ) -> None:
         try:
-            answer = await self._handler.event(body, account)
+            answer = await self._handler.event(body, account, visitor=visitor)
         except Exception:  # noqa: BLE001  (see `failed`)
             answer = self.failed()
         tell(answer)
@@ -235,7 +247,8 @@ class App:
         body = await self._body(head, account, request, self._event_rules)
         if isinstance(body, Response):
             return body
-        return await self._handler.event(body, account, robot=self._is_robot(head, account))
+        visitor = self.visitor and self.visitor(head, account)
+        return await self._handler.event(body, account, robot=self._is_robot(head, account), visitor=visitor)
 
     async def _batch(self, head: RequestHead, account: Account, request: HttpRequest) -> Response:
         body = await self._body(head, account, request, self._batch_rules)
@@ -246,6 +259,7 @@ class App:
             account,
             ndjson=_media_type(head.kind) in _NDJSON_TYPES,
             robot=self._is_robot(head, account),
+            visitor=self.visitor and self.visitor(head, account),
         )
 
     async def _body(

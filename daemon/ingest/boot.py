@@ -17,7 +17,7 @@ from daemon import log
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Counters, Limits
 from daemon.buffer.layout import Layout
-from daemon.config import Config
+from daemon.config import Config, has_windows
 from daemon.errors import LayoutError, StoreError
 from daemon.ingest import health
 from daemon.ingest.app import App
@@ -29,6 +29,7 @@ from daemon.ingest.process import descriptors
 from daemon.ingest.process.rundir import ConfigSnapshot, of_this_process
 from daemon.ingest.process.worker import Worker
 from daemon.ingest.requests import OpenRequests
+from daemon.ingest.visitors import Visitors
 from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
 from daemon.read.api import Api
 
@@ -68,10 +69,15 @@ class Boot:
         except StoreError as error:
             _log.warning("%s. Until it can, events go to the spool, or are answered 503 without one.", error)
         self._handler = Handler(config, _decoder(config), _robot_decoder(config), self._batchers, tally)
+        self._visitors = Visitors(self._probe)
+        self._visits: asyncio.Task[None] | None = None
+        if has_windows(config):
+            await self._visitors.refresh()
+        self._keep_visitors(config)
         self._reads = Api(config)
         self._requests = OpenRequests(config.http, config.budget, tally)
         self._condition = health.Condition(self._probe, self._durable, self._batchers)
-        self._app = App(config, self._requests, self._handler, self._reads, self._condition.readyz)
+        self._app = App(config, self._requests, self._handler, self._reads, self._visitors, self._condition.readyz)
         self._publisher = asyncio.create_task(self._publish())
         if self._worker is not None:
             stuck = self._condition.stuck
@@ -86,6 +92,7 @@ class Boot:
         self._handler.reconfigure(config, decoder, robot_decoder)
         self._requests.reconfigure(config.http, config.budget)
         self._app.reconfigure(config)
+        self._keep_visitors(config)
         self._reads.reconfigure(config)
 
     async def stop(self) -> None:
@@ -97,6 +104,8 @@ class Boot:
         for batcher in self._batchers:
             await batcher.drain()
         self._publisher.cancel()
+        if self._visits is not None:
+            self._visits.cancel()
         self._condition.close()
         self._requests.stop()
         self._tally.publish(0)
@@ -105,6 +114,10 @@ class Boot:
         await self._reads.close()
         for connection in (self._probe, *self._connections):
             await connection.close()
+
+    def _keep_visitors(self, config: Config) -> None:
+        if self._visits is None and has_windows(config):
+            self._visits = asyncio.create_task(self._visitors.keep())
 
     async def _publish(self) -> None:
         while True:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from daemon.config import Config, domain_actions, effective_actions, robot_counter
+from daemon.config import Config, domain_actions, effective_actions, raw_counter, robot_counter
 from daemon.domain import rejection
 from daemon.domain.action import Action
 from daemon.domain.admission import FIELDS, Catalogue
@@ -102,7 +102,9 @@ def build_catalogue(config: Config, *, any_age: bool = False, apart: bool = Fals
     built = {}
     for name, action in effective_actions(config).items():
         counters = {robot_counter(each) if apart else each: step for each, step in action.counters.items()}
-        built[name] = Action(name, action.value_min, action.value_max, counters)
+        window_s = 0 if apart else action.visitor_window_s
+        raw = {raw_counter(each): step for each, step in counters.items()} if window_s else {}
+        built[name] = Action(name, action.value_min, action.value_max, counters, raw, window_s * 1000)
     return Catalogue(
         {
             domain: (section.entity_types, {name: built[name] for name in domain_actions(config, domain)})

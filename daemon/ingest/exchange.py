@@ -33,7 +33,7 @@ LongWay = Callable[[Any], Coroutine[Any, Any, None]]
 class Exchange:
     """One request, from its head to its answer. Each method is a callback of the loop; none raises."""
 
-    __slots__ = ("_account", "_app", "_body", "_long_way", "_protocol", "_reading", "_watcher")
+    __slots__ = ("_account", "_app", "_body", "_long_way", "_protocol", "_reading", "_visitor", "_watcher")
 
     def __init__(self, app: App, watcher: Any, long_way: LongWay) -> None:
         """`watcher`: Granian's, of this request. `long_way`: the coroutine that can answer any request."""
@@ -52,6 +52,7 @@ class Exchange:
             watcher.taskref(asyncio.get_running_loop().create_task(self._long_way(watcher)))
             return
         self._account = account
+        self._visitor = app.visitor and app.visitor(head, account)
         self._protocol: RSGIHTTPProtocol | None = watcher.proto
         self._reading = watcher.proto()
         self._reading.add_done_callback(self._received, context)
@@ -72,8 +73,8 @@ class Exchange:
             self._body = body.result()
             if not has_place:
                 self._answer(app.crowded())
-            elif not app.submit(self._body, self._account, self._settle):
-                app.explain(self._body, self._account, self._answer)
+            elif not app.submit(self._body, self._account, self._settle, self._visitor):
+                app.explain(self._body, self._account, self._visitor, self._answer)
         except (RSGIProtocolClosed, RSGIProtocolError):
             self._answer(response.BODY_CUT_OFF)
         except Exception:  # noqa: BLE001  (see `failed`)

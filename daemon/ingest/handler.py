@@ -14,7 +14,7 @@ from operator import attrgetter
 
 from daemon.buffer.keys import by_shard, shard_of
 from daemon.buffer.outcome import Counted, Failed, Limited, Outcome
-from daemon.buffer.wire import Request
+from daemon.buffer.wire import Request, Visitor
 from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
@@ -57,7 +57,7 @@ class Handler:
         self._call_events_max = config.ingest.call_events_max
         self._unavailable = response.unavailable(config.ingest.retry_after_s)
 
-    def submit(self, body: bytes, account: Account, settle: Settle) -> bool:
+    def submit(self, body: bytes, account: Account, settle: Settle, visitor: Visitor | None = None) -> bool:
         """Submits a good event. `settle` is told the outcome, and `conclude` turns that into the answer.
 
         False: it was not submitted, and `event` answers it. `account`: its limit counts the event.
@@ -68,7 +68,7 @@ class Handler:
         event = self._decoder.good(body, account.producer)
         if event is None:
             return False
-        batcher.submit(Request(account.name, account.limit, 1, (event,)), settle)
+        batcher.submit(Request(account.name, account.limit, 1, (event,), visitor), settle)
         return True
 
     def conclude(self, account: Account, outcome: Outcome) -> Response:
@@ -78,19 +78,23 @@ class Handler:
             return response.ACCEPTED
         return self._refused(account, outcome, 1)
 
-    async def event(self, body: bytes, account: Account, *, robot: bool = False) -> Response:
-        """Answers one event, good or bad. `robot`: it is not a person's."""
+    async def event(
+        self, body: bytes, account: Account, *, robot: bool = False, visitor: Visitor | None = None
+    ) -> Response:
+        """Answers one event, good or bad. `robot`: it is not a person's. `visitor`: whose it is."""
         if not self._enabled:
             return response.ACCEPTED
         decoded = self._decoder_of(robot).single(body, account.producer)
         if isinstance(decoded, Event):
             if self._leaves_out(robot, account, 1):
                 return response.ACCEPTED
-            return self.conclude(account, await self._count(account, (decoded,), 1))
+            return self.conclude(account, await self._count(account, (decoded,), 1, visitor))
         self._tally.rejected(1)
         return response.NOT_JSON if isinstance(decoded, Unreadable) else invalid(decoded)
 
-    async def batch(self, body: bytes, account: Account, *, ndjson: bool, robot: bool = False) -> Response:
+    async def batch(
+        self, body: bytes, account: Account, *, ndjson: bool, robot: bool = False, visitor: Visitor | None = None
+    ) -> Response:
         """Answers a body of many events. Its good events are counted although others are bad."""
         if not self._enabled:
             return response.batch_accepted(0, 0, Batch([], []))
@@ -108,7 +112,7 @@ class Handler:
             return response.batch_invalid(decoded)
         if self._leaves_out(robot, account, len(events)):
             return response.batch_accepted(0, 0, decoded)
-        outcome = await self._count(account, events, len(events) + refused)
+        outcome = await self._count(account, events, len(events) + refused, visitor)
         if not isinstance(outcome, Counted):
             return self._refused(account, outcome, len(events))
         duplicates = max(0, len(events) - outcome.new - outcome.limited)
@@ -147,14 +151,14 @@ class Handler:
         if isinstance(outcome, Limited):
             account.block(outcome.left_ms)
 
-    async def _count(self, account: Account, events: Sequence[Event], charge: int) -> Outcome:
+    async def _count(self, account: Account, events: Sequence[Event], charge: int, visitor: Visitor | None) -> Outcome:
         """The sum over the calls that the events need. If one of them fails, the whole request has failed.
 
         `charge`: as of a Request.
         """
         batcher, name, limit = self._only_batcher, account.name, account.limit
         if batcher is not None and len(events) <= self._call_events_max:
-            request = Request(name, limit, charge, events)
+            request = Request(name, limit, charge, events, visitor)
             return await batcher.ask(request) if batcher.has_room(len(events)) else _QUEUE_FULL
         shards = len(self._batchers)
         parts = by_shard(events, shards, attrgetter("entity"))
@@ -175,7 +179,7 @@ class Handler:
         charges[-1] += charge - sum(charges)  # what was refused comes last
         outcomes = await asyncio.gather(
             *(
-                self._batchers[shard].ask(Request(name, limit, cost, part))
+                self._batchers[shard].ask(Request(name, limit, cost, part, visitor))
                 for (shard, part), cost in zip(calls, charges, strict=True)
             )
         )

@@ -33,11 +33,14 @@ def step(counter: str = "view", amount: int | str = 1, day: str = DAY) -> Increm
 
 
 class Ev(NamedTuple):
-    """One event as `ingest.lua` sees it."""
+    """One event as `ingest.lua` sees it. `visit`: hash of its visit, and `repeated` counts if that is there already."""
 
     id: str
     entity: str = "jav:movie:m"
     effect: tuple[Increment, ...] = (step(),)
+    visit: str = ""
+    repeated: tuple[Increment, ...] = ()
+    window_ms: int = 30_000
 
 
 class Claimed(NamedTuple):
@@ -96,6 +99,7 @@ def blob(requests: Iterable[Req], counters: str) -> bytes:
     effects: list[tuple[Increment, ...]] = []
     limits: list[int] = []
     items: list[str | int] = []
+    visits: list[str | int] = []
     for request in requests:
         number, n = 0, len(request.events)
         if request.rate or request.new:
@@ -103,11 +107,12 @@ def blob(requests: Iterable[Req], counters: str) -> bytes:
             number = len(limits) // 2
         items += [request.sender, number, n + request.refused, n]
         for event in request.events:
-            if event.effect not in effects:
-                effects.append(event.effect)
+            effects += [each for each in (event.effect, event.repeated) if each and each not in effects]
+            if event.visit:
+                visits += [len(items) + 1, event.visit, event.window_ms, effects.index(event.repeated) + 1]
             items += [*digest(event.id), f"{counters}:{event.entity}", effects.index(event.effect) + 1]
     flat = [[text for increment in effect for text in increment] for effect in effects]
-    return pack([limits, flat, items])
+    return pack([limits, flat, items, visits] if visits else [limits, flat, items])
 
 
 class Shard:
@@ -136,7 +141,7 @@ class Shard:
         return int(new)
 
     def ingest_raw(self, *args: Any) -> Any:
-        prefixes = (f"{self.tag}:{name}" for name in ("counters", "rate", "aside"))
+        prefixes = (f"{self.tag}:{name}" for name in ("counters", "rate", "aside", "visit"))
         return self._run("ingest", [self.dirty_key, self.ledger_key, self.seen_key, *prefixes], args)
 
     def claim(

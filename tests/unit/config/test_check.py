@@ -153,7 +153,11 @@ def test_a_wrong_value_is_told_with_its_key(toml: str, key: str) -> None:
         ("[domains.jav]\nentity_types = ['movie']\nentity_id = { movie = 'uid' }", "domains.jav.entity_id.movie"),
         ("[domains.jav]\nentity_types = ['movie']\nentity_id = { movie = '(' }", "domains.jav.entity_id.movie"),
         ("[domains.jav]\nentity_types = ['movie']\nentity_id = { movie = '(a+)+' }", "domains.jav.entity_id.movie"),
-        ("[actions.a.counters]\nabcdefghijklmnopqrstuvwxyz0 = 'one'\n[browser]\nrobots = 'apart'", "browser.robots"),
+        (
+            "[actions.a.counters]\nabcdefghijklmnopqrstuvwxyz0 = 'one'\n[browser]\nrobots = 'apart'",
+            "actions.a.counters.abcdefghijklmnopqrstuvwxyz0",
+        ),
+        ("[actions.view]\nvisitor_window_s = 30\n[actions.view_raw]", "actions.view.counters.view"),
         (
             "[actions.a.counters]\nview_robot = 'one'\n[browser]\nrobots = 'apart'",
             "actions.view.counters.view",
