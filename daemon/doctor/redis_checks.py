@@ -17,6 +17,8 @@ VERSION_MIN = (6, 2, 0)
 MEMORY_WARN_PERCENT = 80
 INTSET_ENTRIES_MIN = 512
 """A bucket of the dedupe memory can grow to this within a window (daemon/buffer/DESIGN.md)."""
+DEDUPE_WARN_TIMES = 2
+"""A window may see so many times the events it is laid out for, before its buckets are larger than that."""
 
 
 def release(facts: RedisFacts) -> Verdict:
@@ -139,6 +141,22 @@ def intset(facts: RedisFacts) -> Verdict:
     )
 
 
+def dedupe(facts: RedisFacts) -> Verdict:
+    windows = known(facts.windows, f"{facts.cli} ACL SETUSER USER '~anl:*' +hmget")
+    if not windows:
+        return ok("no event id is known yet")
+    laid_out, events = max(windows, key=lambda window: window.events / window.laid_out_for)
+    found = f"laid out for {laid_out:,} event ids in this window, {events:,} were seen"
+    if events <= DEDUPE_WARN_TIMES * laid_out:
+        return ok(found)
+    return warning(
+        found,
+        "Sets of more than 512 ids are hash tables: an id takes 65 bytes in place of 9, until its window is forgotten.",
+        f"the next window is laid out for what this one saw; for the first of a new Redis set"
+        f" TALLYD_DEDUPE__EVENTS_PER_WINDOW={events * facts.config.redis.shards}",
+    )
+
+
 def layout(facts: RedisFacts) -> Verdict:
     if isinstance(facts.layout, Refusal) and facts.layout.answer.startswith("WRONGTYPE"):
         return fatal(
@@ -209,6 +227,7 @@ CHECKS: Mapping[str, Callable[[RedisFacts], Verdict]] = {
     "redis.snapshots": snapshots,
     "redis.memory": memory,
     "redis.intset": intset,
+    "redis.dedupe": dedupe,
     "redis.layout": layout,
     "redis.scripts": lua,
     "redis.clock": clock,

@@ -6,15 +6,16 @@ import shlex
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import AskError, ClusterDownError, ResponseError
+from redis.exceptions import AskError, ClusterDownError, NoPermissionError, ResponseError
 
 from daemon.buffer import keys
 from daemon.buffer.connection import opened
+from daemon.buffer.dedupe import EVENTS_PER_BUCKET
 from daemon.buffer.keys import shard_keys
 from daemon.config import Config, address_of
 from daemon.doctor import clock, probes
@@ -22,6 +23,13 @@ from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Refusal, known
 
 T = TypeVar("T")
+
+
+class Window(NamedTuple):
+    """Of one shard's dedupe memory: the current window."""
+
+    laid_out_for: int
+    events: int
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,8 @@ class RedisFacts:
     clock: Clock | Refusal
     elsewhere: tuple[int, ...] = ()
     """Shards whose keys lie on another node of the cluster."""
+    windows: tuple[Window, ...] | Refusal = ()
+    """The dedupe memory of the shards that have one."""
     scripts: Mapping[str, str | None] | None = None
     """Script → the error that Redis answered, or None if it ran. None instead of all: they were not tried."""
 
@@ -80,6 +90,7 @@ async def read_redis(config: Config, *, timeout_ms: int, probe: bool) -> RedisFa
             layout=await _layout(redis),
             clock=read_clock,
             elsewhere=await _elsewhere(redis, config.redis.shards) if probe else (),
+            windows=await _windows(redis, config.redis.shards) if probe else (),
             scripts=await probes.run_all(redis, config) if probe else None,
         )
 
@@ -110,6 +121,21 @@ async def _layout(redis: Redis) -> dict[str, str] | Refusal:
 
 def _text(raw: bytes | str) -> str:
     return raw.decode(errors="backslashreplace") if isinstance(raw, bytes) else raw
+
+
+async def _windows(redis: Redis, shards: int) -> tuple[Window, ...] | Refusal:
+    async with redis.pipeline(transaction=False) as pipe:
+        for shard in range(shards):
+            pipe.hmget(shard_keys(shard).seen, "bits", "events")
+        answers = await pipe.execute(raise_on_error=False)
+    refused = [answer for answer in answers if isinstance(answer, NoPermissionError)]
+    if refused:
+        return Refusal("HMGET anl:{shard}:seen", str(refused[0]))
+    return tuple(
+        Window(EVENTS_PER_BUCKET << int(answer[0]), int(answer[1]))
+        for answer in answers
+        if isinstance(answer, list) and all(value and value.isdigit() for value in answer)  # others are foreign
+    )
 
 
 async def _elsewhere(redis: Redis, shards: int) -> tuple[int, ...]:

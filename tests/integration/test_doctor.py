@@ -24,6 +24,7 @@ from daemon.replica.sql import KeyColumn
 from daemon.rollups.collections import DOCTOR
 from daemon.rollups.mongo import MongoSink
 from tests.kit.servers import RedisServer
+from tests.kit.shard import Ev, Shard
 from tests.kit.system import System, event, wait_until
 
 CLOSED = "127.0.0.1:1"
@@ -184,6 +185,17 @@ def test_a_setting_that_is_wrong_is_named_with_the_command_that_mends_it(
     assert fix in found[check].fix
     others = {name for name, each in found.items() if each.severity != "ok"} - {check}
     assert others == set()
+
+
+def test_a_window_of_more_ids_than_its_sets_are_laid_out_for_is_named(own: Own) -> None:
+    shard = Shard(own.client, 0)
+    shard.count(*(Ev(f"e{n}") for n in range(3_900)))
+    assert own.found()["redis.dedupe"].severity == "ok"
+    assert {own.client.object("encoding", key) for key in shard.keys("seen:")} == {b"intset"}
+    shard.count(*(Ev(f"f{n}") for n in range(6_000)))
+    found = own.found()["redis.dedupe"]
+    assert (found.severity, "3,904" in found.found, "9,900" in found.found) == ("warning", True, True)
+    assert b"hashtable" in {own.client.object("encoding", key) for key in shard.keys("seen:")}
 
 
 def test_a_redis_that_is_full_is_fatal_and_refuses_the_scripts(own: Own) -> None:

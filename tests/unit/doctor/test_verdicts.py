@@ -14,7 +14,7 @@ from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Finding, Refusal, Verdict, run_checks
 from daemon.doctor.mongo_facts import MongoFacts
 from daemon.doctor.mysql_facts import Column, MysqlFacts, Table
-from daemon.doctor.redis_facts import RedisFacts
+from daemon.doctor.redis_facts import RedisFacts, Window
 
 MOVIES = ReplicaTable(table="jav", key="uuid", columns={"view": "views"})
 EXACT = Clock(0.0, 0.001)
@@ -44,9 +44,14 @@ SETTINGS = {
 }
 
 
-def redis_facts(*, settings: dict[str, str] | Refusal | None = None, **info: Any) -> RedisFacts:
+def redis_facts(
+    *,
+    settings: dict[str, str] | Refusal | None = None,
+    windows: tuple[Window, ...] | Refusal = (),
+    **info: Any,
+) -> RedisFacts:
     told = SETTINGS if settings is None else settings
-    return RedisFacts(config(), "redis://db:6379/0", INFO | info, told, {}, EXACT, scripts={})
+    return RedisFacts(config(), "redis://db:6379/0", INFO | info, told, {}, EXACT, windows=windows, scripts={})
 
 
 def mongo_facts(**fields: Any) -> MongoFacts:
@@ -90,6 +95,10 @@ FULL = {"fsUsedSize": 91.0, "fsTotalSize": 100.0}
         ("redis.snapshots", redis_facts(settings=SILENT, aof_enabled=0), "warning"),
         ("redis.snapshots", redis_facts(settings=SILENT), "ok"),
         ("redis.intset", redis_facts(settings={"save": ""}), "unknown"),
+        ("redis.dedupe", redis_facts(), "ok"),
+        ("redis.dedupe", redis_facts(windows=(Window(1_000, 2_000), Window(1_000, 5))), "ok"),
+        ("redis.dedupe", redis_facts(windows=(Window(1_000, 5), Window(1_000, 2_001))), "warning"),
+        ("redis.dedupe", redis_facts(windows=Refusal("HMGET", "NOPERM")), "unknown"),
         ("mongo.version", mongo_facts(release="4.2.24"), "fatal"),
         ("mongo.version", mongo_facts(release="5.0.31"), "warning"),
         ("mongo.version", mongo_facts(release="7.0.2"), "ok"),
