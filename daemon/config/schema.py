@@ -316,6 +316,9 @@ class Read(Section, frozen=True):
     """How old cached totals and series may get. 0: they are not cached."""
     top_cache_ttl_ms: CountOrOff = 10_000
     """How old cached top lists and summaries may get. 0: they are not cached."""
+    stale_s: CountOrOff = 60
+    """A top list or summary that cannot be read now is answered from the cache although it got older than
+    `top_cache_ttl_ms`, by so much at most. Its `as_of` says how old it is. 0: it gets 503."""
     closed_day_ttl_s: Count = 3_600
     """How long a summary remembers the sums of a day before yesterday. Only late events change such a day."""
     ids_max: Annotated[int, Meta(ge=1, le=500)] = 500

@@ -19,7 +19,7 @@ from daemon.read import openapi, response
 from daemon.read.breaker import Breaker
 from daemon.read.cache import Cache, Spelling
 from daemon.read.endpoint import PREFIX, Question
-from daemon.read.gate import Gate, Kind, RefusedReadError
+from daemon.read.gate import QUICK, Gate, Kind, RefusedReadError
 from daemon.read.routes import ROUTES, Routes
 from daemon.read.stores import Stores
 from daemon.response import JSON, Header, Response
@@ -133,8 +133,12 @@ class Api:
             return found
         if not await routes.breaker.lets_pass():
             charge(None)
-            return self._unavailable
-        return await self._miss(routes.breaker, route, question, spelling, charge)
+            found = self._unavailable
+        else:
+            found = await self._miss(routes.breaker, route, question, spelling, charge)
+        if found.status == HTTPStatus.SERVICE_UNAVAILABLE:
+            return self._cache.stale(question.key) or found
+        return found
 
     async def _miss(
         self, breaker: Breaker, route: str, question: Question, spelling: Spelling, charge: Charge
@@ -168,13 +172,15 @@ class Api:
                     cache.close(question.key)
                 found = await _read(question, keep)
         except MongoAwayError:
-            breaker.failed()
+            if question.kind in QUICK:  # else the question may have been too much
+                breaker.failed()
             raise
         finally:
             self._reading -= 1
         breaker.answered()
         if question.ttl_ms:
-            cache.put(question.key, spelling, found, question.ttl_ms / 1000)
+            stale_s = 0 if question.kind in QUICK else self._read.stale_s
+            cache.put(question.key, spelling, found, question.ttl_ms / 1000, stale_s)
         return found
 
     def _keep(self, seconds: int) -> Header:

@@ -23,12 +23,13 @@ Spelling = tuple[str, str]
 
 
 class _Cached:
-    __slots__ = ("answer", "bytes", "question", "spellings", "until")
+    __slots__ = ("answer", "bytes", "kept_until", "question", "spellings", "until")
 
-    def __init__(self, question: str, answer: Response, until: float) -> None:
+    def __init__(self, question: str, answer: Response, until: float, kept_until: float) -> None:
         self.question = question
         self.answer = answer
         self.until = until
+        self.kept_until = kept_until
         self.spellings: list[Spelling] = []
         self.bytes = ENTRY_BYTES + len(answer.body) + len(question)
 
@@ -61,17 +62,26 @@ class Cache:
             self._learn(entry, spelling)
         return answer
 
-    def put(self, question: str, spelling: Spelling, answer: Response, ttl_s: float) -> None:
+    def stale(self, question: str) -> Response | None:
+        """The answer to a question, also if its time is over, for one that cannot be read now."""
+        entry = self._entries.get(question)
+        return entry.answer if entry is not None and self._monotonic() < entry.kept_until else None
+
+    def put(self, question: str, spelling: Spelling, answer: Response, ttl_s: float, stale_s: float = 0.0) -> None:
+        """`stale_s`: how long after its time it is kept for `stale`."""
         replaced = self._entries.get(question)
         if replaced is not None:
             self._drop(replaced)
-        entry = self._entries[question] = _Cached(question, answer, self._monotonic() + ttl_s)
+        until = self._monotonic() + ttl_s
+        entry = self._entries[question] = _Cached(question, answer, until, until + stale_s)
         self._bytes += entry.bytes
         self._learn(entry, spelling)
 
     def _good(self, entry: _Cached) -> Response | None:
-        if entry.until <= self._monotonic():
-            self._drop(entry)
+        now_s = self._monotonic()
+        if entry.until <= now_s:
+            if entry.kept_until <= now_s:
+                self._drop(entry)
             return None
         del self._entries[entry.question]
         self._entries[entry.question] = entry

@@ -24,6 +24,10 @@ class Kind(Enum):
     FRESH = "Redis, and totals"
 
 
+QUICK = frozenset((Kind.TOTALS, Kind.SERIES, Kind.FRESH))
+"""Kinds that take a sound MongoDB milliseconds. The others may take it longer than they are given."""
+
+
 class Gate:
     """`async with gate:` waits for a place, for `wait_s` at most. Raises RefusedReadError if none became free."""
 

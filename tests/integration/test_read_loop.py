@@ -73,3 +73,20 @@ def test_no_read_keeps_the_loop_for_long(filled: System, question: str) -> None:
             await api.close()
 
     assert asyncio.run(work()) < CALLS_MAX
+
+
+@pytest.mark.parametrize("entity", ["long", "unknown"])
+def test_a_series_looks_at_the_documents_of_its_points_only(filled: System, entity: str) -> None:
+    """By the index of the natural key: also of an entity among whose neighbours are millions."""
+    found = filled.mongo.command(
+        "explain",
+        {
+            "find": "analytics_entity_daily",
+            "filter": {
+                "domain": "jav", "entity_type": "movie", "entity_id": entity,
+                "date": {"$gte": (TODAY - dt.timedelta(9)).isoformat(), "$lte": TODAY.isoformat()},
+            },
+        },
+        verbosity="executionStats",
+    )["executionStats"]  # fmt: skip
+    assert (found["totalDocsExamined"], found["totalKeysExamined"]) == ((10, 10) if entity == "long" else (0, 0))

@@ -144,3 +144,17 @@ async def test_a_failure_nobody_waits_for_is_no_noise(caplog: pytest.LogCaptureF
     del asked
     gc.collect()
     assert caplog.records == []
+
+
+def test_an_answer_may_be_kept_for_when_it_cannot_be_read() -> None:
+    clock = Clock()
+    cache = Cache(10 * BYTES, clock)
+    cache.put("a", ("a", "?"), ANSWER, 1.0, stale_s=60.0)
+    cache.put("b", ("b", "?"), ANSWER, 1.0)
+    clock.now_s += 1
+    for name in "ab":
+        assert cache.spelled((name, "?")) is cache.get(name, (name, "?")) is None
+    assert cache.stale("a") is ANSWER
+    assert cache.stale("b") is None
+    clock.now_s += 60
+    assert cache.stale("a") is None
