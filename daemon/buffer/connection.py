@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any, cast
 
 import hiredis
@@ -24,7 +25,7 @@ from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from daemon.buffer import keys, scripts
-from daemon.buffer.layout import Layout
+from daemon.buffer.layout import MARK_INTERVAL_MS, Layout, begin_epoch, lost_transactions
 from daemon.buffer.scripts import Script
 from daemon.config import RedisSection, address_of, tls_of
 from daemon.errors import LayoutError, RedisStoreError, StoreError
@@ -171,7 +172,12 @@ class Connection:
 
     async def ping(self) -> None:
         """Raises StoreError unless Redis answers and its layout is ours."""
-        self._layout.verify(await self.run(scripts.LAYOUT, (keys.LAYOUT,), self._layout.script_args))
+        self.epoch = self._layout.verify(await self.run(scripts.LAYOUT, (keys.LAYOUT,), self._layout.script_args))
+
+    async def mark(self) -> None:
+        """Renews the marks that tell whether Redis lost its transactions, if they are old. Raises StoreError."""
+        if mark := await self.run(scripts.MARK, (keys.LAYOUT,), ("", MARK_INTERVAL_MS)):
+            await self.run(scripts.MARK, (keys.LAYOUT,), (mark, MARK_INTERVAL_MS))
 
     async def close(self) -> None:
         if self._protocol is not None:
@@ -236,6 +242,10 @@ class Connection:
                 await self._handshake(protocol, "SELECT", str(options["db"]))
             reply = await self._run(protocol, scripts.LAYOUT, (keys.LAYOUT,), self._layout.script_args)
             self.epoch = self._layout.verify(reply)
+            if lost_transactions(reply):
+                await begin_epoch(partial(self._run, protocol), self._layout.shards, address_of(self._url))
+                reply = await self._run(protocol, scripts.LAYOUT, (keys.LAYOUT,), self._layout.script_args)
+                self.epoch = self._layout.verify(reply)
         except BaseException:
             protocol.drop("handshake failed")
             raise

@@ -2,18 +2,47 @@
 
 `connection.Connection` checks it on every new connection. So a wrong configuration is noticed, and also a Redis that
 was exchanged or emptied while the daemon ran.
+
+It also notices a Redis that lost its transactions (`lost_transactions`). Redis 7.0 replays its append-only file as the
+default user. If that user may not run everything, Redis drops each transaction, and so all counts since the last
+rewrite of the file. It comes back with an older state that knows nothing of what was flushed since. So a new epoch
+begins (`begin_epoch`): what was live or in flight is renamed, and not counted again. `STEPS` says what holds if the
+daemon dies, if a reply is lost, or if another daemon does it at the same time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-from daemon.buffer import keys
+from daemon.buffer import keys, scripts
+from daemon.buffer.scripts import Script
 from daemon.config import Config
 from daemon.errors import LayoutError
 
 FORMAT = 1
 """Version of the keys and values described in daemon/DESIGN.md."""
+
+MARK_INTERVAL_MS = 5_000
+"""How old the marks may be. What was counted after the last one, and before a rewrite of the append-only file, can be
+lost unnoticed."""
+SET_ASIDE_ENTITIES = 5_000
+"""Entities that one call renames: about 10 ms of Redis' time."""
+
+STEPS = {
+    "begin": "The layout names the new epoch. No daemon counts. Each that connects goes on with it.",
+    "set_aside": "Some keys of a shard are renamed. The next daemon renames the others. A finished one stays as it is.",
+    "end": "The new epoch is in force. The daemons count. The flusher records its baseline before it writes.",
+}
+"""Each step of `begin_epoch` in order, and what holds if the daemon dies after it or its reply is lost.
+
+Redis may lose its transactions again at any time. Then it loses all of these steps, and another epoch is begun."""
+
+Run = Callable[[Script, Sequence[str], Sequence[str | bytes | int]], Awaitable[Any]]
+"""Runs a script over the connection that is being opened."""
+
+_log = logging.getLogger(__name__)
 
 
 class Layout:
@@ -34,8 +63,7 @@ class Layout:
     def verify(self, reply: Sequence[bytes]) -> int:
         """The epoch of the Redis that sent this reply to `layout.lua`. Raises LayoutError, naming the way out, if it is
         laid out differently."""
-        texts = [part.decode(errors="backslashreplace") for part in reply]
-        found = dict(zip(texts[::2], texts[1::2], strict=True))
+        found = _fields(reply)
         differing = [
             f"  {name}: Redis has {found.get(name, 'nothing')}, the configuration says {value}"
             for name, value in self._wanted.items()
@@ -50,3 +78,51 @@ class Layout:
                 " (the event ids seen before are forgotten), and start with the new one."
             )
         return int(found.get("epoch", 0))
+
+    @property
+    def shards(self) -> int:
+        return int(self._wanted["shards"])
+
+
+def lost_transactions(reply: Sequence[bytes]) -> bool:
+    """Whether the Redis that sent this reply to `layout.lua` lost its transactions: see `mark.lua`."""
+    found = _fields(reply)
+    return "next" in found or _number(found.get("alone")) > _number(found.get("atomic"))
+
+
+async def begin_epoch(run: Run, shards: int, address: str) -> None:
+    """Takes a Redis that lost its transactions as one that begins to count. Safe to repeat. Raises StoreError."""
+    epoch: bytes = await run(scripts.EPOCH, (keys.LAYOUT,), ("",))
+    if not epoch:
+        return  # another daemon has done it
+    _log.error(
+        "Redis at %s lost every transaction since its append-only file was last rewritten: what it counted since is"
+        " lost. Redis 7.0 does that at a restart if its default user may not run everything. Set `user default off"
+        " nopass ~* &* +@all` in its ACL file, and run `tallyd doctor`.",
+        address,
+    )
+    entities = claims = 0
+    for shard in range(shards):
+        names, more = keys.shard_keys(shard), True
+        while more:
+            renamed, claimed, more = await run(
+                scripts.SET_ASIDE,
+                (names.dirty, names.claim, names.ledger, names.counters_prefix, names.aside_prefix),
+                (epoch, SET_ASIDE_ENTITIES),
+            )
+            entities, claims = entities + renamed, claims + claimed
+    if await run(scripts.EPOCH, (keys.LAYOUT,), (epoch,)):
+        _log.error(
+            "A new epoch begins, %s. %d entities and %d claims from before may have been flushed already. They are not"
+            " counted again: they lie under anl:{SHARD}:aside:%s:*.",
+            epoch.decode(), entities, claims, epoch.decode(),
+        )  # fmt: skip
+
+
+def _fields(reply: Sequence[bytes]) -> dict[str, str]:
+    texts = [part.decode(errors="backslashreplace") for part in reply]
+    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text and text.isascii() and text.isdigit() else 0

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
+import typer
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json, print_strays, progress
@@ -16,8 +17,17 @@ if TYPE_CHECKING:
     from daemon.spool.replay import Replayed
 
 
-def replay(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
+def replay(
+    config: ConfigOption = None,
+    data: DataOption = None,
+    foreign: Annotated[
+        bool, typer.Option("--foreign", help="Also segments for another Redis, or with a damaged first line.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
     """Send what waits in the spool to Redis. A running ingest daemon does that by itself.
+
+    A segment names the Redis that its events are for. Those for another one are left alone: --foreign counts them here.
 
     Safe to repeat and to interrupt: an event that had reached Redis is not counted again. Exit 1 if something is left.
 
@@ -26,7 +36,7 @@ def replay(config: ConfigOption = None, data: DataOption = None, as_json: JsonOp
     loaded = load(config, data, "redis")
     if not loaded.spool.dir:
         raise ConfigError("spool.dir is empty: there is no spool to replay.")
-    done, error = run(_replay(loaded))
+    done, error = run(_replay(loaded, foreign_too=foreign))
     if as_json:
         print_json({**msgspec.to_builtins(done), "error": error})
     else:
@@ -40,10 +50,11 @@ def replay(config: ConfigOption = None, data: DataOption = None, as_json: JsonOp
         raise StoreError(f"{error}\nThe rest stays in {loaded.spool.dir}. Run the command again.")
 
 
-async def _replay(config: Config) -> tuple[Replayed, str | None]:
+async def _replay(config: Config, *, foreign_too: bool) -> tuple[Replayed, str | None]:
     from daemon.buffer.connection import Connection
     from daemon.buffer.counters import Counters, Limits, ingest_events
     from daemon.buffer.layout import Layout
+    from daemon.spool.origin import origin_of
     from daemon.spool.replay import Replayed, Replayer
     from daemon.spool.segment import list_contents
 
@@ -51,7 +62,11 @@ async def _replay(config: Config) -> tuple[Replayed, str | None]:
     counters = [Counters(connection, shard, Limits.of(config)) for shard in range(config.redis.shards)]
     folder, done = Path(config.spool.dir), Replayed()
     replayer = Replayer(
-        folder, lambda events: ingest_events(counters, events), call_events_max=config.spool.replay_call_events_max
+        folder,
+        lambda events: ingest_events(counters, events),
+        lambda: origin_of(config, connection.epoch),
+        call_events_max=config.spool.replay_call_events_max,
+        foreign_too=foreign_too,
     )
     try:
         segments = len(list_contents(folder).segments)
@@ -59,6 +74,7 @@ async def _replay(config: Config) -> tuple[Replayed, str | None]:
         raise StoreError(f"The spool in {folder} cannot be read: {error.strerror}.") from None
     with progress("Replaying", segments) as move:
         try:
+            await connection.ping()  # its epoch says which segments are its own
             await replayer.replay(done, lambda so_far: move(completed=so_far.segments))
         except StoreError as error:
             return done, str(error)

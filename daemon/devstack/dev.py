@@ -25,6 +25,7 @@ import psutil
 from rich.console import Console
 from rich.text import Text
 
+from daemon import config as configuration
 from daemon.config import mysql_of
 from daemon.devstack import demo, folder, process, stack
 from daemon.devstack.child import Child
@@ -81,7 +82,8 @@ async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | No
         await demo.create(raised.info.mysql)
 
     run_id = uuid4().hex
-    environment = environment_of(raised.info, port, config, run_id)
+    spool = configuration.load(config, data=data).spool.dir  # as every command with this --data has it
+    environment = environment_of(raised.info, port, config, run_id) | {"TALLYD_SPOOL__DIR": spool}
     flush = await running.enter_async_context(Child("flush", environment, _show, stop_timeout_s=FLUSH_STOP_TIMEOUT_S))
     ingest = await running.enter_async_context(
         Child("ingest", environment, _show, stop_timeout_s=INGEST_STOP_TIMEOUT_S)

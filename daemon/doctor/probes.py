@@ -59,6 +59,11 @@ PROBES: Mapping[Script, Probe] = {
     scripts.SETTLE: Probe(lambda k: (k.due,), lambda _: (_nothing,)),
     scripts.PENDING: Probe(lambda k: (k.claim, k.counters_prefix), lambda _: ("doctor", "", 0, 0)),
     scripts.LAYOUT: Probe(lambda k: (f"{k.ledger}:layout",), lambda config: Layout(config).script_args, writes=True),
+    scripts.MARK: Probe(lambda k: (f"{k.ledger}:layout",), lambda _: ("", 0)),
+    scripts.EPOCH: Probe(lambda k: (f"{k.ledger}:layout",), lambda _: ("",)),
+    scripts.SET_ASIDE: Probe(
+        lambda k: (k.dirty, k.claim, k.ledger, k.counters_prefix, k.aside_prefix), lambda _: (0, 1)
+    ),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from daemon.buffer import keys
@@ -11,9 +12,13 @@ from daemon.doctor import version
 from daemon.doctor.clock import check_clock
 from daemon.doctor.finding import Refusal, Verdict, fatal, known, ok, warning
 from daemon.doctor.redis_facts import RedisFacts
+from daemon.spool.origin import origin_of
+from daemon.spool.segment import usage
 
 VERSION_MIN = (6, 2, 0)
 """The first with HRANDFIELD, which `claim.lua` uses."""
+DEFAULT_USER_VERSION = (7, 0)
+"""The only one that checks the rights of a transaction when it replays it, as its default user."""
 MEMORY_WARN_PERCENT = 80
 INTSET_ENTRIES_MIN = 512
 """A bucket of the dedupe memory can grow to this within a window (daemon/buffer/DESIGN.md)."""
@@ -91,6 +96,24 @@ def append_only(facts: RedisFacts) -> Verdict:
         f"appendfsync is {fsync}",
         "When the machine dies, the counts of up to 30 s are lost: the kernel writes them that late.",
         f"{facts.cli} CONFIG SET appendfsync everysec && {facts.cli} CONFIG REWRITE",
+    )
+
+
+def default_user(facts: RedisFacts) -> Verdict:
+    if version.parse(str(facts.told("redis_version")))[:2] != DEFAULT_USER_VERSION:
+        return ok("only Redis 7.0 replays its append-only file as the default user")
+    if not int(facts.told("aof_enabled")):
+        return ok("without an append-only file, nothing is replayed")
+    fix = f"{facts.cli} ACL SETUSER USER '+acl|dryrun', or look into its ACL file"
+    refused = known(facts.default_refused, fix)
+    if not refused:
+        return ok("may run everything that an append-only file holds")
+    return fatal(
+        f"Redis 7.0, and its default user may not run {', '.join(refused)}",
+        "At each restart it drops every transaction of its append-only file: what it counted since the last rewrite is"
+        " lost, although it was answered 202.",
+        f"{facts.cli} ACL SETUSER default off nopass '~*' '&*' +@all && {facts.cli} ACL SAVE (or CONFIG REWRITE); in an"
+        " ACL file: user default off nopass ~* &* +@all. Do it before the next restart",
     )
 
 
@@ -211,6 +234,21 @@ def _lua_fix(facts: RedisFacts, answer: str) -> str:
     return "if this is Redis 6.2 or later, please report this message"
 
 
+def spool(facts: RedisFacts) -> Verdict:
+    folder = facts.config.spool.dir
+    if not folder:
+        return ok("no spool")
+    found = known(facts.layout, f"{facts.cli} ACL SETUSER USER '~anl:*' +hgetall")
+    held = usage(Path(folder), origin_of(facts.config, int(found.get("epoch", 0))))
+    if not held.foreign:
+        return ok(f"no segment in {folder} is for another Redis")
+    return warning(
+        f"{held.foreign} segments in {folder} are for another Redis",
+        "They are not replayed. Their events are not counted here.",
+        "give each system a spool.dir of its own; if they belong here after all: tallyd replay --foreign",
+    )
+
+
 def clock(facts: RedisFacts) -> Verdict:
     return check_clock(
         known(facts.clock, f"give the user TIME: {facts.cli} ACL SETUSER USER +time"),
@@ -224,12 +262,14 @@ CHECKS: Mapping[str, Callable[[RedisFacts], Verdict]] = {
     "redis.cluster": cluster,
     "redis.eviction": eviction,
     "redis.append_only": append_only,
+    "redis.default_user": default_user,
     "redis.snapshots": snapshots,
     "redis.memory": memory,
     "redis.intset": intset,
     "redis.dedupe": dedupe,
     "redis.layout": layout,
     "redis.scripts": lua,
+    "redis.spool": spool,
     "redis.clock": clock,
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import unquote, urlsplit
@@ -23,6 +23,16 @@ from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Refusal, known
 
 T = TypeVar("T")
+
+WRITES = tuple(
+    f"{command} {shard_keys(0).ledger}{rest}"
+    for command, rest in {
+        "SADD": " m", "SPOP": "", "SREM": " m", "ZADD": " 1 m", "ZREM": " m", "HSET": " f 1", "HDEL": " f",
+        "HINCRBY": " f 1", "INCR": "", "INCRBY": " 1", "PEXPIRE": " 1", "SETRANGE": " 0 x", "DEL": "",
+        "RENAME": f" {shard_keys(0).aside_prefix}",
+    }.items()
+)  # fmt: skip
+"""The commands by which our scripts write: a transaction of the append-only file holds them."""
 
 
 class Window(NamedTuple):
@@ -46,6 +56,8 @@ class RedisFacts:
     """Shards whose keys lie on another node of the cluster."""
     windows: tuple[Window, ...] | Refusal = ()
     """The dedupe memory of the shards that have one."""
+    default_refused: Sequence[str] | Refusal = ()
+    """Commands that Redis' default user may not run on our keys."""
     scripts: Mapping[str, str | None] | None = None
     """Script → the error that Redis answered, or None if it ran. None instead of all: they were not tried."""
 
@@ -89,6 +101,7 @@ async def read_redis(config: Config, *, timeout_ms: int, probe: bool) -> RedisFa
             settings=await _asked("CONFIG GET", cast("Awaitable[dict[str, str]]", redis.config_get("*"))),
             layout=await _layout(redis),
             clock=read_clock,
+            default_refused=await _default_refused(redis) if probe else (),
             elsewhere=await _elsewhere(redis, config.redis.shards) if probe else (),
             windows=await _windows(redis, config.redis.shards) if probe else (),
             scripts=await probes.run_all(redis, config) if probe else None,
@@ -110,6 +123,20 @@ async def _clock(redis: Redis) -> Clock | Refusal:
         return answer
     seconds, microseconds = answer
     return clock.compare(seconds + microseconds / 1e6, sent_s, time.time())
+
+
+async def _default_refused(redis: Redis) -> list[str] | Refusal:
+    """Asks with ACL DRYRUN, which runs nothing. Redis has it since 7.0."""
+    refused = []
+    for command in WRITES:
+        words = command.split()
+        asking = redis.acl_dryrun("default", *words)
+        answer = await _asked("ACL DRYRUN default", cast("Awaitable[object]", asking))
+        if isinstance(answer, Refusal):
+            return answer
+        if answer not in (b"OK", "OK"):
+            refused.append(words[0])
+    return refused
 
 
 async def _layout(redis: Redis) -> dict[str, str] | Refusal:

@@ -2,7 +2,7 @@
 
 A shard is flushed when `threshold` entities are dirty or `interval_s` has passed, until it is empty. A failure never
 ends a loop: it is logged, counted and waited out. MongoDB and MySQL have a loop each, so neither delays the other. A
-third loop deletes event ids that the dedupe memory no longer needs.
+third loop renews the marks in Redis, and deletes event ids that the dedupe memory no longer needs.
 
 While `enabled` is false, MySQL's columns are the application's. MongoDB is written as always, and no row of MySQL is.
 """
@@ -323,6 +323,7 @@ class Flusher:
 
     async def _forget_loop(self) -> None:
         while not self._stopping.is_set():
+            await self._until_done("Marking Redis", self._connections[0].mark)
             await self._until_done("Forgetting", self._forget)
             await self._pause(self._flush.interval_s)
 

@@ -55,9 +55,7 @@ class Boot:
         self._probe = Connection(config.redis, layout)
         self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
         self._counters = [Counters(each, shard, limits) for shard, each in enumerate(self._connections)]
-        self._durable = (
-            Durable(self._counters, self._probe, config.spool, config.http.workers) if config.spool.dir else None
-        )
+        self._durable = Durable(self._counters, self._probe, config) if config.spool.dir else None
         calls: list[Call] = [each.ingest for each in self._counters]
         if self._durable is not None:
             calls = [partial(self._durable.ingest, shard) for shard in range(config.redis.shards)]

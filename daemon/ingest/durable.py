@@ -18,11 +18,12 @@ from daemon.buffer.connection import Connection, RefusedError
 from daemon.buffer.counters import Counters, ingest_events
 from daemon.buffer.outcome import Counted, Failed, Outcome
 from daemon.buffer.wire import Request
-from daemon.config import SpoolSection
+from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.errors import LayoutError, StoreError
 from daemon.ingest.accounts import is_producer
 from daemon.ingest.outage import Outage
+from daemon.spool.origin import Origin, origin_of
 from daemon.spool.replay import Replayed, Replayer
 from daemon.spool.segment import SEALED
 from daemon.spool.spool import Spool
@@ -44,18 +45,19 @@ _log = logging.getLogger(__name__)
 class Durable:
     """The shards' counters, with the spool in reserve. One a worker; create it in the running loop."""
 
-    def __init__(self, counters: Sequence[Counters], probe: Connection, section: SpoolSection, workers: int) -> None:
+    def __init__(self, counters: Sequence[Counters], probe: Connection, config: Config) -> None:
         """`counters`: one a shard, in order, over the connections of new events. `probe`: a connection of its own for
-        probing and replaying, so that neither waits for new events. `workers`: how many share the spool."""
+        probing and replaying, so that neither waits for new events."""
         self._counters = counters
         self._probe = probe
-        self._section = section
-        self._spool = Spool(section)
-        self._outage = Outage(section, workers)
+        self._config = config
+        self._section = section = config.spool
+        self._spool = Spool(section, self._origin)
+        self._outage = Outage(section, config.http.workers)
         self._keyless_bytes_max = section.bytes_max * (100 - section.producers_percent) // 100
         self._replay_counters = [counter.with_connection(probe) for counter in counters]
         self._replayer = Replayer(
-            self._spool.directory, self._replay_call, call_events_max=section.replay_call_events_max
+            self._spool.directory, self._replay_call, self._origin, call_events_max=section.replay_call_events_max
         )
         self._tripped_at: float | None = None
         self.append_s_max = section.timeout_ms / 1000
@@ -170,6 +172,10 @@ class Durable:
             await self._spool.seal()  # new events go to Redis; or a sealed segment is needed to try Redis with
         await self._replayer.replay(done, self._moved)
         self._reset()
+
+    def _origin(self) -> Origin:
+        """The Redis of the last connection."""
+        return origin_of(self._config, self._probe.epoch)
 
     def _moved(self, _: Replayed) -> None:
         self._moved_at = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -107,5 +108,7 @@ class Condition:
                 self._redis = "does not answer"
             else:
                 self._redis = ""
+                with contextlib.suppress(StoreError):  # it may take no writes at the moment
+                    await self._probe.mark()
             self._probed_at = time.monotonic()
             await asyncio.sleep(PROBE_INTERVAL_S)

@@ -10,10 +10,11 @@ from redis.asyncio import Redis
 
 from daemon.buffer.connection import opened
 from daemon.buffer.counters import parse_ledger
-from daemon.buffer.keys import shard_keys
+from daemon.buffer.keys import LAYOUT, shard_keys
 from daemon.config import Config
 from daemon.errors import StoreError
 from daemon.rollups.mongo import MongoSink
+from daemon.spool.origin import origin_of
 from daemon.spool.segment import Usage, usage
 
 
@@ -47,13 +48,14 @@ class Status(Struct, frozen=True):
 async def read_status(config: Config) -> Status:
     """Never raises for a store that is away: that is part of the answer."""
     shards: list[ShardStatus] = []
-    redis_error = None
+    redis_error, epoch = None, 0
     try:
         async with opened(config.redis) as redis:
+            epoch = int(await redis.hget(LAYOUT, "epoch") or 0)
             shards = [await _shard(redis, number) for number in range(config.redis.shards)]
     except StoreError as error:
         redis_error = str(error)
-    spool = usage(Path(config.spool.dir)) if config.spool.dir else None
+    spool = usage(Path(config.spool.dir), origin_of(config, epoch)) if config.spool.dir else None
     mongo = MongoSink(config.mongo)
     try:
         return Status(shards, redis_error, spool, await mongo.dead_letters.count(), None)

@@ -4,8 +4,8 @@ It is often unknown whether an event reached Redis before it was spooled. Its id
 the dedupe window (`STEPS`). A segment is deleted after Redis has answered for all its events. Damaged bytes are set
 aside in `damaged/`, counted and logged. The records after them are replayed.
 
-A file that is no segment, or that cannot be read, is left as it is, and logged once. The others are replayed. Files are
-read and decoded in a thread: the event loop waits for none of them.
+A file that is no segment, that cannot be read, or that is for another Redis (`origin.py`) is left as it is, and logged
+once. The others are replayed. Files are read and decoded in a thread: the event loop waits for none of them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from daemon import metrics
 from daemon.buffer.connection import RefusedError
 from daemon.domain.event import Event
 from daemon.errors import StoreError
+from daemon.spool.origin import Origin
 from daemon.spool.record import Damage, encode, scan
-from daemon.spool.segment import OPEN, Contents, Stray, Taken, list_contents, sync_directory
+from daemon.spool.segment import OPEN, Contents, Stray, StrayError, Taken, list_contents, sync_directory
 
 Ingest = Callable[[list[Event]], Awaitable[int]]
 """Counts events and returns how many were new. Raises StoreError. A RefusedError means: Redis will never take them."""
@@ -59,7 +60,19 @@ class Replayed:
 class Replayer:
     """Replays a directory's segments, oldest first."""
 
-    def __init__(self, directory: Path, ingest: Ingest, *, call_events_max: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ingest: Ingest,
+        here: Callable[[], Origin],
+        *,
+        call_events_max: int,
+        foreign_too: bool = False,
+    ) -> None:
+        """`here`: the Redis that `ingest` counts in; it must have been connected to before a replay. `foreign_too`:
+        segments for another Redis are replayed, too."""
+        self._here = here
+        self._foreign_too = foreign_too
         self._directory = directory
         self._ingest = ingest
         self._call_events_max = call_events_max
@@ -108,7 +121,7 @@ class Replayer:
 
     async def _replay_file(self, path: Path, done: Replayed, progress: Callable[[Replayed], None]) -> None:
         try:
-            segment = await asyncio.to_thread(Taken, path)
+            segment = await asyncio.to_thread(Taken, path, any_head=self._foreign_too)
         except BlockingIOError:
             done.busy += 1
             return
@@ -117,7 +130,9 @@ class Replayer:
         with segment:
             if segment.gone:
                 return
-            if not segment.start:
+            if segment.origin and not self._foreign_too and not segment.origin.is_for(self._here()):
+                raise StrayError(segment.origin.foreign_to(self._here()))
+            if segment.start == len(segment.data):
                 _log.info("%s: its writer was killed before the first event. It is deleted.", path.name)
             parts = self._parts(segment)
             while (part := await asyncio.to_thread(next, parts, None)) is not None:

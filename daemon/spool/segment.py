@@ -6,6 +6,8 @@
 The writer holds an exclusive flock on its file. The kernel drops the lock when the process dies in any way. So a
 segment that can be locked has no writer, and the process that locks it may replay and delete it. Names sort by time.
 
+The first line names the Redis that the events are for (`origin.py`).
+
 Other files may lie in the folder by mistake. A regular file with such a name and our first line is a segment. Every
 other file that ends like one is a stray: it is reported, never replayed, and never deleted.
 """
@@ -25,10 +27,10 @@ from typing import NamedTuple, Self
 import msgspec
 from msgspec import Struct
 
+from daemon.spool.origin import HEAD_BYTES_MAX, Origin, decode_head, encode_head, is_cut_head
 from daemon.spool.record import PAYLOAD_BYTES_MAX
 
 OPEN, SEALED = ".open", ".seg"
-HEADER = b"tallyd spool 1\n"
 SEGMENT_BYTES_MAX = 268_435_456 + 2 * PAYLOAD_BYTES_MAX
 """The highest `spool.segment_bytes`, and the records of the group commit that passes it."""
 USAGE_STRAYS_MAX = 100
@@ -42,7 +44,7 @@ _SAFELY = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 class Writer:
     """The open segment of one worker. Methods block, and may raise OSError."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, origin: Origin) -> None:
         """Creates the file, locked and durable."""
         while True:
             name = f"{time.time_ns():020d}-{os.getpid()}-{secrets.token_hex(4)}"
@@ -53,7 +55,7 @@ class Writer:
                 # Between the two calls a replayer may have deleted the empty file as that of a dead writer.
                 if os.fstat(self._fd).st_nlink:
                     self.size = 0
-                    self.append(HEADER)
+                    self.append(encode_head(origin))
                     sync_directory(directory)
                     return
             except BlockingIOError:
@@ -167,10 +169,15 @@ def _open(path: Path, flags: int) -> int:
 
 
 class Taken:
-    """A segment that this process has locked, and its content. `start`: where its records begin; 0 if it has none."""
+    """A segment that this process has locked, and its content.
 
-    def __init__(self, path: Path) -> None:
-        """Blocks while the file is read. Raises BlockingIOError if another process holds it, FileNotFoundError if it is
+    `start`: where its records begin. `origin`: None if its first line does not say which Redis it is for.
+    """
+
+    def __init__(self, path: Path, *, any_head: bool = False) -> None:
+        """`any_head`: a first line that is not ours is damage like any other, and not a reason to leave the file.
+
+        Blocks while the file is read. Raises BlockingIOError if another process holds it, FileNotFoundError if it is
         not there, StrayError if it is no segment, and OSError."""
         self.path = path
         self._file = os.fdopen(_open(path, os.O_RDWR), "rb", buffering=0)
@@ -179,7 +186,7 @@ class Taken:
             # Between opening and locking it, another process may have replayed and deleted it.
             self.gone = not os.fstat(self._file.fileno()).st_nlink
             self.data = self._file.read(os.fstat(self._file.fileno()).st_size)
-            self.start = _start_of_records(path, self.data)
+            self.start, self.origin = _head_of(path, self.data, any_head=any_head)
         except BaseException:
             self._file.close()
             raise
@@ -196,16 +203,22 @@ class Taken:
         sync_directory(self.path.parent)
 
 
-def _start_of_records(path: Path, data: bytes) -> int:
-    if data.startswith(HEADER):
-        return len(HEADER)
-    if path.suffix == OPEN and HEADER.startswith(data):
-        return 0  # its writer was killed before the first record
+def _head_of(path: Path, data: bytes, *, any_head: bool = False) -> tuple[int, Origin | None]:
+    """Where the records begin, and which Redis they are for. Raises StrayError without a first line of ours."""
+    if (head := decode_head(data)) is not None:
+        return head
+    if path.suffix == OPEN and is_cut_head(data):
+        return len(data), None  # its writer was killed before the first record
+    if any_head:
+        return 0, None
     raise StrayError("its first line is not a segment's")
 
 
 class Usage(Struct, frozen=True):
-    """What a spool directory holds. `damaged`: files of bytes that were set aside. `error`: why it cannot be read."""
+    """What a spool directory holds. `damaged`: files of bytes that were set aside. `error`: why it cannot be read.
+
+    `foreign`: segments for another Redis. They are among the strays, and not among the `segments`.
+    """
 
     segments: int
     bytes: int
@@ -214,36 +227,44 @@ class Usage(Struct, frozen=True):
     strays: list[Stray] = []
     strays_more: int = 0
     error: str | None = None
+    foreign: int = 0
 
 
 NO_USAGE = Usage(0, 0, None, 0)
 
 
-def usage(directory: Path) -> Usage:
-    """Looks into each file, too. Raises nothing: a directory that cannot be read is part of the answer."""
+def usage(directory: Path, here: Origin | None = None) -> Usage:
+    """Looks into each file, too. Raises nothing: a directory that cannot be read is part of the answer.
+
+    `here`: the Redis of the configuration. Without it, every segment is taken for ours.
+    """
     try:
         contents = list_contents(directory)
         damaged = _count_files(directory / "damaged")
     except OSError as error:
         return msgspec.structs.replace(NO_USAGE, error=f"{directory} cannot be read: {error.strerror}")
-    ours, strays = [], contents.strays
+    ours, strays, foreign = [], contents.strays, 0
     for path in contents.segments:
         try:
-            _look_into(path)
-            ours.append(path)
+            origin = _look_into(path)
+            if here is not None and origin is not None and not origin.is_for(here):
+                foreign += 1
+                strays.append(Stray(path.name, origin.foreign_to(here)))
+            else:
+                ours.append(path)
         except FileNotFoundError:  # replayed meanwhile
             continue
         except OSError as error:
             strays.append(Stray(path.name, error.strerror or str(error)))
     age_s = max(0.0, time.time() - int(ours[0].name[:20]) / 1e9) if ours else None
     more = max(0, len(strays) - USAGE_STRAYS_MAX)
-    return Usage(len(ours), contents.bytes, age_s, damaged, strays[:USAGE_STRAYS_MAX], more)
+    return Usage(len(ours), contents.bytes, age_s, damaged, strays[:USAGE_STRAYS_MAX], more, foreign=foreign)
 
 
-def _look_into(path: Path) -> None:
+def _look_into(path: Path) -> Origin | None:
     """Raises StrayError unless it begins like a segment."""
     with os.fdopen(_open(path, os.O_RDONLY), "rb", buffering=0) as file:
-        _start_of_records(path, file.read(len(HEADER)))
+        return _head_of(path, file.read(HEAD_BYTES_MAX))[1]
 
 
 def _count_files(directory: Path) -> int:

@@ -13,12 +13,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from daemon import metrics
 from daemon.config import SpoolSection
 from daemon.domain.event import Event
+from daemon.spool.origin import Origin
 from daemon.spool.record import encode
 from daemon.spool.segment import Writer, list_contents
 
@@ -32,8 +33,10 @@ _log = logging.getLogger(__name__)
 class Spool:
     """One worker's spool. Create it in the running loop."""
 
-    def __init__(self, section: SpoolSection) -> None:
+    def __init__(self, section: SpoolSection, origin: Callable[[], Origin]) -> None:
+        """`origin`: the Redis that the next segment is for."""
         self._section = section
+        self._origin = origin
         self.directory = Path(section.dir)
         self._writer: Writer | None = None
         self._waiting: list[tuple[bytes, asyncio.Future[bool]]] = []
@@ -127,7 +130,7 @@ class Spool:
                 return f"it holds {self._used_bytes} bytes, spool.bytes_max is {self._section.bytes_max}"
             if self._writer is None:
                 self.directory.mkdir(parents=True, exist_ok=True)
-                self._writer = Writer(self.directory)
+                self._writer = Writer(self.directory, self._origin())
             self._writer.append(data)
             self._used_bytes += len(data)
             metrics.SPOOL_BYTES_WRITTEN.inc(len(data))

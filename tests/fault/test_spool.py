@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -180,7 +181,8 @@ def test_a_killed_replay_run_again_counts_every_event_once(system: System, own_r
     own_redis.start()
     [segment] = spool_files(system)
     whole = segment.read_bytes()
-    middle = len(whole) // 2
+    start = whole.index(b"\n") + 1
+    middle = start + (len(whole) - start) // 2
     segment.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :])
     killed(system, kill, "replay", SPOOL__REPLAY_CALL_EVENTS_MAX="1")
     assert system.tallyd_here("replay")[0] == 0
@@ -210,8 +212,9 @@ def test_a_torn_tail_is_cut_off_and_damage_in_the_middle_is_set_aside(system: Sy
         ingest.kill()
     (segment,) = spool_files(system)
     whole = segment.read_bytes()
-    third = len(whole) // 3 + len(whole) // 6
-    segment.write_bytes(whole[:third] + bytes([whole[third] ^ 0xFF]) + whole[third + 1 :] + whole[20:40])
+    start = whole.index(b"\n") + 1
+    middle = start + (len(whole) - start) // 2
+    segment.write_bytes(whole[:middle] + bytes([whole[middle] ^ 0xFF]) + whole[middle + 1 :] + whole[-40:-20])
     own_redis.start()
     text = system.tallyd("replay").stdout
     assert "2 events of 1 segments replayed" in text
@@ -331,3 +334,83 @@ def test_a_disk_that_hangs_is_said_refuses_events_and_stops_the_pulse_until_it_m
         assert httpx.post(url + EVENTS, json=event(), timeout=WAIT_TIMEOUT_S).status_code == 202
         own_redis.start()
         replayed(system)
+
+
+def spooled(system: System, redis: RedisServer, events: int = 5) -> None:
+    """Its ingest has counted one event, and is killed with others in its spool. Redis is down."""
+    with system.ingest() as ingest:
+        post_some(ingest, [event()])
+        redis.stop()
+        post_some(ingest, [event() for _ in range(events)])
+        ingest.kill()
+
+
+def test_two_systems_with_one_spool_never_count_each_others_events(
+    system: System, own_redis: RedisServer, tmp_path: Path
+) -> None:
+    spooled(system, own_redis)
+    [segment] = spool_files(system)
+    with RedisServer(7, tmp_path / "other") as other, other.client() as redis:
+        with system.ingest(REDIS__URL=other.url) as theirs:
+            post_some(theirs, [event()])
+            theirs.says("is left as it is: its events are for the Redis at")
+            other.stop()
+            post_some(theirs, [event() for _ in range(2)])
+            assert len(spool_files(system)) == 2
+            other.start()
+            wait_until(lambda: spool_files(system) == [segment], "its own segment is replayed")
+            assert theirs.text().count("is left as it is") == 1
+        for command in ("status", "audit", "replay"):
+            assert segment.name in system.tallyd(command, REDIS__URL=other.url).stdout
+        assert "redis.spool" in system.tallyd("doctor", "--strict", check=False, REDIS__URL=other.url).stdout
+        assert redis.hget("anl:{0}:ledger", "accepted:view") == b"2", "its Redis has no persistence"
+        own_redis.start()
+        assert "5 events of 1 segments" in system.tallyd("replay").stdout
+        assert system.views() == 6
+
+
+def test_the_operator_may_take_in_the_segments_of_another_redis(
+    system: System, own_redis: RedisServer, tmp_path: Path
+) -> None:
+    spooled(system, own_redis)
+    with RedisServer(7, tmp_path / "other") as other:
+        system.use_redis(other)
+        assert "0 events of 0 segments" in system.tallyd("replay").stdout
+        assert "5 events of 1 segments" in system.tallyd("replay", "--foreign").stdout
+        assert system.views() == 5
+
+
+def test_a_redis_that_lost_its_memory_gets_the_events_that_were_spooled_for_it(
+    system: System, own_redis: RedisServer
+) -> None:
+    spooled(system, own_redis)
+    shutil.rmtree(own_redis.data)
+    own_redis.data.mkdir()
+    own_redis.start()
+    with system.ingest():
+        replayed(system)
+    assert system.views() == 5
+
+
+def test_a_redis_that_moved_gets_the_events_that_were_spooled_for_it(
+    system: System, own_redis: RedisServer, tmp_path: Path
+) -> None:
+    spooled(system, own_redis)
+    moved = RedisServer(7, tmp_path / "moved", *PERSISTENT)
+    shutil.copytree(own_redis.data, moved.data, dirs_exist_ok=True)
+    with moved:
+        system.use_redis(moved)
+        with system.ingest():
+            replayed(system)
+        assert system.views() == 6
+
+
+def test_a_segment_of_0_2_0_is_replayed_by_whoever_finds_it(
+    system: System, own_redis: RedisServer, tmp_path: Path
+) -> None:
+    spooled(system, own_redis)
+    [segment] = spool_files(system)
+    segment.write_bytes(b"tallyd spool 1\n" + segment.read_bytes().partition(b"\n")[2])
+    with RedisServer(7, tmp_path / "other") as other:
+        system.use_redis(other)
+        assert "5 events of 1 segments" in system.tallyd("replay").stdout

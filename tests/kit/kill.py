@@ -85,6 +85,14 @@ STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
         "count": (Stop("redis", scripts.INGEST.sha.encode(), nth=5),),
         "save": (Stop("redis", b"HSET\r\n$11\r\nanl:imports", nth=2),),
     },
+    "daemon.buffer.layout": {
+        "begin": (Stop("redis", scripts.EPOCH.sha.encode()),),
+        "set_aside": (
+            Stop("redis", scripts.SET_ASIDE.sha.encode()),
+            Stop("redis", scripts.SET_ASIDE.sha.encode(), nth=2),
+        ),
+        "end": (Stop("redis", scripts.EPOCH.sha.encode(), nth=2),),
+    },
     "daemon.ingest.durable": {
         "send": (Stop("redis", scripts.INGEST.sha.encode()),),
         "append": (Stop("disk", b"write .open", nth=2),),  # the first is the segment's header

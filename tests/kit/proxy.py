@@ -132,8 +132,8 @@ class Proxy:
     def url(self) -> str:
         """The server's URL, by way of the proxy."""
         parts = urlsplit(self._server())
-        user = f"{parts.username}@" if parts.username else ""
-        return parts._replace(netloc=f"{user}127.0.0.1:{self._port}").geturl()
+        user, at, _ = parts.netloc.rpartition("@")
+        return parts._replace(netloc=f"{user}{at}127.0.0.1:{self._port}").geturl()
 
     def start(self) -> None:
         """Returns once it listens."""

@@ -17,7 +17,19 @@ import redis
 from tests.kit.stores import hash_of
 
 LUA = Path(__file__).resolve().parents[2] / "lua"
-SCRIPTS = ("ingest", "claim", "ack", "begin_sync", "settle", "layout", "unfold", "pending")
+SCRIPTS = (
+    "ingest",
+    "claim",
+    "ack",
+    "begin_sync",
+    "settle",
+    "layout",
+    "unfold",
+    "pending",
+    "mark",
+    "epoch",
+    "set_aside",
+)
 DAY = "2026-02-19"
 WINDOW_S = 172_800
 BITS = 4
@@ -216,6 +228,16 @@ class Shard:
     def layout(self, *args: str) -> dict[bytes, bytes]:
         flat = self._run("layout", ["anl:layout"], args)
         return dict(zip(flat[::2], flat[1::2], strict=True))
+
+    def mark(self, mark: str = "", good_for_ms: int = 0) -> str:
+        return str(self._run("mark", ["anl:layout"], (mark, good_for_ms)).decode())
+
+    def epoch(self, epoch: str = "") -> str:
+        return str(self._run("epoch", ["anl:layout"], (epoch,)).decode())
+
+    def set_aside(self, epoch: str, entities: int = 1_000) -> list[int]:
+        keys = [self.dirty_key, self.claim_key, self.ledger_key, f"{self.tag}:counters", f"{self.tag}:aside"]
+        return list(self._run("set_aside", keys, (epoch, entities)))
 
     def _run(self, script: str, keys: Sequence[str], args: Sequence[Any]) -> Any:
         return self.redis.evalsha(self.sha[script], len(keys), *keys, *args)

@@ -23,6 +23,7 @@ from daemon.replica.mysql import MysqlSink
 from daemon.retention.expiring import Expiring, read_expiring
 from daemon.rollups.history_marks import Marks
 from daemon.rollups.mongo import MongoSink
+from daemon.spool.origin import origin_of
 from daemon.spool.segment import NO_USAGE, Stray, usage
 from daemon.verify.audit import laws
 from daemon.verify.audit.deep import deep
@@ -79,8 +80,10 @@ class Auditor:
 
     async def audit(self, *, thorough: bool) -> Report:
         """Checks the laws. `thorough`: for each entity, too."""
-        spool = self._config.spool.dir  # it is not accepted yet, so no law includes it
-        spooled = await asyncio.to_thread(usage, Path(spool)) if spool else NO_USAGE
+        epoch = int(await self._redis.hget(keys.LAYOUT, "epoch") or 0)
+        spool, here = self._config.spool.dir, origin_of(self._config, epoch)
+        # It is not accepted yet, so no law includes it.
+        spooled = await asyncio.to_thread(usage, Path(spool), here) if spool else NO_USAGE
         marks = Marks(self._mongo)
         history_pending = await marks.count()
         for attempt in range(STILL_TRIES):

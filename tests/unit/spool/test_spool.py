@@ -12,11 +12,11 @@ from daemon.config import SpoolSection
 from daemon.spool.segment import Writer, usage
 from daemon.spool.spool import Spool
 from tests.kit.loop import in_loop
-from tests.unit.spool.test_strays import EVENT
+from tests.unit.spool.test_strays import EVENT, HERE
 
 
 def spool_in(folder: Path, timeout_ms: int = 30_000) -> Spool:
-    return Spool(SpoolSection(dir=str(folder), timeout_ms=timeout_ms))
+    return Spool(SpoolSection(dir=str(folder), timeout_ms=timeout_ms), lambda: HERE)
 
 
 @in_loop

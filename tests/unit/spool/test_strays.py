@@ -11,11 +11,14 @@ import pytest
 
 from daemon.domain.action import Effect
 from daemon.domain.event import Event
+from daemon.spool.origin import Origin, encode_head
 from daemon.spool.record import encode
 from daemon.spool.replay import Replayed, Replayer
 from daemon.spool.segment import SEALED, SEGMENT_BYTES_MAX, Writer, usage
 from tests.kit.loop import in_loop
 
+HERE = Origin(7, 1, 1, 172_800, "127.0.0.1:6379/0")
+THERE = Origin(8, 1, 1, 172_800, "elsewhere:6379/0")
 NAME = "01764000000000000000-77-0badcafe.seg"
 EVENT = Event("id", "jav:movie:m", Effect((("view", "view:2026-02-19", "1"),)))
 
@@ -39,12 +42,16 @@ STRAYS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "an empty file": (NAME, Path.touch),
     "garbage": (NAME, lambda path: path.write_bytes(os.urandom(5_000))),
     "a first line that is cut": (NAME, lambda path: path.write_bytes(b"tallyd sp")),
+    "for another Redis": (
+        NAME,
+        lambda path: path.write_bytes(encode_head(Origin(8, 1, 1, 172_800, "elsewhere:6379/0"))),
+    ),
     "larger than a segment": (NAME, lambda path: (path.touch(), os.truncate(path, SEGMENT_BYTES_MAX + 1))),
 }
 
 
-def write_segment(folder: Path) -> Path:
-    writer = Writer(folder)
+def write_segment(folder: Path, origin: Origin = HERE) -> Path:
+    writer = Writer(folder, origin)
     writer.append(encode([EVENT]))
     writer.seal()
     return writer.path.with_suffix(SEALED)
@@ -64,7 +71,7 @@ async def test_a_stray_is_left_and_said_once_and_the_segment_beside_it_is_replay
         sent.extend(events)
         return len(events)
 
-    replayer = Replayer(tmp_path, ingest, call_events_max=10)
+    replayer = Replayer(tmp_path, ingest, lambda: HERE, call_events_max=10)
     for _ in range(3):
         done = Replayed()
         await replayer.replay(done)
@@ -72,13 +79,13 @@ async def test_a_stray_is_left_and_said_once_and_the_segment_beside_it_is_replay
     assert [event.event_id for event in sent] == ["id"]
     assert not segment.exists()
     assert list(tmp_path.iterdir()) == [tmp_path / name]  # noqa: ASYNC240  (nothing else runs)
-    [stray] = usage(tmp_path).strays
+    [stray] = usage(tmp_path, HERE).strays
     assert stray.name.isascii()
     assert stray.name.isprintable()
     assert [record.message for record in caplog.records].count(
         f"{stray.name} in the spool {tmp_path} is left as it is: {stray.why}."
     ) == 1
-    assert usage(tmp_path).segments == 0
+    assert usage(tmp_path, HERE).segments == 0
 
 
 @in_loop
@@ -92,7 +99,7 @@ async def test_a_file_that_cannot_be_deleted_is_not_sent_again_at_once(tmp_path:
         return len(events)
 
     moved = tmp_path.with_name("moved")
-    replayer = Replayer(tmp_path, ingest, call_events_max=10)
+    replayer = Replayer(tmp_path, ingest, lambda: HERE, call_events_max=10)
     await replayer.replay(Replayed())
     moved.rename(tmp_path)
     done = Replayed()
@@ -102,7 +109,7 @@ async def test_a_file_that_cannot_be_deleted_is_not_sent_again_at_once(tmp_path:
 
 
 def test_the_file_of_a_writer_that_was_killed_before_its_first_record_is_no_stray(tmp_path: Path) -> None:
-    for n, content in enumerate((b"", b"tallyd", b"tallyd spool 1")):
+    for n, content in enumerate((b"", b"tallyd", b"tallyd spool 1", b'tallyd spool 2 {"epo')):
         (tmp_path / NAME.replace("0b", f"{n}b").replace(".seg", ".open")).write_bytes(content)
     assert usage(tmp_path).strays == []
 
