@@ -174,10 +174,10 @@ class Connection:
         """Raises StoreError unless Redis answers and its layout is ours."""
         self.epoch = self._layout.verify(await self.run(scripts.LAYOUT, (keys.LAYOUT,), self._layout.script_args))
 
-    async def mark(self) -> None:
-        """Renews the marks that tell whether Redis lost its transactions, if they are old. Raises StoreError."""
-        if mark := await self.run(scripts.MARK, (keys.LAYOUT,), ("", MARK_INTERVAL_MS)):
-            await self.run(scripts.MARK, (keys.LAYOUT,), (mark, MARK_INTERVAL_MS))
+    async def mark(self, good_for_ms: int = MARK_INTERVAL_MS) -> None:
+        """Renews the marks that tell whether Redis lost its transactions, if they are older. Raises StoreError."""
+        if mark := await self.run(scripts.MARK, (keys.LAYOUT,), ("", good_for_ms)):
+            await self.run(scripts.MARK, (keys.LAYOUT,), (mark, good_for_ms))
 
     async def close(self) -> None:
         if self._protocol is not None:

@@ -6,6 +6,7 @@ The ingest workers, the flusher, the replica sync, a replay and an import call i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -30,6 +31,7 @@ from daemon.buffer.wire import (
 from daemon.config import Config
 from daemon.domain.counter import parse_amount
 from daemon.domain.event import Event
+from daemon.errors import StoreError
 
 DUE_PER_CALL = 1_000
 """Entities that one call of `ack.lua` lists: about 1 ms of Redis' time."""
@@ -175,6 +177,14 @@ class Counters:
             if not await self._ack(seq, pack([]), pack(due[at : at + DUE_PER_CALL]), "more"):
                 return False
         return await self._ack(seq, pack(flat), pack(due[last:]), "")
+
+    async def mark(self, *, flushed: bool) -> None:
+        """Renews the marks of Redis: at once if something was `flushed`, so that its loss is noticed.
+
+        Raises nothing: Redis may take no writes at the moment.
+        """
+        with contextlib.suppress(StoreError):
+            await self._connection.mark(*((0,) if flushed else ()))
 
     async def dirty(self) -> int:
         """How many entities have live counts."""

@@ -23,6 +23,8 @@ FILE_DEFAULT = Path("tallyd.toml")
 DATA_DEFAULT = Path(".tallyd")
 FILE_SUFFIX = "_file"
 """Of a key that names the file of a secret: `redis.url_file`."""
+SYSTEM_CONFIG, SYSTEM_SPOOL = Path("/etc"), Path("/var/lib/tallyd/spool")
+"""A configuration file below the first has the second as its `spool.dir`, unless it names another."""
 ENV_PREFIX = "TALLYD_"
 ENV_CONFIG = "TALLYD_CONFIG"
 ENV_STACK_PREFIX = "TALLYD_STACK_"
@@ -48,6 +50,7 @@ def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping
     problems = _apply_environ(raw, environ, places)
     problems += _apply_secret_files(raw, environ, places)
     _apply_stack(raw, data, places)
+    _apply_system(raw, file)
     config, found = check(raw)
     problems += found
     if problems or config is None:
@@ -74,7 +77,15 @@ def _of(path: Path | None, environ: Mapping[str, str]) -> tuple[Path, str, dict[
     """The file of the configuration, its text and its tables; empty ones if it is the default and not there."""
     named = path or (Path(environ[ENV_CONFIG]) if environ.get(ENV_CONFIG) else None)
     file = named or FILE_DEFAULT
-    return (file, *(_read(file) if named or file.exists() else ("", {})))
+    return (file, *(_read(file) if named or _is_there(file) else ("", {})))
+
+
+def _is_there(file: Path) -> bool:
+    """Not, if it lies in a folder that this user may not enter."""
+    try:
+        return file.exists()
+    except OSError:
+        return False
 
 
 def _read(file: Path) -> tuple[str, dict[str, Any]]:
@@ -200,7 +211,7 @@ def _apply_stack(raw: dict[str, Any], data: Path | None, places: Places) -> None
         if any(isinstance(raw.get(s), dict) and raw[s].get("url") for s in stores):
             return
         data = DATA_DEFAULT
-        if not (data / "stack.json").exists():
+        if not _is_there(data / "stack.json"):
             return
     file = data / "stack.json"
     try:
@@ -219,3 +230,10 @@ def _apply_stack(raw: dict[str, Any], data: Path | None, places: Places) -> None
     spool = raw.setdefault("spool", {})
     if isinstance(spool, dict):
         spool.setdefault("dir", str(data / "spool"))
+
+
+def _apply_system(raw: dict[str, Any], file: Path) -> None:
+    """Gives the daemon of a machine, and every command with its configuration file, one spool."""
+    spool = raw.setdefault("spool", {})
+    if isinstance(spool, dict) and file.absolute().is_relative_to(SYSTEM_CONFIG):
+        spool.setdefault("dir", str(SYSTEM_SPOOL))

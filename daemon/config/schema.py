@@ -228,7 +228,8 @@ class SpoolSection(Section, frozen=True):
     """Where events wait while Redis does not take them."""
 
     dir: str = ".tallyd/spool"
-    """Folder on a local disk, shared by the workers of one machine. Empty: no spool, and a 503 instead."""
+    """Folder on a local disk, shared by the workers of one machine. Empty: no spool, and a 503 instead. The default of
+    a configuration below /etc is /var/lib/tallyd/spool."""
     bytes_max: Annotated[int, Meta(ge=1_048_576)] = 1_073_741_824
     """Most bytes in the folder. When it is full, events get 503. An event takes about 90 bytes."""
     address_percent_max: Annotated[int, Meta(ge=1, le=100)] = 10

@@ -35,8 +35,10 @@ FILES_SPARE = 256
 def spool(config: Config) -> Verdict:
     if not config.spool.dir:
         return ok("off (spool.dir is empty): while Redis is away, events are answered 503")
-    folder, there = Path(config.spool.dir), _nearest(Path(config.spool.dir))
+    folder = Path(config.spool.dir)
     try:
+        there = _nearest(folder)
+        missing = "" if folder.exists() else " (not there yet; the daemon makes it)"
         with tempfile.TemporaryFile(dir=there) as scratch:
             scratch.write(b"tallyd doctor\n")
             scratch.flush()
@@ -47,9 +49,8 @@ def spool(config: Config) -> Verdict:
         return fatal(
             f"{folder}: {error.strerror}",
             "While Redis is away, events cannot be spooled: they are answered 503.",
-            f"mkdir -p {folder} && chown USER {folder} (USER runs the ingest daemon); or set spool.dir",
+            f"run doctor as the ingest daemon's user; or mkdir -p {folder} && chown USER {folder}; or set spool.dir",
         )
-    missing = "" if folder.exists() else " (not there yet; the daemon makes it)"
     found = f"{folder}, fsync in {took_s * 1000:.1f} ms{missing}"
     if took_s <= FSYNC_WARN_S:
         return ok(found)
@@ -59,7 +60,10 @@ def spool(config: Config) -> Verdict:
 def filesystem(config: Config) -> Verdict:
     if not config.spool.dir:
         return ok("no spool")
-    kind = _filesystem_of(_nearest(Path(config.spool.dir)))
+    try:
+        kind = _filesystem_of(_nearest(Path(config.spool.dir)))
+    except OSError:  # `spool` says why
+        kind = None
     if kind is None:
         return unknown("this machine does not tell", "A network disk may lose data.", f"findmnt -T {config.spool.dir}")
     for names, why in DOUBTFUL_FILESYSTEMS.items():

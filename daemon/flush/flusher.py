@@ -2,7 +2,7 @@
 
 A shard is flushed when `threshold` entities are dirty or `interval_s` has passed, until it is empty. A failure never
 ends a loop: it is logged, counted and waited out. MongoDB and MySQL have a loop each, so neither delays the other. A
-third loop renews the marks in Redis, and deletes event ids that the dedupe memory no longer needs.
+third loop deletes event ids that the dedupe memory no longer needs.
 
 While `enabled` is false, MySQL's columns are the application's. MongoDB is written as always, and no row of MySQL is.
 """
@@ -170,6 +170,7 @@ class Flusher:
                     continue
                 done.add_claim(step)
                 progress(done)
+            await shard.counters.mark(flushed=done.claims > 0)
         try:
             await self.sync_replicas(done, progress)
         except StoreError as error:
@@ -270,11 +271,14 @@ class Flusher:
 
     async def _drain(self, shard: Shard) -> None:
         """Applies claims until one took all dirty entities. Counts that arrive meanwhile wait for the next flush."""
+        flushed = False
         while not self._stopping.is_set():
             step = await self._apply(shard)
+            flushed = flushed or isinstance(step, Applied)
             if isinstance(step, Busy):
                 await self._pause(min(step.left_ms, BUSY_POLL_MS_MAX) / 1000)
             elif step.dirty_left == 0:
+                await shard.counters.mark(flushed=flushed)
                 return
 
     async def _apply(self, shard: Shard) -> Applied | Busy | Empty:
@@ -323,7 +327,6 @@ class Flusher:
 
     async def _forget_loop(self) -> None:
         while not self._stopping.is_set():
-            await self._until_done("Marking Redis", self._connections[0].mark)
             await self._until_done("Forgetting", self._forget)
             await self._pause(self._flush.interval_s)
 
