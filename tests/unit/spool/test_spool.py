@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 
 from daemon.config import SpoolSection
 from daemon.spool.segment import Writer, usage
@@ -17,6 +18,10 @@ from tests.unit.spool.test_strays import EVENT, HERE
 
 def spool_in(folder: Path, timeout_ms: int = 30_000) -> Spool:
     return Spool(SpoolSection(dir=str(folder), timeout_ms=timeout_ms), lambda: HERE)
+
+
+def faults() -> float:
+    return REGISTRY.get_sample_value("tallyd_ingest_faults_total", {"what": "spool"}) or 0.0
 
 
 @in_loop
@@ -36,6 +41,7 @@ async def test_an_exception_nobody_planned_for_refuses_its_events_and_the_next_g
         raise ValueError("a bug")
 
     spool = spool_in(tmp_path)
+    before = faults()
     with monkeypatch.context() as patch:
         patch.setattr(Writer, "append", fails)
         async with asyncio.timeout(30):
@@ -44,6 +50,7 @@ async def test_an_exception_nobody_planned_for_refuses_its_events_and_the_next_g
         assert await spool.append([EVENT])
         await spool.close()
     assert usage(tmp_path).segments == 1
+    assert faults() == before + 1, "the three went into one write"
 
 
 @in_loop
