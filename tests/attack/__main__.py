@@ -51,16 +51,16 @@ def main(
         for each in chosen:
             one = trial.run(each, stack, Path(folder) / each.name, Times(calm=calm, attack=seconds))
             found.append(one)
+            if write:  # at once: a run takes most of an hour
+                _keep({name: text for name, text in about.items() if name not in NOT_OF_THIS}, one)
             typer.echo(figures.line(one) if as_json else _row(one))
-    if write:
-        _keep({name: text for name, text in about.items() if name not in NOT_OF_THIS}, found)
     raise SystemExit(1 if any(each.misses for each in found) else 0)
 
 
-def _keep(about: dict[str, str], found: list[Found]) -> None:
-    """These replace the attacks of the same name."""
+def _keep(about: dict[str, str], one: Found) -> None:
+    """It replaces what was found of this attack before."""
     old = figures.read() if figures.RESULTS.exists() else Results(date="", machine={}, found=[])
-    merged = {each.attack: each for each in [*old.found, *found]}
+    merged = {each.attack: each for each in [*old.found, one]}
     ordered = [merged[each.name] for each in ATTACKS if each.name in merged]
     figures.write(msgspec.structs.replace(old, date=figures.today(), machine=about, found=ordered))
 

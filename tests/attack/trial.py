@@ -41,10 +41,10 @@ ALWAYS_REFUSED = ("half-bodies", "tiny-chunks", "refused-unread", "refused-read"
 class Times(NamedTuple):
     """Seconds of each phase. `settle`: before the calm, so that nothing of the start is measured."""
 
-    settle: float = 5.0
-    calm: float = 15.0
+    settle: float = 4.0
+    calm: float = 10.0
     attack: float = 60.0
-    after: float = 10.0
+    after: float = 7.0
 
 
 def run(attack: Attack, stack: Stack, scratch: Path, times: Times, *, share: float = 1.0) -> Found:
