@@ -54,7 +54,7 @@ soak *ARGS: setup
 # Attack the daemon for a minute in each of 25 ways, beside legitimate traffic (ARGS: half-bodies --seconds 20, --list)
 [group('check')]
 attack *ARGS: setup
-    @ops/install-servers test
+    @ops/install-servers bench
     @exec .venv/bin/python -m tests.attack "$@"
 
 # Put a fresh system under load and settle every account; without a SCENARIO, list them (ARGS: steady --seconds 30)
