@@ -66,6 +66,7 @@ class _Envelope(msgspec.Struct):
 
 _items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _envelope = msgspec.json.Decoder(_Envelope).decode
+_values = msgspec.json.Decoder(msgspec.Raw).decode_lines
 
 
 def single(body: bytes) -> None:
@@ -101,14 +102,19 @@ def batch(body: bytes) -> None:
 def ndjson(body: bytes) -> None:
     """Each line gets the verdict that it gets alone.
 
-    Only while all are good a line may hold several events, or an event several lines: msgspec reads values, and does
-    not look where they end.
+    msgspec reads values, and does not look where they end: while all lines together are JSON, a line may hold several
+    events, or an event several lines. Those bodies are left out here.
     """
     found = _decoder.lines(body)
     assert isinstance(found, Batch | Rejection)
-    alone = [_decoder.single(line) for line in body.split(b"\n") if line and not line.isspace()]
-    if isinstance(found, Batch) and (found.rejected or all(isinstance(each, Event) for each in alone)):
-        _agree(found, alone)
+    lines = [line for line in body.split(b"\n") if line and not line.isspace()]
+    try:
+        values = _values(body)
+    except (ValueError, RecursionError):
+        values = []
+    in_lines = len(values) == len(lines) and not any(b"\n" in bytes(value) for value in values)
+    if isinstance(found, Batch) and (in_lines or not values):
+        _agree(found, [_decoder.single(line) for line in lines])
 
 
 def _agree(found: Batch, alone: list[Event | Rejection | Unreadable]) -> None:
