@@ -214,6 +214,11 @@ class Counters:
         flat = [text for pair in entities for text in pair]
         return int(await self._connection.run(scripts.SETTLE, (self._keys.due,), (pack(flat),)))
 
+    async def note_missing(self, entities: int) -> None:
+        """Books that a sync found no row for so many entities. `tallyd status` shows it."""
+        if entities:
+            await self._connection.command("HINCRBY", self._keys.ledger, "missing", entities)
+
     async def postpone(self, entities: Sequence[str]) -> int:
         """Moves entities that are due to the end of the list. Returns how many were not at the end already.
 

@@ -69,6 +69,9 @@ def _print_status(found: Status, loaded: Config) -> None:
             f"MySQL refuses the rows of {refused} entities. HGETALL anl:{{shard}}:refused shows the reasons.",
             style="red",
         )
+    missing = sum(shard.ledger.get("missing", 0) for shard in found.shards)
+    if missing:
+        console.print(f"{missing:,} times MySQL had no row for an entity. `tallyd audit` counts those entities.")
     aside = sum(shard.ledger.get("aside", 0) for shard in found.shards)
     if aside:
         console.print(f"{aside} foreign values in Redis were renamed (keys anl:{{shard}}:aside:*).")

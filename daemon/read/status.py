@@ -31,7 +31,7 @@ class ShardStatus(Struct, frozen=True):
     last_flush_age_s: float | None
     ledger: dict[str, int]
     """accepted:<counter>, duplicate:<counter>, flushed:<counter>, dead:<counter>: amounts since the data began; aside:
-    foreign values moved out of the way."""
+    foreign values moved out of the way; missing: how often a sync found no row for an entity."""
 
 
 class Status(Struct, frozen=True):

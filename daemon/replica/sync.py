@@ -97,6 +97,7 @@ class Replica:
         self._rows = min(self._rows_max, 2 * rows)
         done = [pair for pair in tried if pair[0] not in failures]
         await self._counters.settle(done)
+        await self._counters.note_missing(result.missing)
         await self._counters.forget_refused([key for key, _ in done])
         for key, _ in done if self._refused else ():
             self._refused.pop(key, None)

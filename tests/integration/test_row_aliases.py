@@ -88,6 +88,7 @@ class Keyed:
         report = self.system.audit()
         assert report["rows_missing"] == len(self.aliases)
         assert report["rows_pending"] == 0
+        assert "times MySQL had no row for an entity" in self.system.tallyd_here("status")[1]
         exit_code, printed = self.system.tallyd_here("parity-check", "--all", "--json")
         assert exit_code == 0
         assert json.loads(printed)["types"][0]["missing"] == len(self.aliases)
