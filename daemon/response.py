@@ -8,6 +8,7 @@ carries a stack trace or a store's own message.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
@@ -37,6 +38,10 @@ class Response:
         self.headers = headers
         self.etag = etag
         self._messages: Messages | None = None
+
+    def plus(self, headers: Sequence[Header]) -> Response:
+        """The same answer with more headers."""
+        return Response(self.status, self.body, [*self.headers, *headers], self.etag)
 
     @property
     def closing_headers(self) -> list[Header]:

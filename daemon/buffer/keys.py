@@ -23,6 +23,9 @@ LAYOUT = "anl:layout"
 IMPORTS = "anl:imports"
 """Hash: how far each imported file was taken in. See `imports.py`."""
 
+KEYS_USED = "anl:keys"
+"""Hash: id of a producer's key → when it was last used, in seconds since the epoch."""
+
 
 SALT_PREFIX = "anl:salt"
 """String: the secret of a day that visitors are hashed with. It expires. See `ingest/visitors.py`."""

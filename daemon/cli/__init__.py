@@ -19,6 +19,7 @@ from daemon.cli.export import export
 from daemon.cli.flush import flush
 from daemon.cli.import_ import import_files
 from daemon.cli.ingest import ingest
+from daemon.cli.key import app as key
 from daemon.cli.parity_check import parity_check
 from daemon.cli.replay import replay
 from daemon.cli.report import app as report
@@ -46,6 +47,7 @@ app.add_typer(stack, name="stack", rich_help_panel=RUN, short_help="Start and st
 app.command("ingest", rich_help_panel=RUN, short_help="Take events over HTTP and count them in Redis.")(ingest)
 app.command("flush", rich_help_panel=RUN, short_help="Write what was counted to MongoDB and MySQL.")(flush)
 app.command("config", rich_help_panel=RUN, short_help="Print the effective configuration, secrets masked.")(show_config)
+app.add_typer(key, name="key", rich_help_panel=RUN, short_help="Make, list and revoke keys of producers and readers.")
 app.command("status", rich_help_panel=LOOK, short_help="What is dirty, in flight, due, and spooled.")(status)
 app.command("top", rich_help_panel=LOOK, short_help="The most counted entities of a counter.")(top)
 app.command("series", rich_help_panel=LOOK, short_help="One entity's counters, bucket by bucket.")(series)

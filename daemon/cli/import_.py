@@ -14,7 +14,7 @@ from rich.progress import DownloadColumn, TransferSpeedColumn
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, check_folder_of, load, run
 from daemon.cli.output import bars, print_json, wide_console
-from daemon.config import require
+from daemon.config import producer_names, require
 from daemon.errors import ConfigError
 from daemon.importer.outcome import Format
 
@@ -69,8 +69,8 @@ def import_files(
         require(loaded, "redis")
         if not loaded.enabled:
             raise ConfigError("enabled = false: nothing would be counted. Set it to true to import, or try --dry-run.")
-    if producer and producer not in loaded.producers.keys:
-        raise ConfigError(f"--producer {producer}: [producers] keys has no such name.")
+    if producer and producer not in producer_names(loaded):
+        raise ConfigError(f"--producer {producer}: no key has this name, in [producers] or in keys.file.")
     check_folder_of(rejects, "--rejects")
     stopping = threading.Event()
     sources = _sources(files, stopping)

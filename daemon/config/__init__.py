@@ -17,12 +17,17 @@ from daemon.config.effective import effective_actions as effective_actions
 from daemon.config.effective import has_windows as has_windows
 from daemon.config.effective import masked as masked
 from daemon.config.effective import moved_counters as moved_counters
+from daemon.config.effective import producer_names as producer_names
 from daemon.config.effective import ranked_kinds as ranked_kinds
 from daemon.config.effective import raw_counter as raw_counter
+from daemon.config.effective import reads_are_keyed as reads_are_keyed
 from daemon.config.effective import replica_tables as replica_tables
 from daemon.config.effective import require as require
 from daemon.config.effective import robot_counter as robot_counter
 from daemon.config.effective import unmapped_types as unmapped_types
+from daemon.config.keyfile import HASH_PREFIX as HASH_PREFIX
+from daemon.config.keyfile import hashed as hashed
+from daemon.config.keyfile import read_entries as read_entries
 from daemon.config.load import ENV_PREFIX as ENV_PREFIX
 from daemon.config.load import ENV_STACK_PREFIX as ENV_STACK_PREFIX
 from daemon.config.load import load as load
@@ -35,6 +40,7 @@ from daemon.config.schema import Http as Http
 from daemon.config.schema import Import as Import
 from daemon.config.schema import ImportRoute as ImportRoute
 from daemon.config.schema import Ingest as Ingest
+from daemon.config.schema import KeyEntry as KeyEntry
 from daemon.config.schema import MongoSection as MongoSection
 from daemon.config.schema import MysqlSection as MysqlSection
 from daemon.config.schema import RateLimit as RateLimit

@@ -6,6 +6,7 @@ Who calls it: `load`. It says what is wrong, `load` says where; it shows no valu
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import ipaddress
 import json
@@ -17,6 +18,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 import msgspec
 
 from daemon.config.effective import domain_actions, domain_counters, effective_actions, raw_counter, robot_counter
+from daemon.config.keyfile import HASH_PREFIX
 from daemon.config.schema import UNIX, Config, ImportRoute, Section, bare, bounds_of, extra_of, keys_of, section_of
 from daemon.config.url import FORMS, problem_of
 from daemon.domain.counter import NAME_PATTERN, RESERVED
@@ -28,6 +30,9 @@ KeyPath = tuple[str | int, ...]
 _TYPES = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list", dict: "a table",
 }  # fmt: skip
+
+_PATHS = ("/api/v1/analytics/", "/healthz/", "/readyz/", "/metrics/", "/openapi.json/")
+"""Of the ingest daemon, with a / at the end."""
 
 
 class Problem(NamedTuple):
@@ -111,10 +116,13 @@ def _cross_problems(config: Config) -> Iterator[Problem]:
     if not domains:
         yield from _replica_problems(config)
     yield from _import_problems(config)
+    yield from _key_problems(config)
     yield from _url_problems(config)
     for index, proxy in enumerate(config.http.trusted_proxies):
         if text := _proxy_problem(proxy):
             yield Problem(("http", "trusted_proxies", index), text)
+    if (alias := config.browser.alias) and f"{alias}/".startswith(_PATHS):
+        yield Problem(("browser", "alias"), f"{alias} is or begins like a path that the daemon has already")
     if config.ingest.queue_events_max < config.http.batch_events_max:
         yield Problem(("ingest", "queue_events_max"), "below http.batch_events_max, so a full batch would never fit")
     if config.flush.retry_ms > config.flush.retry_max_ms:
@@ -187,6 +195,36 @@ def _url_problems(config: Config) -> Iterator[Problem]:
         url: str = getattr(config, store).url
         if url and (text := problem_of(store, url)):
             yield Problem((store, "url"), text)
+
+
+def _key_problems(config: Config) -> Iterator[Problem]:
+    actions = effective_actions(config)
+    ids: set[str] = set()
+    for index, entry in enumerate(config.keys.entries):
+        path = ("keys", "entries", index)
+        if entry.id in ids:
+            yield Problem((*path, "id"), f"{entry.id} stands for another key, too")
+        ids.add(entry.id)
+        if bool(entry.hash) == bool(entry.secret):
+            yield Problem(path, "needs one of hash and secret")
+        if entry.kind == "reader" and (entry.secret or entry.domains or entry.actions or entry.events_per_minute):
+            yield Problem(path, "a reader's key has a hash and an expiry only")
+        yield from (
+            Problem((*path, "domains"), f"there is no domain {name!r}")
+            for name in entry.domains
+            if name not in config.domains
+        )
+        yield from (
+            Problem((*path, "actions"), f"there is no action {name!r}") for name in entry.actions if name not in actions
+        )
+        try:
+            if entry.expires:
+                dt.date.fromisoformat(entry.expires)
+        except ValueError:
+            yield Problem((*path, "expires"), "must be a day, as 2027-01-31")
+    for name, key in (*config.producers.keys.items(), ("", config.read.key)):
+        if key.startswith(HASH_PREFIX) and not re.fullmatch(HASH_PREFIX + "[0-9a-f]{64}", key):
+            yield Problem(("producers", "keys", name) if name else ("read", "key"), "must be sha256: and 64 hex digits")
 
 
 def _proxy_problem(proxy: str) -> str:

@@ -114,6 +114,16 @@ def chosen_tables(config: Config, types: list[str] | None = None) -> dict[tuple[
     return {by_name[name]: tables[by_name[name]] for name in types or by_name}
 
 
+def producer_names(config: Config) -> set[str]:
+    """Every producer that has a key."""
+    return {*config.producers.keys, *(entry.name for entry in config.keys.entries if entry.kind == "producer")}
+
+
+def reads_are_keyed(config: Config) -> bool:
+    """Whether readers need a key. An expired one counts: with the last key reading ends, and does not become public."""
+    return bool(config.read.key) or any(entry.kind == "reader" for entry in config.keys.entries)
+
+
 def ranked_kinds(config: Config) -> tuple[Kind, ...]:
     """The rollups that keep top lists: totals always, the others for the windows the read API offers."""
     windows = config.read.top_windows if config.read.enabled else ()

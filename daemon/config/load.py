@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 
 from daemon.config.check import Problem, check, dotted
+from daemon.config.keyfile import read_entries
 from daemon.config.places import Places
 from daemon.config.schema import Config, Key, bare, keys_of, secret_keys, section_of
 from daemon.errors import ConfigError
@@ -51,6 +52,7 @@ def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping
     problems += _apply_secret_files(raw, environ, places)
     _apply_stack(raw, data, places)
     _apply_system(raw, file)
+    _apply_key_file(raw, places)
     config, found = check(raw)
     problems += found
     if problems or config is None:
@@ -70,6 +72,9 @@ def secret_files(path: Path | None = None, *, environ: Mapping[str, str] = os.en
         named = table.get(key.name + FILE_SUFFIX, ())
         names = named.values() if isinstance(named, dict) else [named] if isinstance(named, str) else ()
         found += [_credential(name, environ) for name in names if isinstance(name, str)]
+    keys = raw.get("keys")
+    if isinstance(keys, dict) and isinstance(named := keys.get("file"), str) and Path(named).is_file():
+        found.append(Path(named))
     return found
 
 
@@ -86,6 +91,16 @@ def _is_there(file: Path) -> bool:
         return file.exists()
     except OSError:
         return False
+
+
+def _apply_key_file(raw: dict[str, Any], places: Places) -> None:
+    """Adds the entries of `keys.file` to those of the configuration."""
+    section = raw.get("keys")
+    if isinstance(section, dict) and isinstance(section.get("file"), str) and section["file"]:
+        entries = section.setdefault("entries", [])
+        if isinstance(entries, list):
+            section["entries"] = entries + read_entries(Path(section["file"]))
+            places.given(("keys", "entries"), section["file"])
 
 
 def _read(file: Path) -> tuple[str, dict[str, Any]]:

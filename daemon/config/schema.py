@@ -11,7 +11,7 @@ Who calls it: everyone who is handed a Config or a section of one. It reads no f
 from __future__ import annotations
 
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import NODEFAULT, Meta, Struct, field
@@ -38,6 +38,9 @@ VALUE_MAX = 1_000_000_000
 _KEY_RULE = "must have 16 to 255 characters: ASCII, no spaces"
 _NAME_RULE = "must begin with a-z and hold only a-z, 0-9 and _, 32 characters at most"
 _SQL_NAME_RULE = "must begin with a letter or _ and hold only letters, digits, _ and $, 64 characters at most"
+_ALIAS_PATTERN = r"\A(?:(?:/[A-Za-z0-9._~-]+)+)?\Z"
+_ALIAS_RULE = 'must be a path like "/t": letters, digits, - . _ ~, and no / at the end'
+_HOST_RULE = "must be a host name in lower case, without a port"
 _ORIGIN_RULE = 'must be like https://shop.example, or "*"'
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, extra={"rule": _NAME_RULE})]
@@ -52,6 +55,7 @@ Bots = Literal["count", "skip"]
 ProducerKey = Annotated[str, Meta(min_length=16, max_length=255, pattern=r"\A[!-~]+\Z", extra={"rule": _KEY_RULE})]
 ReaderKey = Annotated[str, Meta(max_length=255, pattern=r"\A(?:[!-~]{16,})?\Z", extra={"rule": _KEY_RULE})]
 IdRuleText = Annotated[str, Meta(min_length=1, max_length=255, extra={"rule": "must have 1 to 255 characters"})]
+HostName = Annotated[str, Meta(pattern=r"\A(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])\Z", extra={"rule": _HOST_RULE})]
 Origin = Annotated[str, Meta(pattern=r"\A(?:\*|https?://[!-.0-~]+)\Z", extra={"rule": _ORIGIN_RULE})]
 
 
@@ -97,6 +101,9 @@ class Http(Section, frozen=True):
     forwarded_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     """The header in which they name it. Only this one is read, because a proxy passes the other one on as a client made
     it up."""
+    hosts: tuple[HostName, ...] = ()
+    """Host names under which the daemon answers. Others get 421, so that no foreign name leads a browser to it (DNS
+    rebinding). Empty: all."""
     closing_ms: Count = 1_000
     """How long a stopping daemon goes on taking requests. Each answer asks its client to connect elsewhere. The time is
     shorter when no requests come."""
@@ -159,6 +166,20 @@ class RateLimit(Section, frozen=True):
     `per_minute` is large. 0: as many as events."""
 
 
+class Browser(Section, frozen=True):
+    """Events that come without a producer's key, from browsers."""
+
+    origins: tuple[Origin, ...] = ()
+    """Pages of these origins ("https://shop.example") may send events. Events of other pages get 403. "*": pages of any
+    origin. Empty: no answer speaks of origins."""
+    alias: Annotated[str, Meta(pattern=_ALIAS_PATTERN, extra={"rule": _ALIAS_RULE})] = ""
+    """A second path for single events, as "/t", and "/t/batch" for batches. Ad blockers know the first one."""
+    robots: Literal["count", "skip", "apart"] = "count"
+    """Events of robots, told by their user agent: "count" as all others, "skip", or count "apart": in place of the
+    counter `view` they move `view_robot`. All are answered 202. Programs such as curl are robots, too, and so is a
+    client without a user agent: servers should send a key."""
+
+
 class Budget(Section, frozen=True):
     """What one address may cost a worker, beside its counted events: refused events and requests, reads, half-sent
     bodies. Beyond it: 429."""
@@ -177,18 +198,45 @@ class Producers(Section, frozen=True):
     """Trusted senders of events."""
 
     keys: Annotated[dict[Name, ProducerKey], SECRET] = {}
-    """Name of a producer → the key it sends as `X-Tallyd-Key`. The rate limit does not apply to it."""
+    """Name of a producer → the key it sends as `X-Tallyd-Key`, or the hash of that key, `sha256:…`. The rate limit
+    does not apply to it."""
     max_age_s: CountOrOff = 0
     """An older event of a producer gets 422. 0: any age."""
 
 
-class Browser(Section, frozen=True):
-    """Events that come without a producer's key."""
+class KeyEntry(Section, frozen=True):
+    """A key of a producer or a reader. `tallyd key new` writes it to `keys.file`."""
 
-    robots: Literal["count", "skip", "apart"] = "count"
-    """Events of robots, told by their user agent: "count" as all others, "skip", or count "apart": in place of the
-    counter `view` they move `view_robot`. All are answered 202. Programs such as curl are robots, too, and so is a
-    client without a user agent: servers should send a key."""
+    id: Annotated[str, Meta(pattern=r"\A[a-z0-9]{4,32}\Z", extra={"rule": "must have 4 to 32 of a-z and 0-9"})]
+    """What tells it from the other keys. A signature names it."""
+    name: Name
+    """The producer's or reader's name. A producer may have several keys, so that an old one can go once all use the
+    new one."""
+    kind: Literal["producer", "reader"] = "producer"
+    """Who sends it: a producer events, a reader GETs."""
+    hash: Annotated[str, Meta(pattern=r"\A(?:sha256:[0-9a-f]{64})?\Z", extra={"rule": "must be sha256:… in hex"})] = ""
+    """SHA-256 of the key. Empty: it signs."""
+    secret: ReaderKey = ""
+    """Of a producer that signs its requests: the key itself, which its signature is made with."""
+    domains: tuple[Name, ...] = ()
+    """The domains that its events may have. Others get 422. Empty: all."""
+    actions: tuple[Name, ...] = ()
+    """The same for actions."""
+    events_per_minute: CountOrOff = 0
+    """Events that all keys of this producer's name may send in a minute. 0: no limit."""
+    expires: str = ""
+    """The first UTC day on which it is refused, as 2027-01-31. Empty: never."""
+
+
+class Keys(Section, frozen=True):
+    """Keys of producers and readers that can be exchanged, scoped and expire: see `tallyd key`."""
+
+    file: str = ""
+    """The file in which `tallyd key` keeps them, hashed. A reload reads it again. Missing: no keys yet."""
+    signature_window_s: Count = 300
+    """How far the time of a signed request may be from the server's. Sent again within it, its ids are known."""
+    entries: Annotated[tuple[KeyEntry, ...], SECRET] = ()
+    """The keys themselves: those of the file, and more if you manage them in another way."""
 
 
 class Ingest(Section, frozen=True):
@@ -202,6 +250,8 @@ class Ingest(Section, frozen=True):
     """Calls from one worker to one shard that are under way at a time."""
     retry_after_s: Count = 1
     """How long a 503 tells the client to wait."""
+    require_key: bool = False
+    """Whether events without a producer's key get 401."""
     future_max_s: CountOrOff = 300
     """An event further ahead of the server's clock is counted under the server's time."""
     max_age_s: CountOrOff = 172_800
@@ -294,7 +344,8 @@ class Read(Section, frozen=True):
     enabled: bool = True
     """False: every read gets 404."""
     key: Annotated[ReaderKey, SECRET] = ""
-    """Readers send it as `X-Tallyd-Key` or `Authorization: Bearer`. Others get 401. Empty: anyone may read."""
+    """Readers send it as `X-Tallyd-Key` or `Authorization: Bearer`. It may be a hash, `sha256:…`, and `tallyd key new
+    --read` makes more of them. Others get 401. Without any key, anyone may read."""
     cors_origins: tuple[Origin, ...] = ()
     """Pages of these origins ("https://shop.example") may read from a browser. "*": pages of any origin."""
     timeout_ms: Annotated[Count, AT_INGEST_START] = 2_000
@@ -471,9 +522,10 @@ class Config(Section, frozen=True):
     mongo: Annotated[MongoSection, AT_INGEST_START] = field(default_factory=MongoSection)
     mysql: Annotated[MysqlSection, AT_INGEST_START] = field(default_factory=MysqlSection)
     rate_limit: RateLimit = field(default_factory=RateLimit)
+    browser: Browser = field(default_factory=Browser)
     budget: Budget = field(default_factory=Budget)
     producers: Producers = field(default_factory=Producers)
-    browser: Browser = field(default_factory=Browser)
+    keys: Keys = field(default_factory=Keys)
     ingest: Ingest = field(default_factory=Ingest)
     dedupe: Annotated[Dedupe, AT_INGEST_START] = field(default_factory=Dedupe)
     spool: Annotated[SpoolSection, AT_INGEST_START] = field(default_factory=SpoolSection)
@@ -524,9 +576,15 @@ def keys_of(section: type[Section]) -> dict[str, Key]:
 
 @cache
 def secret_keys() -> tuple[tuple[str, Key], ...]:
-    """Every secret key, with its section's name."""
+    """Every secret key that may have a file of its own, with its section's name."""
     sections = ((table.name, section_of(table.kind)) for table in keys_of(Config).values())
-    return tuple((name, key) for name, kind in sections if kind for key in keys_of(kind).values() if key.mask)
+    return tuple(
+        (name, key)
+        for name, kind in sections
+        if kind
+        for key in keys_of(kind).values()
+        if key.mask and get_origin(bare(key.kind)) is not tuple
+    )
 
 
 def read_at_start(daemon: Daemon, key: str) -> bool:

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from daemon.config import Config
+from daemon.config import Config, reads_are_keyed
 from daemon.config.url import Store, mysql_of, options_of
 from daemon.doctor.finding import Verdict, ok, warning
 
@@ -22,14 +22,15 @@ def reads(config: Config) -> Verdict:
     read, http = config.read, config.http
     if not read.enabled or not config.mongo.url:
         return ok("off")
-    if read.key:
+    if reads_are_keyed(config):
         return ok("readers need a key")
     if _is_here(http.host):
         return ok("open, on loopback only")
     return warning(
         f"read.key is empty, and http.host is {http.host}",
         "Whoever reaches the port reads every count, and each read costs MongoDB time.",
-        'set read.key; or read.enabled = false; or http.host = "127.0.0.1" behind a proxy that lets nobody read',
+        "`tallyd key new --read NAME`, or set read.key; or read.enabled = false; or"
+        ' http.host = "127.0.0.1" behind a proxy that lets nobody read',
     )
 
 

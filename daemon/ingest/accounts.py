@@ -12,10 +12,14 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from daemon.buffer.wire import Limit
 from daemon.config import UNIX, Budget, RateLimit
 from daemon.read.gate import Kind
+
+if TYPE_CHECKING:
+    from daemon.ingest.decode import Decoder
 
 MINUTE_S = 60
 RELEASE_S = 4
@@ -50,7 +54,7 @@ READS = {
 class Account:
     """Of one sender. An accepted event costs nothing here, because Redis counts it."""
 
-    __slots__ = ("_clock", "_cost_s", "_events_until", "_until", "limit", "name", "producer", "unfinished")
+    __slots__ = ("_clock", "_cost_s", "_events_until", "_until", "decoder", "limit", "name", "producer", "unfinished")
 
     def __init__(
         self, name: str, producer: str, per_minute: int, clock: Callable[[], float], limit: Limit | None = None
@@ -60,6 +64,8 @@ class Account:
         self.name = name
         self.producer = producer
         self.limit = limit
+        self.decoder: Decoder | None = None
+        """What admits its events, if not what admits everybody's."""
         self.unfinished = 0
         """Bodies that it is sending now."""
         self._clock = clock

@@ -20,6 +20,8 @@ from daemon.ingest.accounts import Account, Accounts, address_limit
 from daemon.ingest.address import HEADERS as FORWARDED_HEADERS
 from daemon.ingest.address import TrustedProxies, is_near
 from daemon.ingest.handler import Handler
+from daemon.ingest.keyring import SIGNATURE_HEADER, Keyring
+from daemon.ingest.origins import Origins, host_of
 from daemon.ingest.requests import CrowdedError, HttpRequest, OpenRequests, RequestHead
 from daemon.ingest.robots import Robots
 from daemon.ingest.visitors import Visitors
@@ -67,13 +69,10 @@ class App:
         ready: Callable[..., Awaitable[Response]],
     ) -> None:
         """`ready`: answers whether this worker can count. Call it in the running loop."""
-        self._routes = {
-            EVENTS_PATH: Route(("POST",), self._event),
-            "/api/v1/analytics/events/batch": Route(("POST",), self._batch),
+        self._fixed_routes = {
             "/healthz": Route(("GET", "HEAD"), health.healthz),
             "/readyz": Route(("GET", "HEAD"), ready),
         }
-        """The other routes are the read API's: every path that begins with one of its PREFIXES."""
         self._requests = requests
         self._handler = handler
         self._reads = reads
@@ -98,10 +97,21 @@ class App:
             config.http.batch_bytes_max,
         )
         self._accounts = Accounts(config.budget, time.monotonic, address_limit(config.rate_limit))
-        self._keyed = {
-            key: Account(f"{accounts.PRODUCER}{name}", name, 0, time.monotonic)
-            for name, key in config.producers.keys.items()
-        }
+        self._alias = config.browser.alias
+        singles, batches = Route(("POST",), self._event), Route(("POST",), self._batch)
+        self._event_routes = {EVENTS_PATH: singles, f"{EVENTS_PATH}/batch": batches}
+        if self._alias:
+            self._event_routes |= {self._alias: singles, f"{self._alias}/batch": batches}
+        self._routes = {**self._event_routes, **self._fixed_routes}
+        """The other routes are the read API's: every path that begins with one of its PREFIXES."""
+        self.origins = Origins(config.browser.origins) if config.browser.origins else None
+        self._hosts = frozenset(config.http.hosts)
+        self._guarded = bool(self._hosts or config.browser.origins)
+        """Whether a request's names need a look."""
+        self._keys = Keyring(config, time.monotonic)
+        self._key_required = config.ingest.require_key
+        self._asks_who = self._key_required or self._keys.signs
+        """Whether a request without a key needs a second look."""
         http = config.http
         self._proxies = (
             TrustedProxies(http.trusted_proxies, http.forwarded_header, config.budget.addresses_max)
@@ -122,20 +132,41 @@ class App:
     def takes(self, head: RequestHead) -> Account | None:
         """The sender of a single event in good form. None: `answer` answers this request."""
         if not (
-            head.path == EVENTS_PATH
+            (head.path == EVENTS_PATH or head.path == self._alias)
             and head.method == "POST"
             and 0 <= head.length <= self._event_bytes_max
             and head.kind in _USUAL_TYPES
         ):
+            return None
+        if self._guarded and self._refusal(head) is not None:
             return None
         account = self._account(head)
         if account is None or account.events_left_ms() or (self._robots and self._is_robot(head, account)):
             return None
         return account
 
+    def _refusal(self, head: RequestHead) -> Response | None:
+        """The answer to events that come by a foreign name, or from a foreign page."""
+        if self._hosts and host_of(head) not in self._hosts:
+            return response.FOREIGN_HOST
+        if self.origins is not None and not self.origins.allows(head):
+            return response.FOREIGN_ORIGIN
+        return None
+
     def _account(self, head: RequestHead) -> Account | None:
-        """Who pays for the request. None: its key is unknown."""
-        return self._keyed.get(head.key) if head.key else self._accounts.of(self._client(head))
+        """Who pays for the request. None: its key is unknown, or it is not known yet whose it is."""
+        if head.key:
+            account = self._keys.seen.get(head.key) or self._keys.find(head.key)
+            if account is not None:
+                account.used = True
+            return account
+        if self._asks_who and (self._key_required or head.headers.get_all(SIGNATURE_HEADER)):
+            return None
+        return self._accounts.of(self._client(head))
+
+    def used_keys(self) -> list[str]:
+        """The ids of the keys that came since the last call."""
+        return self._keys.used()
 
     def _is_robot(self, head: RequestHead, account: Account) -> bool:
         """Whether the request's events are not a person's. Nobody asks it about a producer."""
@@ -204,11 +235,17 @@ class App:
             self._requests.abandon()
             raise
         self.leave(answer, account, events=head.method == "POST")
+        if self.origins is not None and head.path in self._event_routes:
+            return self.origins.dress(answer, head)
         return answer
 
     async def _answer(self, head: RequestHead, account: Account, request: HttpRequest) -> Response:
         # A supervisor's question is not refused: a busy worker is a live one.
         if head.path not in SUPERVISOR_PATHS:
+            if self._hosts and host_of(head) not in self._hosts:
+                return response.FOREIGN_HOST
+            if head.method == "OPTIONS" and self.origins is not None and head.path in self._event_routes:
+                return self.origins.preflight(head)
             if left_ms := account.left_ms():
                 return self._too_many(head, left_ms)
             if self._requests.crowded:
@@ -247,35 +284,63 @@ class App:
         body = await self._body(head, account, request, self._event_rules)
         if isinstance(body, Response):
             return body
-        visitor = self.visitor and self.visitor(head, account)
-        return await self._handler.event(body, account, robot=self._is_robot(head, account), visitor=visitor)
+        sender = self._sender(head, account, body)
+        if isinstance(sender, Response):
+            return sender
+        visitor = self.visitor and self.visitor(head, sender)
+        return await self._handler.event(body, sender, robot=self._is_robot(head, sender), visitor=visitor)
 
     async def _batch(self, head: RequestHead, account: Account, request: HttpRequest) -> Response:
         body = await self._body(head, account, request, self._batch_rules)
         if isinstance(body, Response):
             return body
+        sender = self._sender(head, account, body)
+        if isinstance(sender, Response):
+            return sender
         return await self._handler.batch(
             body,
-            account,
+            sender,
             ndjson=_media_type(head.kind) in _NDJSON_TYPES,
-            robot=self._is_robot(head, account),
-            visitor=self.visitor and self.visitor(head, account),
+            robot=self._is_robot(head, sender),
+            visitor=self.visitor and self.visitor(head, sender),
         )
 
     async def _body(
         self, head: RequestHead, account: Account, request: HttpRequest, rules: _BodyRules
     ) -> bytes | Response:
         """The whole body, or the answer to one that may not be."""
+        if self._guarded and (refusal := self._refusal(head)) is not None:
+            return refusal
         if left_ms := account.events_left_ms():
             return self._too_many(head, left_ms)
         if head.kind and _media_type(head.kind) not in rules.types:
             return rules.unsupported
         if head.key and not account.producer:
             return response.UNKNOWN_KEY
+        if self._key_required and not account.producer and not self._signature(head):
+            return response.KEY_REQUIRED
         if head.length > rules.bytes_max:
             return rules.too_large
         body = await self._requests.read(request, account, head.length, rules.bytes_max)
         return rules.too_large if body is None else body
+
+    def _signature(self, head: RequestHead) -> str:
+        """What a request was signed with; "" if it was not, or has a key."""
+        if head.key or not self._keys.signs:
+            return ""
+        return next(iter(head.headers.get_all(SIGNATURE_HEADER)), "")
+
+    def _sender(self, head: RequestHead, account: Account, body: bytes) -> Account | Response:
+        """Whose events these are: the account's, or those of the producer that signed them. Or why nobody's."""
+        signature = self._signature(head)
+        if not signature:
+            return account
+        signer = self._keys.signer(signature, head.path, body)
+        if signer is None:
+            return response.BAD_SIGNATURE
+        signer.used = True
+        left_ms = signer.events_left_ms()
+        return response.too_many(left_ms) if left_ms else signer
 
 
 def _rules(types: frozenset[str], accepted: str, bytes_max: int) -> _BodyRules:

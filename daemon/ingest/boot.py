@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
 import time
@@ -16,6 +17,7 @@ from daemon import config as configuration
 from daemon import log
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Counters, Limits
+from daemon.buffer.keys import KEYS_USED
 from daemon.buffer.layout import Layout
 from daemon.config import Config, has_windows
 from daemon.errors import LayoutError, StoreError
@@ -76,6 +78,7 @@ class Boot:
         self._requests = OpenRequests(config.http, config.budget, tally)
         self._condition = health.Condition(self._probe, self._durable, self._batchers)
         self._app = App(config, self._requests, self._handler, self._reads, self._visitors, self._condition.readyz)
+        self._key_note: asyncio.Future[None] = asyncio.create_task(self._note_keys([]))
         self._publisher = asyncio.create_task(self._publish())
         if self._worker is not None:
             stuck = self._condition.stuck
@@ -104,6 +107,7 @@ class Boot:
         self._publisher.cancel()
         if self._visits is not None:
             self._visits.cancel()
+        self._key_note.cancel()
         self._condition.close()
         self._requests.stop()
         self._tally.publish(0)
@@ -121,8 +125,17 @@ class Boot:
         while True:
             await asyncio.sleep(PUBLISH_INTERVAL_S)
             self._condition.look()
+            if (used := self._app.used_keys()) and self._key_note.done():
+                self._key_note = asyncio.create_task(self._note_keys(used))
             self._tally.publish(sum(batcher.waiting_events for batcher in self._batchers))
             self._reads.tally.publish()
+
+    async def _note_keys(self, used: list[str]) -> None:
+        """Notes when these keys were last used, for `tallyd key list`. A note that is lost is no harm."""
+        if used:
+            at = str(int(time.time()))
+            with contextlib.suppress(StoreError):
+                await self._probe.command("HSET", KEYS_USED, *(each for id_ in used for each in (id_, at)))
 
 
 def create() -> Boot:

@@ -33,7 +33,7 @@ LongWay = Callable[[Any], Coroutine[Any, Any, None]]
 class Exchange:
     """One request, from its head to its answer. Each method is a callback of the loop; none raises."""
 
-    __slots__ = ("_account", "_app", "_body", "_long_way", "_protocol", "_reading", "_visitor", "_watcher")
+    __slots__ = ("_account", "_app", "_body", "_head", "_long_way", "_protocol", "_reading", "_visitor", "_watcher")
 
     def __init__(self, app: App, watcher: Any, long_way: LongWay) -> None:
         """`watcher`: Granian's, of this request. `long_way`: the coroutine that can answer any request."""
@@ -53,6 +53,7 @@ class Exchange:
             return
         self._account = account
         self._visitor = app.visitor and app.visitor(head, account)
+        self._head = head
         self._protocol: RSGIHTTPProtocol | None = watcher.proto
         self._reading = watcher.proto()
         self._reading.add_done_callback(self._received, context)
@@ -88,6 +89,8 @@ class Exchange:
         assert protocol is not None, "a request has one answer"
         app = self._app
         app.leave(answer, self._account)
+        if app.origins is not None:
+            answer = app.origins.dress(answer, self._head)
         protocol.response_bytes(answer.status, answer.closing_headers if app.closing else answer.headers, answer.body)
         self._watcher.done()
 

@@ -65,7 +65,7 @@ class Handler:
         batcher = self._only_batcher
         if batcher is None or not self._enabled or not batcher.has_room(1):
             return False
-        event = self._decoder.good(body, account.producer)
+        event = (account.decoder or self._decoder).good(body, account.producer)
         if event is None:
             return False
         batcher.submit(Request(account.name, account.limit, 1, (event,), visitor), settle)
@@ -84,7 +84,7 @@ class Handler:
         """Answers one event, good or bad. `robot`: it is not a person's. `visitor`: whose it is."""
         if not self._enabled:
             return response.ACCEPTED
-        decoded = self._decoder_of(robot).single(body, account.producer)
+        decoded = (account.decoder or self._decoder_of(robot)).single(body, account.producer)
         if isinstance(decoded, Event):
             if self._leaves_out(robot, account, 1):
                 return response.ACCEPTED
@@ -98,7 +98,7 @@ class Handler:
         """Answers a body of many events. Its good events are counted although others are bad."""
         if not self._enabled:
             return response.batch_accepted(0, 0, Batch([], []))
-        decoder = self._decoder_of(robot)
+        decoder = account.decoder or self._decoder_of(robot)
         decode = decoder.lines_in_slices if ndjson else decoder.batch_in_slices
         decoded = await _with_pauses(decode(body, account.producer))
         if not isinstance(decoded, Batch):

@@ -31,6 +31,23 @@ _EACH_BYTES = 24
 ACCEPTED = json_response(HTTPStatus.ACCEPTED, Accepted("accepted"))
 NOT_JSON = message(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.")
 UNKNOWN_KEY = message(HTTPStatus.UNAUTHORIZED, "The key in X-Tallyd-Key is not a configured producer's.")
+PREFLIGHT_MAX_AGE_S = 7_200
+"""How long a browser remembers a preflight. Chrome remembers none for longer."""
+NO_PREFLIGHT = Response(HTTPStatus.NO_CONTENT, b"", [])
+PREFLIGHT = NO_PREFLIGHT.plus(
+    [
+        ("access-control-allow-methods", "POST"),
+        ("access-control-allow-headers", "content-type, x-tallyd-key"),
+        ("access-control-max-age", str(PREFLIGHT_MAX_AGE_S)),
+    ]
+)
+FOREIGN_ORIGIN = message(HTTPStatus.FORBIDDEN, "Pages of this origin may not send events here.")
+FOREIGN_HOST = message(HTTPStatus.MISDIRECTED_REQUEST, "Nothing is served under this host name.")
+KEY_REQUIRED = message(HTTPStatus.UNAUTHORIZED, "Events need a producer's key: send it as X-Tallyd-Key.")
+BAD_SIGNATURE = message(
+    HTTPStatus.UNAUTHORIZED,
+    "X-Tallyd-Signature is of no key, of another path or body, or too far from the server's time.",
+)
 NOT_FOUND = message(HTTPStatus.NOT_FOUND, "There is nothing here. Events go to POST /api/v1/analytics/events.")
 BODY_TIMEOUT = message(HTTPStatus.REQUEST_TIMEOUT, "The body took too long to arrive.", CLOSE)
 BODY_CUT_OFF = message(HTTPStatus.BAD_REQUEST, "The body ended before it was complete.", CLOSE)

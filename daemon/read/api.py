@@ -7,12 +7,11 @@ this way. A cached answer costs a look into a dictionary. Requests for the same 
 from __future__ import annotations
 
 import datetime as dt
-import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
-from daemon.config import Config
+from daemon.config import HASH_PREFIX, Config, hashed, reads_are_keyed
 from daemon.errors import MongoAwayError, StoreError
 from daemon.metrics import ReadTally
 from daemon.read import openapi, response
@@ -53,8 +52,9 @@ class Api:
     def reconfigure(self, config: Config) -> None:
         """Uses another configuration from the next request on. The connections to the stores stay as they are."""
         read = self._read = config.read
-        self._key = read.key.encode()
-        self._visibility = "private" if read.key else "public"
+        self._keyed = reads_are_keyed(config)
+        self._keys = _keys(config)
+        self._visibility = "private" if self._keyed else "public"
         self._routes: Routes | None = None
         if self._stores is not None and read.enabled:
             self._routes = Routes(config, self._stores, _today)
@@ -104,9 +104,9 @@ class Api:
             return response.PREFLIGHT if self._allows(head.get(b"origin", b"")) else response.OPTIONS
         if method not in ("GET", "HEAD"):
             return response.GET_ONLY
-        if self._key and not hmac.compare_digest(_key(head), self._key):
+        if self._keyed and not self._admits(_key(head)):
             return response.UNAUTHORIZED
-        if self._key:
+        if self._keyed:
             charge = _free
         if route == OPENAPI:
             charge(None)
@@ -183,6 +183,11 @@ class Api:
             cache.put(question.key, spelling, found, question.ttl_ms / 1000, stale_s)
         return found
 
+    def _admits(self, key: bytes) -> bool:
+        """Whether a reader has this key, and it has not expired. Only hashes are compared, so time tells nothing."""
+        until = self._keys.get(hashed(key.decode("latin-1")))
+        return until is not None and (not until or _today().isoformat() < until)
+
     def _keep(self, seconds: int) -> Header:
         return "cache-control", f"{self._visibility}, max-age={seconds}"
 
@@ -204,6 +209,14 @@ async def _read(question: Question, keep: Header) -> Response:
 
 def _free(_: Kind | None) -> None:
     """Who has a key may read as much as the gates let pass."""
+
+
+def _keys(config: Config) -> dict[str, str]:
+    """The hash of each reader's key → the first day on which it is refused, or ""."""
+    keys = {entry.hash: entry.expires for entry in config.keys.entries if entry.kind == "reader"}
+    if key := config.read.key:
+        keys[key if key.startswith(HASH_PREFIX) else hashed(key)] = ""
+    return keys
 
 
 def _today() -> dt.date:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from daemon import __version__
-from daemon.config import Config, domain_actions, effective_actions
+from daemon.config import Config, domain_actions, effective_actions, reads_are_keyed
 from daemon.domain.entity import Entity
 from daemon.domain.event import EventIn
 from daemon.read.endpoint import PREFIX, Endpoint
@@ -100,7 +100,7 @@ def _operation_paths(config: Config) -> Json:
     healthy = {"200": _answer("It does.", Health)}
     ready = {"200": _answer("It can.", Ready), "503": _answer("Redis does not take events.", Ready)}
     described = {"200": _content("OpenAPI 3.1.", "application/json", {"type": "object"})}
-    keyed = _READER if config.read.key else {}
+    keyed = _READER if reads_are_keyed(config) else {}
     return {
         "/healthz": {"get": _operation("healthz", "Does this worker run?", healthy)},
         "/readyz": {"get": _operation("readyz", "Can this worker count?", ready)},
@@ -109,7 +109,7 @@ def _operation_paths(config: Config) -> Json:
 
 
 def _read_paths(config: Config, endpoints: Mapping[str, Endpoint]) -> Json:
-    keyed = bool(config.read.key)
+    keyed = reads_are_keyed(config)
     types = sorted({name for section in config.domains.values() for name in section.entity_types})
     places = [
         _place("domain", {"enum": list(config.domains)}),

@@ -60,5 +60,6 @@ def test_the_secrets() -> None:
         "mongo.url": "password",
         "mysql.url": "password",
         "producers.keys": "all",
+        "keys.entries": "all",
         "read.key": "all",
     }
