@@ -1,10 +1,10 @@
 -- mark: leave two marks in Redis, by which a Redis that lost its transactions is known.
 --
 -- The daemons call it every few seconds and after each flush (daemon/buffer/connection.py), first with "", then with
--- the mark it returned. The first call writes twice, so Redis logs it as a transaction (MULTI, EXEC), like the calls that
--- count. The second call writes once, so Redis logs it alone. The second mark is never above the first, in any prefix of
--- the log. Redis 7.0 whose default user may not run everything refuses each transaction of its own log when it starts.
--- Then the second mark is above the first (daemon/buffer/layout.py).
+-- the mark it returned. The first call writes twice, so Redis logs it as a transaction (MULTI, EXEC), like the calls
+-- that count. The second call writes once, so Redis logs it alone. The second mark is never above the first, in any
+-- prefix of the log. Redis 7.0 whose default user may not run everything refuses each transaction of its own log when
+-- it starts. Then the second mark is above the first (daemon/buffer/layout.py).
 --
 -- KEYS  1 layout  hash: see layout.lua; atomic, alone: the two marks (us)
 -- ARGV  1 "" to write the first mark; or the mark that the first call returned, to write the second

@@ -1,9 +1,9 @@
 -- set_aside: rename what a shard counted before Redis lost its transactions, so that none of it is counted again.
 --
--- A daemon calls it between the two calls of epoch.lua (daemon/buffer/layout.py), until nothing is left. Redis came back
--- with an older state. What is live or in flight in it may have been flushed since. The dedupe memory, the due list and
--- the refused rows stay. The ledger remembers the epoch: a repeated call, also by a daemon that was frozen meanwhile,
--- changes nothing.
+-- A daemon calls it between the two calls of epoch.lua (daemon/buffer/layout.py), until nothing is left. Redis came
+-- back with an older state. What is live or in flight in it may have been flushed since. The dedupe memory, the due
+-- list and the refused rows stay. The ledger remembers the epoch: a repeated call, also by a daemon that was frozen
+-- meanwhile, changes nothing.
 --
 -- KEYS  1 dirty     set: the entities that have live counts
 --       2 claim     hash: see claim.lua
