@@ -13,8 +13,8 @@
 -- Returns {'whole', last, seq, {part, payload, ...}, fields}
 --           last     the seq last given to a claim, "" if none ever was
 --           seq      of the claim in flight, open or sealed; "" if there is none
---           payload  of each part of it, in the order they were frozen in; "" for a part that the caller has. No parts at
---                    all if seq is `known`
+--           payload  of each part of it, in the order they were frozen in; "" for a part that the caller has. No parts
+--                    at all if seq is `known`
 --           fields   live amounts, flat: field, amount (decimal text)
 --         {'more', {part, payload, ...}}: the first parts that the caller lacks. It asks again; the last one is `known`
 --         {'large', number of live counts}: they are more than `fields`, and nothing was read

@@ -184,9 +184,9 @@ class Budget(Section, frozen=True):
     """What one address may cost a worker, beside its counted events: refused events and requests, reads, half-sent
     bodies. Beyond it: 429."""
 
-    per_minute: CountOrOff = 600
-    """Cost in a minute. A refused event costs 1, a refused request 5, a cached read 1, a read that asks a store 10, one
-    that adds documents up 30. 0: no budget."""
+    per_minute: CountOrOff = 3_000
+    """Cost in a minute. A refused event costs 1, a refused request 5, a cached read 1, a read that asks a store 10, a
+    top list or a summary 150. A reader with a key pays nothing. 0: no budget."""
     unfinished_max: Count = 32
     """Bodies that one address may be sending at a time, once a worker waits for an eighth of `http.unfinished_max`.
     More get 429."""
@@ -356,9 +356,9 @@ class Read(Section, frozen=True):
     """Different questions of one worker that wait for a store. More get 503. Cached answers are given all the same."""
     series_at_once_max: Count = 16
     """Series that one worker asks MongoDB for at once. Others wait."""
-    tops_at_once_max: Count = 4
+    tops_at_once_max: Count = 2
     """The same of top lists."""
-    summaries_at_once_max: Count = 2
+    summaries_at_once_max: Count = 1
     """The same of summaries."""
     retry_after_s: Count = 1
     """How long a 503 tells the client to wait."""
