@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.domain.action import Effect
+from daemon.domain.action import Effect, Visit
 from daemon.domain.event import Event
 from daemon.spool.record import Damage, Record, encode, scan
 
@@ -26,6 +26,16 @@ def test_what_was_written_comes_back_in_order(batches: list[list[Event]]) -> Non
     parts = list(scan(b"".join(encode(events) for events in batches)))
     assert all(isinstance(part, Record) for part in parts)
     assert [plain(part.events) for part in parts if isinstance(part, Record)] == [plain(events) for events in batches]
+
+
+def test_what_a_visitor_may_have_repeated_comes_back_to_be_counted() -> None:
+    """Nobody asked Redis whether the visitor was there lately, and the spool holds no visitor."""
+    raw, filtered = ("view_raw", "view_raw:2026-02-19", "1"), ("view", "view:2026-02-19", "1")
+    event = Event("e", "jav:movie:m", Effect((filtered, raw), Visit("view", 30_000, Effect((raw,)))))
+    (record,) = scan(encode([event]))
+    assert isinstance(record, Record)
+    assert plain(record.events) == [("e", "jav:movie:m", (filtered, raw))]
+    assert record.events[0].effect.visit is None
 
 
 @given(EVENTS, EVENTS, st.data())
