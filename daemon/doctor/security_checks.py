@@ -18,14 +18,31 @@ X509 = "MONGODB-X509"
 """A client certificate in place of a password."""
 
 
+def events(config: Config) -> Verdict:
+    """Anybody may send events if the daemon asks for no key, and is open to the world in one of two ways."""
+    if config.ingest.require_key:
+        return ok("only with a key")
+    open_ = [] if _listens_here(config) else [f"http.host is {config.http.host}"]
+    if config.browser.origins:
+        open_.append(f"browser.origins is {', '.join(config.browser.origins)}")
+    if not open_:
+        return ok("without a key, on this machine only")
+    return warning(
+        f"ingest.require_key is false, and {' and '.join(open_)}",
+        "Anybody can send events, each address within its limits. An origin is a browser's word: programs write any.",
+        "if only your own programs send: `tallyd key new NAME`, then ingest.require_key = true; if browsers send, this"
+        " is meant so: bound the ids by entity_id in [domains.NAME]",
+    )
+
+
 def reads(config: Config) -> Verdict:
     read, http = config.read, config.http
     if not read.enabled or not config.mongo.url:
         return ok("off")
     if reads_are_keyed(config):
         return ok("readers need a key")
-    if _is_here(http.host):
-        return ok("open, on loopback only")
+    if _listens_here(config):
+        return ok("without a key, on this machine only")
     return warning(
         f"read.key is empty, and http.host is {http.host}",
         "Whoever reaches the port reads every count, and each read costs MongoDB time.",
@@ -84,11 +101,16 @@ def mysql(config: Config) -> Verdict:
 
 
 CHECKS: Mapping[str, Callable[[Config], Verdict]] = {
+    "security.events": events,
     "security.reads": reads,
     "security.redis": redis,
     "security.mongo": mongo,
     "security.mysql": mysql,
 }
+
+
+def _listens_here(config: Config) -> bool:
+    return bool(config.http.unix_socket) or _is_here(config.http.host)
 
 
 def _is_here(host: str) -> bool:

@@ -29,9 +29,9 @@ from daemon.ingest import response
 from daemon.ingest.decode import Batch, Decoder, Unreadable, build_catalogue
 from daemon.rollups.build import build
 from daemon.spool import record
+from daemon.spool.origin import Origin, decode_head, encode_head
 from daemon.spool.record import Damage
 from daemon.spool.replay import Replayed, Replayer
-from daemon.spool.segment import HEADER
 from tests.kit.commands import ROOT
 from tests.kit.events import event
 
@@ -158,6 +158,8 @@ def environment(text: bytes) -> None:
 # Segments of the spool ----------------------------------------------------------------------------------------------
 
 _SPOOLED = tuple(_decoder.single(json.dumps(event(event_id=f"e{n}", entity_id=f"m{n}")).encode()) for n in range(4))
+HERE = Origin(7, 1, 1, 172_800, "127.0.0.1:6379/0")
+HEADER = encode_head(HERE)
 _segment = Path(_scratch.name) / "spool" / f"{1:020}-1-{0:08x}.seg"
 
 
@@ -166,6 +168,7 @@ def spool(data: bytes) -> None:
 
     A first byte that is odd makes the rest a payload with a right checksum, which mutations alone never hit.
     """
+    decode_head(data)
     segment = HEADER + (_wrapped(data[1:]) if data[:1] and data[0] % 2 else data[1:])
     at, events = len(HEADER), []
     for part in record.scan(segment, at):
@@ -204,7 +207,7 @@ def _replayed(segment: bytes) -> list[Event]:
         taken.extend(events)
         return len(events)
 
-    asyncio.run(Replayer(_segment.parent, ingest, call_events_max=3).replay(Replayed()))
+    asyncio.run(Replayer(_segment.parent, ingest, lambda: HERE, call_events_max=3).replay(Replayed()))
     assert not _segment.exists()
     for aside in (_segment.parent / "damaged").glob("*"):
         aside.unlink()

@@ -8,7 +8,6 @@ from daemon.importer.lines import Lines
 from daemon.ingest.decode import Decoder
 from daemon.spool import replay
 from daemon.spool.record import Record, scan
-from daemon.spool.segment import HEADER
 from tests.fuzz import targets
 from tests.fuzz.targets import TARGETS, Target
 
@@ -41,8 +40,8 @@ def test_a_fast_way_that_takes_more_is_found(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_a_record_that_is_left_out_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "scan", lambda data, start: list(scan(data, start))[1:])
-    segment = HEADER + named["spool"].seeds[0][1:]
-    events = [event for part in scan(segment, len(HEADER)) if isinstance(part, Record) for event in part.events]
+    segment = targets.HEADER + named["spool"].seeds[0][1:]
+    events = [event for part in scan(segment, len(targets.HEADER)) if isinstance(part, Record) for event in part.events]
     with pytest.raises(AssertionError):
         targets.replay(segment, events)
 

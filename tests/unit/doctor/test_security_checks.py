@@ -24,6 +24,16 @@ def test_the_defaults_leave_no_door_open() -> None:
     assert {each.severity for each in run_checks(CHECKS, loaded)} == {"ok"}
 
 
+def test_events_without_a_key_are_a_warning_where_the_world_can_send_them() -> None:
+    off_loopback, pages = {"HTTP__HOST": "0.0.0.0"}, {"BROWSER__ORIGINS": '["https://shop.example"]'}
+    assert "http.host is 0.0.0.0" in found("events", **off_loopback).found
+    assert "https://shop.example" in found("events", **pages).found
+    for env in (off_loopback, pages, off_loopback | pages):
+        assert found("events", **env).severity == "warning"
+        assert found("events", INGEST__REQUIRE_KEY="true", **env).severity == "ok"
+    assert found("events", HTTP__UNIX_SOCKET="/run/tallyd.sock", **off_loopback).severity == "ok"
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_reads_without_a_key_off_loopback_are_a_warning(host: str) -> None:
     mongo = {"MONGO__URL": "mongodb://127.0.0.1/t", "HTTP__HOST": host}
@@ -32,6 +42,7 @@ def test_reads_without_a_key_off_loopback_are_a_warning(host: str) -> None:
     assert told.fix
     assert found("reads", READ__KEY=KEY, **mongo).severity == "ok"
     assert found("reads", READ__ENABLED="false", **mongo).severity == "ok"
+    assert found("reads", HTTP__UNIX_SOCKET="/run/tallyd.sock", **mongo).severity == "ok"
     assert found("reads", **{**mongo, "HTTP__HOST": "127.0.0.1"}).severity == "ok"
 
 
