@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from daemon.config import Config, reads_are_keyed
+from daemon.config import HASH_PREFIX, Config, reads_are_keyed
 from daemon.config.url import Store, mysql_of, options_of
 from daemon.doctor.finding import Verdict, ok, warning
 
@@ -100,9 +100,39 @@ def mysql(config: Config) -> Verdict:
     )
 
 
+def keys(config: Config) -> Verdict:
+    """Plain keys work, and whoever reads the configuration or a backup of it has them."""
+    plain = [f"producers.keys.{name}" for name, key in config.producers.keys.items() if not key.startswith(HASH_PREFIX)]
+    if config.read.key and not config.read.key.startswith(HASH_PREFIX):
+        plain.append("read.key")
+    if not plain:
+        return ok("none in clear")
+    return warning(
+        f"in clear: {', '.join(plain)}",
+        "Whoever sees the configuration, or a copy of it, can send or read in their name.",
+        "`tallyd key new NAME` keeps hashes; or put sha256:… in the place of each: printf %s KEY | sha256sum",
+    )
+
+
+def events(config: Config) -> Verdict:
+    if config.ingest.require_key:
+        return ok("only with a key")
+    if "*" not in config.browser.origins:
+        return ok(
+            "also without a key; browsers from your own pages" if config.browser.origins else "also without a key"
+        )
+    return warning(
+        'browser.origins is "*", and ingest.require_key is off',
+        "Every page on the web can have its visitors send events, each within its visitor's limit.",
+        "name your origins in browser.origins",
+    )
+
+
 CHECKS: Mapping[str, Callable[[Config], Verdict]] = {
     "security.events": events,
     "security.reads": reads,
+    "security.events": events,
+    "security.keys": keys,
     "security.redis": redis,
     "security.mongo": mongo,
     "security.mysql": mysql,

@@ -474,7 +474,7 @@ def test_metrics_tell_what_became_of_the_events(system: System) -> None:
         same = event()
         for body in (same, same, {}, [event(), same, {}, 5]):
             ingest.post(body, BATCH if isinstance(body, list) else EVENTS)
-        expected = {"counted": 2, "duplicate": 2, "rejected": 3, "robot": 0}
+        expected = {"counted": 2, "duplicate": 2, "limited": 0, "rejected": 3, "robot": 0}
         wait_until(lambda: events() == expected, f"the metrics of both workers say {expected}")
 
 

@@ -94,3 +94,17 @@ def test_a_mongodb_without_a_password_off_this_machine_is_a_warning(url: str, se
 )
 def test_root_and_no_password_are_a_warning_in_mysql(url: str, severity: str) -> None:
     assert found("mysql", MYSQL__URL=url).severity == severity
+
+
+def test_keys_in_clear_are_a_warning() -> None:
+    hashed = configuration.hashed(KEY)
+    told = found("keys", PRODUCERS__KEYS=f'{{"shop": "{KEY}", "press": "{hashed}"}}', READ__KEY=KEY)
+    assert (told.severity, KEY in str(told)) == ("warning", False)
+    assert "producers.keys.shop, read.key" in told.found
+    assert found("keys", PRODUCERS__KEYS=f'{{"press": "{hashed}"}}', READ__KEY=hashed).severity == "ok"
+
+
+def test_events_from_any_page_are_a_warning() -> None:
+    assert found("events", BROWSER__ORIGINS='["*"]').severity == "warning"
+    assert found("events", BROWSER__ORIGINS='["https://shop.example"]').severity == "ok"
+    assert found("events", BROWSER__ORIGINS='["*"]', INGEST__REQUIRE_KEY="true").severity == "ok"
