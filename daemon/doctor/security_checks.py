@@ -114,24 +114,9 @@ def keys(config: Config) -> Verdict:
     )
 
 
-def events(config: Config) -> Verdict:
-    if config.ingest.require_key:
-        return ok("only with a key")
-    if "*" not in config.browser.origins:
-        return ok(
-            "also without a key; browsers from your own pages" if config.browser.origins else "also without a key"
-        )
-    return warning(
-        'browser.origins is "*", and ingest.require_key is off',
-        "Every page on the web can have its visitors send events, each within its visitor's limit.",
-        "name your origins in browser.origins",
-    )
-
-
 CHECKS: Mapping[str, Callable[[Config], Verdict]] = {
     "security.events": events,
     "security.reads": reads,
-    "security.events": events,
     "security.keys": keys,
     "security.redis": redis,
     "security.mongo": mongo,

@@ -102,9 +102,3 @@ def test_keys_in_clear_are_a_warning() -> None:
     assert (told.severity, KEY in str(told)) == ("warning", False)
     assert "producers.keys.shop, read.key" in told.found
     assert found("keys", PRODUCERS__KEYS=f'{{"press": "{hashed}"}}', READ__KEY=hashed).severity == "ok"
-
-
-def test_events_from_any_page_are_a_warning() -> None:
-    assert found("events", BROWSER__ORIGINS='["*"]').severity == "warning"
-    assert found("events", BROWSER__ORIGINS='["https://shop.example"]').severity == "ok"
-    assert found("events", BROWSER__ORIGINS='["*"]', INGEST__REQUIRE_KEY="true").severity == "ok"
