@@ -222,7 +222,7 @@ def _lua_fix(facts: RedisFacts, answer: str) -> str:
     if "access" in answer and "key" in answer:
         return f"{facts.cli} ACL SETUSER {user} '~anl:*'"
     if "NOPERM" in answer or "can't run" in answer:
-        return f"{facts.cli} ACL SETUSER {user} +@all -@dangerous +info '+config|get'"
+        return f"{facts.cli} ACL SETUSER {user} +@all -@dangerous +info '+config|get' '+acl|dryrun'"
     if "OOM" in answer:
         return f"see redis.memory; {facts.cli} CONFIG SET maxmemory BYTES"
     if "READONLY" in answer:
