@@ -229,6 +229,12 @@ local function mark_dirty(key)
   if type(reply) == 'table' then mend(reply, dirty, 'SADD', dirty, entity) end
 end
 
+-- A user who may not read a budget is refused here: after the first SADD its events would be known and never counted.
+if limits[1] then
+  local readable = pcall('GET', rate)
+  if type(readable) == 'table' and not readable.err:find('WRONGTYPE', 1, true) then return readable end
+end
+
 -- All ids first, then all increments: 1.02 of the events a second. Nothing can fail in between: Redis refuses no write
 -- after the first, and `mend` takes foreign values out of the way.
 local results, counted, fresh = {}, 0, {}
@@ -306,10 +312,6 @@ while at <= last do
   end
   at = at + 4 + n * 4
 end
-for key, us in pairs(budgets) do
-  if us >= 1 then call('PSETEX', key, format('%d', math.ceil(us / 1000)), format('%d', floor(now_us + us))) end
-end
-
 for number = 1, counted do
   local key, effect = items[fresh[number] + 2], effects[items[fresh[number] + 3]]
   for i = 1, #effect, 3 do
@@ -336,5 +338,9 @@ if gen then
   if counted > 0 and type(pcall('HINCRBY', seen, 'events', counted)) == 'table' then
     call('HSET', seen, 'events', counted) -- it held no number; it is only an estimate
   end
+end
+-- Last: if it is refused, the events are counted all the same.
+for key, us in pairs(budgets) do
+  if us >= 1 then call('PSETEX', key, format('%d', math.ceil(us / 1000)), format('%d', floor(now_us + us))) end
 end
 return results

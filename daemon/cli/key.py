@@ -130,7 +130,7 @@ def _write(loaded: Config, entries: list[KeyEntry], config: Path | None, data: P
     """Replaces the file, checked by reading it: if it is wrong, it stays as it was. Its owner and mode stay."""
     file = Path(loaded.keys.file)
     before = file.read_bytes() if file.exists() else None
-    owned = file.stat() if before is not None else None
+    owned = file.stat() if before is not None else _stat_of_config(config)
     _replace(file, msgspec.json.format(msgspec.json.encode({"entries": entries})), owned)
     try:
         load(config, data)
@@ -142,6 +142,13 @@ def _write(loaded: Config, entries: list[KeyEntry], config: Path | None, data: P
         raise
 
 
+def _stat_of_config(config: Path | None) -> os.stat_result | None:
+    """Who may read the configuration reads a new file of keys, too: the daemon is seldom who types `tallyd key`."""
+    with suppress(OSError):
+        return (config or Path(os.environ.get("TALLYD_CONFIG") or "tallyd.toml")).stat()
+    return None
+
+
 def _replace(file: Path, content: bytes, owned: os.stat_result | None) -> None:
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
@@ -151,7 +158,7 @@ def _replace(file: Path, content: bytes, owned: os.stat_result | None) -> None:
             if owned is not None:
                 with suppress(PermissionError):
                     os.fchown(opened.fileno(), owned.st_uid, owned.st_gid)
-                    os.fchmod(opened.fileno(), owned.st_mode & 0o777)
+                    os.fchmod(opened.fileno(), owned.st_mode & (0o777 if file.exists() else 0o660))
             os.fsync(opened.fileno())
         draft.replace(file)
     except OSError as error:

@@ -24,7 +24,8 @@ from daemon.config import Config
 _SUFFIX = ":doctor"
 
 _nothing = msgspec.msgpack.encode([])
-_no_events = msgspec.msgpack.encode([[], [], []])
+_no_events = msgspec.msgpack.encode([[60, 0], [], ["doctor", 1, 1, 0]])
+"""A charge: it reads and writes a budget, which expires within a second."""
 
 _CODES: dict[type[ResponseError], str] = {
     OutOfMemoryError: "OOM ",

@@ -163,9 +163,10 @@ class Durable:
     async def _attempt(self, done: Replayed) -> None:
         """Looks at Redis and the spool once. Raises StoreError if Redis does not take events."""
         contents = await self._replayer.contents()
-        if not contents.segments and not self.spooling:
-            self._outage.clear()
-            return
+        if not self.spooling and all(path.name in self._replayer.strays for path in contents.segments):
+            self._outage.clear()  # what is left is nobody's here, so it is nobody's share
+            if not contents.segments:
+                return
         await self._probe.ping()
         sealed = (path.suffix == SEALED and path.name not in self._replayer.strays for path in contents.segments)
         if not self.spooling or not any(sealed):

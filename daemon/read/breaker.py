@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
-from daemon.errors import MongoAwayError
+from daemon.errors import StoreError
 
 FAILURES_MAX = 2
 """Questions in a row that got no answer. Then the breaker opens."""
@@ -24,7 +24,7 @@ class Breaker:
     """Of one worker."""
 
     def __init__(self, ping: Callable[[], Awaitable[None]], monotonic: Callable[[], float]) -> None:
-        """`ping` raises MongoAwayError if MongoDB does not answer."""
+        """`ping` raises StoreError if MongoDB does not answer."""
         self._ping = ping
         self._monotonic = monotonic
         self._failures = 0
@@ -57,7 +57,7 @@ class Breaker:
         self._trying = True
         try:
             await self._ping()
-        except MongoAwayError:
+        except StoreError:  # it may answer again, and refuse our password
             return False
         else:
             self.answered()

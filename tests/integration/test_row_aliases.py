@@ -173,3 +173,25 @@ def test_a_row_that_an_alias_wrote_is_not_reconciled(written_by_an_alias: System
     (tally,) = backfill(system, reconcile=True).tables
     assert tally.problems_listed == [f"jav:movie:{REAL}: {ALIASED}"]
     assert bases(system)[f"jav:movie:{REAL}"] == {"view": 1_000}
+
+
+def test_a_row_that_only_an_alias_wrote_goes_back_to_what_it_said(system: System) -> None:
+    """Nothing was ever counted under the row's own id, so no sync of its own can set it."""
+    Keyed(system, "unicode_ci")
+    alias = f"jav:movie:{REAL.upper()}"
+    system.count(*(event(entity_id=REAL.upper()) for _ in range(22)))
+    system.flush()
+    system.mongo["analytics_entity_totals"].update_one(
+        {"_id": alias}, {"$set": {"base": {"view": 1_000}, "synced": {"view": 22}}}
+    )
+    system.sql("UPDATE keyed SET views = 1022")  # as a former version did
+
+    report = system.audit("--repair-replica")
+    assert report["aliases_mended"] == 1
+    assert system.sql("SELECT views FROM keyed") == [(1_000,)]
+    system.count(event(entity_id=REAL))
+    system.flush()
+    assert system.sql("SELECT views FROM keyed") == [(1_001,)]
+    assert bases(system) == {f"jav:movie:{REAL}": {"view": 1_000}}
+    assert audited(system) == set()
+    system.sql("DROP TABLE keyed")

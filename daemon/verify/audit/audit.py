@@ -7,7 +7,7 @@ are checked exactly. Under traffic it tries a few times, then checks only what h
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from daemon.buffer import keys
 from daemon.buffer.connection import opened
 from daemon.buffer.due import make_due
 from daemon.config import Config, domain_counters, replica_tables, unmapped_types
+from daemon.domain.entity import Entity, parse_entity
+from daemon.replica.adopt import adopt
 from daemon.replica.aliases import forget_bases
 from daemon.replica.mysql import MysqlSink
 from daemon.retention.expiring import Expiring, read_expiring
@@ -29,7 +31,7 @@ from daemon.verify.audit import laws
 from daemon.verify.audit.deep import deep
 from daemon.verify.audit.hot import Hot, moving_entities, read_hot, read_marks
 from daemon.verify.audit.laws import Broken, Line
-from daemon.verify.audit.replica import Compared, compare, confirm
+from daemon.verify.audit.replica import Alias, Compared, compare, confirm
 from daemon.verify.audit.rollups import read_rollups
 
 STILL_TRIES = 5
@@ -146,6 +148,7 @@ class Auditor:
         bases of the aliases. Returns the numbers of rows and of aliases."""
         marked = aliases = 0
         async for found, _ in self._rows():
+            await self._give_back(found.aliases)
             due = {row.key for row in found.differing} | {alias.row for alias in found.aliases}
             for shard, entities in keys.by_shard(due, self._config.redis.shards, str).items():
                 await make_due(self._redis, shard, entities)
@@ -153,6 +156,19 @@ class Auditor:
             marked += len(due)
             aliases += len(found.aliases)
         return marked, aliases
+
+    async def _give_back(self, aliases: Sequence[Alias]) -> None:
+        """Gives a row's own entity the base that an alias took, if it has none: what the row said before that.
+
+        Without it no sync sets the row, and what the alias counted would be its base."""
+        rows: dict[Entity, dict[str, int]] = {}
+        for alias in aliases:
+            if (entity := parse_entity(alias.row)) is not None:
+                base = rows.setdefault(entity, dict(alias.base))
+                base.update({name: min(amount, base.get(name, amount)) for name, amount in alias.base.items()})
+        if rows:
+            zeros = {name: domain_counters(self._config, name) for name in self._config.domains}
+            await adopt(self._mongo, rows, await self._mongo.totals([entity.key for entity in rows]), zeros)
 
     async def _rows(self) -> AsyncIterator[tuple[Compared, int]]:
         """What differs and should not, and how many other rows are due, a chunk at a time."""
