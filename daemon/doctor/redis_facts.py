@@ -27,7 +27,8 @@ T = TypeVar("T")
 WRITES = tuple(
     f"{command} {shard_keys(0).ledger}{rest}"
     for command, rest in {
-        "SET": " 1 PX 1", "SADD": " m", "SPOP": "", "SREM": " m", "ZADD": " 1 m", "ZREM": " m", "HSET": " f 1", "HDEL": " f",
+        "SET": " 1 PX 1",
+        "SADD": " m", "SPOP": "", "SREM": " m", "ZADD": " 1 m", "ZREM": " m", "HSET": " f 1", "HDEL": " f",
         "HINCRBY": " f 1", "INCR": "", "INCRBY": " 1", "PEXPIRE": " 1", "SETRANGE": " 0 x", "DEL": "",
         "RENAME": f" {shard_keys(0).aside_prefix}",
     }.items()
