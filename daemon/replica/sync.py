@@ -90,8 +90,10 @@ class Replica:
         tried = [pair for pair in due if pair[0] not in waiting]
         try:
             result, failures = await self._write([key for key, _ in tried]) if tried else (SinkResult(0), {})
-        except StatementLostError:
+        except StatementLostError as error:
             self._rows = max(1, len(tried) // 2)
+            if rows == 1 and tried:  # it is this row, time and again: the others must not wait for it
+                await self._refuse({tried[0][0]: str(error)}, waiting)
             _log.warning("The next sync tries %d rows in place of %d.", self._rows, len(tried))
             raise
         self._rows = min(self._rows_max, 2 * rows)
