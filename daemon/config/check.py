@@ -218,10 +218,15 @@ def _key_problems(config: Config) -> Iterator[Problem]:
             Problem((*path, "actions"), f"there is no action {name!r}") for name in entry.actions if name not in actions
         )
         try:
-            if entry.expires:
-                dt.date.fromisoformat(entry.expires)
+            if entry.expires and dt.date.fromisoformat(entry.expires).isoformat() != entry.expires:
+                raise ValueError  # 20270131 is a day, too, but it is compared as text
         except ValueError:
             yield Problem((*path, "expires"), "must be a day, as 2027-01-31")
+    if any(entry.secret for entry in config.keys.entries) and config.dedupe.window_s < 2 * config.keys.signature_window_s:
+        yield Problem(
+            ("keys", "signature_window_s"),
+            "above half of dedupe.window_s, so a signed request that is sent again could count again",
+        )
     for name, key in (*config.producers.keys.items(), ("", config.read.key)):
         if key.startswith(HASH_PREFIX) and not re.fullmatch(HASH_PREFIX + "[0-9a-f]{64}", key):
             yield Problem(("producers", "keys", name) if name else ("read", "key"), "must be sha256: and 64 hex digits")

@@ -311,7 +311,8 @@ class App:
         """The whole body, or the answer to one that may not be."""
         if self._guarded and (refusal := self._refusal(head)) is not None:
             return refusal
-        if left_ms := account.events_left_ms():
+        # The limit of an address is not that of a producer that signs from there.
+        if left_ms := account.left_ms() if self._signature(head) else account.events_left_ms():
             return self._too_many(head, left_ms)
         if head.kind and _media_type(head.kind) not in rules.types:
             return rules.unsupported

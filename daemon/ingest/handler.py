@@ -14,7 +14,7 @@ from operator import attrgetter
 
 from daemon.buffer.keys import by_shard, shard_of
 from daemon.buffer.outcome import Counted, Failed, Limited, Outcome
-from daemon.buffer.wire import Request, Visitor
+from daemon.buffer.wire import Limit, Request, Visitor
 from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
@@ -47,6 +47,8 @@ class Handler:
         self._only_batcher = batchers[0] if len(batchers) == 1 else None
         self._tally = tally
         self._charges = 0
+        self._decoding = asyncio.Lock()
+        """One batch at a time: so a turn of the loop has one slice, and a refusal reaches those that wait."""
         self.reconfigure(config, decoder, robot_decoder)
 
     def reconfigure(self, config: Config, decoder: Decoder, robot_decoder: Decoder | None) -> None:
@@ -100,7 +102,12 @@ class Handler:
             return response.batch_accepted(0, 0, Batch([], []))
         decoder = account.decoder or self._decoder_of(robot)
         decode = decoder.lines_in_slices if ndjson else decoder.batch_in_slices
-        decoded = await _with_pauses(decode(body, account.producer))
+        async with self._decoding:
+            if left_ms := account.events_left_ms():  # spent while this body came
+                return response.too_many(left_ms)
+            decoded = await _with_pauses(decode(body, account.producer))
+            hopeless = _hopeless(account.limit, decoded)
+            account.charge(accounts.EVENT_REFUSED * hopeless)
         if not isinstance(decoded, Batch):
             self._tally.rejected(1)
             return invalid(decoded) if isinstance(decoded, Rejection) else response.NOT_JSON
@@ -112,14 +119,17 @@ class Handler:
             return response.batch_invalid(decoded)
         if self._leaves_out(robot, account, len(events)):
             return response.batch_accepted(0, 0, decoded)
+        events = events[: len(events) - hopeless]
         outcome = await self._count(account, events, len(events) + refused, visitor)
         if not isinstance(outcome, Counted):
-            return self._refused(account, outcome, len(events))
+            return self._refused(account, outcome, len(events) + hopeless)
         duplicates = max(0, len(events) - outcome.new - outcome.limited)
+        if hopeless:
+            outcome = _with_rest(outcome, hopeless, account.limit)
         self._tally.counted(outcome.new, duplicates)
         if outcome.limited:
             self._tally.limited(outcome.limited)
-            account.block(outcome.left_ms)
+            self._block(account, outcome.left_ms, outcome.limited - hopeless)
         return response.batch_accepted(
             outcome.new, duplicates, decoded, limited=outcome.limited, left_ms=outcome.left_ms
         )
@@ -189,8 +199,32 @@ class Handler:
         if isinstance(outcome, Failed):
             return self._unavailable
         self._tally.limited(events)
-        account.block(outcome.left_ms)
+        self._block(account, outcome.left_ms, events)
         return response.too_many(outcome.left_ms)
+
+    def _block(self, account: Account, left_ms: int, events: int) -> None:
+        """Notes that Redis did not take this many events. A limit of new entities blocks no others."""
+        limit = account.limit
+        if limit is not None and limit.new_entities_per_minute:
+            each_ms = -(-accounts.MINUTE_S * 1000 // limit.events_per_minute) if limit.events_per_minute else 0
+            if left_ms > each_ms:  # so long only new entities wait
+                account.charge(accounts.EVENT_REFUSED * events)
+                return
+        account.block(left_ms)
+
+
+def _hopeless(limit: Limit | None, decoded: object) -> int:
+    """How many events at the end of a batch a whole budget has no room for."""
+    if limit is None or not limit.events_per_minute or not isinstance(decoded, Batch):
+        return 0
+    return max(0, len(decoded.events) - limit.events_per_minute)
+
+
+def _with_rest(outcome: Counted, rest: int, limit: Limit | None) -> Counted:
+    """The outcome of a batch whose last events were not sent at all."""
+    assert limit is not None
+    left_ms = outcome.left_ms or -(-accounts.MINUTE_S * 1000 // limit.events_per_minute)
+    return Counted(outcome.new, outcome.limited + rest, left_ms)
 
 
 def _sum(

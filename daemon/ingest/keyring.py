@@ -46,6 +46,8 @@ class Keyring:
         """Good keys as they came → whose they are."""
         self._by_hash: dict[str, KeyAccount] = {}
         self._signing: dict[str, tuple[bytes, KeyAccount]] = {}
+        self.signs = any(entry.secret for entry in config.keys.entries)
+        """Whether a request may come with a signature in place of a key. An expired one is refused, too."""
         self._window_s = config.keys.signature_window_s
         self._today = _today()
         for name, key in config.producers.keys.items():
@@ -60,11 +62,6 @@ class Keyring:
             else:
                 self._by_hash[entry.hash] = account
         self._forget_expired()
-
-    @property
-    def signs(self) -> bool:
-        """Whether a request may come with a signature in place of a key."""
-        return bool(self._signing)
 
     def find(self, key: str) -> KeyAccount | None:
         """Whose a key is that has not been seen yet; None: nobody's, or it has expired."""

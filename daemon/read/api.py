@@ -83,7 +83,9 @@ class Api:
         """`path`: percent-decoded, one of PREFIXES; `query`: as it came; `headers`: names in lower case."""
         if self._routes is None:
             return response.NOT_FOUND
-        head = dict(headers)
+        head: dict[bytes, bytes] = {}
+        for name, value in headers:
+            head.setdefault(name, value)  # the first counts, as everywhere
         route = path[len(PREFIX) :].partition("/")[0] if path.startswith(PREFIX) else OPENAPI
         found = await self._answer(self._routes, method, route, (path, query), head, charge)
         self.tally.replied(route, found.status)
