@@ -190,6 +190,14 @@ def _replica_problems(config: Config) -> Iterator[Problem]:
                     yield Problem(shadow, f"tallyd writes column {column!r} itself")
 
 
+def _is_day(text: str) -> bool:
+    """Only as 2027-01-31: days are compared as texts."""
+    try:
+        return dt.date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
 def _url_problems(config: Config) -> Iterator[Problem]:
     for store in FORMS:
         url: str = getattr(config, store).url
@@ -217,12 +225,10 @@ def _key_problems(config: Config) -> Iterator[Problem]:
         yield from (
             Problem((*path, "actions"), f"there is no action {name!r}") for name in entry.actions if name not in actions
         )
-        try:
-            if entry.expires and dt.date.fromisoformat(entry.expires).isoformat() != entry.expires:
-                raise ValueError  # 20270131 is a day, too, but it is compared as text
-        except ValueError:
+        if entry.expires and not _is_day(entry.expires):
             yield Problem((*path, "expires"), "must be a day, as 2027-01-31")
-    if any(entry.secret for entry in config.keys.entries) and config.dedupe.window_s < 2 * config.keys.signature_window_s:
+    signs = any(entry.secret for entry in config.keys.entries)
+    if signs and config.dedupe.window_s < 2 * config.keys.signature_window_s:
         yield Problem(
             ("keys", "signature_window_s"),
             "above half of dedupe.window_s, so a signed request that is sent again could count again",

@@ -61,4 +61,7 @@ class Visitors:
         except StoreError as error:
             _log.debug("The secret of the day cannot be read: %s", error)
             salt = None
+        except Exception:  # noqa: BLE001  (drivers raise more than they say, and tomorrow's secret must be read)
+            _log.exception("The secret of the day cannot be read")
+            salt = None
         self._salted = hashlib.blake2b(key=salt[:SALT_BYTES], digest_size=HASH_BYTES) if salt else None

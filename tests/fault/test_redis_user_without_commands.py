@@ -12,10 +12,10 @@ from daemon.buffer.connection import Connection, RefusedError
 from daemon.buffer.counters import Counters, Limits
 from daemon.buffer.layout import Layout
 from daemon.buffer.wire import Limit, Request, unlimited
-from daemon.domain.action import Effect
-from daemon.domain.event import Event
 from daemon.doctor import redis_checks
 from daemon.doctor.redis_facts import read_redis
+from daemon.domain.action import Effect
+from daemon.domain.event import Event
 from tests.kit.servers import RedisServer
 from tests.kit.system import System
 
@@ -34,7 +34,7 @@ def test_what_a_call_refused_is_counted_once_it_is_sent_again(system: System, tm
             assert _views(admin, "n") == 1
 
 
-async def _send(config) -> None:  # noqa: ANN001
+async def _send(config) -> None:
     connection = Connection(config.redis, Layout(config))
     counters = Counters(connection, 0, Limits.of(config))
     keyed = unlimited([Event("k", "jav:movie:n", EFFECT)])

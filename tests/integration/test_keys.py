@@ -178,6 +178,26 @@ def test_a_signed_request_needs_no_key_on_the_wire(keys: Keys) -> None:
     assert keys.status(key) == 401, "a key that signs is not sent"
 
 
+SIGNING = {"id": "sign01", "name": "shop", "secret": "sign01.a-signing-secret-0123456789"}
+
+
+@pytest.mark.parametrize("interface", ["rsgi", "asgi"])
+def test_the_limit_of_an_address_is_not_that_of_a_producer_that_signs_from_there(
+    shared_system: System, interface: str
+) -> None:
+    env = {"KEYS__ENTRIES": json.dumps([SIGNING]), "RATE_LIMIT__PER_MINUTE": "5", "HTTP__INTERFACE": interface}
+    with shared_system.ingest(**env) as ingest:
+        assert [ingest.post(event()).status_code for _ in range(7)][-1] == 429
+        body = json.dumps(event()).encode()
+        assert ingest.post(body, headers=signature(SIGNING["secret"], body)).status_code == 202
+
+
+def test_a_signature_of_a_key_that_has_expired_is_no_request_without_a_key(shared_system: System) -> None:
+    with shared_system.ingest(KEYS__ENTRIES=json.dumps([SIGNING | {"expires": "2020-01-01"}])) as ingest:
+        body = json.dumps(event()).encode()
+        assert ingest.post(body, headers=signature(SIGNING["secret"], body)).status_code == 401
+
+
 def test_a_wrong_file_changes_nothing(keys: Keys) -> None:
     key = keys.new("shop")
     good = keys.file.read_bytes()

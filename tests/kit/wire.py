@@ -72,6 +72,13 @@ class Wire:
     def send(self, data: bytes) -> None:
         self._socket.sendall(data)
 
+    def send_what_is_taken(self, data: bytes, timeout_s: float = 0.2) -> None:
+        """Sends until the server takes no more for so long, or closes."""
+        self._socket.settimeout(timeout_s)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            self._socket.sendall(data)
+        self._socket.settimeout(TIMEOUT_S)
+
     def end(self) -> None:
         """Says that no more will be sent."""
         self._socket.shutdown(socket.SHUT_WR)
