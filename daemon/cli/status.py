@@ -72,6 +72,9 @@ def _print_status(found: Status, loaded: Config) -> None:
     missing = sum(shard.ledger.get("missing", 0) for shard in found.shards)
     if missing:
         console.print(f"{missing:,} times MySQL had no row for an entity. `tallyd audit` counts those entities.")
+    unknown = sum(shard.ledger.get("unknown", 0) for shard in found.shards)
+    if unknown:
+        console.print(f"{unknown:,} counts of ids that MySQL did not have: dead letters. See `tallyd dead list`.")
     aside = sum(shard.ledger.get("aside", 0) for shard in found.shards)
     if aside:
         console.print(f"{aside} foreign values in Redis were renamed (keys anl:{{shard}}:aside:*).")

@@ -152,7 +152,7 @@ class MysqlSection(Section, frozen=True):
     lock_timeout_s: Count = 5
     """How long a flusher waits for the advisory lock of another one. Then it tries again later."""
     rows_max: Annotated[int, Meta(ge=1, le=50_000)] = 5_000
-    """Rows of one UPDATE."""
+    """Rows of one UPDATE, and ids that MySQL is asked about at once."""
 
 
 class RateLimit(Section, frozen=True):
@@ -500,6 +500,10 @@ class ReplicaTable(Section, frozen=True):
     """Counter → the column in which the application still counts by itself. See `tallyd shadow-compare`."""
     enrich: tuple[SqlName, ...] = ()
     """Columns that a top list shows beside the counts (`enrich=1`)."""
+    known: bool = False
+    """Take only ids that the table has, byte for byte, when their counts are flushed. Those of other ids become dead
+    letters ("unknown id"). `tallyd dead retry` brings them in. Insert a row before its first event, therefore. While
+    MySQL is away, the counts of such a type wait in Redis, and with them those of its shard."""
 
 
 ACTIONS_BUILT_IN = {"view": ActionSection(), "download": ActionSection()}

@@ -1,7 +1,7 @@
 """One shard's way from Redis to MongoDB: claim, rollup, five updates, ack. Each amount is applied exactly once.
 
 The flusher's drain loop calls `Drain.apply_next`. A second flusher may work beside this one: both apply the same
-content under the same seq. `STEPS` says what holds after a crash. Nothing here touches MySQL.
+content under the same seq. `STEPS` says what holds after a crash. MySQL is asked only about types with `known = true`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from typing import NamedTuple
 
 from daemon.buffer.counters import Busy, Claim, Counters, Empty
 from daemon.config import Flush
-from daemon.domain.outcome import SinkResult
+from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import TOTALS, Rollup
+from daemon.replica.known import KnownIds
 from daemon.rollups.build import Builder
+from daemon.rollups.dead_letters import UNKNOWN_ID
 from daemon.rollups.floors import open_epoch, raise_floor, read_floor
 from daemon.rollups.mongo import MongoSink
 
@@ -23,7 +25,8 @@ STEPS = {
     "freeze": "The claim is open, and no document knows its parts. After the lease, the next claim adds to it.",
     "seal": "The claim is sealed. After the lease, the next flusher gets the same content under the same seq.",
     "open_epoch": "MongoDB has what the totals held before this Redis counted. That is recorded once.",
-    "raise_floor": "The floor names the claim's seq. The next flusher applies the claim under that seq.",
+    "look_up": "Nothing has changed. The next flusher asks MySQL again, and may get another answer.",
+    "raise_floor": "The floor names the claim's seq and its unknown ids. Every flusher obeys that, however late.",
     "write": "Some documents hold the seq and refuse the claim (E11000). The next flusher writes the others.",
     "bury": "The dead letters have ids of their own. The next flusher skips the documents they name.",
     "list_due": "Some entities are due in MySQL. The next flusher writes no document, and lists them again.",
@@ -59,15 +62,17 @@ class Drain:
         owner: str,
         zeros: Mapping[str, Collection[str]],
         mapped: Collection[tuple[str, str]],
+        known: KnownIds | None = None,
     ) -> None:
         """`owner`: unique to this process. `zeros`: per domain, its counters. `mapped`: the (domain, entity type) that
-        have a MySQL table."""
+        have a MySQL table. `known`: None if all ids are taken."""
         self._counters = counters
         self._mongo = mongo
         self._flush = flush
         self._owner = owner
         self._zeros = zeros
         self._mapped = mapped
+        self._known = known
         self._epoch = 0
 
     async def apply_next(self) -> Applied | Busy | Empty:
@@ -90,21 +95,50 @@ class Drain:
             self._epoch = self._counters.epoch
         rollup = claim.content.rollup()
         buried = await mongo.dead_letters.of_claim(shard, claim.seq) if claim.again else set()
-        await raise_floor(mongo, shard, claim.seq)
-        result = await mongo.write(rollup, claim.seq, self._zeros, buried)
-        if result.failures or rollup.malformed:
-            await mongo.dead_letters.bury(shard, claim.seq, rollup, result.failures, self._zeros)
+        unknown = await self._raise_floor(claim.seq, rollup, floor)
+        if unknown is None:
+            result, set_aside, malformed = SinkResult(0, already=sum(map(len, rollup.documents.values()))), [], 0
+        else:
+            set_aside, malformed = _set_aside(rollup, unknown), len(rollup.malformed)
+            skipped = buried.union((target, id_) for target, id_, _ in set_aside) if set_aside else buried
+            result = await mongo.write(rollup, claim.seq, self._zeros, skipped)
+        if result.failures or malformed:
             _log.error(
                 "Shard %d, claim %d: %d documents could not be written and %d values in Redis are not ours; they are in"
                 " the dead letters, the rest went on.",
-                shard, claim.seq, len(result.failures), len(rollup.malformed),
+                shard, claim.seq, len(result.failures), malformed,
             )  # fmt: skip
-        dead_ids = {failure.id for failure in result.failures if failure.target == TOTALS.collection}
+        failures = [*result.failures, *set_aside]
+        if failures or malformed:
+            await mongo.dead_letters.bury(shard, claim.seq, rollup, failures, self._zeros)
+        dead_ids = {failure.id for failure in failures if failure.target == TOTALS.collection}
         dead_ids |= {id_ for collection, id_ in buried if collection == TOTALS.collection}
-        await self._counters.ack(claim.seq, _booked(rollup, dead_ids), self._due(rollup, dead_ids))
-        return Applied(
-            len(rollup.documents[TOTALS]), result, len(result.failures) + len(rollup.malformed), claim.dirty_left
-        )
+        booked = _booked(rollup, dead_ids)
+        if unknown:
+            amount = sum(rollup.sums(unknown).values())
+            booked.append(("unknown", amount))
+            _log.warning(
+                "Shard %d, claim %d: %d counts of %d ids that MySQL does not have; they are in the dead letters.",
+                shard, claim.seq, amount, len(unknown),
+            )  # fmt: skip
+        await self._counters.ack(claim.seq, booked, self._due(rollup, dead_ids))
+        return Applied(len(rollup.documents[TOTALS]), result, len(failures) + malformed, claim.dirty_left)
+
+    async def _raise_floor(self, seq: int, rollup: Rollup, floor: int) -> set[str] | None:
+        """The keys of the claim's entities that are set aside, by this flusher's word or an earlier one's.
+
+        None: a later claim was written, so this one was acknowledged. Then nothing is left to write.
+        """
+        lacking: set[str] = set()
+        if self._known is not None and floor < seq:
+            lacking = await self._known.lacking(document.entity for document in rollup.documents[TOTALS])
+        keys = sorted(document.id for document in rollup.documents[TOTALS]) if lacking else []
+        at = [position for position, key in enumerate(keys) if key in lacking]
+        held = await raise_floor(self._mongo, self._counters.shard, seq, at)
+        if not held:
+            return None if held is None else set()
+        keys = keys or sorted(document.id for document in rollup.documents[TOTALS])
+        return {keys[position] for position in held}
 
     def _due(self, rollup: Rollup, dead_ids: Collection[str]) -> list[str]:
         return [
@@ -112,6 +146,18 @@ class Drain:
             for document in rollup.documents[TOTALS]
             if document.id not in dead_ids and (document.entity.domain, document.entity.type) in self._mapped
         ]
+
+
+def _set_aside(rollup: Rollup, unknown: Collection[str]) -> list[Failure]:
+    """The documents of these entities, as failures."""
+    if not unknown:
+        return []
+    return [
+        Failure(kind.collection, document.id, UNKNOWN_ID)
+        for kind, documents in rollup.documents.items()
+        for document in documents
+        if document.entity.key in unknown
+    ]
 
 
 def _booked(rollup: Rollup, dead_ids: Collection[str]) -> list[tuple[str, int]]:

@@ -30,6 +30,7 @@ from daemon.config import Config, domain_counters, moved_counters, ranked_kinds,
 from daemon.domain.outcome import Failure
 from daemon.errors import LayoutError, StoreError
 from daemon.flush.drain import Applied, Drain
+from daemon.replica.known import KnownIds
 from daemon.replica.mysql import LockHeldError, MysqlSink
 from daemon.replica.sync import Replica
 from daemon.rollups.mongo import MongoSink
@@ -40,8 +41,8 @@ GC_THRESHOLD_OBJECTS = 200_000
 CANCEL_TIMEOUT_S = 2.0
 STEP_CALLS_MAX = 6
 """One step of a loop makes at most so many calls to each store, and each call has its time-out. A step that takes
-longer than all of them together hangs, and the watchdog is told. A claim calls Redis more often, but leaves out
-MySQL."""
+longer than all of them together hangs, and the watchdog is told. A claim calls Redis more often, but MySQL only about
+types with `known = true`."""
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +95,8 @@ class Flusher:
     """Owns the connections of all shards. Use either `once` or `run`. `close` ends it."""
 
     def __init__(self, config: Config) -> None:
-        require(config, "redis", "mongo")
+        knows = any(table.known for kinds in config.replica.values() for table in kinds.values())
+        require(config, "redis", "mongo", *(("mysql",) if knows else ()))
         # A claim makes some 50,000 objects, which live as long as it does. With Python's threshold of 700 the collector
         # scans them again and again, and building the rollup takes twice as long.
         gc.set_threshold(GC_THRESHOLD_OBJECTS)
@@ -102,6 +104,7 @@ class Flusher:
         self._flush = config.flush
         self._mongo = MongoSink(config.mongo)
         self._mysql = [MysqlSink(config.mysql) for _ in range(config.redis.shards)] if config.mysql.url else []
+        self._lookups = [MysqlSink(config.mysql) for _ in range(config.redis.shards)] if knows else []
         self._connections: list[Connection] = []
         self._stopping = asyncio.Event()
         self._steps: dict[str, float] = {}
@@ -126,6 +129,7 @@ class Flusher:
             owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
             zeros={domain: domain_counters(config, domain) for domain in config.domains},
             mapped=tables.keys(),
+            known=KnownIds(self._lookups[number], tables) if self._lookups else None,
         )
         replica = None
         if self._mysql and config.enabled:
@@ -141,7 +145,7 @@ class Flusher:
     async def close(self) -> None:
         for connection in self._connections:
             await connection.close()
-        for mysql in self._mysql:
+        for mysql in (*self._mysql, *self._lookups):
             await mysql.close()
         await self._mongo.close()
 

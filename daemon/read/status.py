@@ -31,7 +31,8 @@ class ShardStatus(Struct, frozen=True):
     last_flush_age_s: float | None
     ledger: dict[str, int]
     """accepted:<counter>, duplicate:<counter>, flushed:<counter>, dead:<counter>: amounts since the data began; aside:
-    foreign values moved out of the way; missing: how often a sync found no row for an entity."""
+    foreign values moved out of the way; missing: how often a sync found no row for an entity; unknown:
+    counts of ids that MySQL did not have (`known`)."""
 
 
 class Status(Struct, frozen=True):

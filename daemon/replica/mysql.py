@@ -199,6 +199,12 @@ class MysqlSink:
         rows = await self._select(table, ids, table.enrich)
         return {id_: dict(zip(table.enrich, row, strict=True)) for id_, row in rows.items()}
 
+    async def having_rows(self, table: ReplicaTable, ids: Sequence[str]) -> set[str]:
+        """The ids among these that are a row's key, byte for byte. Asks about `rows_max` at a time."""
+        most = self._section.rows_max
+        parts = [ids[start : start + most] for start in range(0, len(ids), most)]
+        return {id_ for part in parts for id_ in await self._select(table, part, [table.key])}
+
     async def alike(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, str]:
         """Entity id → the key of another row that MySQL takes for it: by case, accent, trailing blank or the like."""
         key = await self._key(table)

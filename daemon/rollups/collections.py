@@ -36,7 +36,11 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "at": "when",
         "dropped_at": "when an operator gave the letter up; null while it waits",
     },
-    FLOORS: {"_id": "shard", "seq": "the highest seq whose documents may have been written"},
+    FLOORS: {
+        "_id": "shard",
+        "seq": "the highest seq whose documents may have been written",
+        "unknown": "{seq, at}: the entities of that claim that MySQL does not know, as positions among its sorted keys",
+    },
     EPOCHS: {
         "_id": "the epoch of a Redis",
         "baseline": "{counter: amount}: what totals and dead letters held when that Redis began to count",

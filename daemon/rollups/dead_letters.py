@@ -1,4 +1,4 @@
-"""Dead letters: amounts that no document could take, kept in MongoDB until an operator retries or drops them.
+"""Dead letters: amounts that no document could or should take, kept in MongoDB until an operator retries or drops them.
 
 Their fields are in `collections.py`. A letter without a collection is a foreign value found in Redis. (Or several, if
 its place held another value in the next part of the claim.) It can only be looked at and dropped.
@@ -27,6 +27,8 @@ from daemon.rollups.collections import DEAD_LETTERS
 from daemon.rollups.errors import is_already_applied, store_error
 
 MALFORMED = "no entity, counter, day or amount of ours"
+UNKNOWN_ID = "unknown id"
+"""MySQL has no row for the entity, and the entity's type must have one (`known`)."""
 _KIND_OF = {kind.collection: kind for kind in KINDS}
 
 Json = dict[str, Any]

@@ -2,17 +2,22 @@
 
 A Redis may lose its memory. Its next claim must still get a seq that no document holds, and an audit must still know
 which part of the totals that Redis never counted. Called by the flusher before it writes, and by `audit`.
+
+The floor also holds what was decided of its claim: the entities that are set aside, because MySQL does not know them.
+Floor and decision are one write. So whoever applies the claim, however late, obeys the same decision.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+
+from pymongo import ReturnDocument
 
 from daemon.domain.rollup import TOTALS
 from daemon.rollups.collections import EPOCHS, FLOORS
 from daemon.rollups.errors import store_error
-from daemon.rollups.mongo import MongoSink
+from daemon.rollups.mongo import Json, MongoSink
 
 
 async def read_floor(mongo: MongoSink, shard: int) -> int:
@@ -22,11 +27,26 @@ async def read_floor(mongo: MongoSink, shard: int) -> int:
     return int(document["seq"]) if document else 0
 
 
-async def raise_floor(mongo: MongoSink, shard: int, seq: int) -> None:
-    """Must precede the first write of `seq`: Redis then never gives out again a seq that a document may hold. Raises
-    StoreError."""
+async def raise_floor(mongo: MongoSink, shard: int, seq: int, unknown: Sequence[int] = ()) -> Sequence[int] | None:
+    """Must precede the first write of `seq`: Redis then never gives out again a seq that a document may hold.
+
+    `unknown`: the claim's entities to set aside, as positions in the order of their keys. Returns those that hold: of
+    whoever raised the floor to `seq` first. None: the floor is above, so the claim was applied and acknowledged. Raises
+    StoreError.
+    """
+    # Positions, because the keys of a claim may be more than a document holds. With their seq, because versions before
+    # 0.3.0 raise the floor and leave the positions.
+    decided = {"$literal": {"seq": seq, "at": list(unknown)}} if unknown else "$$REMOVE"
+    raised = {"unknown": {"$cond": [{"$lt": ["$seq", seq]}, decided, "$unknown"]}, "seq": {"$max": ["$seq", seq]}}
     with store_error(mongo.address):
-        await mongo.database[FLOORS].update_one({"_id": shard}, {"$max": {"seq": seq}}, upsert=True)
+        floor: Json | None = await mongo.database[FLOORS].find_one_and_update(
+            {"_id": shard}, [{"$set": raised}], upsert=True, return_document=ReturnDocument.AFTER
+        )
+    assert floor is not None
+    if floor["seq"] > seq:
+        return None
+    held = floor.get("unknown", {})
+    return held["at"] if held.get("seq") == seq else ()
 
 
 async def open_epoch(mongo: MongoSink, epoch: int, counters: Collection[str]) -> None:

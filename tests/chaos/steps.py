@@ -18,6 +18,7 @@ from daemon.buffer.counters import Counters, Limits
 from daemon.config import domain_counters, replica_tables
 from daemon.flush import drain
 from daemon.flush.drain import Drain
+from daemon.replica.known import KnownIds
 from daemon.rollups import floors
 from daemon.rollups.mongo import MongoSink
 from tests.kit.system import System
@@ -175,6 +176,8 @@ class Flusher:
         letters = Stepped(self.mongo.dead_letters, self.actor)
         self.stepped_mongo: Any = Stepped(self.mongo, self.actor, whole=("write",), dead_letters=letters)
         self.number = number
+        self.known: KnownIds | None = None
+        """Of the next restart."""
 
     def restart(self, connection: Connection) -> None:
         """Another process, as far as the others can tell."""
@@ -187,4 +190,5 @@ class Flusher:
             owner=f"{self.number}:{secrets.token_hex(4)}",
             zeros={domain: domain_counters(self.config, domain) for domain in self.config.domains},
             mapped=replica_tables(self.config).keys(),
+            known=self.known,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 import signal
 from collections.abc import Callable
 from typing import Any
@@ -23,6 +24,7 @@ QUICK = {"TALLYD_FLUSH__LEASE_MS": "300", "TALLYD_FLUSH__INTERVAL_S": "0.1"}
 ONE_AN_ENTITY = {"FLUSH__CLAIM_US_MAX": "1"}
 """Each part of a claim holds one entity."""
 ONE_IN_ALL = {"FLUSH__CLAIM_US_MAX": "1000000"}
+KNOWN = {"table": "jav", "key": "uuid", "columns": {"view": "views", "download": "downloads"}, "known": True}
 MOVIES = [f"m{n}" for n in range(12)]
 DAYS = [dt.date(2024, 12, 29), dt.date(2024, 12, 30), dt.date(2026, 2, 19)]
 SPOILED = f"jav:movie:m1:{DAYS[0]}"
@@ -66,6 +68,7 @@ HOLDS: dict[str, Callable[[System], object]] = {
     "freeze": lambda system: system.redis.hget(CLAIM, "open") == b"1",
     "seal": lambda system: seq(system) and system.redis.hget(CLAIM, "open") != b"1" and len(epochs(system)) == 1,
     "open_epoch": lambda system: len(epochs(system)) == 2 and not written(system),
+    "look_up": lambda system: seq(system) and not system.mongo[FLOORS].find_one({"seq": seq(system)}),
     "raise_floor": lambda system: system.mongo[FLOORS].find_one({"seq": seq(system)}) and not written(system),
     "write": written,
     "bury": lambda system: system.mongo[DEAD_LETTERS].find_one({"seq": seq(system)}),
@@ -77,8 +80,9 @@ HOLDS: dict[str, Callable[[System], object]] = {
 
 @kills("daemon.flush.drain")
 def test_a_killed_flusher_loses_and_doubles_nothing(system: System, kill: Kill) -> None:
-    """On top of what another Redis counted, which was lost with its memory; one document takes no amounts."""
-    system.env |= QUICK
+    """On top of what another Redis counted, which was lost with its memory; one document takes no amounts. MySQL is asked
+    about every id, and has all of them."""
+    system.env |= QUICK | {"TALLYD_REPLICA": json.dumps({"jav": {"movie": KNOWN}})}
     movies = MOVIES + [f"many{n}" for n in range(DUE_PER_CALL if kill.step == "list_due" else 0)]
     system.add_movies(*movies)
     counted = count_some(system)
