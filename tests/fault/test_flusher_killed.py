@@ -80,8 +80,9 @@ HOLDS: dict[str, Callable[[System], object]] = {
 
 @kills("daemon.flush.drain")
 def test_a_killed_flusher_loses_and_doubles_nothing(system: System, kill: Kill) -> None:
-    """On top of what another Redis counted, which was lost with its memory; one document takes no amounts. MySQL is asked
-    about every id, and has all of them."""
+    """On top of what another Redis counted, which was lost with its memory; one document takes no amounts.
+
+    MySQL is asked about every id, and has all of them."""
     system.env |= QUICK | {"TALLYD_REPLICA": json.dumps({"jav": {"movie": KNOWN}})}
     movies = MOVIES + [f"many{n}" for n in range(DUE_PER_CALL if kill.step == "list_due" else 0)]
     system.add_movies(*movies)

@@ -151,9 +151,11 @@ def test_a_claim_whose_lookup_got_no_answer_is_applied_once(knowing: System) -> 
     knowing.add_movies("a")
     count(knowing, event(entity_id="a"), event(entity_id="ghost"))
     asked = b"SELECT CAST(d.k"
-    with Proxy(knowing.env["TALLYD_MYSQL__URL"], asked, Fault.LOSE_REPLY).running() as proxy:
-        with pytest.raises(StoreError):
-            knowing.flush(MYSQL__URL=proxy.url(), MYSQL__TIMEOUT_MS="300")
+    with (
+        Proxy(knowing.env["TALLYD_MYSQL__URL"], asked, Fault.LOSE_REPLY).running() as proxy,
+        pytest.raises(StoreError),
+    ):
+        knowing.flush(MYSQL__URL=proxy.url(), MYSQL__TIMEOUT_MS="300")
     knowing.flush(FLUSH__LEASE_MS="300")
     assert knowing.rollups() == expected_rollups([("jav:movie:a", "view", DAY, 1)])
     assert audited(knowing) == set()
