@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from daemon.buffer.wire import Visitor
-from daemon.config import UNIX, Config, has_windows
+from daemon.config import UNIX, Budget, Config, RateLimit, has_windows
 from daemon.ingest import accounts, health, response
 from daemon.ingest.accounts import Account, Accounts, address_limit
 from daemon.ingest.address import HEADERS as FORWARDED_HEADERS
@@ -80,6 +80,8 @@ class App:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._warned_of_proxy = False
+        self._bounds: tuple[Budget, RateLimit] | None = None
+        """What the accounts were made for."""
         # What an exchange asks for each event. Bound here, because a method in between would cost a call each.
         self.enter = requests.enter
         self.has_read = requests.has_read
@@ -96,7 +98,10 @@ class App:
             "application/json, text/plain or application/x-ndjson",
             config.http.batch_bytes_max,
         )
-        self._accounts = Accounts(config.budget, time.monotonic, address_limit(config.rate_limit))
+        bounds = (config.budget, config.rate_limit)
+        if bounds != self._bounds:  # else a reload would forgive everybody
+            self._bounds = bounds
+            self._accounts = Accounts(config.budget, time.monotonic, address_limit(config.rate_limit))
         self._alias = config.browser.alias
         singles, batches = Route(("POST",), self._event), Route(("POST",), self._batch)
         self._event_routes = {EVENTS_PATH: singles, f"{EVENTS_PATH}/batch": batches}

@@ -113,6 +113,9 @@ class Durable:
         kinds = [kind for kind, some in events.items() if some]
         appends = (self._spool.append(events[kind], bytes_max[kind]) for kind in kinds)
         refused = {kind for kind, taken in zip(kinds, await asyncio.gather(*appends), strict=True) if not taken}
+        for request, outcome in zip(requests, outcomes, strict=True):
+            if isinstance(outcome, Counted) and is_producer(request.sender) in refused:
+                self._outage.give_back(request, outcome.new)
         if kinds and len(refused) == len(kinds):
             raise StoreError("Neither Redis nor the spool takes events.")
         metrics.SPOOLED.inc(sum(len(events[kind]) for kind in kinds if kind not in refused))

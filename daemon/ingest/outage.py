@@ -71,6 +71,11 @@ class Outage:
                 return Failed("The sender has used up its share of the spool.")
         return Counted(max(0, n - missing), missing, left_ms) if missing else Counted(n)
 
+    def give_back(self, request: Request, taken: int) -> None:
+        """The spool did not take these events: they are none of their sender's share."""
+        if not is_producer(request.sender):
+            self._sender(request.sender).spooled_bytes -= _bytes(request.events[:taken])
+
     def _sender(self, name: str) -> _Sender:
         found = self._senders.get(name)
         if found is None:

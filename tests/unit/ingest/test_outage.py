@@ -83,3 +83,11 @@ def test_so_many_senders_are_remembered_and_no_more() -> None:
         made.take(1, f"sender {number}")
     assert len(made.outage._senders) == SENDERS_MAX
     assert made.take(60) == Counted(60), "the first was forgotten"
+
+
+def test_what_the_spool_did_not_take_is_none_of_a_share() -> None:
+    made = Made()
+    sent = Request(A, None, 1_000, [Event("e" * 10, "jav:movie:m", EFFECT) for _ in range(1_000)])
+    for _ in range(10):
+        assert made.outage.take(sent) == Counted(1_000)
+        made.outage.give_back(sent, 1_000)
