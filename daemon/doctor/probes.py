@@ -25,7 +25,7 @@ _SUFFIX = ":doctor"
 
 _nothing = msgspec.msgpack.encode([])
 _no_events = msgspec.msgpack.encode([[60, 0], [], ["doctor", 1, 1, 0]])
-"""A charge: it reads and writes a budget, which expires within a second."""
+"""A charge: it reads and writes a budget."""
 
 _CODES: dict[type[ResponseError], str] = {
     OutOfMemoryError: "OOM ",
@@ -38,17 +38,18 @@ Arg = str | bytes | int
 
 
 class Probe(NamedTuple):
-    """A call that does nothing: its KEYS and its ARGV. `writes`: it writes its first key, which is then deleted."""
+    """A call that does nothing: its KEYS and its ARGV. `written`: the key that it writes, which is then deleted."""
 
     names: Callable[[ShardKeys], Sequence[str]]
     args: Callable[[Config], Sequence[Arg]]
-    writes: bool = False
+    written: Callable[[ShardKeys], str] | None = None
 
 
 PROBES: Mapping[Script, Probe] = {
     scripts.INGEST: Probe(
         lambda k: (k.dirty, k.ledger, k.seen, k.counters_prefix, k.rate_prefix, k.aside_prefix, k.visit_prefix),
         lambda config: (_no_events, config.dedupe.window_s, 1),
+        lambda k: f"{k.rate_prefix}:doctor",
     ),
     scripts.CLAIM: Probe(
         lambda k: (k.dirty, k.claim, k.counters_prefix, k.ledger, k.aside_prefix),
@@ -59,7 +60,9 @@ PROBES: Mapping[Script, Probe] = {
     scripts.BEGIN_SYNC: Probe(lambda k: (k.syncing,), lambda _: (_nothing,)),
     scripts.SETTLE: Probe(lambda k: (k.due,), lambda _: (_nothing,)),
     scripts.PENDING: Probe(lambda k: (k.claim, k.counters_prefix), lambda _: ("doctor", "", 0, 0)),
-    scripts.LAYOUT: Probe(lambda k: (f"{k.ledger}:layout",), lambda config: Layout(config).script_args, writes=True),
+    scripts.LAYOUT: Probe(
+        lambda k: (f"{k.ledger}:layout",), lambda config: Layout(config).script_args, lambda k: f"{k.ledger}:layout"
+    ),
     scripts.MARK: Probe(lambda k: (f"{k.ledger}:layout",), lambda _: ("", 0)),
     scripts.EPOCH: Probe(lambda k: (f"{k.ledger}:layout",), lambda _: ("",)),
     scripts.SET_ASIDE: Probe(
@@ -78,10 +81,10 @@ async def _refusal(redis: Redis, script: Script, probe: Probe, scratch: ShardKey
     names = probe.names(scratch)
     call: tuple[Any, ...] = (len(names), *names, *probe.args(config))
     try:
-        if probe.writes:
+        if probe.written is not None:
             async with redis.pipeline(transaction=True) as pipe:
                 pipe.eval(script.source, *call)
-                pipe.delete(names[0])
+                pipe.delete(probe.written(scratch))
                 answer, _ = await pipe.execute(raise_on_error=False)
             if isinstance(answer, ResponseError):
                 raise answer

@@ -32,6 +32,9 @@ from daemon.response import Response
 EVENTS_PATH = "/api/v1/analytics/events"
 SUPERVISOR_PATHS = ("/healthz", "/readyz")
 
+UNREAD_BYTES_MAX = 16_384
+"""After a refusal the server skips a body of this size. It closes the connection over a larger one, and says so."""
+
 _JSON_TYPES = frozenset({"application/json", "text/plain"})
 _USUAL_TYPES = _JSON_TYPES | {"text/plain;charset=UTF-8"}
 """As clients spell them: browsers send the last one. Any other spelling goes the long way, to the same answer."""
@@ -239,6 +242,8 @@ class App:
         except BaseException:
             self._requests.abandon()
             raise
+        if answer.status >= 400 and head.method == "POST" and not 0 <= head.length <= UNREAD_BYTES_MAX:
+            answer = Response(answer.status, answer.body, answer.closing_headers)  # the body may not have been read
         self.leave(answer, account, events=head.method == "POST")
         if self.origins is not None and head.path in self._event_routes:
             return self.origins.dress(answer, head)

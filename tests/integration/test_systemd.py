@@ -22,7 +22,7 @@ import pytest
 
 from daemon.config import Config
 from daemon.devstack import process
-from daemon.ingest.process.handover import LINGER_S
+from daemon.ingest.process.handover import LINGER_S_MAX
 from daemon.ingest.process.server import SILENCE_S_MAX
 from tests.kit.commands import UNPRIVILEGED
 from tests.kit.daemon import Daemon, Ingest, run_id_at
@@ -260,7 +260,10 @@ def test_systemd_has_nothing_to_say_against_the_units() -> None:
 def test_systemd_waits_longer_than_a_stop_may_take(units: dict[str, configparser.ConfigParser]) -> None:
     config = Config()
     stops = {
-        "tallyd-ingest.service": config.http.closing_ms / 1000 + LINGER_S + SILENCE_S_MAX + config.http.drain_timeout_s,
+        "tallyd-ingest.service": config.http.closing_ms / 1000
+        + LINGER_S_MAX
+        + SILENCE_S_MAX
+        + config.http.drain_timeout_s,
         "tallyd-flush.service": config.flush.stop_timeout_s + 3 * 2,
     }
     for name, stop_s in stops.items():

@@ -59,7 +59,11 @@ class Wire:
         self._socket.settimeout(TIMEOUT_S)
         if receive_bytes:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
-        self._socket.connect((parts.hostname, parts.port))
+        try:
+            self._socket.connect((parts.hostname, parts.port))
+        except OSError:
+            self._socket.close()
+            raise
         self.local = self._socket.getsockname()
         self._file = self._socket.makefile("rb")
 

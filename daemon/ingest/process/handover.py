@@ -24,6 +24,8 @@ from daemon.ingest.process.listener import Listener
 
 LINGER_S = 0.3
 """How long a client that has begun to connect gets to finish: a round trip to most places."""
+LINGER_S_MAX = 3.0
+"""The same without a filter, while clients keep coming."""
 POLL_S = 0.01
 
 _UNACKED_OFFSET_BYTES = 24
@@ -86,8 +88,11 @@ def leave(listener: Listener, workers: Sequence[int]) -> None:
 def _leave_without_filter(listener: Listener, workers: Sequence[int]) -> None:
     """The same for an ordinary user, on a kernel that lets only an administrator filter."""
     if not listener.inherited:
-        # New connections go to another daemon on the port, or are refused.
-        _wait_until_accepted(listener)
+        # New connections go to another daemon on the port, or are refused. One that waits in the queue at this very
+        # moment is reset, so look for a moment at which none does.
+        until = time.monotonic() + LINGER_S_MAX
+        while (_any_half_open(listener.port) or waiting(listener)) and time.monotonic() < until:
+            time.sleep(POLL_S / 10)
         listener.socket.shutdown(socket.SHUT_RD)
         return
     _stop_accepting(workers)
