@@ -14,10 +14,11 @@ RESERVED = 128
 """Descriptors that no client's connection takes: stores, spool, metrics, pulses."""
 
 
-def allow_all() -> int:
-    """Raises this process' limit as far as the system lets it. Returns the limit. Children inherit it."""
+def allow_all(pid: int = 0) -> int:
+    """Raises a process' limit as far as the system lets it. Returns the limit. Children inherit it. `pid` 0: this one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
     return hard
 
 

@@ -50,6 +50,8 @@ QUIET_S = 0.05
 SILENCE_S, SILENCE_S_MAX = 0.25, 0.5
 """The same for step 2, and its longest: how long a client that has connected may take to begin its request."""
 POLL_S = 0.01
+ACCEPT_END_S = 0.2
+"""How long a worker takes from SIGINT until it accepts no more."""
 
 _log = logging.getLogger(__name__)
 
@@ -145,9 +147,13 @@ class IngestServer(MPServer):
         for worker in self.wrks:
             if self._run_dir.pulse(worker.inner.pid) is None:
                 worker.inner.kill()  # it was still starting, and may not have heard the signals
-        while running and (left_s := until - time.monotonic()) > 0:
-            for sentinel in multiprocessing.connection.wait(list(running), left_s):
+        wait_s = ACCEPT_END_S
+        while running and wait_s > 0:
+            for sentinel in multiprocessing.connection.wait(list(running), wait_s):
                 del running[sentinel]
+            for worker in running.values():  # accepts no more, and needs descriptors to end (`handover.leave`)
+                descriptors.allow_all(worker.inner.pid)
+            wait_s = until - time.monotonic()
         for worker in running.values():
             _log.warning("Worker process %d did not end in time and is killed.", worker.inner.pid)
             worker.inner.kill()
