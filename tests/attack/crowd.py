@@ -23,6 +23,8 @@ from tests.kit.wire import Answer
 
 NICENESS = 10
 ANSWER_TIMEOUT_S = 20.0
+IPV6_FREEBIND = 78
+"""Of linux/in6.h; Python has no name for it."""
 PATIENCE_S = 1.0
 """How long an answer is waited for after the end."""
 PAUSE_S = 0.05
@@ -125,6 +127,10 @@ class Crowd:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if receive_bytes:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+            if self._family == socket.AF_INET6:
+                sock.setsockopt(
+                    socket.IPPROTO_IPV6, IPV6_FREEBIND, 1
+                )  # the network is local, its addresses are not set
             sock.bind((address, 0))
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 await asyncio.get_running_loop().sock_connect(sock, self._at)

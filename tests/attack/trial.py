@@ -77,7 +77,9 @@ def _measured(world: World, attack: Attack, times: Times, scratch: Path) -> Foun
     memory.end()
     share = others.share()
     asked = sum(each.asked for each in released)
-    troubles = accounted(world, port, answered, sent, asked)
+    reached = sent.outcomes.keys() - {"cut off", "timed out"}
+    troubles = [] if reached else ["the attack did not reach the daemon"]
+    troubles += accounted(world, port, answered, sent, asked)
     fresh, attacker = (each.seconds for each in released)
     taken = world.views() - len(answered)
     per_sender = Config().rate_limit.per_minute
