@@ -15,7 +15,8 @@ RESERVED = 128
 
 
 def allow_all(pid: int = 0) -> int:
-    """Raises a process' limit as far as the system lets it. Returns the limit. Children inherit it. `pid` 0: this one."""
+    """Raises a process' limit as far as the system lets it. `pid` 0: this one's, and its children inherit it. Returns
+    the limit."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ProcessLookupError):
         resource.prlimit(pid, resource.RLIMIT_NOFILE, (hard, hard))
