@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ class World(System):
     @contextmanager
     def daemons(self, command: tuple[str, ...]) -> Iterator[None]:
         """Both, for the block. `command`: how the ingest daemon is started."""
-        with Ingest(self, command=command) as self.ingest, Daemon(self, "flush") as self.flush:
+        with Ingest(self, port=_free_port(), command=command) as self.ingest, Daemon(self, "flush") as self.flush:
             self.flush.says("Flushing every", START_TIMEOUT_S)
             yield
             self.flush.end()
@@ -72,6 +73,13 @@ class World(System):
         wanted = {"entity_type": "movie", "entity_id": {"$in": list(MOVIES)}}
         found = self.mongo["analytics_entity_totals"].find(wanted)
         return {document["entity_id"]: document["view"] for document in found}
+
+
+def _free_port() -> int:
+    """One that no address of this machine uses, so that a daemon may listen on all of them."""
+    with socket.socket(socket.AF_INET6) as everywhere:
+        everywhere.bind(("::", 0))
+        return int(everywhere.getsockname()[1])
 
 
 class Memory(threading.Thread):
