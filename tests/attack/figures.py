@@ -192,8 +192,8 @@ def table(results: Results) -> str:
     lines = [
         f"{results.date}. " + "; ".join(f"{name} {text}" for name, text in results.machine.items()) + ".",
         "",
-        "| attack | 202 | p99 calm → attacked, ms | gap, ms | memory, MiB | released, s | bars | 0.2.0 |",
-        "|---|---|---|---|---|---|---|---|",
+        "| attack | 202 | p99 calm → attacked, ms | gap, ms | memory, MiB | released, s | bars | s | others | 0.2.0 |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     return "\n".join([*lines, *map(_table_line, results.found)])
 
@@ -204,7 +204,8 @@ def _table_line(each: Found) -> str:
         f" | {each.calm.p99_ms:g} → {each.attacked.p99_ms:g}"
         f" | {each.attacked.gap_ms:,.0f} | {each.before_mib:.0f} → {each.peak_mib:.0f}"
         f" | {max(each.fresh_released_s, each.attacker_released_s):.1f}"
-        f" | {'; '.join(each.misses) or 'held'} | {BEFORE.get(each.attack, '')} |"
+        f" | {'; '.join(each.misses) or 'held'} | {each.seconds:g} | {each.others:.0%}"
+        f" | {BEFORE.get(each.attack, '')} |"
     )
 
 
