@@ -75,6 +75,10 @@ class LockHeldError(MysqlStoreError):
     """Another flusher writes this shard's rows at the moment."""
 
 
+TLS_END_S = 0.05
+"""A refused connection by TLS takes some turns of the loop until it is gone."""
+
+
 async def connect(url: str, timeout_s: float, **settings: Any) -> Any:
     """Opens a connection of asyncmy, by TLS if the address asks for it. The only place that opens one.
 
@@ -91,6 +95,7 @@ async def connect(url: str, timeout_s: float, **settings: Any) -> Any:
             hint = PLAIN_HINT
         elif tls is not None and "WRONG_VERSION_NUMBER" in str(text):
             hint = TLS_HINT
+        await asyncio.sleep(TLS_END_S)  # the loop cannot be closed before
         raise type(error)(code, f"{text}{hint}") from None
 
 

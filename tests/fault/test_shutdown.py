@@ -70,7 +70,11 @@ def test_ingest_stops_under_load_and_every_event_is_answered_or_unknown(
         assert "Traceback" not in daemon.text()
     assert_exact(system, load)
     refused = [failure for failure in load.failures if failure.startswith("connecting: ")]
-    assert load.failures == refused, "a request that had been sent was not answered"
+    if root:
+        assert load.failures == refused, "a request that had been sent was not answered"
+    else:  # without a filter, a client that connects at the moment of the stop may be reset, unread
+        others = set(load.failures) - set(refused)
+        assert all("ConnectionResetError" in failure or "RemoteDisconnected" in failure for failure in others), others
     with ingest(system, url):
         load.resend(url)
     assert system.views() == load.count("acked") == len(load.labels)

@@ -56,7 +56,7 @@ def test_a_file_of_a_producers_events_meets_those_it_sent(
         return shared_system.tallyd("import", "--json", *options, str(file), check=check, **CONFIG)
 
     refused = imported("--producer", "shoop", check=False)
-    assert (refused.returncode, "has no such name" in refused.stderr) == (2, True)
+    assert (refused.returncode, "no key has this name" in refused.stderr) == (2, True)
     total = json.loads(imported("--producer", "shop").stdout)["total"]
     assert (total["counted"], total["duplicates"]) == (0, 20)
     shared_system.redis.delete("anl:imports")
