@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from daemon.buffer.wire import Limit
 from daemon.config import UNIX, Budget, RateLimit
@@ -118,9 +118,9 @@ class Accounts:
         name = payer(address)
         account = self._by_name.get(name)
         if account is None:
-            _make_room(self._by_name, self._budget.addresses_max)
+            make_room(self._by_name, self._budget.addresses_max)
             account = self._by_name[name] = Account(name, "", self._budget.per_minute, self._clock, self._limit)
-        _make_room(self._by_address, self._budget.addresses_max)
+        make_room(self._by_address, self._budget.addresses_max)
         self._by_address[address] = account
         return account
 
@@ -152,6 +152,7 @@ def payer(address: str) -> str:
     return str(ipaddress.IPv6Network((parsed, 64), strict=False))
 
 
-def _make_room(accounts: dict[str, Account], most: int) -> None:
+def make_room(accounts: dict[str, Any], most: int) -> None:
+    """Room for one more. Those that came first are forgotten first."""
     while len(accounts) >= most:
         del accounts[next(iter(accounts))]

@@ -15,7 +15,7 @@ from daemon.buffer.outcome import Counted, Failed, Limited
 from daemon.buffer.wire import Request
 from daemon.config import SpoolSection
 from daemon.domain.event import Event
-from daemon.ingest.accounts import MINUTE_S, is_producer
+from daemon.ingest.accounts import MINUTE_S, is_producer, make_room
 
 SENDERS_MAX = 65_536
 """Senders of one outage that a worker remembers. The one that came first is forgotten first."""
@@ -79,8 +79,7 @@ class Outage:
     def _sender(self, name: str) -> _Sender:
         found = self._senders.get(name)
         if found is None:
-            if len(self._senders) >= SENDERS_MAX:
-                del self._senders[next(iter(self._senders))]
+            make_room(self._senders, SENDERS_MAX)
             found = self._senders[name] = _Sender()
         return found
 

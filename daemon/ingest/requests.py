@@ -179,11 +179,10 @@ class OpenRequests:
         """
         task = asyncio.current_task(self._loop)
         assert task is not None
+        spent = account.unfinished >= self._unfinished_each_max
         is_large = not 0 <= length <= self._http.event_bytes_max
-        if is_large and not account.producer and account.unfinished >= self._unfinished_each_max:
-            return response.TOO_MANY_BODIES
-        if not self.enter(task, account):
-            if account.unfinished >= self._unfinished_each_max:
+        if (spent and is_large and not account.producer) or not self.enter(task, account):
+            if spent:
                 return response.TOO_MANY_BODIES
             raise CrowdedError
         self._in_flight -= 1

@@ -54,14 +54,13 @@ class Visitors:
 
     async def refresh(self) -> None:
         """Reads the secret of the day. The first worker of the day makes it."""
+        salt: bytes | None = None
         key = f"{SALT_PREFIX}:{time.strftime('%Y-%m-%d', time.gmtime())}"
         try:
             await self._connection.command("SET", key, secrets.token_bytes(SALT_BYTES), "NX", "EX", SALT_KEPT_S)
             salt = await self._connection.command("GET", key)
         except StoreError as error:
             _log.debug("The secret of the day cannot be read: %s", error)
-            salt = None
         except Exception:  # noqa: BLE001  (drivers raise more than they say, and tomorrow's secret must be read)
             _log.exception("The secret of the day cannot be read")
-            salt = None
         self._salted = hashlib.blake2b(key=salt[:SALT_BYTES], digest_size=HASH_BYTES) if salt else None

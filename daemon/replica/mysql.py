@@ -13,8 +13,8 @@ import socket
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-import asyncmy
 import msgspec
+from asyncmy.connection import Connection
 from asyncmy.constants.CLIENT import FOUND_ROWS
 from asyncmy.cursors import SSCursor
 from asyncmy.errors import MySQLError
@@ -75,28 +75,28 @@ class LockHeldError(MysqlStoreError):
     """Another flusher writes this shard's rows at the moment."""
 
 
-TLS_END_S = 0.05
-"""A refused connection by TLS takes some turns of the loop until it is gone."""
-
-
 async def connect(url: str, timeout_s: float, **settings: Any) -> Any:
     """Opens a connection of asyncmy, by TLS if the address asks for it. The only place that opens one.
 
     `settings`: further ones of asyncmy. Raises asyncmy's errors.
     """
     tls, hint = tls_of(url), ""
+    connection: Any = Connection(  # type: ignore[no-untyped-call]
+        **mysql_of(url), ssl=tls, connect_timeout=timeout_s, charset="utf8mb4", autocommit=True, **settings
+    )
     try:
-        return await asyncmy.connect(
-            **mysql_of(url), ssl=tls, connect_timeout=timeout_s, charset="utf8mb4", autocommit=True, **settings
-        )
-    except MySQLError as error:
+        await connection.connect()
+    except BaseException as error:
+        drop(connection)  # asyncmy leaves it open
+        if not isinstance(error, MySQLError):
+            raise
         code, text = (*error.args, None, "")[:2]
         if tls is None and code in PLAIN_REFUSED:
             hint = PLAIN_HINT
         elif tls is not None and "WRONG_VERSION_NUMBER" in str(text):
             hint = TLS_HINT
-        await asyncio.sleep(TLS_END_S)  # the loop cannot be closed before
         raise type(error)(code, f"{text}{hint}") from None
+    return connection
 
 
 def drop(connection: Any) -> None:

@@ -45,7 +45,7 @@ class Origin(msgspec.Struct, frozen=True):
         return (self.epoch == here.epoch and here.epoch > 0) or self.redis == here.redis
 
     def foreign_to(self, here: Origin) -> str:
-        return f"its events are for the Redis at {_printable(self.redis)}, and this one is at {_printable(here.redis)}"
+        return f"its events are for the Redis at {printable(self.redis)}, and this one is at {printable(here.redis)}"
 
 
 def origin_of(config: Config, epoch: int) -> Origin:
@@ -88,7 +88,8 @@ def is_cut_head(data: bytes) -> bool:
     return _OLD.startswith(data) or _NEW.startswith(data) or (data.startswith(_NEW) and b"\n" not in data)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """A name out of the spool for logs, terminals and JSON. Everything but printable ASCII becomes an escape."""
     return ascii(text)[1:-1]
 
 

@@ -27,7 +27,7 @@ from typing import NamedTuple, Self
 import msgspec
 from msgspec import Struct
 
-from daemon.spool.origin import HEAD_BYTES_MAX, Origin, decode_head, encode_head, is_cut_head
+from daemon.spool.origin import HEAD_BYTES_MAX, Origin, decode_head, encode_head, is_cut_head, printable
 from daemon.spool.record import PAYLOAD_BYTES_MAX
 
 OPEN, SEALED = ".open", ".seg"
@@ -136,11 +136,6 @@ def list_contents(directory: Path) -> Contents:
             segments.append(directory / entry.name)
             size += found.st_size
     return Contents(sorted(segments), size, sorted(strays, key=lambda stray: stray.name))
-
-
-def printable(name: str) -> str:
-    """A file's name for logs and terminals. Everything but printable ASCII becomes an escape."""
-    return ascii(name)[1:-1]
 
 
 def _why_stray(name: str, found: os.stat_result) -> str:

@@ -3,7 +3,6 @@ address's options, and doctor's verdict is the daemons'."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import json
 from collections.abc import Callable, Coroutine, Iterator
@@ -182,7 +181,6 @@ def test_a_server_that_asks_for_tls_is_told_apart_from_a_wrong_password(
         async def reset() -> None:
             async with MysqlSink(config.mysql) as sink:
                 await sink.query("SET GLOBAL require_secure_transport = OFF")
-            await asyncio.sleep(0.2)  # the end of TLS takes turns of the loop
 
         run(reset())
 

@@ -82,7 +82,7 @@ def leave(listener: Listener, workers: Sequence[int]) -> None:
     except PermissionError:  # some kernels want CAP_NET_ADMIN
         _leave_without_filter(listener, workers)
     else:
-        _wait_until_accepted(listener)
+        _wait_until_accepted(listener, LINGER_S, POLL_S)
 
 
 def _leave_without_filter(listener: Listener, workers: Sequence[int]) -> None:
@@ -90,9 +90,7 @@ def _leave_without_filter(listener: Listener, workers: Sequence[int]) -> None:
     if not listener.inherited:
         # New connections go to another daemon on the port, or are refused. One that waits in the queue at this very
         # moment is reset, so look for a moment at which none does.
-        until = time.monotonic() + LINGER_S_MAX
-        while (_any_half_open(listener.port) or waiting(listener)) and time.monotonic() < until:
-            time.sleep(POLL_S / 10)
+        _wait_until_accepted(listener, LINGER_S_MAX, POLL_S / 10)
         listener.socket.shutdown(socket.SHUT_RD)
         return
     _stop_accepting(workers)
@@ -112,10 +110,10 @@ def _stop_accepting(workers: Sequence[int]) -> None:
         descriptors.allow_none(pid)
 
 
-def _wait_until_accepted(listener: Listener) -> None:
-    until = time.monotonic() + LINGER_S
+def _wait_until_accepted(listener: Listener, linger_s: float, poll_s: float) -> None:
+    until = time.monotonic() + linger_s
     while (_any_half_open(listener.port) or waiting(listener)) and time.monotonic() < until:
-        time.sleep(POLL_S)
+        time.sleep(poll_s)
 
 
 def reopen(listener: Listener) -> None:
