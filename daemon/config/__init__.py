@@ -26,6 +26,8 @@ from daemon.config.effective import require as require
 from daemon.config.effective import robot_counter as robot_counter
 from daemon.config.effective import unmapped_types as unmapped_types
 from daemon.config.keyfile import HASH_PREFIX as HASH_PREFIX
+from daemon.config.keyfile import at_rest as at_rest
+from daemon.config.keyfile import has_expired as has_expired
 from daemon.config.keyfile import hashed as hashed
 from daemon.config.keyfile import read_entries as read_entries
 from daemon.config.load import ENV_PREFIX as ENV_PREFIX

@@ -22,6 +22,16 @@ def hashed(key: str) -> str:
     return HASH_PREFIX + hashlib.sha256(key.encode()).hexdigest()
 
 
+def at_rest(key: str) -> str:
+    """The hash of a key that a configuration holds in clear, or as its hash."""
+    return key if key.startswith(HASH_PREFIX) else hashed(key)
+
+
+def has_expired(expires: str, today: str) -> bool:
+    """`expires`: the first day on which a key is refused, "" for never. Both days as 2027-01-31."""
+    return bool(expires) and today >= expires
+
+
 def read_entries(file: Path) -> list[Any]:
     """The entries as plain data, not checked yet; none if there is no file. Raises ConfigError."""
     try:

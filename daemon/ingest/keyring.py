@@ -15,7 +15,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from daemon.buffer.wire import Limit
-from daemon.config import HASH_PREFIX, Config, KeyEntry, domain_actions, hashed
+from daemon.config import Config, KeyEntry, at_rest, domain_actions, has_expired, hashed
 from daemon.ingest.accounts import PRODUCER, Account
 from daemon.ingest.decode import Decoder, build_catalogue
 
@@ -51,7 +51,7 @@ class Keyring:
         self._window_s = config.keys.signature_window_s
         self._today = _today()
         for name, key in config.producers.keys.items():
-            entry = KeyEntry(id=name, name=name, hash=key if key.startswith(HASH_PREFIX) else hashed(key))
+            entry = KeyEntry(id=name, name=name, hash=at_rest(key))
             self._by_hash[entry.hash] = KeyAccount(entry, None, clock)
         for entry in config.keys.entries:
             if entry.kind != "producer":
@@ -96,7 +96,7 @@ class Keyring:
 
     def _forget_expired(self) -> None:
         def holds(account: KeyAccount) -> bool:
-            return not account.expires or self._today < account.expires
+            return not has_expired(account.expires, self._today)
 
         self._by_hash = {key: account for key, account in self._by_hash.items() if holds(account)}
         self.seen = {key: account for key, account in self.seen.items() if holds(account)}

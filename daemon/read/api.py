@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
-from daemon.config import HASH_PREFIX, Config, hashed, reads_are_keyed
+from daemon.config import Config, at_rest, has_expired, hashed, reads_are_keyed
 from daemon.errors import MongoAwayError, StoreError
 from daemon.metrics import ReadTally
 from daemon.read import openapi, response
@@ -188,7 +188,7 @@ class Api:
     def _admits(self, key: bytes) -> bool:
         """Whether a reader has this key, and it has not expired. Only hashes are compared, so time tells nothing."""
         until = self._keys.get(hashed(key.decode("latin-1")))
-        return until is not None and (not until or _today().isoformat() < until)
+        return until is not None and not has_expired(until, _today().isoformat())
 
     def _keep(self, seconds: int) -> Header:
         return "cache-control", f"{self._visibility}, max-age={seconds}"
@@ -217,7 +217,7 @@ def _keys(config: Config) -> dict[str, str]:
     """The hash of each reader's key → the first day on which it is refused, or ""."""
     keys = {entry.hash: entry.expires for entry in config.keys.entries if entry.kind == "reader"}
     if key := config.read.key:
-        keys[key if key.startswith(HASH_PREFIX) else hashed(key)] = ""
+        keys[at_rest(key)] = ""
     return keys
 
 

@@ -22,7 +22,6 @@ from daemon.errors import ConfigError
 from daemon.replica.mysql import MysqlSink
 from daemon.replica.sql import KeyColumn
 from daemon.rollups.collections import DOCTOR
-from daemon.rollups.mongo import MongoSink
 from tests.kit.servers import RedisServer
 from tests.kit.shard import Ev, Shard
 from tests.kit.system import System, event, wait_until
@@ -56,15 +55,8 @@ def mysql_found(config: Config) -> Found:
 
 def with_index(system: System) -> Config:
     """The system's configuration, after the flusher has made its indexes."""
-    config = system.config()
-
-    async def ensure() -> None:
-        async with MongoSink(config.mongo) as sink:
-            await sink.ensure_indexes()
-            await sink.ensure_ranking({"view", "download"})
-
-    asyncio.run(ensure())
-    return config
+    system.make_indexes()
+    return system.config()
 
 
 # The command ---------------------------------------------------------------------------------------------------------

@@ -10,7 +10,6 @@ import pytest
 
 from daemon.read.api import Api
 from daemon.read.endpoint import PREFIX
-from daemon.rollups.mongo import MongoSink
 from tests.kit.loop import Stretches
 from tests.kit.reads import free
 from tests.kit.system import System
@@ -32,13 +31,7 @@ def document(entity: str, day: str = "", **fields: int) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def filled(shared_system: System) -> System:
-    async def index() -> None:
-        mongo = MongoSink(shared_system.config().mongo)
-        await mongo.ensure_indexes()
-        await mongo.ensure_ranking({"view", "download"})
-        await mongo.close()
-
-    asyncio.run(index())
+    shared_system.make_indexes()
     days = [(TODAY - dt.timedelta(n)).isoformat() for n in range(POINTS)]
     daily = [document("long", day, view=1, download=2) for day in days]
     daily += [document(f"{day} {n}", day, view=n + 2, download=n + 2) for day in days[:90] for n in range(LISTED)]

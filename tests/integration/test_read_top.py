@@ -36,13 +36,7 @@ amounts = st.dictionaries(
 
 @pytest.fixture(scope="module")
 def indexed(shared_system: System) -> System:
-    async def index() -> None:
-        mongo = MongoSink(shared_system.config().mongo)
-        await mongo.ensure_indexes()
-        await mongo.ensure_ranking({"view", "download"})
-        await mongo.close()
-
-    asyncio.run(index())
+    shared_system.make_indexes()
     return shared_system
 
 

@@ -31,6 +31,7 @@ from daemon.config import Config
 from daemon.errors import TallydError
 from daemon.flush.flusher import Flushed, Flusher
 from daemon.ingest.decode import Batch, Decoder, build_catalogue
+from daemon.rollups.mongo import MongoSink
 from tests.kit.commands import ROOT, TALLYD, inherited, run
 from tests.kit.daemon import Daemon, Ingest
 from tests.kit.events import BATCH, EVENTS, event
@@ -207,6 +208,16 @@ class System(Stores):
             yield daemon
             # A daemon that has not come to setting its handlers ends by the signal.
             assert not daemon.running or daemon.end() in (0, -signal.SIGTERM), daemon.text()
+
+    def make_indexes(self) -> None:
+        """As the flusher makes them at its start."""
+
+        async def ensure() -> None:
+            async with MongoSink(self.config().mongo) as sink:
+                await sink.ensure_indexes()
+                await sink.ensure_ranking({"view", "download"})
+
+        asyncio.run(ensure())
 
     def add_movies(self, *uuids: str) -> None:
         if uuids:
