@@ -32,9 +32,9 @@ effects: st.SearchStrategy[tuple[Increment, ...]] = st.sampled_from(
         (step("sum", 10**9),),
     ]
 )
-events = st.builds(
-    Ev, st.sampled_from([f"e{n}" for n in range(12)]), st.sampled_from([f"jav:movie:{n}" for n in range(4)]), effects
-)
+events = st.tuples(
+    st.sampled_from([f"e{n}" for n in range(12)]), st.sampled_from([f"jav:movie:{n}" for n in range(4)]), effects
+).map(lambda fields: Ev(*fields))
 requests = st.lists(
     st.tuples(st.sampled_from(["", "", "1.1.1.1", "2.2.2.2"]), st.lists(events, max_size=6)), min_size=1, max_size=4
 )
