@@ -32,10 +32,10 @@
 --                    number. An entity is new if the event marks it dirty
 --           effects  {{counter, field, amount, counter, field, amount, ...}, ...}. An amount is decimal text of at most
 --                    15 digits, not 0: so sums of amounts stay exact
---           items    flat; per request: its sender, number of its limit (1 ..; 0: it has none), its charge, and n, its
---                    number of events; then n times bucket hash (0 .. 2^32-1), member (signed 64-bit as decimal text),
---                    <counters>:<entity>, index of its effect. The charge is n, and more for what was refused before
---                    it came here. A request without events only charges
+--           items    flat; per request: its sender, where its limit begins in limits (0: it has none), its charge, and
+--                    n, its number of events; then n times bucket hash (0 .. 2^32-1), member (signed 64-bit as decimal
+--                    text), <counters>:<entity>, index of its effect. The charge is n, and more for what was refused
+--                    before it came here. A request without events only charges
 --           visits   flat; per event with a visitor: where it begins in items, the hash of its visit, the window in
 --                    milliseconds, index of the effect that counts if the visit is there already. A duplicate is no
 --                    visit, so a call that is repeated changes nothing
@@ -92,9 +92,9 @@ local function check()
   while at <= last do
     local limit, charge, n = items[at + 1], items[at + 2], items[at + 3]
     if type(items[at]) ~= 'string'
-      or limit ~= 0 and (type(limit) ~= 'number' or limit % 1 ~= 0 or not limits[limit * 2])
+      or limit ~= 0 and (type(limit) ~= 'number' or not limits[limit] or not limits[limit + 1])
       or type(n) ~= 'number' or n < 0 or n % 1 ~= 0
-      or type(charge) ~= 'number' or charge < n or charge % 1 ~= 0 then
+      or charge ~= n and (type(charge) ~= 'number' or charge < n or charge % 1 ~= 0) then
       return 'a request is malformed'
     end
     for event = at + 4, at + 3 + n * 4, 4 do
@@ -229,8 +229,9 @@ local function mark_dirty(key)
   if type(reply) == 'table' then mend(reply, dirty, 'SADD', dirty, entity) end
 end
 
--- A user who may not read a budget is refused here: after the first SADD its events would be known and never counted.
-if limits[1] then
+-- A user who may not read a budget is refused before the first SADD: else its events would be known and never counted.
+-- If the first request has a limit of events, that is read first anyway.
+if limits[1] and (limits[items[2]] or 0) == 0 then
   local readable = pcall('GET', rate)
   if type(readable) == 'table' and not readable.err:find('WRONGTYPE', 1, true) then return readable end
 end
@@ -244,7 +245,7 @@ while at <= last do
   local limit, charge, n = items[at + 1], items[at + 2], items[at + 3]
   local taken, left, key, events_max, new_key, new_max, full, full_max = n, nil, nil, nil, nil, nil, nil, nil
   if limit > 0 then
-    events_max, new_max = limits[limit * 2 - 1], limits[limit * 2]
+    events_max, new_max = limits[limit], limits[limit + 1]
     if events_max > 0 then
       key = rate .. items[at]
       left, full, full_max = room(key, events_max), key, events_max

@@ -68,13 +68,13 @@ def encode_call(requests: Sequence[Request], prefix: str) -> bytes:
     items: list[str | int] = []
     limits: list[int] = []
     visits: list[str | int] = []
-    last, last_number = None, 0  # nearly all requests of a call have one limit
+    last, last_at = None, 0  # nearly all requests of a call have one limit
     for request in requests:
         limit = request.limit
         if limit is not last:
-            last, last_number = limit, 0 if limit is None else len(limits) // 2 + 1
+            last, last_at = limit, 0 if limit is None else len(limits) + 1
             limits += limit or ()
-        items += (request.sender, last_number, request.charge, len(request.events))
+        items += (request.sender, last_at, request.charge, len(request.events))
         visitor = request.visitor
         for event in request.events:
             number = numbers.get(event.effect)
@@ -95,7 +95,7 @@ def _visit_id(visitor: Visitor, visit: Visit, event: Event) -> str:
     return visiting.hexdigest()
 
 
-_USUAL = {0: Counted(0), 1: Counted(1)}
+_USUAL = Counted(0), Counted(1)
 """The outcomes of a single event, made once."""
 
 
@@ -103,9 +103,11 @@ def decode_outcomes(reply: Iterable[int | list[int]]) -> list[Counted | Limited]
     """The reply of `ingest.lua`, one for each request: the new events; or minus the milliseconds left to wait; or
     both, if only the first events were taken."""
     return [
-        Counted(*each)
+        _USUAL[each]
+        if each in (0, 1)
+        else Counted(*each)
         if isinstance(each, list)
-        else _USUAL.get(each) or (Counted(each) if each >= 0 else Limited(-each))
+        else (Counted(each) if each >= 0 else Limited(-each))
         for each in reply
     ]
 

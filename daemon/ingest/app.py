@@ -126,6 +126,8 @@ class App:
             if http.trusted_proxies
             else None
         )
+        self._is_direct = not (self._asks_who or self._proxies)
+        """Whether a connection's address pays for every request without a key."""
         self._robots = Robots() if config.browser.robots != "count" else None
         self.visitor = self._visitor if has_windows(config) else None
         """Tells who sent a request. None: nobody needs to know."""
@@ -148,7 +150,8 @@ class App:
             return None
         if self._guarded and self._refusal(head) is not None:
             return None
-        account = self._account(head)
+        direct = self._is_direct and not head.key
+        account = self._accounts.of(head.client) if direct else self._account(head)
         if account is None or account.events_left_ms() or (self._robots and self._is_robot(head, account)):
             return None
         return account

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import deque
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +54,8 @@ class Exchange:
             return
         self._account = account
         self._visitor = app.visitor and app.visitor(head, account)
-        self._head = head
+        if app.origins is not None:
+            self._head = head
         self._protocol: RSGIHTTPProtocol | None = watcher.proto
         self._reading = watcher.proto()
         self._reading.add_done_callback(self._received, context)
@@ -100,9 +102,22 @@ def scheduler(app: App, read_head: ReadHead, loop: asyncio.AbstractEventLoop, lo
     made: Any = CallbackScheduler(loop, long_way, None, None, None)  # type: ignore[call-arg]  # its stub knows none
     context = made._ctx  # noqa: SLF001  (Granian's own scheduler does the same)
 
+    arrived: deque[Any] = deque()
+    woken = False
+
     def schedule(watcher: Any) -> None:
         """Called from a thread of Granian's."""
-        loop.call_soon_threadsafe(Exchange(app, watcher, long_way).start, read_head, context, context=context)
+        nonlocal woken
+        arrived.append(watcher)
+        if not woken:
+            woken = True
+            loop.call_soon_threadsafe(start_all, context=context)
+
+    def start_all() -> None:
+        nonlocal woken
+        woken = False  # first: who arrives from now on wakes the loop again
+        while arrived:
+            Exchange(app, arrived.popleft(), long_way).start(read_head, context)
 
     made._schedule_fn = schedule  # noqa: SLF001
     return made  # type: ignore[no-any-return]

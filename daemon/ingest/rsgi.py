@@ -64,16 +64,17 @@ def _head(scope: Scope) -> RequestHead:
         scope.method,
         scope.path,
         int(length) if length.isdigit() else -1,
-        headers.get("content-type") or _undecodable(headers, "content-type"),
-        headers.get("x-tallyd-key") or _undecodable(headers, "x-tallyd-key"),
+        headers.get("content-type") or _text(headers, "content-type"),
+        _text(headers, "x-tallyd-key") if "x-tallyd-key" in headers else "",
         scope.client.rpartition(":")[0],
         headers,  # type: ignore[arg-type]  # its stub does not know get_all
     )
 
 
-def _undecodable(headers: RSGIHeaders, name: str) -> str:
-    """Granian reports a non-ASCII header as missing. Return U+FFFD, which matches no key or content type."""
-    return "\ufffd" if name in headers and headers.get(name) is None else ""
+def _text(headers: RSGIHeaders, name: str) -> str:
+    """A header, "" if it is missing. Granian finds a non-ASCII one but does not return it: it is U+FFFD here, which
+    matches no key or content type."""
+    return (headers.get(name, "\ufffd") or "") if name in headers else ""
 
 
 class _RsgiRequest:

@@ -113,11 +113,11 @@ def blob(requests: Iterable[Req], counters: str) -> bytes:
     items: list[str | int] = []
     visits: list[str | int] = []
     for request in requests:
-        number, n = 0, len(request.events)
+        limit_at, n = 0, len(request.events)
         if request.rate or request.new:
+            limit_at = len(limits) + 1
             limits += [request.rate, request.new]
-            number = len(limits) // 2
-        items += [request.sender, number, n + request.refused, n]
+        items += [request.sender, limit_at, n + request.refused, n]
         for event in request.events:
             effects += [each for each in (event.effect, event.repeated) if each and each not in effects]
             if event.visit:

@@ -44,7 +44,7 @@ def test_a_call_is_encoded_as_the_script_reads_it(sent: list[Request]) -> None:
     for request in sent:
         sender, limit, charge, n = items[at : at + 4]
         assert (sender, charge, n) == (request.sender, request.charge, len(request.events))
-        assert (Limit(*found[limit * 2 - 2 : limit * 2]) if limit else None) == request.limit
+        assert (Limit(*found[limit - 1 : limit + 1]) if limit else None) == request.limit
         at += 4
         for event in request.events:
             bucket, member, entity, effect = items[at : at + 4]
