@@ -87,7 +87,7 @@ async def connect(url: str, timeout_s: float, **settings: Any) -> Any:
     try:
         await connection.connect()
     except BaseException as error:
-        drop(connection)  # asyncmy leaves it open
+        await _end(connection)
         if not isinstance(error, MySQLError):
             raise
         code, text = (*error.args, None, "")[:2]
@@ -97,6 +97,15 @@ async def connect(url: str, timeout_s: float, **settings: Any) -> Any:
             hint = TLS_HINT
         raise type(error)(code, f"{text}{hint}") from None
     return connection
+
+
+async def _end(connection: Any) -> None:
+    """Waits until a connection that failed is gone: asyncmy only asks it to close, and the loop may end before."""
+    protocol = connection._proto  # noqa: SLF001
+    if protocol is not None and protocol.transport is not None:
+        protocol.transport.abort()
+        with contextlib.suppress(Exception):  # why it was lost
+            await protocol.wait_closed()
 
 
 def drop(connection: Any) -> None:
