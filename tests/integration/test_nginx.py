@@ -4,40 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 
-from daemon.devstack import process
 from tests.kit.daemon import Daemon
-from tests.kit.system import EVENTS, ROOT, Ingest, System, event, wait_until
+from tests.kit.nginx import IDLE_S, nginx
+from tests.kit.system import EVENTS, Ingest, System, event
 from tests.kit.wire import Wire, request
-
-CONFIG = """
-daemon off;
-worker_processes 2;
-pid {folder}/pid;
-error_log {folder}/error.log info;
-events {{}}
-http {{
-    access_log off;
-    client_body_temp_path {folder}/body;
-    proxy_temp_path {folder}/proxy;
-    fastcgi_temp_path {folder}/fastcgi;
-    uwsgi_temp_path {folder}/uwsgi;
-    scgi_temp_path {folder}/scgi;
-{blocks}
-}}
-"""
-SOCKET = "/run/tallyd/ingest.sock"
-IDLE_S = 1
-"""After which the nginx of these tests closes a connection to tallyd, in place of 20."""
 
 
 @pytest.fixture
@@ -47,40 +25,6 @@ def folder() -> Iterator[Path]:
     made.chmod(0o755)
     yield made
     shutil.rmtree(made)
-
-
-@contextmanager
-def nginx(folder: Path, upstream: str) -> Iterator[str]:
-    """nginx as ops/proxy sets it up, and the URL it answers at. `upstream`: where tallyd listens."""
-    program = shutil.which("nginx", path="/usr/sbin:/sbin:/usr/bin:/bin")
-    if program is None:
-        pytest.exit("The tests need nginx: run ./justw test, or apt-get install nginx.", returncode=1)
-    port = process.free_port()
-    blocks = (ROOT / "ops" / "proxy" / "nginx.conf").read_text()
-    for theirs, ours in (
-        (f"server unix:{SOCKET};", f"server {upstream};"),
-        ("listen 80;", f"listen 127.0.0.1:{port};"),
-        ("keepalive_timeout 20s;", f"keepalive_timeout {IDLE_S}s;"),
-    ):
-        assert blocks.count(theirs) == 1
-        blocks = blocks.replace(theirs, ours)
-    file = folder / "nginx.conf"
-    file.write_text(CONFIG.format(folder=folder, blocks=blocks))
-    command = [*process.dies_with_parent(), program, "-c", str(file), "-e", str(folder / "error.log")]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
-        try:
-            url = f"http://127.0.0.1:{port}"
-            wait_until(lambda: running.poll() is None and answers(url), f"nginx answers; {folder}/error.log")
-            yield url
-        finally:
-            running.terminate()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code > 0
-    except httpx.HTTPError:
-        return False
 
 
 def sent(url: str, address: str, **headers: str) -> int:

@@ -5,6 +5,7 @@
     system.py     clean stores on running servers, and the commands of tallyd that work on them
     commands.py   running a command to its end
     daemon.py     one daemon process: start, wait, stop, kill, freeze
+    nginx.py      a real nginx with the file of ops/proxy
     proxy.py      the line between a process and a store: hold a request, lose a reply, cut it
     oracle.py     the expected counts, from the calendar alone
     events.py     a good event, and where events are sent

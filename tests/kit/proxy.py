@@ -192,11 +192,11 @@ class Proxy:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
-        server = self._loop.run_until_complete(asyncio.start_server(self._connected, "127.0.0.1", 0))
-        self._port = server.sockets[0].getsockname()[1]
+        self._listener = self._loop.run_until_complete(asyncio.start_server(self._connected, "127.0.0.1", 0))
+        self._port = self._listener.sockets[0].getsockname()[1]
         self._listening.set()
         self._loop.run_forever()
-        server.close()
+        self._listener.close()
         self._loop.run_until_complete(self._end())
         self._loop.close()
 

@@ -1,0 +1,78 @@
+"""A real nginx with the file of ops/proxy."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+
+from daemon.devstack import process
+from tests.kit.commands import ROOT
+from tests.kit.wait import wait_until
+
+CONFIG = """
+daemon off;
+worker_processes 2;
+pid {folder}/pid;
+error_log {folder}/error.log info;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+{blocks}
+}}
+"""
+SOCKET = "/run/tallyd/ingest.sock"
+IDLE_S = 1
+"""After which this nginx closes a connection to tallyd, in place of 20."""
+LOCATION = "    location /api/v1/analytics/ {"
+
+
+@contextmanager
+def nginx(folder: Path, upstream: str, *, also: tuple[str, ...] = (), site: str = "") -> Iterator[str]:
+    """nginx as ops/proxy sets it up, and the URL it answers at.
+
+    `upstream`: where tallyd listens. `also`: other locations of tallyd, as nginx writes them. `site`: the URL of the
+    server of everything else.
+    """
+    program = shutil.which("nginx", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    assert program is not None, "The tests need nginx: run ./justw test, or apt-get install nginx."
+    port = process.free_port()
+    blocks = (ROOT / "ops" / "proxy" / "nginx.conf").read_text()
+    for theirs, ours in (
+        (f"server unix:{SOCKET};", f"server {upstream};"),
+        ("listen 80;", f"listen 127.0.0.1:{port};"),
+        ("keepalive_timeout 20s;", f"keepalive_timeout {IDLE_S}s;"),
+    ):
+        assert blocks.count(theirs) == 1
+        blocks = blocks.replace(theirs, ours)
+    if also or site:
+        block = blocks[blocks.index(LOCATION) : blocks.index("    }\n", blocks.index(LOCATION)) + len("    }\n")]
+        more = "".join(block.replace("location /api/v1/analytics/ {", f"location {each} {{") for each in also)
+        rest = f"    location / {{ proxy_pass {site}; }}\n" if site else ""
+        blocks = blocks.replace(block, block + more + rest)
+    file = folder / "nginx.conf"
+    file.write_text(CONFIG.format(folder=folder, blocks=blocks))
+    command = [*process.dies_with_parent(), program, "-c", str(file), "-e", str(folder / "error.log")]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as running:
+        try:
+            url = f"http://127.0.0.1:{port}"
+            wait_until(lambda: running.poll() is None and answers(url), f"nginx answers; {folder}/error.log")
+            yield url
+        finally:
+            running.terminate()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code > 0
+    except httpx.HTTPError:
+        return False
