@@ -33,10 +33,9 @@ FIELDS_TEXT = {
     "entity_type": None,
     "entity_id": ENTITY_ID_CHARS_MAX,
     "action": None,
-    "occurred_at": None,
 }
 """The fields that must be non-empty strings, with the most characters each may have."""
-FIELDS = (*FIELDS_TEXT, "value")
+FIELDS = (*FIELDS_TEXT, "occurred_at", "value")
 """All fields of an event. It may hold others, which are ignored."""
 
 
@@ -61,7 +60,7 @@ class Catalogue:
         self._producers_max_age_s = producers_max_age_s
         self._usual: dict[tuple[str, str, str, int | None, str], tuple[str, Effect, Matches | None]] = {}
         self._bounds_since_s = self._bounds_until_s = 0
-        self._earliest = self._producers_earliest = self._latest = ""
+        self._earliest = self._producers_earliest = self._latest = self._now = ""
         self._actions = {
             (domain, kind, name): action
             for domain, (kinds, actions) in self._domains.items()
@@ -72,21 +71,25 @@ class Catalogue:
     def admit(self, event: EventIn, now_s: float, producer: str = "") -> Event | None:
         """The event as it will be counted, or None if something in it is wrong (`explain` then says what).
 
-        `producer`: whose key came with it; "" without one.
+        One that does not say when it occurred counts now. `producer`: whose key came with it; "" without one.
         """
         # The usual event is of a kind and a bucket that came before, at an instant in UTC, safely within the bounds:
         # one lookup and no parsing, 0.8 us against 3.
         text, id_ = event.occurred_at, event.entity_id
+        if text is None:
+            if not self._bounds_since_s <= now_s < self._bounds_until_s:
+                self._set_bounds(int(now_s))
+            text = self._now
         usual = self._usual.get((event.domain, event.entity_type, event.action, event.value, text[:BUCKET_CHARS]))
         if not isinstance(id_, str):
             id_ = str(id_)
         if usual is None or not id_.isprintable():
-            return self._admit(event, id_, now_s, producer)
+            return self._admit(event, id_, text, now_s, producer)
         if not self._bounds_since_s <= now_s < self._bounds_until_s:
             self._set_bounds(int(now_s))
         earliest = self._producers_earliest if producer else self._earliest
         if not (earliest < text < self._latest and is_utc(text)):
-            return self._admit(event, id_, now_s, producer)
+            return self._admit(event, id_, text, now_s, producer)
         prefix, effect, matches = usual
         if matches is not None and not matches(id_):
             return None
@@ -95,7 +98,7 @@ class Catalogue:
             event_id = own_id(event_id, producer)
         return Event(event_id, prefix + id_, effect)
 
-    def _admit(self, event: EventIn, id_: str, now_s: float, producer: str) -> Event | None:
+    def _admit(self, event: EventIn, id_: str, occurred_at: str, now_s: float, producer: str) -> Event | None:
         """The same for any event."""
         action = self._actions.get((event.domain, event.entity_type, event.action))
         value = 1 if event.value is None else event.value
@@ -105,11 +108,11 @@ class Catalogue:
         matches = rule and rule.matches
         if CONTROL_CHARACTER.search(id_) or (matches is not None and not matches(id_)):
             return None
-        bucket = self._bucket(event.occurred_at, now_s, producer)
+        bucket = self._bucket(occurred_at, now_s, producer)
         if bucket is None:
             return None
         prefix, effect = f"{event.domain}:{event.entity_type}:", action.effect(value, bucket)
-        if event.occurred_at.startswith(bucket):
+        if occurred_at.startswith(bucket):
             if len(self._usual) >= USUAL_CACHED:
                 self._usual.clear()
             self._usual[event.domain, event.entity_type, event.action, event.value, bucket] = prefix, effect, matches
@@ -142,14 +145,15 @@ class Catalogue:
                 candidates = named
             else:
                 problems["action"] = say_allowed("action", {action.name for action in candidates})
-        if "occurred_at" in known:
-            problems["occurred_at"] = self._instant_problem(raw["occurred_at"], now_s, producer)
+        problems["occurred_at"] = self._instant_problem(raw.get("occurred_at"), now_s, producer)
         problems["value"] = _value_problem(raw.get("value", 1), candidates)
         return Rejection({name: [problem] for name, problem in problems.items() if problem})
 
     def _set_bounds(self, now_s: int) -> None:
-        """A text `is_utc` between these two is neither too old nor in the future; a bound is up to 1 s too strict."""
+        """A text `is_utc` between these two is neither too old nor in the future; a bound is up to 1 s too strict.
+        Now, too, is a text: its second."""
         self._bounds_since_s, self._bounds_until_s = now_s, now_s + 1
+        self._now = f"{_text(now_s)}Z"
         self._latest = _text(now_s + self._future_max_s)
         self._earliest, self._producers_earliest = (
             _text(now_s + 1 - age_s) if age_s else "" for age_s in (self._max_age_s, self._producers_max_age_s)
@@ -170,7 +174,11 @@ class Catalogue:
             return None
         return FINEST.bucket_of(instant)
 
-    def _instant_problem(self, text: str, now_s: float, producer: str) -> str | None:
+    def _instant_problem(self, text: object, now_s: float, producer: str) -> str | None:
+        if text is None:
+            return None
+        if not isinstance(text, str):
+            return say(rejection.NO_STRING, "occurred_at")
         if parse_instant(text) is None:
             return say(rejection.NO_INSTANT, "occurred_at")
         if self._bucket(text, now_s, producer) is None:

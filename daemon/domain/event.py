@@ -35,12 +35,9 @@ class EventIn(Struct, gc=False):
     entity_id: EntityId | EntityNumber
     action: str
     occurred_at: Annotated[
-        str,
-        Meta(
-            description="RFC 3339 with an offset; its UTC date decides the bucket.",
-            extra_json_schema={"format": "date-time"},
-        ),
-    ]
+        Annotated[str, Meta(extra_json_schema={"format": "date-time"})] | None,
+        Meta(description="RFC 3339 with an offset; its UTC date decides the bucket. Absent or null: now."),
+    ] = None
     value: int | None = 1
 
 

@@ -91,6 +91,7 @@ _BEGINNINGS = tuple(
     {
         **dict.fromkeys(FIELDS, frozenset([b'"'])),
         "entity_id": frozenset([b'"', *_NUMBER]),
+        "occurred_at": frozenset([b"", b"n", b'"']),
         "value": frozenset([b"", b"n", *_NUMBER]),
     }.items()
 )

@@ -235,7 +235,7 @@ class Sender(threading.Thread):
                 events.append(self._bad_event())
                 bad.add(index)
             elif roll < 0.03:
-                event = self._from_the_future()
+                event = self._on_the_servers_day()
                 floating.append((event["domain"], event["entity_type"], event["entity_id"]))
                 amounts["view"] += 1
                 events.append(event)
@@ -277,9 +277,11 @@ class Sender(threading.Thread):
         self._recent.append(event)
         return event
 
-    def _from_the_future(self) -> dict[str, Any]:
+    def _on_the_servers_day(self) -> dict[str, Any]:
+        """From the future, or it does not say when it occurred."""
         moment = dt.datetime.now(dt.UTC) + dt.timedelta(days=self._dice.randint(1, 400))
-        return self._event(("jav", "actor", f"future {self._prefix}-{self._made}"), "view", 1, moment.isoformat())
+        event = self._event(("jav", "actor", f"floating {self._prefix}-{self._made}"), "view", 1, moment.isoformat())
+        return event if self._dice.random() < 0.5 else {**event, "occurred_at": None}
 
     def _event(self, entity: tuple[str, str, str], action: str, value: int, at: str) -> dict[str, Any]:
         self._made += 1
@@ -296,7 +298,7 @@ class Sender(threading.Thread):
             (
                 {"action": "steal"}, {"value": 101}, {"value": 0}, {"value": "1"}, {"entity_id": ""}, {"domain": "x"},
                 {"entity_id": "a\x00b"}, {"event_id": "x" * 256}, {"occurred_at": "2026-02-19 10:00:00"},
-                {"occurred_at": "2026-02-30T10:00:00Z"}, {"occurred_at": None}, {"event_id": None},
+                {"occurred_at": "2026-02-30T10:00:00Z"}, {"occurred_at": ""}, {"event_id": None},
             )
         )  # fmt: skip
         return {**event, **spoil}

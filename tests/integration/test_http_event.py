@@ -35,7 +35,8 @@ CONFIG = {
     ),
 }
 ACCEPTED = {"status": "accepted"}
-REQUIRED = ("event_id", "domain", "entity_type", "entity_id", "action", "occurred_at")
+REQUIRED = ("event_id", "domain", "entity_type", "entity_id", "action")
+OPTIONAL = ("occurred_at", "value")
 
 
 def live(system: System) -> dict[str, dict[str, int]]:
@@ -176,6 +177,36 @@ def test_the_far_future_is_counted_under_the_servers_day(ingest: Ingest, shared_
     assert ingest.post(event(entity_id="m", occurred_at="9998-01-01T00:00:00Z")).status_code == 202
     days = {f"view:{day}" for day in (before, dt.datetime.now(dt.UTC).date())}
     assert live(shared_system)["jav:movie:m"].keys() <= days
+
+
+@pytest.mark.parametrize("absent", [True, False])
+@pytest.mark.parametrize("path", [EVENTS, BATCH, "ndjson"])
+def test_an_event_that_does_not_say_when_counts_under_the_servers_day(
+    ingest: Ingest, shared_system: System, path: str, absent: bool
+) -> None:
+    sent = event(entity_id="m", occurred_at=None)
+    if absent:
+        del sent["occurred_at"]
+    before = dt.datetime.now(dt.UTC).date()
+    if path == "ndjson":
+        body = json.dumps(sent).encode() + b"\n{}\n"  # the other line is refused, so each is judged by itself
+        assert ingest.post(body, BATCH, headers={"content-type": "application/x-ndjson"}).json()["accepted"] == 1
+    else:
+        assert ingest.post([sent] if path == BATCH else sent, path).status_code == 202
+    days = {f"view:{day}" for day in (before, dt.datetime.now(dt.UTC).date())}
+    assert live(shared_system)["jav:movie:m"].keys() <= days
+    assert shared_system.ledger() == {"accepted:view": 1}
+
+
+def test_an_event_that_does_not_say_when_counts_on_the_day_of_its_first_arrival(
+    ingest: Ingest, shared_system: System
+) -> None:
+    """The id decides. So a resend is a duplicate, whatever day it says or arrives on."""
+    first = event(entity_id="m", occurred_at="2026-02-19T23:59:59Z")
+    again = {name: value for name, value in first.items() if name != "occurred_at"}
+    assert [ingest.post(each).status_code for each in (first, again)] == [202, 202]
+    assert live(shared_system) == {"jav:movie:m": {"view:2026-02-19": 1}}
+    assert shared_system.ledger() == {"accepted:view": 1, "duplicate:view": 1}
 
 
 # 400 --------------------------------------------------------------------------------------------------------------
@@ -349,7 +380,7 @@ def test_a_head_too_large_is_refused(ingest: Ingest) -> None:
         ("action", [None, "", "nosuch", "VIEW", "favorite", "rating_sum", 5, [], {}]),
         ("value", [0, -1, 101, 10**6, 2**63, 2**64, -(2**63) - 1, 10**30]),
         ("value", [1.0, 1.5, 1e2, -0.0, "1", "", True, False, [], {}]),
-        ("occurred_at", [None, "", 5, 1771495200, True, [], {}, "now", "x" * 10_000]),
+        ("occurred_at", ["", 5, 1771495200, True, [], {}, "now", "x" * 10_000]),
         ("occurred_at", ["2026-02-19", "2026-02-19T10:00:00", "2026-02-30T10:00:00Z", "٢٠٢٦-02-19T10:00:00Z"]),
     ],
 )  # fmt: skip
@@ -388,7 +419,7 @@ def test_what_belongs_to_another_domain_is_wrong_here(ingest: Ingest, fields: di
 
 def test_every_wrong_field_is_named_at_once(ingest: Ingest) -> None:
     assert wrong_fields(ingest.post({})) == set(REQUIRED)
-    everything = {name: [] for name in (*REQUIRED, "value")}
+    everything = {name: [] for name in (*REQUIRED, *OPTIONAL)}
     assert wrong_fields(ingest.post(everything)) == set(everything)
     some = event(event_id="", entity_id="a\nb", value=0, occurred_at="yesterday")
     assert wrong_fields(ingest.post(some)) == {"event_id", "entity_id", "value", "occurred_at"}

@@ -249,6 +249,17 @@ def test_ndjson_goes_the_way_of_the_http_batch(system: System, tmp_path: Path) -
     assert done["total"]["rejected"] == {"not_json": 1, "invalid": 1}
 
 
+def test_an_ndjson_event_that_does_not_say_when_counts_on_the_day_of_its_import(system: System, tmp_path: Path) -> None:
+    sent = event(domain="web", entity_type="page", entity_id="/now", occurred_at=None)
+    file = tmp_path / "events"
+    file.write_text("\n".join(json.dumps(each) for each in (sent, {**sent, "occurred_at": "2026-02-19T10:00:00Z"})))
+    before = dt.datetime.now(dt.UTC).date()
+    total = run(system, file)["total"]
+    assert (total["counted"], total["duplicates"]) == (1, 1)
+    days = {("web:page:/now", "view", str(day)) for day in (before, dt.datetime.now(dt.UTC).date())}
+    assert live(system).keys() <= days
+
+
 def test_the_format_can_be_forced(system: System, tmp_path: Path) -> None:
     file = tmp_path / "a"
     file.write_bytes(b"{}\n" + line(1))

@@ -42,7 +42,7 @@ class Model:
     """Whole documents, for several producers at once: the methods are called from any thread.
 
     An event is entered once, when it is made; that it is sent five times changes nothing. Only its day may be open: an
-    event from the future counts under the server's time, so each day on which it was sent is possible.
+    event from the future, or without a time, counts under the server's: each day on which it was sent is possible.
     """
 
     def __init__(self) -> None:

@@ -24,7 +24,8 @@ BUCKET = FINEST.bucket_of(dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC))
 """Of an event that says nothing else."""
 FUTURE_MAX_S = 300
 MAX_AGE_S = 86_400
-REQUIRED = ("event_id", "domain", "entity_type", "entity_id", "action", "occurred_at")
+REQUIRED = ("event_id", "domain", "entity_type", "entity_id", "action")
+OPTIONAL = ("occurred_at", "value")
 
 _VIEW = Action("view", 1, 100, {"view": "value"})
 _RATING = Action("rating", 1, 5, {"rating_count": "one", "rating_sum": "value"})
@@ -77,6 +78,22 @@ def test_the_near_future_is_its_own_day() -> None:
     event = CATALOGUE.admit(msgspec.convert(raw(occurred_at="2026-02-20T00:02:00Z"), EventIn), midnight.timestamp())
     assert event is not None
     assert event.effect.increments[0][1] == f"view:{FINEST.bucket_of(dt.datetime(2026, 2, 20, tzinfo=dt.UTC))}"
+
+
+@pytest.mark.parametrize("future_max_s", [0, FUTURE_MAX_S])
+def test_an_event_that_does_not_say_when_counts_now(future_max_s: int) -> None:
+    catalogue = Catalogue(DOMAINS, future_max_s=future_max_s, max_age_s=1)
+    last_s = dt.datetime(2026, 2, 19, 23, 59, 59, 999_999, tzinfo=dt.UTC).timestamp()
+    absent = raw()
+    del absent["occurred_at"]
+    for sent in (absent, raw(occurred_at=None)):
+        for _ in range(2):  # the first of its kind, and a usual one
+            for now_s, day in ((last_s, dt.date(2026, 2, 19)), (last_s + 0.001, dt.date(2026, 2, 20))):
+                event = catalogue.admit(msgspec.convert(sent, EventIn), now_s)
+                assert event is not None
+                at = dt.datetime.combine(day, dt.time(), dt.UTC)
+                assert event.effect.increments == (("view", f"view:{FINEST.bucket_of(at)}", "1"),)
+    assert catalogue.explain(absent, last_s).errors == {}
 
 
 @pytest.mark.parametrize(
@@ -151,6 +168,9 @@ OCCURRED_AT = "The occurred at field must be an RFC 3339 date and time with an o
         ({"value": "1"}, "The value field must be an integer."),
         ({"value": True}, "The value field must be an integer."),
         ({"occurred_at": "x"}, OCCURRED_AT),
+        ({"occurred_at": ""}, OCCURRED_AT),
+        ({"occurred_at": 5}, "The occurred at field must be a string."),
+        ({"occurred_at": False}, "The occurred at field must be a string."),
     ],
 )  # fmt: skip
 def test_a_wrong_field_is_explained_in_words_producers_know(fields: dict[str, Any], text: str) -> None:
@@ -231,7 +251,7 @@ usual_fields = st.fixed_dictionaries(
         "action": st.sampled_from(["view", "rating"]),
         "entity_id": st.sampled_from(["m", "7", 7, "\u200b", "\x85", "a:b"]),
         "value": st.sampled_from([None, 0, 1, 5, 6, 100, 101]),
-        "occurred_at": stamps,
+        "occurred_at": stamps | st.none(),
     }
 )
 
@@ -252,14 +272,14 @@ def told(event: Event | None) -> tuple[str, tuple[tuple[str, str, str], ...]] | 
 
 
 @settings(max_examples=400)
-@given(fields, st.lists(st.sampled_from([*REQUIRED, "value"]), max_size=3), st.sampled_from([CATALOGUE, RULED]))
+@given(fields, st.lists(st.sampled_from([*REQUIRED, *OPTIONAL]), max_size=3), st.sampled_from([CATALOGUE, RULED]))
 def test_admit_and_explain_always_agree(chosen: dict[str, Any], missing: list[str], catalogue: Catalogue) -> None:
     event = raw(**chosen)
     for name in missing:
         event.pop(name, None)
     wrong = catalogue.explain(event, NOW_S).errors
     assert admits(catalogue, event) is (not wrong)
-    assert set(wrong) <= {*REQUIRED, "value"}
+    assert set(wrong) <= {*REQUIRED, *OPTIONAL}
     assert all(texts for texts in wrong.values())
     assert {name for name in missing if name in REQUIRED} <= set(wrong)
 
