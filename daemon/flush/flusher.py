@@ -208,14 +208,15 @@ class Flusher:
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             await asyncio.wait({loops, stopping}, return_when=asyncio.FIRST_COMPLETED)
-            if not loops.done():
+            if self._steps:  # no other begins; nothing else is worth waiting for, such as a store that is away at start
                 await asyncio.wait({loops}, timeout=self._flush.stop_timeout_s)
             if loops.done():
                 return loops.result()
-            _log.warning(
-                "Not finished within %d s: %s. It is left to the next flusher.",
-                self._flush.stop_timeout_s, ", ".join(self._steps) or "a pause",
-            )  # fmt: skip
+            if self._steps:
+                _log.warning(
+                    "Not finished within %d s: %s. It is left to the next flusher.",
+                    self._flush.stop_timeout_s, ", ".join(self._steps),
+                )  # fmt: skip
         finally:
             stopping.cancel()
             loops.cancel()

@@ -50,3 +50,17 @@ def test_a_failure_is_counted_for_the_store_that_is_away(system: System, loop: L
     before = failures()
     asyncio.run(fail())
     assert {store for store, count in failures().items() if count > before[store]} == {away}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pymongo, closed while it connects
+def test_a_stop_waits_for_no_store_that_is_away_at_the_start(system: System) -> None:
+    patient = {"MONGO__URL": CLOSED["mongo"], "MONGO__TIMEOUT_MS": "120000", "FLUSH__STOP_TIMEOUT_S": "120"}
+
+    async def start_and_stop() -> None:
+        async with Flusher(system.config(**patient)) as flusher, asyncio.timeout(60):
+            running = asyncio.create_task(flusher.run(lambda: None))
+            await asyncio.sleep(0.2)
+            flusher.stop()
+            await running
+
+    asyncio.run(start_and_stop())
