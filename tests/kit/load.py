@@ -107,6 +107,7 @@ class Load:
         try:
             connection.connect()
         except OSError as error:
+            connection.close()  # it may have been reset just after
             with self._lock:
                 self.failures.append(f"connecting: {error}")
             return None
