@@ -12,7 +12,10 @@ from daemon.ingest import response
 from daemon.ingest.requests import RequestHead
 from daemon.response import Header, Response
 
-_EXPOSE: Header = ("access-control-expose-headers", "retry-after")
+_EXPOSE: Header = (
+    "access-control-expose-headers",
+    "retry-after, x-tallyd-duplicate, x-ratelimit-limit, x-ratelimit-remaining",
+)
 _VARY: Header = ("vary", "origin")
 
 
