@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import fcntl
 import os
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,7 +51,6 @@ def new(
     Example: `tallyd key new shop --domain jav --action view --expires 2027-12-31`
     """
     loaded = load(config, data)
-    entries = _entries(loaded)
     id_ = "".join(secrets.choice(ID_CHARACTERS) for _ in range(ID_LENGTH))
     key = f"{id_}.{secrets.token_urlsafe(SECRET_BYTES)}"
     entry = KeyEntry(
@@ -63,7 +64,8 @@ def new(
         events_per_minute=events_per_minute,
         expires=f"{expires:%Y-%m-%d}" if expires else "",
     )
-    _write(loaded, [*entries, entry], config, data)
+    with _locked(loaded):
+        _write(loaded, [*_entries(loaded), entry], config, data)
     print(key)
     how = f"It signs: X-Tallyd-Signature: key={id_},t=…,v1=…" if signed else "It is sent as X-Tallyd-Key."
     typer.echo(f"{how} It is not shown again. Reload the daemons: systemctl reload tallyd-ingest", err=True)
@@ -109,20 +111,38 @@ def revoke(
     Example: `tallyd key revoke k3f9a2`
     """
     loaded = load(config, data)
-    entries = _entries(loaded)
-    left = [entry for entry in entries if entry.id != id_]
-    if len(left) == len(entries):
-        raise ConfigError(f"{loaded.keys.file} has no key {id_}; see `tallyd key list`.")
-    _write(loaded, left, config, data)
+    with _locked(loaded):
+        entries = _entries(loaded)
+        left = [entry for entry in entries if entry.id != id_]
+        if len(left) == len(entries):
+            raise ConfigError(f"{loaded.keys.file} has no key {id_}; see `tallyd key list`.")
+        _write(loaded, left, config, data)
     typer.echo("Reload the daemons: systemctl reload tallyd-ingest", err=True)
 
 
-def _entries(config: Config) -> list[KeyEntry]:
-    """Those of the file. Raises ConfigError if none is named."""
+@contextmanager
+def _locked(config: Config) -> Iterator[None]:
+    """One command at a time changes the file. The lock is its folder's, because the file itself is replaced.
+
+    Raises ConfigError if none is named.
+    """
     if not config.keys.file:
         raise ConfigError(
             'keys.file is not set. Name a file in the configuration: [keys] file = "/etc/tallyd/keys.json".'
         )
+    folder = Path(config.keys.file).parent
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ConfigError(f"Cannot open {folder} (keys.file): {error.strerror}.") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _entries(config: Config) -> list[KeyEntry]:
     return msgspec.convert(read_entries(Path(config.keys.file)), list[KeyEntry])
 
 

@@ -11,6 +11,7 @@ import signal
 import stat
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,12 @@ def test_a_wrong_file_changes_nothing(keys: Keys) -> None:
     assert "domain" in keys.tallyd("new", "shop", "--domain", "nowhere", check=False)
     assert keys.file.read_bytes() == good
     assert "no key" in keys.tallyd("revoke", "nobody", check=False)
+
+
+def test_keys_made_at_once_are_all_kept(keys: Keys) -> None:
+    with ThreadPoolExecutor(8) as shells:
+        made = list(shells.map(lambda number: keys.tallyd("new", f"shop{number}"), range(8)))
+    assert {key.partition(".")[0] for key in made} <= keys.listed().keys()
 
 
 @pytest.mark.parametrize("interface", ["rsgi", "asgi"])
