@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -121,13 +122,15 @@ class Proxy:
         self._port = 0
         self._lines: set[_Line] = set()
         self._cut = False
-        self._loss = 0.0
+        self._loss = self._refusal = 0.0
         self._random = random.Random()
         self._trap: Trap | None = None
         if markers is not None:
             self.trap(markers, fault, nth=nth, keep=keep, every=every)
         self.lost = 0
         """Replies that were lost by `lossy`."""
+        self.refused = 0
+        """Connections that were refused by `lossy`."""
 
     def url(self) -> str:
         """The server's URL, by way of the proxy."""
@@ -176,14 +179,15 @@ class Proxy:
         self._cut = True
         self._loop.call_soon_threadsafe(self._close_lines)
 
-    def lossy(self, share: float, seed: int) -> None:
-        """Loses this share of the replies: half of them in silence, half with the connection."""
+    def lossy(self, share: float, seed: int, *, refused: float = 0.0) -> None:
+        """Loses this share of the replies: half of them in silence, half with the connection. `refused`: of the new
+        connections, this share is reset."""
         self._random = random.Random(seed)
-        self._loss = share
+        self._loss, self._refusal = share, refused
 
     def restore(self) -> None:
         """No fault any more. Lines that were made silent stay so: a daemon's time-out ends them."""
-        self._cut, self._loss, self._trap = False, 0.0, None
+        self._cut, self._loss, self._refusal, self._trap = False, 0.0, 0.0, None
 
     # In its own thread ------------------------------------------------------------------------------------------
 
@@ -215,6 +219,13 @@ class Proxy:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._cut:
             writer.close()
+            return
+        if self._refusal and self._random.random() < self._refusal:
+            self.refused += 1
+            with contextlib.suppress(OSError):  # it is gone already
+                linger = struct.pack("ii", 1, 0)
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
             return
         parts = urlsplit(self._server())
         try:
