@@ -25,6 +25,7 @@ from daemon.cli.replay import replay
 from daemon.cli.report import app as report
 from daemon.cli.series import series
 from daemon.cli.shadow_compare import shadow_compare
+from daemon.cli.snippet import snippet
 from daemon.cli.stack import app as stack
 from daemon.cli.status import status
 from daemon.cli.top import top
@@ -48,6 +49,7 @@ app.command("ingest", rich_help_panel=RUN, short_help="Take events over HTTP and
 app.command("flush", rich_help_panel=RUN, short_help="Write what was counted to MongoDB and MySQL.")(flush)
 app.command("config", rich_help_panel=RUN, short_help="Print the effective configuration, secrets masked.")(show_config)
 app.add_typer(key, name="key", rich_help_panel=RUN, short_help="Make, list and revoke keys of producers and readers.")
+app.command("snippet", rich_help_panel=RUN, short_help="Print the tag that puts the tracker into a page.")(snippet)
 app.command("status", rich_help_panel=LOOK, short_help="What is dirty, in flight, due, and spooled.")(status)
 app.command("top", rich_help_panel=LOOK, short_help="The most counted entities of a counter.")(top)
 app.command("series", rich_help_panel=LOOK, short_help="One entity's counters, bucket by bucket.")(series)

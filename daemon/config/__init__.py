@@ -25,6 +25,7 @@ from daemon.config.effective import replica_tables as replica_tables
 from daemon.config.effective import require as require
 from daemon.config.effective import robot_counter as robot_counter
 from daemon.config.effective import unmapped_types as unmapped_types
+from daemon.config.effective import valued_actions as valued_actions
 from daemon.config.keyfile import HASH_PREFIX as HASH_PREFIX
 from daemon.config.keyfile import at_rest as at_rest
 from daemon.config.keyfile import has_expired as has_expired
@@ -35,6 +36,7 @@ from daemon.config.load import ENV_STACK_PREFIX as ENV_STACK_PREFIX
 from daemon.config.load import load as load
 from daemon.config.load import secret_files as secret_files
 from daemon.config.schema import UNIX as UNIX
+from daemon.config.schema import Browser as Browser
 from daemon.config.schema import Budget as Budget
 from daemon.config.schema import Config as Config
 from daemon.config.schema import Flush as Flush

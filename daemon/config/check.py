@@ -31,8 +31,8 @@ _TYPES = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list", dict: "a table",
 }  # fmt: skip
 
-_PATHS = ("/api/v1/analytics/", "/healthz/", "/readyz/", "/metrics/", "/openapi.json/")
-"""Of the ingest daemon, with a / at the end."""
+_PATHS = ("/api/v1/analytics/", "/healthz/", "/readyz/", "/metrics/", "/openapi.json/", "/analytics.")
+"""How the paths of the ingest daemon begin, with a / at the end, and those of the tracker."""
 
 
 class Problem(NamedTuple):
@@ -121,12 +121,31 @@ def _cross_problems(config: Config) -> Iterator[Problem]:
     for index, proxy in enumerate(config.http.trusted_proxies):
         if text := _proxy_problem(proxy):
             yield Problem(("http", "trusted_proxies", index), text)
-    if (alias := config.browser.alias) and f"{alias}/".startswith(_PATHS):
-        yield Problem(("browser", "alias"), f"{alias} is or begins like a path that the daemon has already")
+    yield from _path_problems(config)
     if config.ingest.queue_events_max < config.http.batch_events_max:
         yield Problem(("ingest", "queue_events_max"), "below http.batch_events_max, so a full batch would never fit")
     if config.flush.retry_ms > config.flush.retry_max_ms:
         yield Problem(("flush", "retry_ms"), "above flush.retry_max_ms")
+
+
+def _path_problems(config: Config) -> Iterator[Problem]:
+    """Of the paths that the configuration names: each is the daemon's only one of its kind."""
+    browser = config.browser
+    taken: dict[str, str] = {}
+    for key in ("alias", "script", "pixel", "badge"):
+        path: str = getattr(browser, key)
+        paths = {path} if path else set()
+        if path and key == "alias":
+            paths.add(f"{path}/batch")
+        if path and f"{path}/".startswith(_PATHS):
+            yield Problem(("browser", key), f"{path} is or begins like a path that the daemon has already")
+        yield from (
+            Problem(("browser", key), f"{each} is a path of browser.{taken[each]} already")
+            for each in sorted(paths & taken.keys())
+        )
+        taken |= dict.fromkeys(paths, key)
+    if browser.pixel and config.ingest.require_key:
+        yield Problem(("browser", "pixel"), "counts nothing with ingest.require_key, because an image sends no key")
 
 
 def _domain_problems(config: Config) -> Iterator[Problem]:

@@ -47,6 +47,11 @@ def domain_actions(config: Config, domain: str) -> tuple[str, ...]:
     return config.domains[domain].actions or tuple(effective_actions(config))
 
 
+def valued_actions(config: Config) -> frozenset[str]:
+    """The actions whose value says something: one of their counters was given as "value"."""
+    return frozenset(name for name, action in config.actions.items() if "value" in action.counters.values())
+
+
 def robot_counter(counter: str) -> str:
     """What an event of a robot moves in place of a counter, if robots are counted apart."""
     return f"{counter}_robot"

@@ -38,8 +38,8 @@ VALUE_MAX = 1_000_000_000
 _KEY_RULE = "must have 16 to 255 characters: ASCII, no spaces"
 _NAME_RULE = "must begin with a-z and hold only a-z, 0-9 and _, 32 characters at most"
 _SQL_NAME_RULE = "must begin with a letter or _ and hold only letters, digits, _ and $, 64 characters at most"
-_ALIAS_PATTERN = r"\A(?:(?:/[A-Za-z0-9._~-]+)+)?\Z"
-_ALIAS_RULE = 'must be a path like "/t": letters, digits, - . _ ~, and no / at the end'
+_PATH_PATTERN = r"\A(?:(?:/[A-Za-z0-9._~-]+)+)?\Z"
+_PATH_RULE = 'must be a path like "/t": letters, digits, - . _ ~, and no / at the end'
 _HOST_RULE = "must be a host name in lower case, without a port"
 _ORIGIN_RULE = 'must be like https://shop.example, or "*"'
 
@@ -56,6 +56,7 @@ ProducerKey = Annotated[str, Meta(min_length=16, max_length=255, pattern=r"\A[!-
 ReaderKey = Annotated[str, Meta(max_length=255, pattern=r"\A(?:[!-~]{16,})?\Z", extra={"rule": _KEY_RULE})]
 IdRuleText = Annotated[str, Meta(min_length=1, max_length=255, extra={"rule": "must have 1 to 255 characters"})]
 HostName = Annotated[str, Meta(pattern=r"\A(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])\Z", extra={"rule": _HOST_RULE})]
+PathOrOff = Annotated[str, Meta(pattern=_PATH_PATTERN, extra={"rule": _PATH_RULE})]
 Origin = Annotated[str, Meta(pattern=r"\A(?:\*|https?://[!-.0-~]+)\Z", extra={"rule": _ORIGIN_RULE})]
 
 
@@ -172,8 +173,21 @@ class Browser(Section, frozen=True):
     origins: tuple[Origin, ...] = ()
     """Pages of these origins ("https://shop.example") may send events. Events of other pages get 403. "*": pages of any
     origin. Empty: no answer speaks of origins."""
-    alias: Annotated[str, Meta(pattern=_ALIAS_PATTERN, extra={"rule": _ALIAS_RULE})] = ""
+    alias: PathOrOff = ""
     """A second path for single events, as "/t", and "/t/batch" for batches. Ad blockers know the first one."""
+    tracker: bool = True
+    """Whether the daemon serves the tracker for pages: /analytics.js and its other names. `tallyd snippet` prints the
+    tag."""
+    script: PathOrOff = ""
+    """A further path of the tracker, as "/s.js". Ad blockers know the first one. Beside it the same file has a name
+    with its hash, which `tallyd snippet` prints."""
+    pixel: PathOrOff = ""
+    """A path, as "/p.gif", that counts a GET, for pages without scripts: `?d=DOMAIN&t=TYPE&id=ID&a=ACTION`. Robots
+    and prefetches do not count, and actions with a value get 422. Such a request has no event id, so what a client
+    repeats counts again. Empty: none."""
+    badge: PathOrOff = ""
+    """A path, as "/b.svg", of an image that shows a count: `?d=DOMAIN&t=TYPE&id=ID&c=COUNTER&label=TEXT`. Anyone
+    may read counts so, also where readers need a key. Empty: none."""
     robots: Literal["count", "skip", "apart"] = "count"
     """Events of robots, told by their user agent: "count" as all others, "skip", or count "apart": in place of the
     counter `view` they move `view_robot`. All are answered 202. Programs such as curl are robots, too, and so is a

@@ -40,7 +40,8 @@ def reads(config: Config) -> Verdict:
     if not read.enabled or not config.mongo.url:
         return ok("off")
     if reads_are_keyed(config):
-        return ok("readers need a key")
+        shown = ", but anybody sees single counts (browser.badge)" if config.browser.badge else ""
+        return ok(f"readers need a key{shown}")
     if _listens_here(config):
         return ok("without a key, on this machine only")
     return warning(

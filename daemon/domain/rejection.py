@@ -32,6 +32,7 @@ NO_DECIMAL = "The entity id field must be a decimal integer without leading zero
 NO_MATCH = "The {name} field must match the pattern {pattern}."
 NO_LIST = "The {name} field must be a list."
 TOO_MANY_VALUES = "The {name} field holds a wrong event, and has more than {most} values; send smaller batches."
+TAKES_VALUE = "The selected {name} takes a value, and a pixel sends none."
 NO_INSTANT = "The {name} field must be an RFC 3339 date and time with an offset, such as 2026-02-19T10:00:00Z."
 TOO_OLD = "The {name} field must not be more than {most} seconds in the past."
 

@@ -35,7 +35,7 @@ EVENT_LEFT_OUT = 1
 REQUEST_REFUSED = 5
 """A request that got a 4xx, 429 excepted: its body was wrong, too slow, too large or cut off, or its key unknown."""
 READ = 1
-"""An answer from the cache."""
+"""An answer from the cache, or a file for browsers."""
 READ_COLD = 10
 """A read that asks a store."""
 READ_SUM = 150
@@ -79,6 +79,10 @@ class Account:
             now = self._clock()
             self._until = min(max(self._until, now - MINUTE_S) + cost * self._cost_s, now + RELEASE_S)
             self._events_until = max(self._events_until, self._until)
+
+    def charge_read(self, asked: Kind | None) -> None:
+        """`asked`: as of `read.api.Charge`."""
+        self.charge(READS[asked])
 
     def block(self, left_ms: int) -> None:
         """Redis refuses the sender's events for so long."""

@@ -12,9 +12,14 @@ import time
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import NamedTuple
+from uuid import uuid4
+
+import msgspec
 
 from daemon.buffer.wire import Visitor
-from daemon.config import UNIX, Budget, Config, RateLimit, has_windows
+from daemon.config import UNIX, Budget, Config, RateLimit, has_windows, valued_actions
+from daemon.domain.entity import Entity
+from daemon.domain.rejection import TAKES_VALUE, Rejection, say, say_allowed
 from daemon.ingest import accounts, health, response
 from daemon.ingest.accounts import Account, Accounts, address_limit
 from daemon.ingest.address import HEADERS as FORWARDED_HEADERS
@@ -27,7 +32,11 @@ from daemon.ingest.robots import Robots
 from daemon.ingest.visitors import Visitors
 from daemon.read.api import PREFIXES as READ_PREFIXES
 from daemon.read.api import Api
-from daemon.response import Response
+from daemon.response import Response, encode, invalid
+from daemon.web.assets import Asset, Assets
+from daemon.web.badge import badge
+from daemon.web.pixel import PIXEL, fields_of, is_prefetch
+from daemon.web.query import parameters_of
 
 EVENTS_PATH = "/api/v1/analytics/events"
 SUPERVISOR_PATHS = ("/healthz", "/readyz")
@@ -43,11 +52,14 @@ _NDJSON_TYPES = frozenset({"application/x-ndjson", "application/ndjson", "applic
 _log = logging.getLogger(__name__)
 
 
+Answer = Callable[[RequestHead, Account, HttpRequest], Awaitable[Response]]
+
+
 class Route(NamedTuple):
     """A path's methods, and what answers it."""
 
     methods: tuple[str, ...]
-    answer: Callable[[RequestHead, Account, HttpRequest], Awaitable[Response]]
+    answer: Answer
 
 
 class _BodyRules(NamedTuple):
@@ -69,9 +81,11 @@ class App:
         handler: Handler,
         reads: Api,
         visitors: Visitors,
+        assets: Assets,
         ready: Callable[..., Awaitable[Response]],
     ) -> None:
         """`ready`: answers whether this worker can count. Call it in the running loop."""
+        self._assets = assets
         self._fixed_routes = {
             "/healthz": Route(("GET", "HEAD"), health.healthz),
             "/readyz": Route(("GET", "HEAD"), ready),
@@ -110,7 +124,17 @@ class App:
         self._event_routes = {EVENTS_PATH: singles, f"{EVENTS_PATH}/batch": batches}
         if self._alias:
             self._event_routes |= {self._alias: singles, f"{self._alias}/batch": batches}
-        self._routes = {**self._event_routes, **self._fixed_routes}
+        browser = config.browser
+        self._pixel_path = browser.pixel
+        self._routes = {
+            **{
+                path: Route(("GET", "HEAD"), self._file(asset)) for path, asset in self._assets.by_path(browser).items()
+            },
+            **({browser.pixel: Route(("GET",), self._pixel)} if browser.pixel else {}),
+            **({browser.badge: Route(("GET", "HEAD"), self._badge)} if browser.badge else {}),
+            **self._event_routes,
+            **self._fixed_routes,
+        }
         """The other routes are the read API's: every path that begins with one of its PREFIXES."""
         self.origins = Origins(config.browser.origins) if config.browser.origins else None
         self._hosts = frozenset(config.http.hosts)
@@ -129,6 +153,9 @@ class App:
         self._is_direct = not (self._asks_who or self._proxies)
         """Whether a connection's address pays for every request without a key."""
         self._robots = Robots() if config.browser.robots != "count" else None
+        self._pixel_robots = self._robots or (Robots() if config.browser.pixel else None)
+        """Whose pixels do not count, whatever becomes of their other events."""
+        self._valued_actions = valued_actions(config)
         self.visitor = self._visitor if has_windows(config) else None
         """Tells who sent a request. None: nobody needs to know."""
         self._overloaded = response.unavailable(config.ingest.retry_after_s)
@@ -247,7 +274,7 @@ class App:
             raise
         if answer.status >= 400 and head.method == "POST" and not 0 <= head.length <= UNREAD_BYTES_MAX:
             answer = Response(answer.status, answer.body, answer.closing_headers)  # the body may not have been read
-        self.leave(answer, account, events=head.method == "POST")
+        self.leave(answer, account, events=head.method == "POST" or head.path == self._pixel_path)
         if self.origins is not None and head.path in self._event_routes:
             return self.origins.dress(answer, head)
         return answer
@@ -271,7 +298,7 @@ class App:
                     head.path,
                     request.query,
                     request.headers,
-                    lambda asked: account.charge(accounts.READS[asked]),
+                    account.charge_read,
                 )
             return response.NOT_FOUND
         if head.method not in route.methods:
@@ -317,6 +344,41 @@ class App:
             robot=self._is_robot(head, sender),
             visitor=self.visitor and self.visitor(head, sender),
         )
+
+    def _file(self, asset: Asset) -> Answer:
+        async def answer(head: RequestHead, account: Account, _: HttpRequest) -> Response:
+            account.charge(accounts.READ)
+            return asset.answer(head.headers.get_all)
+
+        return answer
+
+    async def _pixel(self, head: RequestHead, account: Account, request: HttpRequest) -> Response:
+        if self.origins is not None and not self.origins.shows(head):
+            return response.FOREIGN_ORIGIN
+        if left_ms := account.events_left_ms():
+            return self._too_many(head, left_ms)
+        fields = fields_of(request.query)
+        if fields.get("action") in self._valued_actions:
+            return invalid(Rejection({"action": [say(TAKES_VALUE, "action")]}))
+        body = encode({**fields, "event_id": str(uuid4())})
+        get_all = head.headers.get_all
+        assert self._pixel_robots is not None, "a pixel has them"
+        robot = is_prefetch(get_all) or self._pixel_robots.sent(get_all("user-agent"))
+        visitor = self.visitor and self.visitor(head, account)
+        answer = await self._handler.event(body, account, robot=robot, visitor=visitor)
+        return PIXEL if answer.status == HTTPStatus.ACCEPTED else answer
+
+    async def _badge(self, _: RequestHead, account: Account, request: HttpRequest) -> Response:
+        """Shows a counter's total to everybody, also where readers need a key."""
+        given = parameters_of(request.query)
+        entity = Entity(given.get("d", ""), given.get("t", ""), given.get("id", ""))
+        found = await self._reads.total(entity, account.charge_read)
+        if found.status != HTTPStatus.OK:
+            return found
+        counters, counter = msgspec.json.decode(found.body)["counters"], given.get("c", "view")
+        if counter not in counters:
+            return invalid(Rejection({"c": [say_allowed("c", counters)]}))
+        return badge(given.get("label", counter), counters[counter])
 
     async def _body(
         self, head: RequestHead, account: Account, request: HttpRequest, rules: _BodyRules

@@ -34,6 +34,7 @@ from daemon.ingest.requests import OpenRequests
 from daemon.ingest.visitors import Visitors
 from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
 from daemon.read.api import Api
+from daemon.web.assets import Assets
 
 GC_THRESHOLD_OBJECTS = 20_000
 """New objects between two collections. At Python's 700 the collector ran every 20 requests, for 3 % of the time."""
@@ -77,7 +78,9 @@ class Boot:
         self._reads = Api(config)
         self._requests = OpenRequests(config.http, config.budget, tally)
         self._condition = health.Condition(self._probe, self._durable, self._batchers)
-        self._app = App(config, self._requests, self._handler, self._reads, self._visitors, self._condition.readyz)
+        self._app = App(
+            config, self._requests, self._handler, self._reads, self._visitors, Assets(), self._condition.readyz
+        )
         self._key_note: asyncio.Future[None] = asyncio.create_task(self._note_keys([]))
         self._publisher = asyncio.create_task(self._publish())
         if self._worker is not None:

@@ -7,6 +7,7 @@ credentials. A client that is no browser sends no `Origin` and is not affected: 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from daemon.ingest import response
 from daemon.ingest.requests import RequestHead
@@ -37,9 +38,19 @@ class Origins:
 
     def allows(self, head: RequestHead) -> bool:
         """Whether the events are counted: they come from a page of an allowed origin, of our own, or from no page."""
+        return self._all is not None or self._knows(_first(head, "origin"), head)
+
+    def shows(self, head: RequestHead) -> bool:
+        """The same for an image, whose request has no `Origin`: its page is told by `Referer`."""
         if self._all is not None:
             return True
-        origin = _first(head, "origin")
+        page = urlsplit(_first(head, "referer"))
+        origin = f"{page.scheme}://{page.netloc}" if page.netloc else ""
+        if not origin and _first(head, "sec-fetch-site") in ("cross-site", "same-site"):
+            return False  # a foreign page that does not say which
+        return self._knows(origin, head)
+
+    def _knows(self, origin: str, head: RequestHead) -> bool:
         return not origin or origin in self._named or origin.partition("://")[2] == _first(head, "host").lower()
 
     def dress(self, answer: Response, head: RequestHead) -> Response:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
 from daemon.config import Config, at_rest, has_expired, hashed, reads_are_keyed
+from daemon.domain.entity import Entity
 from daemon.errors import MongoAwayError, StoreError
 from daemon.metrics import ReadTally
 from daemon.read import openapi, response
@@ -93,6 +94,15 @@ class Api:
             return found
         return Response(found.status, found.body, [*found.headers, *self._cors(head.get(b"origin", b""))])
 
+    async def total(self, entity: Entity, charge: Charge) -> Response:
+        """An entity's counters, as `answer` gives them to a reader with a key: for what shows them to everybody."""
+        if self._routes is None:
+            return response.NOT_FOUND
+        route, spelling = "totals", (f"{PREFIX}totals/{'/'.join(entity)}", "")
+        found = await self._cached(self._routes, route, spelling, charge)
+        self.tally.replied(route, found.status)
+        return found
+
     async def _answer(
         self,
         routes: Routes,
@@ -113,14 +123,17 @@ class Api:
         if route == OPENAPI:
             charge(None)
             return self._openapi if spelling[0] == OPENAPI_PATH else response.NOT_FOUND
-        found = self._cache.spelled(spelling)
-        if found is None:
-            found = await self._parsed(routes, route, spelling, charge)
-        else:
-            self.tally.hit()
-            charge(None)
+        found = await self._cached(routes, route, spelling, charge)
         if found.etag and (known := head.get(b"if-none-match")) and _matches(known, found.etag.encode()):
             return response.not_modified(found)
+        return found
+
+    async def _cached(self, routes: Routes, route: str, spelling: Spelling, charge: Charge) -> Response:
+        found = self._cache.spelled(spelling)
+        if found is None:
+            return await self._parsed(routes, route, spelling, charge)
+        self.tally.hit()
+        charge(None)
         return found
 
     async def _parsed(self, routes: Routes, route: str, spelling: Spelling, charge: Charge) -> Response:

@@ -20,6 +20,7 @@ from packaging.version import Version
 
 import daemon
 from daemon.errors import TallydError
+from daemon.web.assets import BUILT, SOURCE
 from tests.kit.commands import ROOT, run
 from tests.kit.system import System, event
 
@@ -62,6 +63,7 @@ def test_the_wheel_holds_the_package_with_its_scripts_and_types_and_nothing_else
     scripts = {f"daemon/lua/{path.name}" for path in (ROOT / "lua").glob("*.lua")}
     assert scripts
     assert {*scripts, "daemon/py.typed"} <= names
+    assert not [name for name in names if "node_modules" in name]
 
 
 def test_the_installed_package_is_not_the_checkout(installed: Path, tmp_path: Path) -> None:
@@ -85,6 +87,12 @@ def test_the_installed_package_counts_an_event(installed: Path, system: System) 
     environ = {**os.environ, **system.env}
     said(installed / "tallyd", "flush", "--once", cwd=system.scratch, env=environ)
     assert system.rollup("totals") == {"jav:movie:0f8fad5b-d9cb-469f-a165-70867728950e": {"view": 1}}
+
+
+def test_the_installed_package_serves_the_tracker(installed: Path, system: System) -> None:
+    with system.ingest(command=(str(installed / "tallyd"),)) as ingest:
+        for path, file in (("/analytics.js", SOURCE), ("/analytics.min.js", BUILT)):
+            assert ingest.client.get(path).content == (ROOT / "daemon/web" / file).read_bytes()
 
 
 def test_daemon_is_ours() -> None:

@@ -50,8 +50,9 @@ ROOMS: dict[str, Room] = {
         "claim, rollups, ack, and the sync", "buffer rollups replica lifecycle log metrics notify scheduling"
     ),
     "read": Room("the answers to GET", "buffer rollups replica spool metrics response"),
+    "web": Room("what a browser gets: tracker, pixel, badge", "response"),
     "ingest/process": Room("the main process, and its ties to the workers", "lifecycle log notify scheduling"),
-    "ingest": Room("HTTP to Redis", "buffer spool read log metrics response ingest/process"),
+    "ingest": Room("HTTP to Redis", "buffer spool read web log metrics response ingest/process"),
     "importer": Room("files to Redis", "buffer ingest lifecycle log"),
     "retention": Room("gives up old days and weeks", "buffer rollups"),
     "export": Room("rollups as files", "rollups"),
