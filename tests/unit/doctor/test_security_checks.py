@@ -34,6 +34,12 @@ def test_events_without_a_key_are_a_warning_where_the_world_can_send_them() -> N
     assert found("events", HTTP__UNIX_SOCKET="/run/tallyd.sock", **off_loopback).severity == "ok"
 
 
+def test_a_badge_shows_counts_although_readers_need_a_key() -> None:
+    keyed = {"MONGO__URL": "mongodb://127.0.0.1/t", "READ__KEY": KEY}
+    assert "browser.badge" in found("reads", BROWSER__BADGE="/b.svg", **keyed).found
+    assert "browser.badge" not in found("reads", **keyed).found
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_reads_without_a_key_off_loopback_are_a_warning(host: str) -> None:
     mongo = {"MONGO__URL": "mongodb://127.0.0.1/t", "HTTP__HOST": host}

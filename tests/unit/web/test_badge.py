@@ -5,6 +5,8 @@ from __future__ import annotations
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from daemon.web.badge import LABEL_CHARS_MAX, badge
 
@@ -40,3 +42,8 @@ def test_a_label_is_text_and_nothing_else(label: str, shown: str) -> None:
 
 def test_a_badge_without_a_label_shows_the_number() -> None:
     assert texts("", 0) == [None, "0"]
+
+
+@given(st.text(), st.integers(0, 2**63 - 1))
+def test_any_label_makes_an_image(label: str, amount: int) -> None:
+    assert texts(label, amount)[1] == f"{amount:,}"

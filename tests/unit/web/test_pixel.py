@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from daemon.web.pixel import PIXEL, fields_of, is_prefetch
 from daemon.web.query import PARAMETERS_MAX
@@ -24,6 +26,11 @@ from daemon.web.query import PARAMETERS_MAX
 )
 def test_the_parameters_are_fields_of_the_event(query: str, fields: dict[str, str]) -> None:
     assert fields_of(query) == fields
+
+
+@given(st.one_of(st.text(), st.binary().map(lambda raw: raw.decode("latin-1"))))
+def test_any_query_has_fields_or_none(query: str) -> None:
+    assert fields_of(query).keys() <= {"domain", "entity_type", "entity_id", "action"}
 
 
 @pytest.mark.parametrize(
