@@ -5,18 +5,19 @@ export interface TrackerStorage {
     removeItem?(key: string): void;
 }
 
-/** Sends one event (`payload` is an object) or a batch (an array). axios can stand in its place. */
+/** Sends one event (`payload` is an object) or a batch (an array). axios 1 can stand in its place. */
 export interface TrackerHttpClient {
     /** Resolves: the events are counted, but for those that `data` refuses. Rejects: see `response.status`. */
-    post(url: string, payload: any, options?: any): Promise<unknown>;
+    post(url: string, payload: any): Promise<unknown>;
 }
 
 export interface AnalyticsOptions {
     httpClient?: TrackerHttpClient;
-    /** Where dedupe keys are kept: sessionStorage. null: in memory. */
+    /**
+     * Where dedupe keys are kept: sessionStorage. Events that are not confirmed wait in localStorage. null: nothing is
+     * stored, so a page that is closed loses what waits.
+     */
     storage?: TrackerStorage | null;
-    /** Where events wait until they are confirmed: localStorage. null: in memory, so a closed page loses them. */
-    queue?: TrackerStorage | null;
     /** Where single events go, an absolute path or a URL. Batches go to `${endpoint}/batch`. */
     endpoint?: string;
     defaultDomain?: string;
@@ -30,8 +31,8 @@ export interface AnalyticsOptions {
     windowS?: number | string;
     /** "respect": nothing is sent or stored if the browser says so (Global Privacy Control, Do Not Track). */
     privacy?: 'respect' | '';
-    /** Warn on the console of each event that is given up. */
-    debug?: boolean;
+    /** Given at all: the console is warned of each event that is given up. */
+    debug?: true | '';
     uuidFactory?: () => string;
     nowFactory?: () => Date;
 }
@@ -55,25 +56,24 @@ export declare class AnalyticsService {
 
     httpClient: TrackerHttpClient;
     storage: TrackerStorage | null | undefined;
-    queue: TrackerStorage | null | undefined;
     endpoint: string;
     defaultDomain: string;
     actions: string;
     types: string;
-    ranges: string;
+    ranges?: string;
     windowS: number | string;
-    privacy?: string;
-    debug?: boolean;
+    privacy?: 'respect' | '';
+    debug?: true | '';
     uuidFactory: () => string;
     nowFactory: () => Date;
-    /** The dedupe keys that are done. */
-    readonly inMemory: Set<string>;
+    /** What no storage takes: dedupe keys and events, as text. */
+    readonly inMemory: Map<string, string>;
 
     /**
      * Counts an event. Never throws, never rejects, and settles within 5 seconds.
      *
-     * True: the server has it. False: it was refused, it was counted before, or it is not confirmed yet and goes on in
-     * the queue.
+     * True: the server has it. False: it was refused, it was counted before, or it is not confirmed yet and goes on in the
+     * queue.
      */
     track(
         action: string,

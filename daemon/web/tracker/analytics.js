@@ -15,35 +15,34 @@ const TRACK_MS_MAX = 5_000; // then track() says false, whatever happens
 const POST_MS_MAX = 10_000; // then a request has failed
 const LEASE_MS = 15_000; // longer than a request: so long nobody else sends the event
 const WINDOW_MS = 250; // events within it share a request
-const BATCH_EVENTS_MAX = 20;
-const BATCH_CHARS_MAX = 10_000; // at most 30,000 bytes: half of what a page may have under way with keepalive
+// An event is at most 2.3 KB (two ids of 255 characters, four bytes each): so a batch is less than 32 KiB, which is half
+// of what a page may have under way with keepalive.
+const BATCH_EVENTS_MAX = 14;
 const QUEUE_EVENTS_MAX = 200;
-const QUEUE_CHARS_MAX = 65_000; // an entry's numbers grow a little: so it is less than 64 KiB
+const QUEUE_CHARS_MAX = 60_000; // and one entry: less than 64 KiB
 const AGE_MS_MAX = 86_400_000;
-const TRIES_MAX = 200; // at the usual pace they take longer than AGE_MS_MAX
-const BACKOFF_S_MAX = 600;
+const BACKOFF_MS_MIN = 1_000;
+const BACKOFF_MS_MAX = 600_000;
 const RETRY_AFTER_S_MAX = 3_600;
-const WAIT_MS_MAX = 6_000_000; // longer than any wait: a later time is of a wrong clock
-const READ_IDS_MAX = 100;
+const WAIT_MS_MAX = 8_000_000; // longer than any pause: a later time is of a clock that was wrong
 
 /** As the server wants an id: 1 to 255 characters, none a control character or half of one. */
-const ID = /^[^\0-\x1f\x7f-\x9f\ud800-\udfff]{1,255}$/u;
+const ID = /^[^\p{Cc}\p{Cs}]{1,255}$/u;
 
-const { document, navigator } = globalThis;
+const { document } = globalThis;
 
-/** The result of `work`; undefined if it throws. */
+/** The result of `work`; nothing if it throws. */
 const attempt = (work) => {
     try {
         return work();
-    } catch {
-        return undefined;
-    }
+    } catch {}
 };
 
-/** A timer that keeps no process alive: in Node it has `unref`. */
-const later = (work, ms) => {
+/** Sets a timer in place of an earlier one. In Node it keeps a process alive for no longer than a window. */
+const later = (work, ms, earlier) => {
+    clearTimeout(earlier);
     const timer = setTimeout(() => attempt(work), ms);
-    timer.unref?.();
+    ms > WINDOW_MS && timer.unref?.();
     return timer;
 };
 
@@ -53,29 +52,22 @@ const when = (waits, type, start) => (waits ? document.addEventListener(type, st
 /** Calls `hear` with each event of these types, before the page's own listeners. */
 const listen = (types, hear) => types.split(' ').forEach((type) => addEventListener(type, hear, true));
 
-/** The parts of an attribute, as in "view movie ID". Only the id may hold spaces. */
-const parts = (text) => /(\S+)\s+(\S+)\s+(.*\S)/.exec(text).slice(1);
-
-const keyOf = (event) => `${SESSION_PREFIX}${event.action}:${event.entity_type}:${event.entity_id}`;
-
 /** Sends by fetch. Resolves and rejects as axios does, which can stand in its place. */
 const fetchClient = {
-    async post(url, payload, { keepalive }) {
-        const answer = await fetch(url, {
+    async post(url, payload) {
+        const response = await fetch(url, {
             method: 'POST',
-            // Each event by itself: on some pages a library changes the JSON of arrays.
-            body: payload.map ? `[${payload.map((event) => JSON.stringify(event))}]` : JSON.stringify(payload),
+            body: JSON.stringify(payload),
             headers: { 'content-type': 'text/plain;charset=UTF-8' }, // needs no preflight
             credentials: 'omit',
-            keepalive,
-            signal: globalThis.AbortSignal?.timeout?.(POST_MS_MAX),
+            signal: AbortSignal.timeout?.(POST_MS_MAX),
+            keepalive: true,
         });
-        const response = { status: answer.status, headers: Object.fromEntries(answer.headers) };
         // 202 is the daemon's. 200 may be the login page that a request was redirected to.
-        if (answer.status != 202) {
+        if (response.status != 202) {
             throw { response };
         }
-        response.data = await answer.json();
+        response.data = await response.json();
         return response;
     },
 };
@@ -83,31 +75,33 @@ const fetchClient = {
 export class AnalyticsService {
     constructor(options = {}) {
         const self = this;
-        self.httpClient = fetchClient;
-        self.storage = attempt(() => window.sessionStorage); // throws where it is denied
-        self.queue = attempt(() => window.localStorage);
-        self.endpoint = '/api/v1/analytics/events';
-        self.defaultDomain = 'jav';
-        self.actions = 'view download';
-        self.types = 'movie actor tag';
-        self.ranges = '';
-        self.windowS = 172_800;
-        // 128 random bits. crypto.randomUUID is missing on plain http.
-        self.uuidFactory = () => crypto.getRandomValues(new Uint32Array(4)).join('-');
-        self.nowFactory = () => new Date();
+        Object.assign(self, {
+            httpClient: fetchClient,
+            storage: attempt(() => window.sessionStorage), // throws where it is denied
+            endpoint: '/api/v1/analytics/events',
+            defaultDomain: 'jav',
+            actions: 'view download',
+            types: 'movie actor tag',
+            windowS: 172_800,
+            // 128 random bits. crypto.randomUUID is missing on plain http.
+            uuidFactory: () => crypto.getRandomValues(new Uint32Array(4)).join('-'),
+            nowFactory: () => new Date(),
+            inMemory: new Map(), // what a storage does not take: name → text
+        });
         for (const name in options) {
             if (options[name] !== undefined) {
                 self[name] = options[name];
             }
         }
-        const inMemory = (self.inMemory = new Set()); // keys that are done
 
-        // The two storages. What one does not take is kept in memory.
+        // The two storages: of keys, and of the queue. What one does not take is kept in memory.
 
-        const memory = new Map();
-        const place = (name) => self[name.startsWith(QUEUE_PREFIX) ? 'queue' : 'storage'];
+        const memory = self.inMemory;
+        const place = (name) => (name >= SESSION_PREFIX ? self.storage : self.storage && window.localStorage);
         const names = (prefix) =>
-            [...memory.keys(), ...(attempt(() => Object.keys(place(prefix))) || [])].filter((name) => name.startsWith(prefix));
+            [...memory.keys(), ...(attempt(() => Object.keys(place(prefix))) || [])].filter((name) =>
+                name.startsWith(prefix),
+            );
         const read = (name) => memory.get(name) ?? attempt(() => place(name).getItem(name));
         const remove = (name) => {
             memory.delete(name);
@@ -122,48 +116,30 @@ export class AnalyticsService {
             }
         };
 
-        // Keys.
-
-        /** '1': done. '<event id> <ms>': pending. */
-        const stateOf = (key) => (inMemory.has(key) ? '1' : read(key));
-        const done = (key) => {
-            write(key, '1');
-            memory.delete(key);
-            inMemory.add(key);
-        };
         /** Before the server forgets an id. A clock that was set back counts, too. */
-        const isOld = (since) => Math.abs(Date.now() - since) > Math.min(AGE_MS_MAX, self.windowS * 500);
+        const isOld = (since) => !(Math.abs(Date.now() - since) < Math.min(AGE_MS_MAX, self.windowS * 500));
 
-        // The queue. An item: e event, t made at, n tries, a not again before, l nobody before; and of this page
-        // alone: k key, s settles its promises.
+        // The queue. An item: e event, k key, t made at, a not sent before; on this page alone: u user, s settles the promise p.
 
         /** Of an event in the queue. Each endpoint has a queue of its own. */
         const nameOf = (id) => `${QUEUE_PREFIX}${self.endpoint}:${id}`;
-        /** An entry; nothing if it is damaged. */
-        const load = (name) =>
-            attempt(() => {
-                const item = JSON.parse(read(name));
-                return nameOf(item.e.event_id) == name && item.t > 0 && item.n >= 0 && item;
-            });
-        /** Writes an entry, unless the queue is full. Nobody else sends it within the next `lease` ms. */
-        const save = ({ e, t, n, a }, lease) => {
+        /** Writes an entry, unless the queue is full. Nobody sends it within the next `ms`. */
+        const save = ({ e, k, t }, ms) => {
             const name = nameOf(e.event_id);
             const all = read(name) ? [] : names(nameOf(''));
             if (all.length < QUEUE_EVENTS_MAX && (all + all.map(read)).length < QUEUE_CHARS_MAX) {
-                // Nobody's identity is stored.
-                write(name, JSON.stringify({ e: { ...e, user_id: undefined }, t, n, a, l: Date.now() + lease }));
+                write(name, JSON.stringify({ e, k, t, a: Date.now() + ms }));
                 return true;
             }
         };
-        /** Ends an event. `isKnown`: its key is done. */
-        const end = ({ e, s }, isKnown, counted) => {
-            const key = keyOf(e);
+        /** Ends an event. `state`: of its key from now on. */
+        const end = ({ e, k, s }, state, counted) => {
             remove(nameOf(e.event_id));
-            if (`${stateOf(key)}`.startsWith(`${e.event_id} `)) {
-                (isKnown ? done : remove)(key);
+            if (`${read(k)}`.startsWith(`${e.event_id} `)) {
+                write(k, state);
             }
-            if (!counted && self.debug) {
-                console.warn('analytics: given up', e);
+            if (!counted && self.debug != null) {
+                console.warn(e);
             }
             s?.(!!counted);
         };
@@ -173,268 +149,224 @@ export class AnalyticsService {
         const waiting = []; // items of the current window
         const live = new Set(); // items that this page sends
         let most = BATCH_EVENTS_MAX;
-        let heldUntil = 0; // the server asked to wait
-        let opened; // the window's timer
+        let opened; // timer of the window
         let timer;
-        let draining;
 
-        /** Sends a batch of the items, and does with each what the answer says. Never rejects. */
+        /** Sends the first items, and does with each what the answer says. Never rejects. */
         const send = async (items) => {
-            let count = 0;
-            let chars = 0;
-            while (count < most && items[count] && chars < BATCH_CHARS_MAX) {
-                chars += JSON.stringify(items[count++].e).length;
-            }
-            const batch = items.splice(0, count);
-            const events = batch.map((item) => item.e);
-            const single = count < 2;
+            const batch = items.splice(0, most);
+            const events = batch.map(({ e, u }) => ({ ...e, ...u }));
             let answer;
             let status;
-            batch.forEach((item) => live.add(item));
+            batch.forEach((item) => {
+                live.add(item);
+                save(item, LEASE_MS);
+            });
             try {
-                answer = await Promise.race([
-                    self.httpClient.post(self.endpoint + (single ? '' : '/batch'), single ? events[0] : events, {
-                        keepalive: !batch[0].n, // its budget may be spent by others: not a second time
-                    }),
-                    new Promise((_, fail) => later(fail, POST_MS_MAX)),
-                ]);
+                answer = await (events[1]
+                    ? self.httpClient.post(`${self.endpoint}/batch`, events)
+                    : self.httpClient.post(self.endpoint, events[0]));
             } catch (error) {
                 answer = error?.response;
                 status = answer?.status || 1;
             }
-            const { rejected, rejected_more, limited } = (!status && answer?.data) || {};
-            const wrong = attempt(() => rejected.map((each) => events[each.index])) || [];
+            const data = answer?.data;
+            const wrong = attempt(() => data.rejected.map((each) => batch[each.index])) || [];
             const refused = /^4(?!08|29)/.test(status);
-            // The limited ones are the last good ones. Refused ones that are not listed may be among them.
-            const good = events.filter((event) => !wrong.includes(event));
-            const again = status ? events : limited ? good.slice(-limited - (rejected_more || 0)) : [];
-            const after = Math.min(answer?.headers?.['retry-after'], RETRY_AFTER_S_MAX) || 0;
-            // With jitter: after an outage all browsers would come back at once.
-            const hold = after * (1000 + 500 * Math.random());
-            const backoff = refused ? 0 : Math.min(2 ** batch[0].n, BACKOFF_S_MAX) * (500 + 1000 * Math.random());
+            const after =
+                Math.min(
+                    attempt(() => answer.headers.get('retry-after')),
+                    RETRY_AFTER_S_MAX,
+                ) * 1000 || 0;
             if (after) {
-                heldUntil = Date.now() + hold;
+                opened = later(flush, after, opened);
             }
-            if (refused) {
-                most = 1; // perhaps only the batch is refused: too large, or its path is not served
-            }
-            batch.forEach((item) => {
+            // With jitter: after an outage all browsers would come back at once.
+            const pause = refused
+                ? after
+                : (1 + Math.random()) *
+                  Math.max(after, BACKOFF_MS_MIN, Math.min(Date.now() - batch[0].t, BACKOFF_MS_MAX));
+            // The limited ones are the last that are not refused.
+            let again = status ? BATCH_EVENTS_MAX : data?.limited;
+            let kept = 0;
+            most = refused ? 1 : most; // perhaps only the batch is refused: too large, or its path is not served
+            batch.reverse().forEach((item) => {
                 live.delete(item);
-                if (wrong.includes(item.e) || (refused && single)) {
-                    end(item);
-                } else if (!again.includes(item.e)) {
-                    end(item, true, true);
-                } else if (++item.n > TRIES_MAX) {
-                    end(item, true);
-                } else {
-                    item.a = Date.now() + backoff;
-                    save(item, hold);
+                if (wrong.includes(item) || (refused && !events[1])) {
+                    end(item, '');
+                } else if (again-- > 0) {
+                    save(item, (kept = pause));
                     item.s?.(false);
+                } else {
+                    end(item, '1', true);
                 }
             });
-            draining = false;
-            wake(again.length && Date.now() + Math.max(hold, backoff));
+            drain(kept);
         };
 
-        /** Sends what waits, and what comes later after a window. All of it at once if the page is being left. */
-        const flush = (leaving) => {
-            clearTimeout(opened);
-            opened = waiting.length && setTimeout(flush, WINDOW_MS);
-            do {
-                waiting.length && send(waiting);
-            } while (leaving === true && waiting.length);
+        /** Sends what waits, and what comes later after a window. */
+        const flush = () => {
+            opened = waiting[0] && later(flush, WINDOW_MS, opened);
+            if (opened) {
+                send(waiting);
+            }
         };
 
-        /** Sends what is queued and due. `isFresh`: the page or the network is, so no backoff. */
-        const drain = (isFresh) => {
-            const now = Date.now();
+        /** Sends what is queued and due after `pause` ms. An entry that has to wait for more than `longest` is due. */
+        const drain = (pause = 0, longest = WAIT_MS_MAX) => {
             const due = [];
-            let next = now + WAIT_MS_MAX;
+            let next = WAIT_MS_MAX;
             names(nameOf('')).forEach((name) => {
-                const item = load(name);
-                if (!item) {
-                    return remove(name);
+                const item = attempt(() => JSON.parse(read(name)));
+                if (nameOf(item?.e?.event_id) != name) {
+                    return remove(name); // damaged
                 }
-                const free = Math.max(item.l, heldUntil, isFresh ? 0 : item.a);
+                const left = Math.max(item.a - Date.now(), pause);
                 if (isOld(item.t)) {
-                    end(item, true);
-                } else if (free > now && free < now + WAIT_MS_MAX) {
-                    next = Math.min(next, free);
+                    end(item, '1');
+                } else if (left > 0 && left <= longest) {
+                    next = Math.min(next, left);
                 } else {
                     due.push(item);
                 }
             });
-            if (due.length && !draining) {
-                draining = true;
-                due.slice(0, most).forEach((item) => save(item, LEASE_MS));
+            timer = later(drain, next, timer);
+            if (due[0]) {
                 send(due);
-            } else {
-                wake(next);
             }
         };
 
-        const wake = (at) => {
-            clearTimeout(timer);
-            timer = later(drain, at - Date.now());
-        };
-
-        /** True if `settle` will be called. */
-        const enter = (settle, action, entityType, entityId, options) => {
-            const { userId, domain, value, dedupe, eventId, occurredAt } = {
-                __proto__: null,
-                ...(typeof options == 'object' ? options : { userId: options }), // older callers give the user alone
-            };
-            const e = {
-                domain: domain ?? self.defaultDomain,
-                entity_type: entityType,
-                entity_id: Number.isSafeInteger(entityId) ? `${entityId}` : entityId,
-                action,
-                value: value ?? 1,
-            };
+        /** Takes an event in. Returns the promise of its answer; nothing if it is not sent. */
+        const enter = (action, entityType, entityId, options) => {
+            const { userId, domain, value, dedupe, eventId, occurredAt } = { __proto__: null, ...options };
+            const name = Number.isInteger(entityId) ? `${entityId}` : entityId;
+            const amount = value ?? 1;
             const [, lowest, highest] = RegExp(`\\b${action}:(\\d+)-(\\d+)`).exec(self.ranges) || [0, 1, 100];
-            const k = dedupe ?? true ? keyOf(e) : '';
-            const state = k && stateOf(k);
+            const k = (dedupe ?? true) ? `${SESSION_PREFIX}${action}:${entityType}:${name}` : '';
+            const state = k && read(k);
             if (
                 !self.actions.split(' ').includes(action) ||
                 !self.types.split(' ').includes(entityType) ||
-                e.entity_id !== `${e.entity_id}` ||
-                !ID.test(e.entity_id) ||
-                e.domain !== self.defaultDomain ||
-                !Number.isInteger(e.value) ||
-                e.value < lowest ||
-                e.value > highest ||
-                (self.privacy && (navigator?.globalPrivacyControl || navigator?.doNotTrack == 1)) ||
+                typeof name != 'string' ||
+                !ID.test(name) ||
+                (domain ?? self.defaultDomain) !== self.defaultDomain ||
+                !Number.isInteger(amount) ||
+                amount < lowest ||
+                amount > highest ||
+                (self.privacy && (navigator.globalPrivacyControl || navigator.doNotTrack == 1)) ||
                 state == '1'
             ) {
                 return;
             }
             for (const item of live) {
                 if (k && item.k == k) {
-                    const { s } = item;
-                    return (item.s = (counted) => {
-                        s(counted);
-                        settle(counted);
-                    });
+                    return item.p;
                 }
             }
             const now = Date.now();
-            const [, id = eventId ?? self.uuidFactory(), t = now] = /^(.+) (\d+)$/.exec(state) || [];
+            const [, id = eventId ?? self.uuidFactory(), t = now] = /(.+) (\d+)$/.exec(state) || [];
             if (isOld(t)) {
-                return done(k); // at most once: the server may have forgotten the id
+                return write(k, '1'); // at most once: the server may have forgotten the id
             }
-            e.event_id = id;
-            e.occurred_at = occurredAt ?? (t == now ? self.nowFactory() : new Date(+t)).toISOString();
-            if (typeof userId == 'number') {
-                e.user_id = userId;
-            }
-            const kept = load(nameOf(id));
-            const item = kept && keyOf(kept.e) == keyOf(e) ? kept : { e, t: +t, n: 0, a: now };
-            item.s = settle;
-            item.k = k;
-            const isHeld = now < heldUntil;
-            if (!save(item, isHeld ? 0 : LEASE_MS) && opened) {
+            const e = {
+                event_id: id,
+                domain: self.defaultDomain,
+                entity_type: entityType,
+                entity_id: name,
+                action,
+                value: amount,
+                occurred_at: occurredAt ?? (t == now ? self.nowFactory() : new Date(+t)).toISOString(),
+            };
+            const item = { e, k, t: +t, u: typeof userId == 'number' && { user_id: userId } };
+            item.p = new Promise((settle) => (item.s = settle));
+            if (!save(item, LEASE_MS) && opened) {
                 return; // the queue is full, too
             }
             if (k) {
                 write(k, `${id} ${t}`);
             }
-            if (isHeld) {
-                return wake(heldUntil);
-            }
             live.add(item);
             waiting.push(item);
             if (!opened || document?.hidden) {
-                flush(document?.hidden);
+                flush();
             }
-            return true;
+            return item.p;
         };
 
         /** Counts an event. True: the server has it. False: refused, known, or not confirmed yet. Never rejects. */
         self.track = (...what) =>
             new Promise((settle) => {
                 later(() => settle(false), TRACK_MS_MAX);
-                when(document?.prerendering, 'prerenderingchange', () => attempt(() => enter(settle, ...what)) || settle(false));
+                when(
+                    document?.prerendering,
+                    'prerenderingchange',
+                    () => attempt(() => enter(...what).then(settle)) || settle(false),
+                );
             });
 
         /** Forgets what was tracked: the next track() of any key is a new event. What waits in the queue goes on. */
         self.reset = () => {
             names(SESSION_PREFIX).forEach(remove);
-            inMemory.clear();
             live.forEach((item) => (item.k = ''));
         };
+
+        // The page.
+
+        const observer = attempt(
+            () =>
+                new IntersectionObserver((entries) =>
+                    entries.forEach(({ isIntersecting, target }) => {
+                        if (isIntersecting) {
+                            observer.unobserve(target);
+                            when(document.hidden, 'visibilitychange', () =>
+                                self.track(...target.dataset.track.split(' ')),
+                            );
+                        }
+                    }),
+                ),
+        );
+
+        /** Follows `data-track` and fills `data-count` of the elements inside `root`, which was added to the page. */
+        self.scan = (root = document) =>
+            attempt(() => {
+                root.querySelectorAll('[data-track]').forEach((element) => observer.observe(element));
+                if (root.querySelector('[data-count]')) {
+                    import('./counts.js').then((counts) => counts.fill(self, root)).catch(() => {});
+                }
+            });
 
         if (document) {
             listen('visibilitychange pagehide pageshow online', ({ type }) => {
                 if (document.hidden || type == 'pagehide') {
-                    flush(true);
+                    flush();
                     live.forEach((item) => save(item, 0)); // the next page need not wait
                 } else {
-                    drain(type == 'online');
+                    drain(0, LEASE_MS);
                 }
             });
-            later(() => drain(true));
+            later(() => drain(0, LEASE_MS));
         }
-    }
-
-    /** Follows `data-track` and fills `data-count` of the elements inside `root`, which was added to the page. */
-    scan(root = document) {
-        attempt(() => {
-            this._observer = this._observer || new IntersectionObserver((entries) =>
-                entries.forEach(({ isIntersecting, target }) => {
-                    if (isIntersecting) {
-                        this._observer.unobserve(target);
-                        when(document.hidden, 'visibilitychange', () => this.track(...parts(target.dataset.track)));
-                    }
-                }),
-            );
-            root.querySelectorAll('[data-track]').forEach((element) => this._observer.observe(element));
-            const types = {};
-            root.querySelectorAll('[data-count]').forEach((element) => {
-                const [counter, type, id] = parts(element.dataset.count);
-                types[type] = [...(types[type] || []), { element, counter, id }];
-            });
-            for (const type in types) {
-                this._fill(type, types[type].slice(0, READ_IDS_MAX)).catch(() => {});
-            }
-        });
-    }
-
-    /** Writes the counts of one entity type into their elements. */
-    async _fill(type, wanted) {
-        const ids = new URLSearchParams(wanted.map(({ id }) => ['id', id]));
-        const path = `/api/v1/analytics/totals/${this.defaultDomain}/${type}?${ids}`;
-        const answer = await fetch(new URL(path, new URL(this.endpoint, location)), { credentials: 'omit' });
-        (await answer.json()).totals.forEach((total) =>
-            wanted.forEach(({ element, counter, id }) => {
-                if (id == total.entity_id) {
-                    element.textContent = total.counters[counter];
-                }
-            }),
-        );
     }
 }
 
 /** The service of this page, as the attributes of its tag say: `<script type="module" data-endpoint=…>`. */
 const tag = document?.querySelector('script[data-endpoint]')?.dataset || {};
-const nowhere = tag.storage == 'none' ? null : undefined;
 const analytics = new AnalyticsService({
     ...tag,
     defaultDomain: tag.domain,
-    debug: 'debug' in tag,
-    storage: nowhere,
-    queue: nowhere,
+    storage: tag.storage == 'none' ? null : undefined,
 });
 if (tag.global) {
     window[tag.global] = analytics;
 }
 if (document) {
     listen('click auxclick', ({ button, target }) => {
-        const element = button < 2 && target.closest?.('[data-track-click]');
-        if (element) {
-            analytics.track(...parts(element.dataset.trackClick));
+        if (button < 2) {
+            attempt(() => analytics.track(...target.closest('[data-track-click]').dataset.trackClick.split(' ')));
         }
     });
-    when(document.readyState == 'loading', 'DOMContentLoaded', () => analytics.scan());
+    analytics.scan();
+    listen('DOMContentLoaded', () => analytics.scan()); // of a tag with `async`, which may run earlier
 }
 
-export default analytics;
+export { analytics as default };
