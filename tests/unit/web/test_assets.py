@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Mapping
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from daemon.config import Browser
 from daemon.response import Response
 from daemon.web.assets import Asset, Assets
+from tests.kit.commands import ROOT
 
 CONTENT = b"export const text = 'the same words, and the same words, and the same words again';\n"
 ASSET = Asset(CONTENT, "no-store")
@@ -79,3 +81,9 @@ def test_the_configuration_decides_what_is_served() -> None:
         more = assets.by_path(Browser(script=script)).keys() - built_in.keys()
         assert more == {script, assets.hashed(script)}
     assert assets.by_path(Browser(tracker=False, script="/s.js")) == {}
+
+
+def test_the_file_of_a_released_version_is_still_served() -> None:
+    """Pages name it by its hash. The changelog names it from its release on."""
+    released = re.findall(r"`(/analytics\.[0-9a-f]{12}\.js)`", (ROOT / "ops/CHANGELOG.md").read_text())
+    assert set(released) <= Assets().by_path(Browser()).keys()
