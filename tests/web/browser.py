@@ -67,6 +67,27 @@ def with_background_tabs(playwright: Playwright) -> Iterator[BrowserContext]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def background_tab(context: BrowserContext, url: str) -> Page:
+    """A new tab behind the one in front, of a context of `with_background_tabs`."""
+    assert context.browser is not None
+    session = context.browser.new_browser_cdp_session()
+    with context.expect_page() as opened:
+        session.send("Target.createTarget", {"url": url, "background": True})
+    session.detach()
+    return opened.value
+
+
+def shift_clock(page: Page, ms: int) -> None:
+    """From the next document on the page's clock is so far ahead. Its timers run as ever."""
+    page.add_init_script(f"""{{
+        const Real = Date;
+        globalThis.Date = class extends Real {{
+            constructor(...given) {{ super(...(given.length ? given : [Real.now() + {ms}])); }}
+            static now() {{ return Real.now() + {ms}; }}
+        }};
+    }}""")
+
+
 def until(page: Page, true: Callable[[], object], what: str, timeout_s: float = WAIT_TIMEOUT_S) -> None:
     """As `wait_until`, and the page's events are handled meanwhile: Playwright's own loop runs in this thread."""
     for _ in range(int(timeout_s * 1000 / POLL_MS)):

@@ -26,6 +26,8 @@ CONFIG = {"BROWSER__ORIGINS": '["*"]', "BROWSER__ALIAS": ALIAS}
 """Of the daemon; a module's own `CONFIG` is put over it."""
 Counts = Mapping[str, tuple[int, int]]
 """Movie → (views, downloads)."""
+LATER_MS = 60_000
+"""No other tab's lease of an event and no short wait after a failure lasts so long."""
 T = TypeVar("T")
 
 
@@ -175,17 +177,24 @@ class Finish:
         self._errors = errors
 
     def __call__(
-        self, shop: Shop, counts: Counts, *, resent: bool = False, context: BrowserContext | None = None
+        self,
+        shop: Shop,
+        counts: Counts,
+        *,
+        resent: bool = False,
+        context: BrowserContext | None = None,
+        **attributes: str | None,
     ) -> None:
-        """No fault any more and one more visit: no event waits in the browser, the totals in MongoDB and the columns in
-        MySQL are `counts` and nothing else, and the audit finds every amount.
+        """No fault any more, and one more visit, a minute later. No event waits in the browser then. The totals in
+        MongoDB and the columns in MySQL are `counts` and nothing else, and the audit finds every amount.
 
         `resent`: the script forced an event to be sent twice, so the dedupe must have met a duplicate. `context`: if it
-        is not the test's own.
+        is not the test's own. `attributes`: of the tag in the last page.
         """
         self._faults.restore()
         page = (context or self._context).new_page()
-        page.goto(shop.page("/last"))
+        chromium.shift_clock(page, LATER_MS)
+        page.goto(shop.page("/last", **attributes))
         wait_until(lambda: not chromium.queue(page), "no event waits in the browser")
         page.close()
         self.stores_hold(counts)

@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
-SCRIPT = "/analytics.min.js"
+SCRIPT = "/s.js"
+"""Of the tracker: `browser.script`. Blockers know its other names."""
 ALIAS = "/t"
 ATTRIBUTES = {"domain": "jav", "actions": "view download", "types": "movie actor tag", "window-s": "172800"}
 """Of the tag, each with `data-` before it: those of the default configuration."""
