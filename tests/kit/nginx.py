@@ -37,10 +37,10 @@ LOCATION = "    location /api/v1/analytics/ {"
 
 
 @contextmanager
-def nginx(folder: Path, upstream: str, *, also: tuple[str, ...] = (), site: str = "") -> Iterator[str]:
+def nginx(folder: Path, upstream: str, *, also: str = "", site: str = "") -> Iterator[str]:
     """nginx as ops/proxy sets it up, and the URL it answers at.
 
-    `upstream`: where tallyd listens. `also`: other locations of tallyd, as nginx writes them. `site`: the URL of the
+    `upstream`: where tallyd listens. `also`: another location of tallyd, as nginx writes it. `site`: the URL of the
     server of everything else.
     """
     program = shutil.which("nginx", path="/usr/sbin:/sbin:/usr/bin:/bin")
@@ -54,11 +54,12 @@ def nginx(folder: Path, upstream: str, *, also: tuple[str, ...] = (), site: str 
     ):
         assert blocks.count(theirs) == 1
         blocks = blocks.replace(theirs, ours)
-    if also or site:
-        block = blocks[blocks.index(LOCATION) : blocks.index("    }\n", blocks.index(LOCATION)) + len("    }\n")]
-        more = "".join(block.replace("location /api/v1/analytics/ {", f"location {each} {{") for each in also)
-        rest = f"    location / {{ proxy_pass {site}; }}\n" if site else ""
-        blocks = blocks.replace(block, block + more + rest)
+    if also:
+        end = "    }\n"
+        block = LOCATION + blocks.partition(LOCATION)[2].partition(end)[0] + end
+        blocks = blocks.replace(block, block + block.replace(LOCATION, f"    location {also} {{"))
+    if site:
+        blocks = blocks.replace(LOCATION, f"    location / {{ proxy_pass {site}; }}\n{LOCATION}")
     file = folder / "nginx.conf"
     file.write_text(CONFIG.format(folder=folder, blocks=blocks))
     command = [*process.dies_with_parent(), program, "-c", str(file), "-e", str(folder / "error.log")]

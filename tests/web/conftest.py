@@ -22,12 +22,14 @@ from tests.web import browser as chromium
 from tests.web.faults import FaultProxy
 from tests.web.site import ALIAS, SCRIPT, Shop, Site
 
-CONFIG = {"BROWSER__ORIGINS": '["*"]', "BROWSER__ALIAS": ALIAS}
+CONFIG = {"BROWSER__ORIGINS": '["*"]', "BROWSER__ALIAS": ALIAS, "BROWSER__SCRIPT": SCRIPT}
 """Of the daemon; a module's own `CONFIG` is put over it."""
 Counts = Mapping[str, tuple[int, int]]
 """Movie → (views, downloads)."""
 LATER_MS = 60_000
 """No other tab's lease of an event and no short wait after a failure lasts so long."""
+LOCATION = r"~ ^/(t|t/batch|s\.([0-9a-f]+\.)?js)$"
+"""Of alias and script, as ops/proxy/nginx.conf says."""
 T = TypeVar("T")
 
 
@@ -81,7 +83,7 @@ def stores(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 @pytest.fixture(scope="module")
 def module_daemon(request: pytest.FixtureRequest, stores: Stores) -> Iterator[Ingest]:
-    with stores.ingest(**CONFIG, **getattr(request.module, "CONFIG", {})) as running:
+    with stores.ingest(**{**CONFIG, **getattr(request.module, "CONFIG", {})}) as running:
         yield running
 
 
@@ -135,7 +137,7 @@ def shop(site: Site, faults: FaultProxy) -> Shop:
 def shop_behind_nginx(site: Site, faults: FaultProxy, folder: Path) -> Iterator[Shop]:
     """The demo site and tallyd on one origin, behind nginx."""
     upstream = faults.url().removeprefix("http://")
-    with nginx(folder, upstream, also=(ALIAS, f"= {SCRIPT}"), site=f"http://127.0.0.1:{site.port}") as url:
+    with nginx(folder, upstream, also=LOCATION, site=f"http://127.0.0.1:{site.port}") as url:
         yield Shop(site, url, "")
 
 

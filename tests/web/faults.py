@@ -157,7 +157,7 @@ class FaultProxy(Proxy):
         if fate is Fate.CUT:
             return
         if fate in STATUS:
-            writer.write(self._refusal(fate, headers.get("origin", "")))
+            writer.write(self._own_answer(fate, headers.get("origin", "")))
             await writer.drain()
             return
         if fate is Fate.HOLD_REQUEST and not await self._let_go():
@@ -196,7 +196,7 @@ class FaultProxy(Proxy):
                 await self._released.wait()
         return self._deliver
 
-    def _refusal(self, fate: Fate, origin: str) -> bytes:
+    def _own_answer(self, fate: Fate, origin: str) -> bytes:
         headers = {
             "retry-after": str(self.retry_after_s),
             "content-length": "0",

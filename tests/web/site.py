@@ -78,9 +78,10 @@ class Shop:
         self.endpoint = tallyd + ALIAS
 
     def tag(self, **attributes: str | None) -> str:
-        """The tracker's tag. `attributes`: without `data-`, `_` for `-`; None leaves one out."""
+        """The tracker's tag. `attributes`: without `data-`, `_` for `-`, and one at the end is dropped; None leaves
+        an attribute out."""
         chosen: dict[str, str | None] = {"endpoint": self.endpoint, **ATTRIBUTES}
-        chosen |= {name.replace("_", "-"): value for name, value in attributes.items()}
+        chosen |= {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
         written = "".join(f' data-{name}="{value}"' for name, value in chosen.items() if value is not None)
         return f'<script type="module" src="{self.script}"{written}></script>'
 

@@ -156,7 +156,7 @@ def test_a_tab_that_is_closed_at_once_has_sent_what_it_tracked(
 ) -> None:
     page.goto(shop.page("/stays", tag=False))
     closing = context.new_page()
-    closing.goto(shop.page("/movie", **{"global": "analytics"}))
+    closing.goto(shop.page("/movie", global_="analytics"))
     closing.wait_for_function("window.analytics")
     movies = [MOVIE, OTHER, THIRD]  # the first is sent at once, the others wait for each other
     closing.evaluate("movies => { movies.forEach((movie) => { analytics.track('view', 'movie', movie) }) }", movies)
