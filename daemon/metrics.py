@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -94,7 +95,7 @@ class IngestTally:
         self._accepted = self._duplicates = self._rejected = self._limited = self._robots = 0
         self._calls = self._call_requests = 0
         self._call_seconds = 0.0
-        self._responses: dict[int, int] = {}
+        self._responses = defaultdict[int, int](int)
 
     def counted(self, accepted: int, duplicates: int) -> None:
         self._accepted += accepted
@@ -112,7 +113,7 @@ class IngestTally:
         self._robots += events
 
     def answered(self, status: int) -> None:
-        self._responses[status] = self._responses.get(status, 0) + 1
+        self._responses[status] += 1
 
     def called(self, seconds: float, requests: int) -> None:
         self._calls += 1

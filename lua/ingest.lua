@@ -42,9 +42,12 @@
 --       2 dedupe window, seconds
 --       3 bits of a bucket's number in the first window; later windows never have fewer
 -- Returns per request, one of
---       new            0 .. n: all events were taken. The others were duplicates
---       -ms            none was taken. ms: until the sender's budget has room for one event, at least 1
---       {new, k, ms}   the last k events were not taken; without events: k of the charge found no room
+--       new + 2 * room        a single event was taken. It was new (1) or a duplicate (0)
+--       {new, k, ms, room}    of no or of several events, but the last k were taken: new ones, and duplicates. Without
+--                             events: k of the charge found no room
+--       {ms, room}            nothing was taken
+--       room: for so many more events there is room in the sender's budget. 0 without a limit of events. ms: until
+--       there is room for one event (or for one new entity), at least 1; 0 if all was taken.
 --       An event is taken as long as there is room for one event (and, if its entity is not dirty, for one new entity),
 --       a duplicate as well as a new one. The first that finds none ends the request. Then the rest of the charge is
 --       spent, as far as there is room.
@@ -54,9 +57,10 @@
 --
 -- Example: a sender may send 60 events a minute and has sent none. {{60, 0}, {{"view", "view:2026-02-19", "1"}},
 -- {"198.51.100.7", 1, 1, 1, 7, "42", "anl:{0}:counters:jav:movie:a", 1, "198.51.100.7", 1, 80, 70, ...}}: a single
--- event, then a batch of 70 good events and 10 bad ones. The reply {1, {59, 11, 1000}}: the one event was new, and so
--- were the first 59 of the batch. Then the budget was spent; one event fits again in 1,000 ms. The key
--- anl:{0}:rate:198.51.100.7 now holds the time of this call + 60,000,000. It expires after 60,000 ms.
+-- event, then a batch of 70 good events and 10 bad ones. The reply {119, {59, 11, 1000, 0}}: the one event was new and
+-- left room for 59. So the first 59 of the batch were taken, and they were new. Then the budget was spent; one event
+-- fits again in 1,000 ms. The key anl:{0}:rate:198.51.100.7 now holds the time of this call + 60,000,000. It expires
+-- after 60,000 ms.
 
 local call, pcall = redis.call, redis.pcall
 local type, format, floor = type, string.format, math.floor
@@ -243,7 +247,7 @@ local marked = {} -- entities that will be dirty once this call is over, where n
 local at, last = 1, #items
 while at <= last do
   local limit, charge, n = items[at + 1], items[at + 2], items[at + 3]
-  local taken, left, key, events_max, new_key, new_max, full, full_max = n, nil, nil, nil, nil, nil, nil, nil
+  local taken, left, key, events_max, new_key, new_max, full, full_max = n, 0, nil, nil, nil, nil, nil, nil
   if limit > 0 then
     events_max, new_max = limits[limit], limits[limit + 1]
     if events_max > 0 then
@@ -303,13 +307,14 @@ while at <= last do
   if key then
     local spent = math.min(charge - missing, left)
     if n == 0 then missing = charge - spent end
+    left = left - spent
     if spent > 0 then budgets[key] = math.min(budgets[key] + spent * MINUTE_US / events_max, MINUTE_US) end
   end
   if missing == 0 then
-    results[#results + 1] = new
+    results[#results + 1] = n == 1 and new + 2 * left or {new, 0, 0, left}
   else
     local ms = math.max(1, math.ceil((MINUTE_US / full_max - MINUTE_US + budgets[full]) / 1000)) -- until one fits
-    results[#results + 1] = missing == (n > 0 and n or charge) and -ms or {new, missing, ms}
+    results[#results + 1] = missing == (n > 0 and n or charge) and {ms, left} or {new, missing, ms, left}
   end
   at = at + 4 + n * 4
 end

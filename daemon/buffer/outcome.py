@@ -11,18 +11,24 @@ import msgspec
 class Counted(msgspec.Struct, frozen=True, gc=False):
     """Redis took the request's events and counted the `new` ones. The others that it took were duplicates.
 
-    It did not take the last `limited` ones: their sender is over its limit, for `left_ms` (≥ 1) more.
+    It did not take the last `limited` ones: their sender is over its limit, for `left_ms` (≥ 1) more. `room`: so many
+    more events of the sender would be taken now; 0 without a limit of events.
     """
 
     new: int
     limited: int = 0
     left_ms: int = 0
+    room: int = 0
 
 
 class Limited(msgspec.Struct, frozen=True, gc=False):
-    """The request's sender is over its limit, so nothing was taken. It may ask again in `left_ms` (≥ 1)."""
+    """The request's sender is over its limit, so nothing was taken. It may ask again in `left_ms` (≥ 1).
+
+    `room`: as of Counted. It is above 0 only if new entities are limited.
+    """
 
     left_ms: int
+    room: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False):

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import msgspec
 
-from daemon.buffer.wire import Visitor
+from daemon.buffer.wire import Limit, Visitor
 from daemon.config import UNIX, Budget, Config, RateLimit, has_windows, valued_actions
 from daemon.domain.entity import Entity
 from daemon.domain.rejection import TAKES_VALUE, Rejection, say, say_allowed
@@ -287,7 +287,7 @@ class App:
             if head.method == "OPTIONS" and self.origins is not None and head.path in self._event_routes:
                 return self.origins.preflight(head)
             if left_ms := account.left_ms():
-                return self._too_many(head, left_ms)
+                return self._too_many(head, left_ms, account.limit if head.path in self._event_routes else None)
             if self._requests.crowded:
                 raise CrowdedError
         route = self._routes.get(head.path)
@@ -305,7 +305,7 @@ class App:
             return response.method_not_allowed(", ".join(route.methods))
         return await route.answer(head, account, request)
 
-    def _too_many(self, head: RequestHead, left_ms: int) -> Response:
+    def _too_many(self, head: RequestHead, left_ms: int, limit: Limit | None) -> Response:
         """429 to a sender that spent its limit. If it is a proxy that nobody trusts, the log says so once."""
         if (
             not (self._warned_of_proxy or self._proxies or head.key)
@@ -318,7 +318,7 @@ class App:
                 " behind this proxy share one. If it is yours, name it there.",
                 head.client or UNIX,
             )
-        return response.too_many(left_ms)
+        return response.too_many(left_ms, limit)
 
     async def _event(self, head: RequestHead, account: Account, request: HttpRequest) -> Response:
         body = await self._body(head, account, request, self._event_rules)
@@ -356,7 +356,7 @@ class App:
         if self.origins is not None and not self.origins.shows(head):
             return response.FOREIGN_ORIGIN
         if left_ms := account.events_left_ms():
-            return self._too_many(head, left_ms)
+            return self._too_many(head, left_ms, account.limit)
         fields = fields_of(request.query)
         if fields.get("action") in self._valued_actions:
             return invalid(Rejection({"action": [say(TAKES_VALUE, "action")]}))
@@ -388,7 +388,7 @@ class App:
             return refusal
         # The limit of an address is not that of a producer that signs from there.
         if left_ms := account.left_ms() if self._signature(head) else account.events_left_ms():
-            return self._too_many(head, left_ms)
+            return self._too_many(head, left_ms, account.limit)
         if head.kind and _media_type(head.kind) not in rules.types:
             return rules.unsupported
         if head.key and not account.producer:
@@ -416,7 +416,7 @@ class App:
             return response.BAD_SIGNATURE
         signer.used = True
         left_ms = signer.events_left_ms()
-        return response.too_many(left_ms) if left_ms else signer
+        return response.too_many(left_ms, signer.limit) if left_ms else signer
 
 
 def _rules(types: frozenset[str], accepted: str, bytes_max: int) -> _BodyRules:

@@ -22,6 +22,7 @@ from daemon.ingest import accounts, response
 from daemon.ingest.accounts import Account
 from daemon.ingest.batcher import Batcher, Settle
 from daemon.ingest.decode import Batch, Decoder, Slices, T, Unreadable
+from daemon.ingest.response import ACCEPTED, DUPLICATE, ROOM_TOLD_MAX
 from daemon.metrics import IngestTally
 from daemon.response import Response, invalid
 
@@ -76,8 +77,11 @@ class Handler:
     def conclude(self, account: Account, outcome: Outcome) -> Response:
         """The answer to one good event."""
         if isinstance(outcome, Counted):
-            self._tally.counted(outcome.new, 1 - outcome.new)
-            return response.ACCEPTED
+            new = outcome.new
+            self._tally.counted(new, 1 - new)
+            if account.limit is None or outcome.room > ROOM_TOLD_MAX:
+                return ACCEPTED if new else DUPLICATE
+            return response.accepted(new, account.limit, outcome.room)
         return self._refused(account, outcome, 1)
 
     async def event(
@@ -99,12 +103,12 @@ class Handler:
     ) -> Response:
         """Answers a body of many events. Its good events are counted although others are bad."""
         if not self._enabled:
-            return response.batch_accepted(0, 0, Batch([], []))
+            return response.batch_accepted(Counted(0), 0, Batch([], []))
         decoder = account.decoder or self._decoder_of(robot)
         decode = decoder.lines_in_slices if ndjson else decoder.batch_in_slices
         async with self._decoding:
             if left_ms := account.events_left_ms():  # spent while this body came
-                return response.too_many(left_ms)
+                return response.too_many(left_ms, account.limit)
             decoded = await _with_pauses(decode(body, account.producer))
             hopeless = _hopeless(account.limit, decoded)
             account.charge(accounts.EVENT_REFUSED * hopeless)
@@ -118,7 +122,7 @@ class Handler:
             self.charge(account, refused)
             return response.batch_invalid(decoded)
         if self._leaves_out(robot, account, len(events)):
-            return response.batch_accepted(0, 0, decoded)
+            return response.batch_accepted(Counted(0), 0, decoded)
         events = events[: len(events) - hopeless]
         outcome = await self._count(account, events, len(events) + refused, visitor)
         if not isinstance(outcome, Counted):
@@ -130,9 +134,7 @@ class Handler:
         if outcome.limited:
             self._tally.limited(outcome.limited)
             self._block(account, outcome.left_ms, outcome.limited - hopeless)
-        return response.batch_accepted(
-            outcome.new, duplicates, decoded, limited=outcome.limited, left_ms=outcome.left_ms
-        )
+        return response.batch_accepted(outcome, duplicates, decoded, account.limit)
 
     def _decoder_of(self, robot: bool) -> Decoder:  # noqa: FBT001
         return self._robot_decoder or self._decoder if robot else self._decoder
@@ -174,13 +176,13 @@ class Handler:
         parts = by_shard(events, shards, attrgetter("entity"))
         if not all(self._batchers[shard].has_room(len(part)) for shard, part in parts.items()):
             return _QUEUE_FULL
-        granted, left_ms = len(events), 0
+        granted, left_ms, room = len(events), 0, None
         if limit is not None and shards > 1:
             # The limit of events lies in the sender's own shard. That of new entities lies in each entity's shard.
             outcome = await self._batchers[shard_of(name, shards)].ask(Request(name, limit, charge, ()))
             if not isinstance(outcome, Counted):
                 return outcome
-            granted, left_ms = min(granted, charge - outcome.limited), outcome.left_ms
+            granted, left_ms, room = min(granted, charge - outcome.limited), outcome.left_ms, outcome.room
             parts = by_shard(events[:granted], shards, attrgetter("entity"))
             limit = limit._replace(events_per_minute=0) if limit.new_entities_per_minute else None
         most = self._call_events_max
@@ -193,14 +195,14 @@ class Handler:
                 for (shard, part), cost in zip(calls, charges, strict=True)
             )
         )
-        return _sum(events, granted, left_ms, [part for _, part in calls], outcomes)
+        return _sum(events, granted, left_ms, room, [part for _, part in calls], outcomes)
 
     def _refused(self, account: Account, outcome: Limited | Failed, events: int) -> Response:
         if isinstance(outcome, Failed):
             return self._unavailable
         self._tally.limited(events)
         self._block(account, outcome.left_ms, events)
-        return response.too_many(outcome.left_ms)
+        return response.too_many(outcome.left_ms, account.limit, outcome.room)
 
     def _block(self, account: Account, left_ms: int, events: int) -> None:
         """Notes that Redis did not take this many events. A limit of new entities blocks no others."""
@@ -224,14 +226,19 @@ def _with_rest(outcome: Counted, rest: int, limit: Limit | None) -> Counted:
     """The outcome of a batch whose last events were not sent at all."""
     assert limit is not None
     left_ms = outcome.left_ms or -(-accounts.MINUTE_S * 1000 // limit.events_per_minute)
-    return Counted(outcome.new, outcome.limited + rest, left_ms)
+    return Counted(outcome.new, outcome.limited + rest, left_ms, outcome.room)
 
 
 def _sum(
-    events: Sequence[Event], granted: int, left_ms: int, parts: Sequence[Sequence[Event]], outcomes: Sequence[Outcome]
+    events: Sequence[Event],
+    granted: int,
+    left_ms: int,
+    room: int | None,
+    parts: Sequence[Sequence[Event]],
+    outcomes: Sequence[Outcome],
 ) -> Outcome:
     """The outcome of a request whose first `granted` events went in several calls. `left_ms`: until there is room for
-    the next one.
+    the next one. `room`: for how many more there is some; None: for as many as the last call left.
 
     `limited` reaches back to the first event that was not taken. With a limit of new entities, some behind it may have
     been taken by other calls. They are duplicates when they come again.
@@ -247,7 +254,9 @@ def _sum(
             first = part[len(part) - missing]
             reached = min(reached, next(at for at, event in enumerate(events) if event is first))
             left_ms = max(left_ms, outcome.left_ms)
-    return Counted(new, len(events) - reached, left_ms) if taken else Limited(left_ms)
+    if room is None:
+        room = min(outcome.room for outcome in outcomes if not isinstance(outcome, Failed))
+    return Counted(new, len(events) - reached, left_ms, room) if taken else Limited(left_ms, room)
 
 
 async def _with_pauses(work: Slices[T]) -> T:

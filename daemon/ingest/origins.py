@@ -7,6 +7,7 @@ credentials. A client that is no browser sends no `Origin` and is not affected: 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from daemon.ingest import response
@@ -25,7 +26,8 @@ class _Page:
 
     def __init__(self, headers: Sequence[Header]) -> None:
         self.headers = headers
-        self.accepted = response.ACCEPTED.plus(headers)
+        self.accepted = lru_cache(response.ANSWERS_KEPT)(lambda answer: answer.plus(headers))
+        """A 202 to a single event, with these headers."""
 
 
 class Origins:
@@ -56,7 +58,7 @@ class Origins:
     def dress(self, answer: Response, head: RequestHead) -> Response:
         """The answer with the headers that its page may ask for."""
         page = self._page(head)
-        return page.accepted if answer is response.ACCEPTED else answer.plus(page.headers)
+        return page.accepted(answer) if answer.body is response.ACCEPTED.body else answer.plus(page.headers)
 
     def preflight(self, head: RequestHead) -> Response:
         """Whether the page may send; one that may not gets the same 204, without a permission."""

@@ -49,7 +49,7 @@ class Outage:
     def take(self, request: Request) -> Counted | Limited | Failed:
         """How many events of a request may be spooled, as new ones: the first, up to `limited`."""
         sender = self._sender(request.sender)
-        n, charge, missing, left_ms = len(request.events), request.charge, 0, 0
+        n, charge, missing, left_ms, room = len(request.events), request.charge, 0, 0, 0
         per_minute = request.limit.events_per_minute if request.limit is not None else 0
         if per_minute:
             now = self._clock()
@@ -59,6 +59,7 @@ class Outage:
             spent = min(charge - missing, room)
             if not n:
                 missing = charge - spent
+            room -= spent
             spent_s = min(spent_s + spent * MINUTE_S / per_minute, MINUTE_S)
             left_ms = max(1, math.ceil((MINUTE_S / per_minute - MINUTE_S + spent_s) * 1000))
             sender.until = now + spent_s
@@ -69,7 +70,7 @@ class Outage:
             if sender.spooled_bytes > self._share_bytes:
                 sender.spooled_bytes -= size
                 return Failed("The sender has used up its share of the spool.")
-        return Counted(max(0, n - missing), missing, left_ms) if missing else Counted(n)
+        return Counted(max(0, n - missing), missing, left_ms, room) if missing else Counted(n, room=room)
 
     def give_back(self, request: Request, taken: int) -> None:
         """The spool did not take these events: they are none of their sender's share."""

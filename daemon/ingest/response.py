@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from http import HTTPStatus
+from time import time
 
 from msgspec import UNSET, UnsetType
 
+from daemon.buffer.outcome import Counted
+from daemon.buffer.wire import Limit
 from daemon.domain.rejection import Rejection
 from daemon.ingest.decode import Batch
 from daemon.response import (
@@ -28,7 +32,14 @@ _REST_BYTES = 1_024
 _EACH_BYTES = 24
 """For what stands around each error, such as `"events.1999.`."""
 
+ANSWERS_KEPT = 4_096
+"""Answers to single events of senders with a limit that are made once."""
+ROOM_TOLD_MAX = 1_000
+"""Events. A sender with more room is not told so in the answer to a single event: two headers take the server 1 us of
+22. Such a sender is far from its limit; one that is told cannot send so fast for long."""
+
 ACCEPTED = json_response(HTTPStatus.ACCEPTED, Accepted("accepted"))
+DUPLICATE = ACCEPTED.plus([("x-tallyd-duplicate", "1")])
 NOT_JSON = message(HTTPStatus.BAD_REQUEST, "The body is not valid JSON.")
 UNKNOWN_KEY = message(HTTPStatus.UNAUTHORIZED, "The key in X-Tallyd-Key is not a configured producer's.")
 PREFLIGHT_MAX_AGE_S = 7_200
@@ -71,8 +82,20 @@ def unsupported(accepted: str) -> Response:
     return message(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"The content type must be {accepted}.")
 
 
-def too_many(left_ms: int, *headers: Header) -> Response:
-    return message(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.", _retry_after(left_ms), *headers)
+@lru_cache(ANSWERS_KEPT)
+def accepted(new: int, limit: Limit, room: int) -> Response:
+    """202 to a single event of a sender with a limit. `new`: 1, or 0 to a duplicate. `room`: as of an outcome."""
+    return (ACCEPTED if new else DUPLICATE).plus(_rate_limit(limit, room))
+
+
+def too_many(left_ms: int, limit: Limit | None = None, room: int = 0) -> Response:
+    """429. `limit`, `room`: of the sender's events, if it sent some. The headers are those of Laravel's throttle:
+    X-RateLimit-Reset is the time at which Retry-After ends, in seconds since the epoch."""
+    wait_s = _wait_s(left_ms)
+    headers = [("retry-after", str(wait_s)), *_rate_limit(limit, room)]
+    if len(headers) > 1:
+        headers.append(("x-ratelimit-reset", str(int(time()) + wait_s)))
+    return message(HTTPStatus.TOO_MANY_REQUESTS, "Too many requests.", *headers)
 
 
 def unavailable(retry_after_s: int) -> Response:
@@ -80,13 +103,14 @@ def unavailable(retry_after_s: int) -> Response:
     return message(HTTPStatus.SERVICE_UNAVAILABLE, text, ("retry-after", str(retry_after_s)))
 
 
-def batch_accepted(accepted: int, duplicates: int, batch: Batch, *, limited: int = 0, left_ms: int = 0) -> Response:
-    """202, with the refused events of the batch. `limited`: the good events at the end that were not taken, for want of
-    room in their sender's limit. There is some in `left_ms`."""
+def batch_accepted(counted: Counted, duplicates: int, batch: Batch, limit: Limit | None = None) -> Response:
+    """202, with the refused events of the batch. `limit`: of its sender. For want of room in it the last good events
+    may not have been taken."""
     listed = [RejectedEvent(index, rejection.errors) for index, rejection in _listed(batch)]
     more = _more(batch, len(listed))
-    body = BatchAccepted("accepted", accepted, duplicates, listed, more, limited or UNSET)
-    return json_response(HTTPStatus.ACCEPTED, body, *([_retry_after(left_ms)] if limited else []))
+    body = BatchAccepted("accepted", counted.new, duplicates, listed, more, counted.limited or UNSET)
+    wait = [("retry-after", str(_wait_s(counted.left_ms)))] if counted.limited else []
+    return json_response(HTTPStatus.ACCEPTED, body, *wait, *_rate_limit(limit, counted.room))
 
 
 def batch_invalid(batch: Batch) -> Response:
@@ -112,5 +136,11 @@ def _more(batch: Batch, listed: int) -> int | UnsetType:
     return batch.refused - listed or UNSET
 
 
-def _retry_after(left_ms: int) -> Header:
-    return "retry-after", str(max(1, -(-left_ms // 1000)))
+def _rate_limit(limit: Limit | None, room: int) -> list[Header]:
+    if limit is None or not limit.events_per_minute:
+        return []
+    return [("x-ratelimit-limit", str(limit.events_per_minute)), ("x-ratelimit-remaining", str(room))]
+
+
+def _wait_s(left_ms: int) -> int:
+    return max(1, -(-left_ms // 1000))

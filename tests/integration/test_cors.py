@@ -44,6 +44,14 @@ def test_a_page_of_a_named_origin_sends_events_and_reads_the_answer(ingest: Inge
         assert (answer.status_code, cors(answer)) == (202, allowed(origin))
 
 
+def test_a_page_is_told_of_a_duplicate(ingest: Ingest) -> None:
+    same = json.dumps(event()).encode()
+    for duplicate in (None, "1", "1"):
+        answer = ingest.post(same, headers={"origin": SHOP})
+        assert (answer.status_code, cors(answer)) == (202, allowed(SHOP))
+        assert answer.headers.get("x-tallyd-duplicate") == duplicate
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_events_of_another_page_are_refused_and_not_counted(ingest: Ingest, shared_system: System, path: str) -> None:
     for origin in (EVIL, "null", SHOP + ".evil.example", "http://shop.example"):
@@ -129,7 +137,8 @@ def test_a_page_of_any_origin_reads_the_answer_and_when_to_come_again(open_to_al
     assert answers[-1].status_code == 429
     everybody = {"access-control-allow-origin": "*", "access-control-expose-headers": EXPOSED}
     assert [cors(each) for each in answers] == [everybody] * 4
-    assert "retry-after" in answers[-1].headers
+    assert {"retry-after", "x-ratelimit-limit", "x-ratelimit-reset"} <= answers[-1].headers.keys()
+    assert answers[-1].headers["x-ratelimit-remaining"] == "0"
     preflight = open_to_all.client.options(EVENTS, headers={"origin": EVIL})
     assert (preflight.status_code, preflight.headers["access-control-allow-origin"]) == (204, "*")
 

@@ -94,9 +94,13 @@ def test_an_id_that_breaks_the_rule_of_its_type_is_refused_and_read_as_one_never
 
 def test_a_duplicate_is_accepted_and_not_counted(ingest: Ingest, shared_system: System) -> None:
     same = event(entity_id="m")
-    assert [ingest.post(same).json() for _ in range(3)] == [ACCEPTED] * 3
+    answers = [ingest.post(same) for _ in range(3)]
+    assert [answer.json() for answer in answers] == [ACCEPTED] * 3
+    assert [answer.headers.get("x-tallyd-duplicate") for answer in answers] == [None, "1", "1"]
+    slow = ingest.post(json.dumps(same).encode(), headers={"content-type": "Text/Plain"})  # the long way
+    assert (slow.json(), slow.headers["x-tallyd-duplicate"]) == (ACCEPTED, "1")
     assert live(shared_system) == {"jav:movie:m": {"view:2026-02-19": 1}}
-    assert shared_system.ledger() == {"accepted:view": 1, "duplicate:view": 2}
+    assert shared_system.ledger() == {"accepted:view": 1, "duplicate:view": 3}
 
 
 def test_one_id_sent_from_many_connections_at_once_is_counted_once(ingest: Ingest, shared_system: System) -> None:

@@ -93,6 +93,40 @@ def test_a_refused_event_is_told_how_long_to_wait(visitor: httpx.Client) -> None
         assert set(refused.json()) == {"message"}
 
 
+def told(answer: httpx.Response) -> tuple[int, str | None, str | None]:
+    """The status, and the two headers of every answer to a sender with a limit."""
+    names = ("x-ratelimit-limit", "x-ratelimit-remaining")
+    limit, remaining = (answer.headers.get(name) for name in names)
+    return answer.status_code, limit, remaining
+
+
+def test_every_answer_says_how_many_events_are_left(visitor: httpx.Client, shared_system: System, address: str) -> None:
+    limit, same = str(PER_MINUTE), event()
+    assert told(visitor.post(EVENTS, json=same)) == (202, limit, "5")
+    assert told(visitor.post(EVENTS, json=same)) == (202, limit, "4"), "a duplicate costs the same"
+    slow = visitor.post(EVENTS, content=json.dumps(event()), headers={"content-type": "Text/Plain"})
+    assert told(slow) == (202, limit, "3"), "the long way"
+    assert room(shared_system, address) == 3
+    assert told(visitor.post(BATCH, json=[event(), {}])) == (202, limit, "1"), "what is refused costs, too"
+    assert told(visitor.post(BATCH, json=[event(), event()])) == (202, limit, "0")
+    assert room(shared_system, address) == 0
+    for path, body in ((EVENTS, event()), (EVENTS, event()), (BATCH, [event()])):
+        before_s = int(time.time())
+        refused = visitor.post(path, json=body)
+        assert told(refused) == (429, limit, "0")
+        wait_s = int(refused.headers["retry-after"])
+        assert before_s + wait_s <= int(refused.headers["x-ratelimit-reset"]) <= time.time() + wait_s, "as Laravel says"
+
+
+def test_a_sender_without_a_limit_or_far_from_it_is_told_nothing(ingest: Ingest, system: System) -> None:
+    own = {"x-tallyd-key": KEY}
+    for path, body in ((EVENTS, event()), (BATCH, [event()])):
+        assert told(ingest.post(body, path, headers=own)) == (202, None, None)
+    with system.ingest(RATE_LIMIT__PER_MINUTE="1000000") as generous:
+        assert told(generous.post(event())) == (202, None, None), "a single answer tells of 1,000 and less"
+        assert told(generous.post([event()], BATCH))[:2] == (202, "1000000")
+
+
 def test_addresses_do_not_share_a_limit(ingest: Ingest, visitor: httpx.Client) -> None:
     spend(visitor)
     with client(ingest, f"127.0.8.{next(_numbers)}") as other:
@@ -168,7 +202,11 @@ def test_a_batch_of_several_calls_is_taken_as_far_as_the_limit_reaches(
 
 def test_a_limit_of_new_entities_holds_up_no_other_events(system: System) -> None:
     with system.ingest(RATE_LIMIT__PER_MINUTE="600", RATE_LIMIT__NEW_ENTITIES_PER_MINUTE="1") as ingest:
-        assert [ingest.post(event(entity_id=id_)).status_code for id_ in "aabaa"] == [202, 202, 429, 202, 202]
+        answers = [told(ingest.post(event(entity_id=id_))) for id_ in "aabaa"]
+    assert [status for status, _, _ in answers] == [202, 202, 429, 202, 202]
+    left = [int(remaining or -1) for _, _, remaining in answers]
+    assert left[0] < 600
+    assert left[2] > 500, "the events are not spent"
 
 
 def test_sixty_batches_of_2_000_new_entities_are_counted_up_to_the_limit(

@@ -39,6 +39,20 @@ def test_with_several_shards_a_batch_is_taken_as_far_as_the_limit_reaches(
     assert accepted(system) == 20
 
 
+def test_with_several_shards_the_answer_says_how_many_events_are_left(sharded: httpx.Client) -> None:
+    def left(path: str, body: object) -> tuple[int, str]:
+        answer = sharded.post(path, json=body)
+        assert answer.headers["x-ratelimit-limit"] == "20"
+        return answer.status_code, answer.headers["x-ratelimit-remaining"]
+
+    same = event(entity_id="m0")
+    assert left(EVENTS, same) == (202, "19")
+    assert sharded.post(EVENTS, json=same).headers["x-tallyd-duplicate"] == "1"
+    assert left(BATCH, [event(entity_id=f"m{n % 3}") for n in range(7)]) == (202, "11")
+    assert left(BATCH, [event(entity_id="m0") for _ in range(30)]) == (202, "0")
+    assert left(EVENTS, event(entity_id="m0")) == (429, "0")
+
+
 def test_new_entities_are_limited_and_what_is_sent_again_counts_once(sharded: httpx.Client, system: System) -> None:
     batch = [event(entity_id=f"m{n}") for n in range(19)]
     answer = sharded.post(BATCH, json=batch).json()

@@ -143,9 +143,16 @@ class Shard:
     def ingest(
         self, *requests: tuple[str, Sequence[Ev]] | Req, rate: int = 0, window_s: int = WINDOW_S, bits: int = BITS
     ) -> list[Any]:
-        """`rate`: events a minute of each sender that is named; a Req says its own."""
+        """`rate`: events a minute of each sender that is named; a Req says its own.
+
+        Per request: how many were new; [new, k, ms] if the last k were not taken; -ms if nothing was.
+        """
         sent = [each if isinstance(each, Req) else Req(*each, rate if each[0] else 0) for each in requests]
-        return list(self.ingest_raw(blob(sent, f"{self.tag}:counters"), window_s, bits))
+        return [_without_room(reply) for reply in self.told(*sent, window_s=window_s, bits=bits)]
+
+    def told(self, *requests: Req, window_s: int = WINDOW_S, bits: int = BITS) -> list[Any]:
+        """The reply as it is: it also tells how much room is left."""
+        return list(self.ingest_raw(blob(requests, f"{self.tag}:counters"), window_s, bits))
 
     def count(self, *events: Ev, **options: int) -> int:
         """One unlimited request; returns how many of its events were new."""
@@ -281,6 +288,19 @@ class Shard:
             _, old, bucket = key.removeprefix(f"{self.tag}:").split(":")
             self.redis.rename(key, f"{self.seen_key}:{int(old) - windows}:{bucket}")
         self.redis.hset(self.seen_key, "gen", gen - windows)
+
+
+def _without_room(reply: Any) -> Any:
+    match reply:
+        case int(single):
+            return single % 2
+        case [ms, _]:
+            return -ms
+        case [new, 0, 0, _]:
+            return new
+        case [new, missing, ms, _]:
+            return [new, missing, ms]
+    raise AssertionError(reply)
 
 
 def pack(value: object) -> bytes:

@@ -79,11 +79,39 @@ def test_a_batch_is_taken_as_far_as_the_budget_reaches(shard: Shard) -> None:
 
 def test_the_header_s_example(shard: Shard) -> None:
     before_us = now_us(shard)
-    first, (new, missing, wait_ms) = shard.ingest(Req(A, [Ev("single")], 60), Req(A, evs("b", 70), 60, refused=10))
-    assert (first, new, missing, wait_ms) == (1, 59, 11, 1_000)
+    assert shard.told(Req(A, [Ev("single")], 60), Req(A, evs("b", 70), 60, refused=10)) == [119, [59, 11, 1_000, 0]]
     until_us = int(shard.redis.get(f"{shard.tag}:{KEY}"))
     assert before_us + MINUTE_US <= until_us <= now_us(shard) + MINUTE_US
     assert 59_000 < shard.redis.pttl(f"{shard.tag}:{KEY}") <= 60_000
+
+
+def test_every_reply_tells_how_many_more_events_find_room(shard: Shard) -> None:
+    twice = Ev("twice")
+    assert shard.told(Req(A, [twice], RATE), Req(A, [twice], RATE)) == [1 + 2 * 5, 0 + 2 * 4]
+    assert shard.told(Req(A, evs("b", 2), RATE)) == [[2, 0, 0, 2]]
+    assert shard.told(Req(A, (), RATE, refused=1)) == [[0, 0, 0, 1]]
+    [[new, missing, wait_ms, room]] = shard.told(Req(A, evs("c", 2), RATE, refused=1))
+    assert (new, missing, room) == (1, 1, 0)
+    assert 1 <= wait_ms <= 10_000
+    [[wait_ms, room]] = shard.told(Req(A, [Ev("late")], RATE))
+    assert room == 0
+    assert 1 <= wait_ms <= 10_000
+    assert shard.told(Req(A, [Ev("free")]), Req("", evs("f", 2)), Req("", ())) == [1, [2, 0, 0, 0], [0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize("rate", [30, 60, 1_000, 10**9])
+def test_the_room_that_was_told_is_exact(shard: Shard, rate: int) -> None:
+    """It is what the budget held at that moment, less the event. And so many more events are taken."""
+    for spent_s in (1, 13, 29, 48):
+        set_until(shard, spent_s)
+        until_us, moments = int(shard.redis.get(f"{shard.tag}:{KEY}")), [now_us(shard)]
+        (reply,) = shard.told(Req(A, [Ev(f"first {spent_s}")], rate))
+        moments.append(now_us(shard))
+        least, most = ((MINUTE_US - until_us + at) * rate // MINUTE_US - 1 for at in moments)
+        assert least <= reply // 2 <= most
+        if rate <= 1_000:
+            taken, *_ = send(shard, Req(A, evs(f"{spent_s} ", 2 * rate), rate))
+            assert reply // 2 <= taken <= reply // 2 + 1 + (now_us(shard) - moments[0]) * rate / MINUTE_US
 
 
 def test_nothing_of_a_refused_request_is_counted(shard: Shard) -> None:
@@ -230,6 +258,11 @@ def test_new_entities_are_limited_where_events_are_not(shard: Shard) -> None:
 
 
 def test_an_event_that_was_not_taken_for_its_entity_costs_no_event(shard: Shard) -> None:
+    [[_, missing, _, room]] = shard.told(Req(B, entities("z", 12), 20, 10))
+    assert (missing, room) == (2, 10)
+    [[_, room]] = shard.told(Req(B, entities("y", 1), 20, 10))
+    assert room == 10
+    shard.redis.flushdb()
     fresh(shard, *entities("a", 10), rate=20)
     assert fresh(shard, *entities("b", 10), rate=20) < 0
     assert fresh(shard, *evs("x", 10, "jav:movie:a1"), rate=20) == 10

@@ -63,10 +63,14 @@ def test_a_call_is_encoded_as_the_script_reads_it(sent: list[Request]) -> None:
     [
         (0, Counted(0)),
         (1, Counted(1)),
-        (2_000, Counted(2_000)),
-        (-1, Limited(1)),
-        (-60_000, Limited(60_000)),
-        ([7, 3, 900], Counted(7, limited=3, left_ms=900)),
+        (118, Counted(0, room=59)),
+        (2 * 10**9 - 1, Counted(1, room=10**9 - 1)),
+        ([2_000, 0, 0, 0], Counted(2_000)),
+        ([40, 0, 0, 20], Counted(40, room=20)),
+        ([1, 0], Limited(1)),
+        ([60_000, 0], Limited(60_000)),
+        ([900, 5], Limited(900, room=5)),
+        ([7, 3, 900, 0], Counted(7, limited=3, left_ms=900)),
     ],
 )
 def test_a_reply_of_the_script_becomes_one_outcome_a_request(
@@ -74,6 +78,12 @@ def test_a_reply_of_the_script_becomes_one_outcome_a_request(
 ) -> None:
     assert wire.decode_outcomes([reply]) == [outcome]
     assert wire.decode_outcomes([reply, 1, reply]) == [outcome, Counted(1), outcome]
+
+
+def test_outcomes_of_single_events_are_kept_up_to_a_bound() -> None:
+    replies = range(2 * wire.SINGLES_KEPT)
+    assert [outcome.room for outcome in wire.decode_outcomes(replies)] == [reply // 2 for reply in replies]
+    assert len(wire._SINGLES) <= wire.SINGLES_KEPT
 
 
 @pytest.mark.parametrize(

@@ -32,13 +32,15 @@ class Made:
 
 def test_a_batch_is_taken_as_far_as_the_limit_reaches_and_the_budget_refills_evenly() -> None:
     made = Made()
-    assert made.take(50) == Counted(50)
+    assert made.take(50) == Counted(50, room=10)
     assert made.take(30) == Counted(10, limited=20, left_ms=1_000)
     assert isinstance(made.take(1), Limited)
     made.now += 5
     assert made.take(30) == Counted(5, limited=25, left_ms=1_000)
     made.now += 3_600
     assert made.take(60) == Counted(60)
+    made.now += 30.5
+    assert made.take(1) == Counted(1, room=29)
 
 
 def test_what_was_refused_is_charged_but_never_more_than_there_is() -> None:
@@ -46,8 +48,8 @@ def test_what_was_refused_is_charged_but_never_more_than_there_is() -> None:
     assert made.take(10, refused=1_000) == Counted(10)
     assert isinstance(made.take(1), Limited)
     made.now += 10
-    assert made.take(0, refused=4) == Counted(0)
-    assert made.take(0, refused=10) == Counted(0, limited=4, left_ms=1_000)
+    assert made.take(0, refused=4) == Counted(0, room=6)
+    assert made.take(0, refused=10) == Counted(0, limited=4, left_ms=1_000), "and no room"
     assert isinstance(made.take(0, refused=1), Limited)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from daemon.buffer.outcome import Counted
+from daemon.buffer.wire import Limit
 from daemon.config import load
 from daemon.domain.rejection import Rejection
 from daemon.ingest import response
@@ -28,11 +30,40 @@ def headers(answer: Response) -> dict[str, str]:
 
 
 def test_accepted_is_one_word() -> None:
-    assert (response.ACCEPTED.status, body(response.ACCEPTED)) == (202, {"status": "accepted"})
+    for answer in (response.ACCEPTED, response.DUPLICATE, response.accepted(0, Limit(60, 0), 59)):
+        assert (answer.status, body(answer)) == (202, {"status": "accepted"})
+
+
+def test_a_duplicate_has_a_header_of_its_own() -> None:
+    for new, answer in ((1, response.ACCEPTED), (0, response.DUPLICATE)):
+        for each in (answer, response.accepted(new, Limit(60, 0), 59), response.accepted(new, Limit(0, 5), 0)):
+            assert headers(each).get("x-tallyd-duplicate") == (None if new else "1")
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        (None, {}),
+        (Limit(0, 5), {}),
+        (Limit(60, 5), {"x-ratelimit-limit": "60", "x-ratelimit-remaining": "7"}),
+    ],
+)
+def test_a_sender_with_a_limit_of_events_is_told_how_many_are_left(limit: Limit | None, told: dict[str, str]) -> None:
+    def found(answer: Response) -> dict[str, str]:
+        return {name: value for name, value in headers(answer).items() if name.startswith("x-ratelimit-")}
+
+    assert found(response.batch_accepted(Counted(1, room=7), 0, Batch([], []), limit)) == told
+    if limit is not None:
+        assert found(response.accepted(1, limit, 7)) == told
+        assert response.accepted(1, limit, 7) is response.accepted(1, limit, 7), "made once"
+    refused = response.too_many(1_500, limit, 7)
+    reset_s = int(found(refused).pop("x-ratelimit-reset", "0"))
+    assert {name: value for name, value in found(refused).items() if name != "x-ratelimit-reset"} == told
+    assert bool(told) == (time.time() <= reset_s <= time.time() + int(headers(refused)["retry-after"]))
 
 
 def test_a_batch_lists_what_it_rejected() -> None:
-    answer = response.batch_accepted(3, 1, Batch([], [(2, Rejection({"value": ["No."]}))]))
+    answer = response.batch_accepted(Counted(3), 1, Batch([], [(2, Rejection({"value": ["No."]}))]))
     assert answer.status == 202
     assert body(answer) == {
         "status": "accepted", "accepted": 3, "duplicates": 1, "rejected": [{"index": 2, "errors": {"value": ["No."]}}]
@@ -51,7 +82,7 @@ def test_a_batch_without_a_good_event_names_fields_the_way_laravel_names_items()
 
 def test_events_that_are_not_listed_are_counted() -> None:
     batch = Batch([], [(7, Rejection({"value": ["No."]}))], rejected_more=1_979)
-    assert body(response.batch_accepted(1, 0, batch))["rejected_more"] == 1_979
+    assert body(response.batch_accepted(Counted(1), 0, batch))["rejected_more"] == 1_979
     assert body(response.batch_invalid(batch))["rejected_more"] == 1_979
 
 
@@ -95,7 +126,7 @@ def test_an_answer_that_refuses_has_at_most_4_kib(item: Any) -> None:
         batch = MANY.batch(json.dumps([item] * size).encode())
         assert isinstance(batch, Batch)
         assert batch.refused == size
-        for answer in (response.batch_invalid(batch), response.batch_accepted(10**9, 10**9, batch)):
+        for answer in (response.batch_invalid(batch), response.batch_accepted(Counted(10**9), 10**9, batch)):
             assert len(answer.body) <= response.REFUSAL_BYTES_MAX
             told = body(answer)
             named = {name.split(".")[1] for name in told["errors"]} if "errors" in told else told["rejected"]
