@@ -24,6 +24,7 @@ from daemon.config.effective import reads_are_keyed as reads_are_keyed
 from daemon.config.effective import replica_tables as replica_tables
 from daemon.config.effective import require as require
 from daemon.config.effective import robot_counter as robot_counter
+from daemon.config.effective import signs as signs
 from daemon.config.effective import unmapped_types as unmapped_types
 from daemon.config.effective import valued_actions as valued_actions
 from daemon.config.keyfile import HASH_PREFIX as HASH_PREFIX

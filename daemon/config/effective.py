@@ -129,6 +129,11 @@ def reads_are_keyed(config: Config) -> bool:
     return bool(config.read.key) or any(entry.kind == "reader" for entry in config.keys.entries)
 
 
+def signs(config: Config) -> bool:
+    """Whether a request may come with a signature in place of a key. An expired one counts: it is refused, too."""
+    return any(entry.secret for entry in config.keys.entries)
+
+
 def ranked_kinds(config: Config) -> tuple[Kind, ...]:
     """The rollups that keep top lists: totals always, the others for the windows the read API offers."""
     windows = config.read.top_windows if config.read.enabled else ()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from daemon.buffer.wire import Limit
-from daemon.config import Config, KeyEntry, at_rest, domain_actions, has_expired, hashed
+from daemon.config import Config, KeyEntry, at_rest, domain_actions, has_expired, hashed, signs
 from daemon.ingest.accounts import PRODUCER, Account
 from daemon.ingest.decode import Decoder, build_catalogue
 
@@ -46,8 +46,7 @@ class Keyring:
         """Good keys as they came → whose they are."""
         self._by_hash: dict[str, KeyAccount] = {}
         self._signing: dict[str, tuple[bytes, KeyAccount]] = {}
-        self.signs = any(entry.secret for entry in config.keys.entries)
-        """Whether a request may come with a signature in place of a key. An expired one is refused, too."""
+        self.signs = signs(config)
         self._window_s = config.keys.signature_window_s
         self._today = _today()
         for name, key in config.producers.keys.items():

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import msgspec
 
 from daemon import __version__
-from daemon.config import Config, domain_actions, effective_actions, reads_are_keyed
+from daemon.config import Config, domain_actions, effective_actions, reads_are_keyed, signs
 from daemon.domain.entity import Entity
 from daemon.domain.event import EventIn
 from daemon.read.endpoint import PREFIX, Endpoint
@@ -21,7 +21,37 @@ from daemon.read.parameters import ENTITY_ID, Json, Parameters
 from daemon.response import Accepted, BatchAccepted, Body, Health, Invalid, Message, Ready
 
 _RETRY_AFTER: Json = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
+_DUPLICATE: Json = {
+    "X-Tallyd-Duplicate": {
+        "description": "The event was known. Absent: it counts, or Redis is away and nobody knows yet.",
+        "schema": {"const": "1"},
+    }
+}
+_RATE_LIMIT: Json = {
+    "X-RateLimit-Limit": {
+        "description": "Events that the sender may send in a minute. Absent: it has no such limit.",
+        "schema": {"type": "integer"},
+    },
+    "X-RateLimit-Remaining": {
+        "description": "Events that would be taken now. A single event is not told while there are many.",
+        "schema": {"type": "integer"},
+    },
+}
+_RATE_LIMIT_RESET: Json = {
+    "X-RateLimit-Reset": {
+        "description": "When Retry-After ends, in seconds since the epoch.",
+        "schema": {"type": "integer"},
+    }
+}
 _ETAG: Json = {"ETag": {"description": "Stays while the counts do.", "schema": {"type": "string"}}}
+_SIGNATURE: Json = {
+    "signature": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Tallyd-Signature",
+        "description": "`key=ID,t=SECONDS,v1=HEX`: HEX is the HMAC-SHA256 of `SECONDS.PATH.BODY`.",
+    }
+}
 _READER: Json = {"security": [{"reader": []}, {"producer": []}]}
 
 
@@ -41,6 +71,7 @@ def document(config: Config, endpoints: Mapping[str, Endpoint]) -> bytes:
                 "schemas": _schemas(config, endpoints),
                 "securitySchemes": {
                     "producer": {"type": "apiKey", "in": "header", "name": "X-Tallyd-Key"},
+                    **(_SIGNATURE if signs(config) else {}),
                     "reader": {"type": "http", "scheme": "bearer"},
                 },
             },
@@ -54,14 +85,22 @@ def document(config: Config, endpoints: Mapping[str, Endpoint]) -> bytes:
 def _event_paths(config: Config) -> Json:
     refused = {
         "400": _answer("Not JSON, or cut off.", Message),
-        "401": _answer("The key in X-Tallyd-Key is not a configured producer's.", Message),
+        "401": _answer("The key or the signature is no producer's. Or there is none, and events need one.", Message),
+        **({"403": _answer("Pages of this origin may not send events.", Message)} if config.browser.origins else {}),
         "408": _answer("The body took too long to arrive.", Message),
         "413": _answer("The body is too large.", Message),
         "415": _answer("Another content type.", Message),
         "422": _answer("Every wrong field is named.", Invalid),
-        "429": _answer("The sender is over its limit: nothing was taken.", Message, _RETRY_AFTER),
+        **_misdirected(config),
+        "429": _answer(
+            "The sender is over its limit: nothing was taken.",
+            Message,
+            {**_RETRY_AFTER, **_RATE_LIMIT, **_RATE_LIMIT_RESET},
+        ),
         "503": _answer("No store takes events: send them again, with the same ids.", Message, _RETRY_AFTER),
     }
+    security: list[Json] = [] if config.ingest.require_key else [{}]
+    security += [{"producer": []}, *([{"signature": []}] if signs(config) else [])]
 
     def post(id_: str, summary: str, description: str, schema: str, accepted: Json) -> Json:
         body = {"required": True, "content": {"application/json": {"schema": _ref(schema)}}}
@@ -70,36 +109,44 @@ def _event_paths(config: Config) -> Json:
                 **_operation(id_, summary, {"202": accepted, **refused}),
                 "description": description,
                 "requestBody": body,
-                "security": [{}, {"producer": []}],
+                "security": security,
             }
         }
 
-    return {
-        f"{PREFIX}events": post(
-            "countEvent",
-            "Count one event, once",
-            "Also as text/plain, which sendBeacon sends without a preflight.",
-            "Event",
-            _answer("Counted, or a duplicate.", Accepted),
-        ),
-        f"{PREFIX}events/batch": post(
-            "countEvents",
-            f"Count up to {config.http.batch_events_max} events",
-            "Good ones count although others are bad. Also as application/x-ndjson: one a line.",
-            "Batch",
-            _answer(
-                "Some were good, and taken. `limited` and Retry-After are there if others of them were not.",
-                BatchAccepted,
-                _RETRY_AFTER,
+    def both(path: str, where: str = "") -> Json:
+        return {
+            path: post(
+                f"countEvent{where}",
+                "Count one event, once",
+                "Also as text/plain, which sendBeacon sends without a preflight.",
+                "Event",
+                _answer("Counted, or a duplicate.", Accepted, {**_DUPLICATE, **_RATE_LIMIT}),
             ),
-        ),
-    }
+            f"{path}/batch": post(
+                f"countEvents{where}",
+                f"Count up to {config.http.batch_events_max} events",
+                "Good ones count although others are bad. Also as application/x-ndjson: one a line.",
+                "Batch",
+                _answer(
+                    "Some were good, and taken. `limited` and Retry-After are there if others of them were not.",
+                    BatchAccepted,
+                    {**_RETRY_AFTER, **_RATE_LIMIT},
+                ),
+            ),
+        }
+
+    alias = config.browser.alias
+    return {**both(f"{PREFIX}events"), **(both(alias, "AtAlias") if alias else {})}
+
+
+def _misdirected(config: Config) -> Json:
+    return {"421": _answer("Nothing is served under this host name.", Message)} if config.http.hosts else {}
 
 
 def _operation_paths(config: Config) -> Json:
     healthy = {"200": _answer("It does.", Health)}
     ready = {"200": _answer("It can.", Ready), "503": _answer("Redis does not take events.", Ready)}
-    described = {"200": _content("OpenAPI 3.1.", "application/json", {"type": "object"})}
+    described = {"200": _content("OpenAPI 3.1.", "application/json", {"type": "object"}), **_misdirected(config)}
     keyed = _READER if reads_are_keyed(config) else {}
     return {
         "/healthz": {"get": _operation("healthz", "Does this worker run?", healthy)},
@@ -121,6 +168,7 @@ def _read_paths(config: Config, endpoints: Mapping[str, Endpoint]) -> Json:
         **({"401": _answer("The key is missing or wrong.", Message)} if keyed else {}),
         "404": _answer("There is no such domain or entity type.", Message),
         "422": _answer("Every wrong parameter is named.", Invalid),
+        **_misdirected(config),
         "431": {"description": f"The request's head is larger than {config.http.header_bytes_max} bytes."},
         "503": _answer("A store does not answer, or too many ask.", Message, _RETRY_AFTER),
     }

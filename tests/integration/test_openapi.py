@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -11,14 +12,20 @@ from schemathesis.checks import CHECKS
 from schemathesis.generation import GenerationMode
 from schemathesis.schemas import APIOperation
 
-from tests.kit.system import Ingest, System, event
+from tests.kit.system import BATCH, EVENTS, Ingest, System, event
 
 CONFIG = {
     "READ__CACHE_TTL_MS": "0",
     "READ__IDS_MAX": "5",
     "ACTIONS": '{"rating": {"value_max": 5, "counters": {"rating_count": "one", "rating_sum": "value"}}}',
     "DOMAINS": '{"jav": {"entity_types": ["movie", "tag"], "actions": ["view", "rating"]}}',
+    "BROWSER__ORIGINS": '["https://shop.example"]',
+    "BROWSER__ALIAS": "/t",
+    "HTTP__HOSTS": '["127.0.0.1"]',
+    "KEYS__ENTRIES": json.dumps([{"id": "shop", "name": "shop", "secret": "a-shop-s-secret-0123"}]),
+    "RATE_LIMIT__PER_MINUTE": "1000",
 }
+POSTS = (EVENTS, BATCH, "/t", "/t/batch")
 
 EXAMPLES = settings(
     max_examples=10, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck), deadline=None
@@ -26,7 +33,8 @@ EXAMPLES = settings(
 """Of each operation, as many good ones and as many bad."""
 
 UNSAYABLE = {
-    "/api/v1/analytics/events/batch": "negative_data_rejection",  # one good event makes good of a batch of bad ones
+    BATCH: "negative_data_rejection",  # one good event makes good of a batch of bad ones
+    "/t/batch": "negative_data_rejection",
     "/api/v1/analytics/totals/{domain}/{type}": "positive_data_acceptance",  # ids and id may name so many together
     "/api/v1/analytics/series/{domain}/{type}/{id}": "positive_data_acceptance",  # how from and to go together
 }
@@ -51,11 +59,48 @@ def test_it_speaks_of_the_configured_domains_actions_and_bounds(document: dict[s
 
 def test_it_names_every_path_the_daemon_serves(document: dict[str, Any], shared_ingest: Ingest) -> None:
     served = {"/healthz", "/readyz", "/openapi.json"}
-    served |= {f"/api/v1/analytics/{path}" for path in ("events", "events/batch")}
+    served |= set(POSTS)
     served |= {f"/api/v1/analytics/totals/{{domain}}/{{type}}{id_}" for id_ in ("", "/{id}")}
     served |= {f"/api/v1/analytics/{path}" for path in ("top/{domain}/{type}", "series/{domain}/{type}/{id}")}
     served |= {"/api/v1/analytics/summary/{domain}"}
     assert set(document["paths"]) == served
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_every_header_of_an_answer_to_events_is_described(
+    document: dict[str, Any], shared_ingest: Ingest, path: str
+) -> None:
+    described = document["paths"][path]["post"]["responses"]
+
+    def answered(body: object, **headers: str) -> set[str]:
+        answer = shared_ingest.post(body, path, headers={"origin": "https://shop.example", **headers})
+        told = {name.lower() for name in described[str(answer.status_code)].get("headers", {})}
+        plain = {"content-type", "content-length", "date", "server", "vary", "connection"}
+        found = {name for name in answer.headers if not name.startswith("access-control-")} - plain
+        assert found <= told, answer.status_code
+        statuses.append(answer.status_code)
+        return found
+
+    statuses: list[int] = []
+    batch = path.endswith("batch")
+    same = event()
+    body = [same] if batch else same
+    answered(body)
+    assert batch or "x-tallyd-duplicate" in answered(body)
+    answered(body, origin="https://evil.example")
+    answered(body, host="evil.example")
+    answered(body, **{"x-tallyd-signature": "key=shop"})
+    assert statuses[-3:] == [403, 421, 401]
+    assert {"signature": []} in document["paths"][path]["post"]["security"]
+
+
+def test_what_a_daemon_never_answers_is_not_described(system: System) -> None:
+    with system.ingest() as ingest:
+        document = ingest.client.get("/openapi.json").json()
+        described = document["paths"][EVENTS]["post"]
+        assert not {"403", "421"} & described["responses"].keys()
+        assert described["security"] == [{}, {"producer": []}]
+        assert "/t" not in document["paths"]
 
 
 def test_the_daemon_does_what_its_description_says(document: dict[str, Any], shared_ingest: Ingest) -> None:
