@@ -80,6 +80,16 @@ def test_ingest_stops_under_load_and_every_event_is_answered_or_unknown(
     assert system.views() == load.count("acked") == len(load.labels)
 
 
+def test_signals_that_interrupt_each_other_stop_it_all_the_same(system: System, url: str) -> None:
+    with ingest(system, url) as daemon:
+        until_s = time.monotonic() + 1
+        while time.monotonic() < until_s:
+            daemon.send(signal.SIGHUP)
+        for _ in range(100):
+            daemon.send(signal.SIGTERM)
+        assert daemon.process.wait(60) == 0
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_requests_that_wait_for_redis_are_answered_before_ingest_ends(system: System, url: str, workers: str) -> None:
     requests = 16

@@ -41,6 +41,7 @@ from daemon.ingest.process import descriptors, handover, rundir
 from daemon.ingest.process.listener import BACKLOG_CONNECTIONS, Listener
 from daemon.ingest.process.rundir import ConfigSnapshot, RunDir
 from daemon.ingest.process.supervisor import Supervisor
+from daemon.ingest.process.wake import Wake
 from daemon.scheduling import shorten_slice
 
 BACKPRESSURE_CONNECTIONS = 65_536
@@ -102,6 +103,7 @@ class IngestServer(MPServer):
             backpressure=min(BACKPRESSURE_CONNECTIONS, max(1, descriptors.allow_all() - descriptors.RESERVED)),
             log_access=False,
         )
+        self.main_loop_interrupt = Wake()  # type: ignore[assignment]  # Granian's is a threading.Event
         run_dir.publish(ConfigSnapshot(0, config))
         self._run_dir = run_dir
         self._listener = listener

@@ -22,6 +22,7 @@ from daemon.config import Config, read_at_start
 from daemon.errors import unforeseen
 from daemon.ingest.process.listener import Listener
 from daemon.ingest.process.rundir import ConfigSnapshot, RunDir
+from daemon.ingest.process.wake import Wake
 from daemon.ingest.process.worker import BEAT_S
 from daemon.lifecycle import changed
 
@@ -58,7 +59,7 @@ class Supervisor:
         self._workers = workers
         self._run_id = os.environ["TALLYD_RUN_ID"]
         self._generation = 0
-        self._woken = threading.Event()
+        self._woken = Wake()
         self._reload_wanted = False
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
