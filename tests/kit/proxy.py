@@ -131,6 +131,8 @@ class Proxy:
         """Replies that were lost by `lossy`."""
         self.refused = 0
         """Connections that were refused by `lossy`."""
+        self.connections = 0
+        """Connections that came, the refused ones included."""
 
     def url(self) -> str:
         """The server's URL, by way of the proxy."""
@@ -217,6 +219,7 @@ class Proxy:
         await asyncio.sleep(0)  # closed transports give up their sockets in the next turn
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         if self._cut:
             writer.close()
             return
