@@ -540,7 +540,7 @@ def test_a_key_or_a_signature_makes_a_producer(road: Road, php: Php, nowhere: st
     with road.system.ingest(RATE_LIMIT__PER_MINUTE="1", **env) as ingest:
         for settings in ({"key": KEY}, signing):
             assert php.track(ingest.url, views(40), **settings) == Tracked([True] * 40, [])
-            php.track(nowhere, views(40))
+            php.track(nowhere, views(40), rest_s=0)
             assert php.drain(ingest.url, **settings)["sent"] == 40
         assert not php.lines()
         wrong = php.track(ingest.url, views(1), key_id="sign01", secret="another")
