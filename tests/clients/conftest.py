@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.clients.php_kit import nowhere, php  # noqa: F401  (fixtures)
 from tests.kit.proxy import Proxy
 from tests.kit.system import BATCH, EVENTS, ROLLUPS, Ingest, System
 

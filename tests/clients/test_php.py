@@ -4,138 +4,39 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
-import random
 import re
-import socket
+import signal
 import subprocess
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
-from daemon.devstack import process
-from tests.clients.conftest import EVENTS_EACH, Road
-from tests.kit.certificates import Authority
+from tests.clients.conftest import Road
+from tests.clients.php_kit import (
+    CLIENT,
+    DEFAULT_MS,
+    FILE,
+    KEY,
+    MOVIES,
+    RUN_TIMEOUT_S,
+    SCRIPTS,
+    SINGLE,
+    Php,
+    Tracked,
+    View,
+    assert_counted,
+    ended,
+    nginx,
+    views,
+    with_ticks,
+)
 from tests.kit.commands import UNPRIVILEGED, inherited
 from tests.kit.daemon import Daemon
 from tests.kit.proxy import Fault, Proxy
-from tests.kit.system import BATCH, EVENTS, ROOT, wait_until
-
-CLIENT = ROOT / "ops/clients/php"
-SCRIPTS = Path(__file__).parent / "php"
-STRICT = ("-d", "display_errors=stdout", "-d", "error_reporting=-1", "-d", "log_errors=0")
-"""Whatever PHP has to say comes out on standard output, where tests expect nothing of it."""
-FILE = "events.0.spool"
-"""A page that has no company appends to this one."""
-KEY = "the-key-of-the-php-shop"
-SINGLE = f"POST {EVENTS} ".encode()
-BATCHES = f"POST {BATCH} ".encode()
-MOVIES = [f"0f8fad5b-d9cb-469f-a165-{number:012}" for number in range(20)]
-RUN_TIMEOUT_S = 120.0
-BUDGET_MS = 10_000
-"""Of pages that are answered, however busy the machine is. Other tests take the default."""
-DEFAULT_MS = 50
-
-View = tuple[Any, ...]
-"""The arguments of `track`."""
-
-
-class Tracked(NamedTuple):
-    returned: list[bool]
-    reports: list[str]
-
-
-def views(count: int) -> list[View]:
-    return [("view", "movie", MOVIES[number % len(MOVIES)]) for number in range(count)]
-
-
-class Php:
-    """PHP processes with one spool."""
-
-    def __init__(self, spool: Path) -> None:
-        self.spool = spool
-
-    def environ(self, url: str, /, **settings: object) -> dict[str, str]:
-        given = {"url": url, "domain": "jav", "spool": self.spool, "backoff_ms": 50, "budget_ms": BUDGET_MS, **settings}
-        return inherited() | {f"TALLYD_{name.upper()}": str(value) for name, value in given.items()}
-
-    def start(self, *command: str, env: dict[str, str], prefix: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-        pipe = subprocess.PIPE
-        words = [*process.dies_with_parent(), *prefix, "php", *STRICT, *command]
-        return subprocess.Popen(words, env=env, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
-
-    def page(self, url: str, *, prefix: tuple[str, ...] = (), **settings: object) -> subprocess.Popen[str]:
-        """A process that tracks what it is told by `tracked`."""
-        return self.start(str(SCRIPTS / "produce.php"), env=self.environ(url, **settings), prefix=prefix)
-
-    def track(self, url: str, events: Iterable[View], **options: Any) -> Tracked:
-        return tracked(self.page(url, **options), events)
-
-    def drainer(self, url: str, /, *words: str, **settings: object) -> subprocess.Popen[str]:
-        return self.start(str(CLIENT / "tallyd-drain.php"), *words, env=self.environ(url, **settings))
-
-    def drain(self, url: str, *, code: int = 0, **settings: object) -> dict[str, int]:
-        """`tallyd-drain.php --once`; its counts."""
-        return counts(ended(self.drainer(url, "--once", **settings), code=code))
-
-    def lines(self) -> list[dict[str, Any]]:
-        """The events in the files that pages append to."""
-        texts = [file.read_text() for file in sorted(self.spool.glob("events.*.spool"))]
-        return [json.loads(line) for text in texts for line in text.splitlines()]
-
-    def dead(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in (self.spool / "events.dead").read_text().splitlines()]
-
-    def files(self) -> set[str]:
-        return {path.name for path in self.spool.iterdir()} - {"drain.lock"}
-
-
-def tracked(page: subprocess.Popen[str], events: Iterable[View]) -> Tracked:
-    out = ended(page, "".join(json.dumps(each) + "\n" for each in events))
-    return Tracked(**json.loads(out))
-
-
-def give(page: subprocess.Popen[str], events: Iterable[View]) -> None:
-    """The same, for `tracked` without events to wait for."""
-    assert page.stdin is not None
-    page.stdin.write("".join(json.dumps(each) + "\n" for each in events))
-    page.stdin.close()
-    page.stdin = None
-
-
-def ended(php: subprocess.Popen[str], text: str = "", *, code: int = 0) -> str:
-    """What it wrote; it ends with this code and writes no errors."""
-    out, err = php.communicate(text, RUN_TIMEOUT_S)
-    assert (php.returncode, err) == (code, ""), out + err
-    return out
-
-
-def counts(out: str) -> dict[str, int]:
-    """The sums over the lines of counts that a drainer wrote."""
-    last = [line for line in out.splitlines() if "sent" in line][-1]
-    return {name: int(number) for name, number in re.findall(r"(sent|known|refused|given up|damaged) (\d+)", last)}
-
-
-def assert_counted(road: Road, events: Iterable[View], *, resent: bool = False) -> None:
-    road.counted(Counter((event[2], event[0]) for event in events), resent=resent)
-
-
-@pytest.fixture
-def php(tmp_path: Path) -> Php:
-    return Php(tmp_path / "php-spool")
-
-
-@pytest.fixture
-def nowhere() -> str:
-    """The URL of nobody."""
-    return f"http://127.0.0.1:{process.free_port()}"
-
+from tests.kit.system import wait_until
 
 # A page ------------------------------------------------------------------------------------------------------------
 
@@ -349,42 +250,6 @@ def test_a_line_without_an_end_harms_no_other(road: Road, php: Php, nowhere: str
     assert_counted(road, [*views(1), *views(2)])
 
 
-# The drainer -------------------------------------------------------------------------------------------------------
-
-
-def test_refused_events_go_to_the_dead_and_the_others_are_counted(road: Road, php: Php, nowhere: str) -> None:
-    good, bad = views(300), [("like", "movie", f"bad-{number}") for number in range(90)]
-    mixed = [*good, *bad]
-    random.Random(7).shuffle(mixed)
-    php.track(nowhere, mixed)
-    found = php.drain(road.daemon.url)
-    assert found["sent"], found["refused"] == (300, 90)
-    assert {line["event"]["entity_id"] for line in php.dead()} == {event[2] for event in bad}
-    assert all("The selected action is invalid" in line["why"] for line in php.dead()[:20])
-    assert road.duplicates() > 0, "what was not listed as refused was sent again"
-    assert_counted(road, good)
-
-
-def test_nothing_but_refused_events_is_one_request(road: Road, php: Php, nowhere: str) -> None:
-    php.track(nowhere, [("like", "movie", MOVIES[0])] * 60)
-    with Proxy(road.daemon.url).running() as proxy:
-        assert php.drain(proxy.url())["refused"] == 60
-        assert proxy.connections == 1
-    assert len(php.dead()) == 60
-
-
-def test_an_event_that_waited_too_long_is_given_up(road: Road, php: Php, nowhere: str) -> None:
-    php.track(nowhere, views(4))
-    file = php.spool / FILE
-    lines = php.lines()
-    lines[0]["at"] -= 86_500
-    lines[1]["at"] -= 86_300
-    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert php.drain(road.daemon.url) == {"sent": 3, "known": 0, "refused": 0, "given up": 1, "damaged": 0}
-    assert [line["event"] for line in php.dead()] == [lines[0]["event"]]
-    assert_counted(road, views(4)[1:])
-
-
 def test_the_defaults_are_as_the_page_says(road: Road) -> None:
     """And events are given up before the daemon forgets their ids."""
     code, page = (CLIENT / "Client.php").read_text(), (CLIENT / "README.md").read_text()
@@ -396,138 +261,23 @@ def test_the_defaults_are_as_the_page_says(road: Road) -> None:
     assert int(dict(said)["budget_ms"]) == DEFAULT_MS
 
 
-def test_once_says_that_events_wait_and_follow_goes_on(road: Road, php: Php, nowhere: str) -> None:
-    php.track(nowhere, views(30))
-    out = ended(php.drainer(nowhere, "--once", backoff_ms=2), code=1)
-    assert "the daemon does not take events: no connection" in out
-    assert "events wait" in out
-    with Proxy(road.daemon.url).running() as proxy:
-        proxy.cut()
-        follower = php.drainer(proxy.url(), "--follow", backoff_ms=2)
-        wait_until(lambda: proxy.connections > 8, "it goes on trying")
-        proxy.restore()
-        wait_until(lambda: road.accepted() == 30, "it has sent")
-        follower.kill()
-        follower.communicate()
-    assert_counted(road, views(30))
-
-
-def test_what_a_rate_limit_left_is_sent_again(road: Road, php: Php, nowhere: str) -> None:
-    php.track(nowhere, views(62))
-    with road.system.ingest(RATE_LIMIT__PER_MINUTE="60") as ingest:
-        assert php.drain(ingest.url)["sent"] == 62
-        # One page learns of the limit, and Retry-After spares the others the question.
-        with Proxy(ingest.url).running() as proxy:
-            assert php.track(proxy.url(), views(20)) == Tracked([True] * 20, [])
-            assert proxy.connections < 5
-    assert_counted(road, [*views(62), *views(20)[: road.accepted() - 62]])
-
-
-def test_a_batch_that_is_too_large_is_halved(road: Road, php: Php, nowhere: str) -> None:
-    php.track(nowhere, views(300))
-    with road.system.ingest(HTTP__BATCH_EVENTS_MAX="100", HTTP__BATCH_BYTES_MAX="5000") as ingest:
-        assert php.drain(ingest.url)["sent"] == 300
-    assert_counted(road, views(300))
-
-
-def test_a_drainer_that_is_killed_loses_and_doubles_nothing(road: Road, php: Php, nowhere: str) -> None:
-    events = views(4_000)
-    php.track(nowhere, events, rest_s=60)
-    dice = random.Random(12)
-    with Proxy(road.daemon.url).running() as proxy:
-        proxy.lossy(0.3, seed=12, refused=0.1)
-        for _ in range(12):
-            pair = [php.drainer(proxy.url(), "--follow", batch_budget_ms=30, backoff_ms=2) for _ in range(2)]
-            time.sleep(dice.uniform(0.03, 0.12))
-            for each in pair:
-                each.kill()
-                each.communicate()
-            if not list(php.spool.glob("events.*.draining")):
-                php.track(nowhere, views(500), rest_s=60)
-                events += views(500)
-    php.drain(road.daemon.url)
-    assert php.files() == {"circuit"}
-    assert road.duplicates() > 0
-    assert_counted(road, events)
-
-
-@pytest.mark.parametrize("fault", Fault)
-def test_a_drainer_that_is_killed_in_a_batch_sends_it_again(road: Road, php: Php, nowhere: str, fault: Fault) -> None:
-    php.track(nowhere, views(700))
-    with Proxy(road.daemon.url, BATCHES, fault, nth=2).running() as proxy:
-        drainer = php.drainer(proxy.url(), "--once")
-        wait_until(proxy.tripped.is_set, "it is in its second batch")
-        drainer.kill()
-        drainer.communicate()
-    assert php.drain(road.daemon.url)["sent"] == 200
-    assert road.duplicates() == (200 if fault is Fault.LOSE_REPLY else 0)
-    assert_counted(road, views(700))
-
-
-def test_of_two_drainers_one_works_and_the_other_takes_over(road: Road, php: Php, nowhere: str) -> None:
-    first = php.drainer(road.daemon.url, "--follow")
-    php.track(nowhere, views(10))
-    wait_until(lambda: road.accepted() == 10, "the first works")
-    second = php.drainer(road.daemon.url, "--follow")
-    assert "another drainer is at work" in ended(php.drainer(road.daemon.url, "--once"))
-    first.kill()
-    php.track(nowhere, views(10))
-    wait_until(lambda: road.accepted() == 20, "the second works")
-    for each in (first, second):
-        each.kill()
-        each.communicate()
-    assert_counted(road, views(10) * 2)
-
-
-def test_processes_that_append_at_once_lose_no_line(road: Road, php: Php, nowhere: str) -> None:
-    """And a drainer renames the file meanwhile, time and again."""
-    drainer = php.drainer(road.daemon.url, "--follow")
-    pages = [php.page(nowhere, rest_s=60) for _ in range(4)]
-    for page in pages:
-        give(page, views(1_500))
-    assert [tracked(page, []) for page in pages] == [Tracked([True] * 1_500, [])] * 4
-    wait_until(lambda: road.accepted() == 6_000, "all are sent")
-    drainer.kill()
-    out, _ = drainer.communicate()
-    assert counts(out)["damaged"] == 0
-    assert_counted(road, views(1_500) * 4)
-
-
-def test_a_note_that_is_wrong_costs_nothing(road: Road, php: Php, nowhere: str) -> None:
-    for wrong in ("", "9" * 40, "-5", "12", "99999999", "x"):
-        php.track(nowhere, views(3))
-        file = (php.spool / FILE).rename(php.spool / "events.a.draining")
-        Path(f"{file}.at").write_text(wrong)
-        (php.spool / "events.b.draining.at").write_text("5")
-        assert php.drain(road.daemon.url)["sent"] == 3
-        assert php.files() == {"circuit"}
-    assert_counted(road, views(3) * 6)
-
-
-def test_the_command_explains_itself(php: Php, nowhere: str, tmp_path: Path) -> None:
-    text = ended(php.drainer(nowhere, "--help"))
-    assert all(word in text for word in ("--once", "--follow", "--config", "TALLYD_URL", "events.dead"))
-    wrong: list[tuple[list[str], dict[str, object], str]] = [
-        ([], {}, "say --once or --follow"),
-        (["--twice"], {}, "--twice is not known"),
-        (["--once", "--config", "nowhere.php"], {}, "--config is not known, or lacks its file"),
-        (["--once"], {"url": "ftp://a"}, "the url must begin with"),
-        (["--once"], {"spool": ""}, "name the folder of the spool"),
-        (["--once"], {"give_up_s": "soon"}, "the setting give_up_s must be of type int"),
-    ]
-    for words, settings, message in wrong:
-        drainer = php.drainer(nowhere, *words, **settings)
-        assert message in drainer.communicate()[1]
-        assert drainer.returncode == 2
-
-
-def test_the_settings_may_stand_in_a_file(road: Road, php: Php, nowhere: str, tmp_path: Path) -> None:
-    php.track(nowhere, views(3))
-    file = tmp_path / "tallyd.php"
-    file.write_text(f"<?php return ['url' => '{road.daemon.url}', 'spool' => '{php.spool}'];")
-    drainer = php.start(str(CLIENT / "tallyd-drain.php"), "--once", "--config", str(file), env=inherited())
-    assert counts(ended(drainer))["sent"] == 3
-    assert_counted(road, views(3))
+def test_a_page_may_be_killed_at_any_line(road: Road, php: Php, nowhere: str, tmp_path: Path) -> None:
+    """An event of a page that ended by itself is counted once, that of a killed one once or never."""
+    words = [*with_ticks(tmp_path / "ticks"), str(tmp_path / "ticks/example.php")]
+    codes = {}
+    for at in range(1, 200, 9):
+        movie = f"{MOVIES[0][:-3]}{at:03}"
+        page = php.start(*words, movie, env=php.environ(nowhere, rest_s=0) | {"KILL_AT": str(at)})
+        page.communicate()
+        codes[movie] = page.returncode
+    assert set(codes.values()) == {0, -signal.SIGKILL}
+    found = php.drain(road.daemon.url)
+    assert found["damaged"] == found["known"] == 0
+    road.system.flush()
+    counted = road.system.rollup("totals")
+    assert all(total == {"view": 1} for total in counted.values())
+    assert {f"jav:movie:{movie}" for movie, code in codes.items() if code == 0} <= counted.keys()
+    road.system.audit()
 
 
 # Ways to the daemon ------------------------------------------------------------------------------------------------
@@ -537,7 +287,7 @@ def test_a_key_or_a_signature_makes_a_producer(road: Road, php: Php, nowhere: st
     entry = {"id": "sign01", "kind": "producer", "name": "press", "secret": "sign01.a-signing-secret-0123456789"}
     signing = {"key_id": entry["id"], "secret": entry["secret"]}
     env = {"PRODUCERS__KEYS": json.dumps({"shop": KEY}), "KEYS__ENTRIES": json.dumps([entry])}
-    with road.system.ingest(RATE_LIMIT__PER_MINUTE="1", **env) as ingest:
+    with road.system.ingest(HTTP__CLOSING_MS="1", RATE_LIMIT__PER_MINUTE="1", **env) as ingest:
         for settings in ({"key": KEY}, signing):
             assert php.track(ingest.url, views(40), **settings) == Tracked([True] * 40, [])
             php.track(nowhere, views(40), rest_s=0)
@@ -559,42 +309,8 @@ def test_a_unix_socket_is_a_way(road: Road, php: Php) -> None:
     assert_counted(road, views(5) * 2)
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
-
-
-@contextmanager
-def nginx(road: Road, folder: Path) -> Iterator[str]:
-    """The URL of an nginx that speaks TLS, and passes answers on in chunks."""
-    port = process.free_port()
-    folder.mkdir()
-    identity = Authority(folder / "tls").issue("server")
-    folder.chmod(0o755)
-    (folder / "nginx.conf").write_text(f"""
-        daemon off; pid {folder}/pid; error_log {folder}/error.log; events {{}}
-        http {{
-            access_log off; ssi on; ssi_types application/json;
-            client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy; fastcgi_temp_path {folder}/fastcgi;
-            uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
-            server {{
-                listen 127.0.0.1:{port} ssl;
-                ssl_certificate {identity.cert}; ssl_certificate_key {identity.key};
-                location /counts/ {{ proxy_pass {road.daemon.url}/; }}
-            }}
-        }}""")
-    words = ["nginx", "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"]
-    path = {**inherited(), "PATH": f"{os.environ['PATH']}:/usr/sbin"}
-    with subprocess.Popen([*process.dies_with_parent(), *words], env=path, stderr=subprocess.DEVNULL) as running:
-        try:
-            wait_until(lambda: listens(port), "nginx listens")
-            yield f"https://127.0.0.1:{port}/counts"
-        finally:
-            running.terminate()
-
-
 def test_tls_and_chunks_of_a_proxy_are_a_way(road: Road, php: Php, nowhere: str, tmp_path: Path) -> None:
-    with nginx(road, tmp_path / "nginx") as url:
+    with nginx(f"proxy_pass {road.daemon.url}/;", tmp_path) as url:
         own = {"ca_file": tmp_path / "nginx/tls/ca.pem", "rest_s": 0}
         assert php.track(url, views(5), **own) == Tracked([True] * 5, [])
         assert php.track(url, [("like", "movie", "m")], **own).reports[0].startswith('refused: 422 {"message":')
@@ -657,31 +373,3 @@ def test_composer_finds_every_class_and_the_command() -> None:
     text = (CLIENT / "laravel" / f"{name}.php").read_text()
     assert f"namespace {namespace};" in text
     assert f"class {name} " in text
-
-
-# The bar -----------------------------------------------------------------------------------------------------------
-
-
-def test_whatever_fails_each_event_is_counted_once(road: Road, php: Php) -> None:
-    """A tenth of the replies is lost, a tenth of the connections refused, and the daemon is restarted three times."""
-    pages = 4
-    each = EVENTS_EACH // pages
-    road.faulty(seed=12)
-    running = [php.page(road.url, rest_s=0, budget_ms=DEFAULT_MS) for _ in range(pages)]
-    for page in running:
-        give(page, views(each))
-    drainer = php.drainer(road.url, "--follow", batch_budget_ms=500)
-    for part in range(1, 4):
-        goal = part * pages * each // 4
-        wait_until(lambda goal=goal: road.accepted() >= goal, f"{goal} are counted", RUN_TIMEOUT_S)
-        road.restart(kill=part != 2)
-    assert [tracked(page, []) for page in running] == [Tracked([True] * each, [])] * pages
-    wait_until(lambda: road.accepted() == pages * each, "all are counted", RUN_TIMEOUT_S)
-    road.healed()
-    drainer.kill()
-    drainer.communicate()
-    php.drain(road.url)
-    assert php.files() <= {"circuit"}
-    assert road.proxy.lost
-    assert road.proxy.refused
-    assert_counted(road, views(each) * pages, resent=True)

@@ -111,7 +111,7 @@ final class Client
         foreach (self::DEFAULTS as $name => $default) {
             $given = getenv('TALLYD_' . strtoupper($name));
             if ($given !== false && $default !== null) {
-                $settings[$name] = is_int($default) && ctype_digit($given) ? (int) $given : $given;
+                $settings[$name] = is_int($default) && preg_match('/\A\d{1,15}\z/', $given) ? (int) $given : $given;
             }
         }
         return new self($settings);
@@ -507,9 +507,11 @@ final class Http
             $body = self::joined($body);
         }
         $after = self::header($head, 'retry-after');
-        $afterS = ctype_digit($after) ? (int) $after : ($after === '' ? 0 : (int) strtotime($after) - time());
+        $date = DateTimeImmutable::createFromFormat(DateTimeInterface::RFC7231, $after, new DateTimeZone('UTC'));
+        $afterS = $date ? $date->getTimestamp() - time() : (int) $after;
         $afterS = max(0, min(self::RETRY_AFTER_S_MAX, $afterS));
-        return new Answer((int) $found[1], "$found[1] " . substr($body, 0, self::WHY_CHARS_MAX), $afterS, $body);
+        $why = preg_replace('/[^\x20-\x7e]+/', ' ', substr($body, 0, self::WHY_CHARS_MAX));
+        return new Answer((int) $found[1], trim("$found[1] $why"), $afterS, $body);
     }
 
     /** @return array{string, ?string} the head, and the body once the head is whole */
@@ -561,6 +563,17 @@ final class Spool
     public function path(string $name): string
     {
         return "$this->folder/$name";
+    }
+
+    /**
+     * The paths of the folder's files `events.….ENDING`, by name. Not by `glob`, to which a folder's name may mean more.
+     *
+     * @return list<string>
+     */
+    public function files(string $ending): array
+    {
+        $names = preg_grep("/\Aevents\..+\.$ending\z/", @scandir($this->folder) ?: []);
+        return array_map($this->path(...), array_values($names));
     }
 
     /** Makes the folder if there is none. */
@@ -630,7 +643,7 @@ final class Spool
     public function take(): ?string
     {
         $until = hrtime(true) + self::TAKE_MS_MAX * 1_000_000;
-        while ($files = glob($this->path('events.*.spool')) ?: []) {
+        while ($files = $this->files('spool')) {
             foreach ($files as $path) {
                 $file = $this->locked($path, 'r+b');
                 if ($file !== null) {

@@ -108,12 +108,12 @@ final class Drainer
     /** The oldest file to drain. */
     private function next(): ?string
     {
-        foreach (glob($this->spool->path('events.*.at')) ?: [] as $offset) {
+        foreach ($this->spool->files('at') as $offset) {
             if (!is_file(substr($offset, 0, -3))) {
                 unlink($offset); // Killed between the last two steps.
             }
         }
-        return (glob($this->spool->path('events.*.draining')) ?: [null])[0] ?? $this->spool->take();
+        return $this->spool->files('draining')[0] ?? $this->spool->take();
     }
 
     /** Whether all of the file is settled; the file is deleted then. */
@@ -169,7 +169,8 @@ final class Drainer
             $kept = json_decode($line, true, 8);
             if (!is_int($kept['at'] ?? null) || !is_array($kept['event'] ?? null)) {
                 if (trim($line) !== '') {
-                    $this->bury('damaged', 'no event', $line);
+                    $this->counts['damaged']++;
+                    $this->write(['why' => 'damaged: no event', 'line' => $line]);
                 }
                 continue;
             }
@@ -185,9 +186,10 @@ final class Drainer
     /** Buries an event that is not: the daemon may have forgotten its id, and would count it once more. */
     private function isYoung(Waiting $event): bool
     {
-        $young = $event->at >= time() - $this->client->settings['give_up_s'];
+        // In the future, if a clock was wrong: so long it may wait, too, before the window is over.
+        $young = abs(time() - $event->at) <= $this->client->settings['give_up_s'];
         if (!$young) {
-            $this->bury('given up', 'it has waited too long', $event->json);
+            $this->bury('given up', 'it has waited too long', $event);
         }
         return $young;
     }
@@ -215,7 +217,7 @@ final class Drainer
         }
         foreach ($batch as $index => $each) {
             $own = array_filter($errors, static fn ($at): bool => str_starts_with("$at", "events.$index."), ARRAY_FILTER_USE_KEY);
-            $this->bury('refused', $own ? "$answer->status " . Client::json($own) : $answer->why, $each->json);
+            $this->bury('refused', $own ? "$answer->status " . Client::json($own) : $answer->why, $each);
         }
         return [];
     }
@@ -230,7 +232,7 @@ final class Drainer
         foreach (is_array($fields['rejected'] ?? null) ? $fields['rejected'] : [] as $refused) {
             $index = $refused['index'] ?? null;
             if (is_int($index) && isset($batch[$index])) {
-                $this->bury('refused', Client::json($refused['errors'] ?? ''), $batch[$index]->json);
+                $this->bury('refused', Client::json($refused['errors'] ?? ''), $batch[$index]);
                 unset($batch[$index]);
             }
         }
@@ -265,14 +267,16 @@ final class Drainer
         return true;
     }
 
-    /** Writes an event, or a line that is none, to events.dead. */
-    private function bury(string $count, string $why, string $line): void
+    private function bury(string $count, string $why, Waiting $event): void
     {
         $this->counts[$count]++;
-        $json = json_encode(
-            ['why' => "$count: $why", 'event' => json_decode($line) ?? $line],
-            JSON_INVALID_UTF8_SUBSTITUTE | JSON_UNESCAPED_SLASHES,
-        );
+        $this->write(['why' => "$count: $why", 'at' => $event->at, 'event' => json_decode($event->json)]);
+    }
+
+    /** @param array<string, mixed> $line of events.dead. It is one of the spool, too, if it has an event */
+    private function write(array $line): void
+    {
+        $json = json_encode($line, JSON_INVALID_UTF8_SUBSTITUTE | JSON_UNESCAPED_SLASHES);
         if (!$this->spool->appendTo('events.dead', $json) && !$this->deadIsFull) {
             $this->deadIsFull = true;
             ($this->say)('events.dead is full; what would go there is only counted');
@@ -287,7 +291,7 @@ final class Drainer
     private static function offset(string $path, $file): int
     {
         $noted = trim((string) @file_get_contents("$path.at"));
-        $offset = ctype_digit($noted) && strlen($noted) < 16 ? (int) $noted : 0;
+        $offset = preg_match('/\A\d{1,15}\z/', $noted) ? (int) $noted : 0;
         // A note that a crash of the machine left wrong: from the beginning, whose events are known.
         return $offset && fseek($file, $offset - 1) === 0 && fgetc($file) === "\n" ? $offset : 0;
     }
