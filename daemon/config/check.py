@@ -31,7 +31,7 @@ _TYPES = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list", dict: "a table",
 }  # fmt: skip
 
-_PATHS = ("/api/v1/analytics/", "/healthz/", "/readyz/", "/metrics/", "/openapi.json/", "/analytics.")
+_PATHS = ("/api/v1/analytics/", "/healthz/", "/readyz/", "/metrics/", "/openapi.json/", "/analytics.", "/counts.js/")
 """How the paths of the ingest daemon begin, with a / at the end, and those of the tracker."""
 
 
@@ -137,6 +137,8 @@ def _path_problems(config: Config) -> Iterator[Problem]:
         paths = {path} if path else set()
         if path and key == "alias":
             paths.add(f"{path}/batch")
+        if path and key == "script":
+            paths.add(f"{path.rpartition('/')[0]}/counts.js")
         if path and f"{path}/".startswith(_PATHS):
             yield Problem(("browser", key), f"{path} is or begins like a path that the daemon has already")
         yield from (

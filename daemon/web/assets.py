@@ -17,7 +17,7 @@ from pathlib import Path
 from daemon.config import Browser
 from daemon.response import Header, Response
 
-SOURCE, BUILT = "tracker/analytics.js", "static/analytics.min.js"
+SOURCE, BUILT, COUNTS = "tracker/analytics.js", "static/analytics.min.js", "tracker/counts.js"
 NAME, BUILT_NAMES = "/analytics.js", ("/analytics.min.js", "/analytics.v1.js")
 HASH_CHARS = 12
 """Of the SHA-256, in the name under which the bytes never change."""
@@ -76,11 +76,12 @@ class Assets:
     def __init__(self) -> None:
         """Reads them. Raises OSError."""
         folder = Path(__file__).parent
-        source, built = (folder / SOURCE).read_bytes(), (folder / BUILT).read_bytes()
+        source, built, counts = ((folder / name).read_bytes() for name in (SOURCE, BUILT, COUNTS))
         self.integrity = f"sha384-{b64encode(hashlib.sha384(built).digest()).decode()}"
         """Of the built file, as the attribute `integrity` has it."""
         self._hash = hashlib.sha256(built).hexdigest()[:HASH_CHARS]
         self._source, self._built, self._kept = Asset(source, _LATEST), Asset(built, _LATEST), Asset(built, _FOR_EVER)
+        self._counts = Asset(counts, _LATEST)
 
     def hashed(self, path: str) -> str:
         """The name of the built file beside a script's: "/s.0123456789ab.js" beside "/s.js"."""
@@ -93,7 +94,13 @@ class Assets:
         served = {NAME: self._source, **dict.fromkeys(BUILT_NAMES, self._built), self.hashed(NAME): self._kept}
         if browser.script:
             served |= {browser.script: self._built, self.hashed(browser.script): self._kept}
-        return served
+        # The tracker imports it from where it came from itself.
+        return {**{counts_beside(path): self._counts for path in served}, **served}
+
+
+def counts_beside(path: str) -> str:
+    """The name of the module that fills in counts, beside a script's."""
+    return f"{path.rpartition('/')[0]}/{COUNTS.rpartition('/')[2]}"
 
 
 def _takes_gzip(accepted: Sequence[str]) -> bool:

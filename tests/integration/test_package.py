@@ -20,7 +20,7 @@ from packaging.version import Version
 
 import daemon
 from daemon.errors import TallydError
-from daemon.web.assets import BUILT, SOURCE
+from daemon.web.assets import BUILT, COUNTS, SOURCE
 from tests.kit.commands import ROOT, run
 from tests.kit.system import System, event
 
@@ -91,7 +91,7 @@ def test_the_installed_package_counts_an_event(installed: Path, system: System) 
 
 def test_the_installed_package_serves_the_tracker(installed: Path, system: System) -> None:
     with system.ingest(command=(str(installed / "tallyd"),)) as ingest:
-        for path, file in (("/analytics.js", SOURCE), ("/analytics.min.js", BUILT)):
+        for path, file in (("/analytics.js", SOURCE), ("/analytics.min.js", BUILT), ("/counts.js", COUNTS)):
             assert ingest.client.get(path).content == (ROOT / "daemon/web" / file).read_bytes()
 
 

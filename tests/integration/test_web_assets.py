@@ -15,7 +15,9 @@ from tests.kit.system import Ingest, System, event, wait_until
 
 CONFIG = {"BROWSER__SCRIPT": "/js/s.js", "BROWSER__ALIAS": "/t", "BROWSER__ORIGINS": '["https://shop.example"]'}
 WEB = Path(daemon.__file__ or "").parent / "web"
-SOURCE, BUILT = (WEB / name for name in ("tracker/analytics.js", "static/analytics.min.js"))
+SOURCE, BUILT, COUNTS = (
+    WEB / name for name in ("tracker/analytics.js", "static/analytics.min.js", "tracker/counts.js")
+)
 HASH = hashlib.sha256(BUILT.read_bytes()).hexdigest()[:12]
 LATEST, FOR_EVER = "public, max-age=3600, stale-while-revalidate=86400", "public, max-age=31536000, immutable"
 NAMES = {
@@ -25,6 +27,8 @@ NAMES = {
     f"/analytics.{HASH}.js": (BUILT, FOR_EVER),
     "/js/s.js": (BUILT, LATEST),
     f"/js/s.{HASH}.js": (BUILT, FOR_EVER),
+    "/counts.js": (COUNTS, LATEST),
+    "/js/counts.js": (COUNTS, LATEST),
 }
 each_name = pytest.mark.parametrize("path", NAMES)
 

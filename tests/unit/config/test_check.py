@@ -182,6 +182,8 @@ def test_a_wrong_value_is_told_with_its_key(toml: str, key: str) -> None:
         ("[browser]\nalias = '/t'\nscript = '/t/batch'", "browser.script"),
         ("[browser]\nscript = '/s.js'\npixel = '/s.js'", "browser.pixel"),
         ("[browser]\nalias = '/t'\npixel = '/t'", "browser.pixel"),
+        ("[browser]\nalias = '/counts.js'", "browser.alias"),
+        ("[browser]\nscript = '/js/s.js'\npixel = '/js/counts.js'", "browser.pixel"),
         ("[browser]\npixel = '/p'\nbadge = '/p'", "browser.badge"),
         ("[browser]\nbadge = '/openapi.json'", "browser.badge"),
         ("[browser]\npixel = '/p'\n[ingest]\nrequire_key = true", "browser.pixel"),

@@ -77,9 +77,9 @@ def test_the_tag_of_another_coding_is_not_this_one() -> None:
 def test_the_configuration_decides_what_is_served() -> None:
     assets = Assets()
     built_in = assets.by_path(Browser())
-    for script in ("/js/s.js", "/s"):
+    for script, beside in (("/js/s.js", {"/js/counts.js"}), ("/s", set())):
         more = assets.by_path(Browser(script=script)).keys() - built_in.keys()
-        assert more == {script, assets.hashed(script)}
+        assert more == {script, assets.hashed(script), *beside}
     assert assets.by_path(Browser(tracker=False, script="/s.js")) == {}
 
 
