@@ -12,7 +12,7 @@ from tests.web.conftest import Finish, Stores
 from tests.web.faults import FaultProxy
 from tests.web.site import Shop
 
-CONFIG = {"BROWSER__PIXEL": "/p.gif", "BROWSER__BADGE": "/b.svg"}
+CONFIG = {"BROWSER__PIXEL": "/p.gif", "BROWSER__BADGE": "/b.svg", "READ__CORS_ORIGINS": '["*"]'}
 MOVIE = "6f1c0a52-3c61-4d09-9a39-0d1e5a3d3f11"
 PERSON = "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0"
 """Chromium without a screen calls itself a robot."""
@@ -49,6 +49,16 @@ def test_the_printed_module_is_the_tags_own(shop: Shop, page: Page, system: Stor
     page.goto(shop.page("/", tag=False, head=tag(system, shop, "--module").replace("ID", MOVIE)))
     until(page, system.views, "the view is counted")
     assert system.ledger() == {"accepted:view": 1}
+
+
+def test_counts_are_filled_into_a_strict_page(shop: Shop, page: Page, system: Stores) -> None:
+    head = tag(system, shop)
+    page.goto(shop.page("/", VIEW, tag=False, head=head))
+    until(page, system.views, "the view is counted")
+    system.flush()
+    count = f'<span data-count="view movie {MOVIE}">many</span>'
+    page.goto(shop.page("/counts", count, tag=False, head=head, headers=strict(shop)))
+    until(page, lambda: page.inner_text("span") == "1", "the count is shown")
 
 
 def test_a_pixel_counts_in_a_page_without_scripts(browser: Browser, shop: Shop, system: Stores, finish: Finish) -> None:
