@@ -13,6 +13,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,8 @@ class Road:
     def restart(self, *, kill: bool = False) -> None:
         """Stops the daemon, and starts it on the same port. `kill`: by SIGKILL, so that it leaves requests unanswered.
 
-        Returns once it answers.
+        Returns once it answers. Call it in a thread that outlives the test: a daemon ends with the thread that started
+        it.
         """
         if kill:
             self.daemon.kill()
@@ -122,10 +124,18 @@ class Road:
         return sums
 
 
+@contextmanager
+def laid(system: System, **env: str) -> Iterator[Road]:
+    """A road to a daemon with this environment (as of `System.environ`)."""
+    with system.ingest(**env) as daemon, Proxy(daemon.url).running() as proxy:
+        yield Road(system, daemon, proxy)
+
+
 @pytest.fixture(scope="module")
-def shared_road(shared_system: System) -> Iterator[Road]:
-    with shared_system.ingest() as daemon, Proxy(daemon.url).running() as proxy:
-        yield Road(shared_system, daemon, proxy)
+def shared_road(shared_system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
+    shared_system.empty(tmp_path_factory.mktemp("road"))  # the folder of a test would go with the test
+    with laid(shared_system) as road:
+        yield road
 
 
 @pytest.fixture

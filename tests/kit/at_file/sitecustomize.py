@@ -22,7 +22,7 @@ def held(file: Any, *data: Any) -> Any:
     path = str(Path(f"/proc/self/fd/{file}").readlink() if isinstance(file, int) else file)
     reached = path.endswith(end) and next(numbers) == int(nth)
     if reached and when == "before":
-        if data:
+        if call == "write":
             real(file, data[0][: len(data[0]) // 2])
         hold()
     result = real(file, *data)

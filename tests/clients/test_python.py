@@ -1,0 +1,1009 @@
+"""The Python client against the real daemon: whatever dies, an event that was tracked is counted once.
+
+Programs that have to die are processes of their own (`Producer`). They say after each `track` what it returned.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import contextlib
+import datetime as dt
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import tallyd_client
+from tallyd_client import SEALED, STEPS, AsyncClient, Client
+
+from daemon.config import Config
+from tests.clients.conftest import EVENTS_EACH, Road, laid
+from tests.kit.kill import AT_FILE
+from tests.kit.proxy import Fault
+from tests.kit.system import BATCH, ROOT, System, wait_until
+
+ONE_SYSTEM = True
+
+FOLDER = ROOT / "ops/clients/python"
+MODULE = FOLDER / "tallyd_client.py"
+MOVIES = 7
+BEGINNING = f"""
+import os, signal, sys, time
+from tallyd_client import AsyncClient, Client
+tallyd = sys.modules["tallyd_client"]
+url, queue = sys.argv[1], sys.argv[2] or None
+numbers = range(int(os.environ.get("FIRST", "0")), int(os.environ.get("FIRST", "0")) + 50)
+options = {{"queue": queue, "domain": "jav", "linger_s": 0.01, "timeout_s": 0.4}}
+
+def track(client, number):
+    print("begun", number, flush=True)
+    if client.track("view", "movie", f"movie-{{number % {MOVIES}}}", event_id=f"event-{{number}}"):
+        print("tracked", number, flush=True)
+
+def stop():
+    "Waits for the test."
+    print("waits", flush=True)
+    sys.stdin.readline()
+"""
+"""Of each program. An event's number decides what it is, so that another process can track it again."""
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits as a configuration for the machine next door would have them."""
+    monkeypatch.setattr(tallyd_client, "BACKOFF_FIRST_S", 0.05)
+    monkeypatch.setattr(tallyd_client, "BACKOFF_MAX_S", 0.2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "queue"
+
+
+def options(folder: Path | None, **other: Any) -> dict[str, Any]:
+    return {"queue": folder, "domain": "jav", "linger_s": 0.01, "timeout_s": 0.4, **other}
+
+
+def track(client: Client | AsyncClient, number: int, **fields: Any) -> bool:
+    return client.track("view", "movie", f"movie-{number % MOVIES}", **{"event_id": f"event-{number}", **fields})
+
+
+def views(numbers: Any) -> Counter[tuple[str, str]]:
+    """What the stores must say of these events."""
+    return Counter((f"movie-{number % MOVIES}", "view") for number in numbers)
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir())
+
+
+class Producer:
+    """A Python program with a client. `begun` and `tracked`: the numbers of its events so far."""
+
+    def __init__(self, road: Road, folder: Path | None, program: str, **env: str) -> None:
+        path = os.pathsep.join([str(FOLDER), *([str(AT_FILE)] if "HOLD" in env else [])])
+        self._output = road.system.scratch / f"{uuid.uuid4().hex}.out"
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", BEGINNING + program, road.url, str(folder or "")],
+                env={**os.environ, "PYTHONPATH": path, **env},
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+            )
+
+    @property
+    def text(self) -> str:
+        return self._output.read_text()
+
+    @property
+    def begun(self) -> set[int]:
+        return {int(number) for number in re.findall(r"^begun (\d+)$", self.text, re.MULTILINE)}
+
+    @property
+    def tracked(self) -> set[int]:
+        return {int(number) for number in re.findall(r"^tracked (\d+)$", self.text, re.MULTILINE)}
+
+    def stops(self) -> None:
+        """Waits until it waits for `go`."""
+        wait_until(lambda: "waits\n" in self.text or self.process.poll() is not None, "it stops")
+        assert self.process.poll() is None, self.text
+
+    def go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
+
+    def ended(self, timeout_s: float = 30) -> int:
+        """Waits for its end, and returns its exit code."""
+        code = self.process.wait(timeout_s)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return code
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.ended()
+
+
+def drain(road: Road, folder: Path, numbers: Any = ()) -> None:
+    """Another process: it tracks these events (again), and sends all that is in the folder."""
+    with Client(road.url, **options(folder)) as client:
+        for number in numbers:
+            assert track(client, number)
+    wait_until(lambda: not files(folder) or _drained(road, folder), "the folder is empty")
+
+
+def _drained(road: Road, folder: Path) -> bool:
+    client = Client(road.url, **options(folder))
+    client.close(2)
+    return not files(folder)
+
+
+# The bar --------------------------------------------------------------------------------------------------------------
+
+
+def pace(number: int) -> float:
+    """Seconds to wait after this event, so that there are many requests to do something to."""
+    return 0.02 if number % 10 == 0 else 0.0
+
+
+def send_all(road: Road, folder: Path, stats: list[tallyd_client.Stats]) -> None:
+    with Client(road.url, **options(folder)) as client:
+        for number in range(EVENTS_EACH):
+            assert track(client, number)
+            time.sleep(pace(number))
+        assert client.close(60)
+        stats.append(client.stats())
+
+
+async def send_all_in_a_loop(road: Road, folder: Path, stats: list[tallyd_client.Stats]) -> None:
+    async with AsyncClient(road.url, **options(folder)) as client:
+        for number in range(EVENTS_EACH):
+            assert track(client, number)
+            await asyncio.sleep(pace(number))
+        assert await client.close(60)
+        stats.append(client.stats())
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+def test_all_is_counted_once_through_lost_replies_refused_connections_and_restarts(
+    road: Road, folder: Path, kind: str
+) -> None:
+    road.faulty(seed=12)
+    lost, refused = road.proxy.lost, road.proxy.refused
+    found: list[tallyd_client.Stats] = []
+    work = (
+        (lambda: asyncio.run(send_all_in_a_loop(road, folder, found)))
+        if kind == "asyncio"
+        else (lambda: send_all(road, folder, found))
+    )
+    thread = threading.Thread(target=work)
+    thread.start()
+    for number in range(3):
+        wait_until(lambda at=number: road.accepted() > EVENTS_EACH * (at + 1) / 5, "some are counted", 120)
+        road.restart(kill=number == 1)
+    thread.join()
+    (stats,) = found
+    assert stats.tracked == EVENTS_EACH == stats.accepted + stats.duplicate
+    assert (stats.waiting, stats.rejected, stats.given_up, stats.refused) == (0, 0, 0, 0)
+    assert files(folder) == []
+    assert road.proxy.lost > lost
+    road.counted(views(range(EVENTS_EACH)), resent=True)
+    lost, refused = road.proxy.lost - lost, road.proxy.refused - refused
+    figures = f"{kind}: {lost} replies lost, {refused} connections refused, {road.duplicates()} events came again"
+    sys.stdout.write(f"{figures}, {stats}\n")
+
+
+# Faults of the network ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_a_lost_reply_is_answered_by_the_same_ids(road: Road, folder: Path, in_memory: bool) -> None:
+    trap = road.proxy.trap(BATCH.encode(), Fault.LOSE_REPLY)
+    with Client(road.url, **options(None if in_memory else folder)) as client:
+        for number in range(50):
+            assert track(client, number)
+        assert trap.tripped.wait(10)
+    assert client.stats().duplicate > 0
+    road.counted(views(range(50)), resent=True)
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_events_wait_while_the_daemon_is_away(road: Road, folder: Path, in_memory: bool) -> None:
+    road.away()
+    with Client(road.url, **options(None if in_memory else folder)) as client:
+        for number in range(1_200):
+            assert track(client, number)
+        assert client.stats().waiting == 1_200
+        road.healed()
+    assert client.stats().accepted == 1_200
+    road.counted(views(range(1_200)))
+
+
+def test_a_batch_has_at_most_500_events_and_256_kib(road: Road, folder: Path) -> None:
+    road.away()
+    with Client(road.url, **options(folder)) as client:
+        for number in range(1_100):
+            assert track(client, number)
+        for number in range(800):
+            assert client.track("view", "movie", "é" * 36, event_id=f"{number}-{'é' * 250}")
+        sizes = [(len(path.read_bytes().splitlines()), path.stat().st_size) for path in files(folder)]
+        assert max(events for events, _ in sizes) == 500
+        assert 255_000 < max(size for _, size in sizes) <= 262_144
+        road.healed()
+    road.counted(views(range(1_100)) + Counter({("é" * 36, "view"): 800}))
+
+
+def test_events_that_come_together_go_together(road: Road, folder: Path) -> None:
+    with Client(road.url, **options(folder, linger_s=60)) as client:
+        for number in range(100):
+            assert track(client, number)
+        assert len(files(folder)) == 1
+    road.counted(views(range(100)))
+
+
+def test_a_spent_limit_is_waited_for(system: System, folder: Path) -> None:
+    with laid(system, RATE_LIMIT__PER_MINUTE="60") as road:
+        with Client(road.url, **options(folder)) as client:
+            for number in range(62):  # the first batch is taken in part, the next one is not
+                assert track(client, number)
+            wait_until(lambda: client.stats().waiting == 0, "all is sent")
+        assert client.stats().rejected == client.stats().given_up == 0
+        road.counted(views(range(62)))
+
+
+def test_a_daemon_that_takes_smaller_batches_gets_smaller_ones(system: System, folder: Path) -> None:
+    """300 events of 170 bytes: 413, 413, 422, and then they are counted; also where robots are left out."""
+    env = {"HTTP__BATCH_BYTES_MAX": "20000", "HTTP__BATCH_EVENTS_MAX": "60", "BROWSER__ROBOTS": "skip"}
+    with laid(system, **env) as road:
+        with Client(road.url, **options(folder, linger_s=0.2)) as client:
+            for number in range(300):
+                assert track(client, number)
+        assert client.stats().accepted == 300
+        road.counted(views(range(300)))
+
+
+# What the daemon refuses ----------------------------------------------------------------------------------------------
+
+
+def test_a_rejected_event_is_reported_and_the_others_of_its_batch_are_counted(road: Road, folder: Path) -> None:
+    heard: list[tuple[dict[str, Any], str]] = []
+    road.away()
+    with Client(road.url, **options(folder, on_rejected=lambda *report: heard.append(report))) as client:
+        for number in range(100):
+            assert track(client, number, value=101 if number % 3 == 0 else 1)
+        road.healed()
+    bad = [number for number in range(100) if number % 3 == 0]
+    stats = client.stats()
+    assert (stats.accepted, stats.rejected, stats.waiting) == (100 - len(bad), len(bad), 0)
+    told = [event["event_id"] for event, _ in heard]
+    assert told == [f"event-{number}" for number in bad[: len(told)]]
+    assert len(told) >= 10, "the daemon lists the first ones"
+    assert all("value" in reason for _, reason in heard)
+    road.counted(views(number for number in range(100) if number % 3))
+
+
+def test_a_batch_of_nothing_but_rejected_events_is_reported(road: Road, folder: Path) -> None:
+    heard: list[dict[str, Any]] = []
+    with Client(road.url, **options(folder, on_rejected=lambda event, _: heard.append(event))) as client:
+        for number in range(30):
+            assert track(client, number, domain="nobody's")
+    assert client.stats().rejected == len(heard) == 30
+    road.counted({})
+
+
+def test_a_wrong_key_is_reported(road: Road, folder: Path) -> None:
+    heard: list[str] = []
+    with Client(road.url, key="wrong", **options(folder, on_rejected=lambda _, why: heard.append(why))) as client:
+        assert track(client, 1)
+    assert heard[0].startswith("401: ")
+    assert (client.stats().rejected, files(folder)) == (1, [])
+
+
+def test_a_producer_sends_its_key_or_signs(system: System, folder: Path, tmp_path: Path) -> None:
+    env = {"KEYS__FILE": str(tmp_path / "keys"), "INGEST__REQUIRE_KEY": "true"}
+    sent = system.tallyd("key", "new", "shop", **env).stdout.strip()
+    signing = system.tallyd("key", "new", "press", "--signed", **env).stdout.strip()
+    with laid(system, **env) as road:
+        road.faulty(seed=3, lost=0.3, refused=0)
+        for first, key, sign in ((0, sent, False), (20, signing, True)):
+            with Client(road.url, key=key, sign=sign, **options(folder, linger_s=0)) as client:
+                for number in range(first, first + 20):
+                    assert track(client, number)
+            assert client.stats().rejected == 0
+        with pytest.raises(ValueError, match="needs a key"):
+            Client(road.url, sign=True, **options(folder))
+        road.counted(views(range(40)))
+
+
+def test_a_failing_on_rejected_stops_nothing(road: Road, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def fails(event: dict[str, Any], reason: str) -> None:
+        raise RuntimeError(reason)
+
+    with Client(road.url, **options(folder, on_rejected=fails)) as client:
+        assert track(client, 1, domain="nobody's")
+        wait_until(lambda: client.stats().rejected, "it is refused")
+        assert track(client, 2)
+    assert "on_rejected failed" in caplog.text
+    road.counted(views([2]))
+
+
+NO_EVENTS: list[dict[str, Any]] = [
+    {"entity_id": None},
+    {"entity_id": True},
+    {"entity_id": ""},
+    {"entity_id": "x" * 256},
+    {"entity_id": "\ud800"},
+    {"action": 7},
+    {"action": object()},
+    {"value": 1.5},
+    {"value": "1"},
+    {"value": True},
+    {"value": 10**5_000},
+    {"event_id": ""},
+    {"domain": ""},
+    {"occurred_at": dt.datetime(2026, 2, 19)},  # noqa: DTZ001  (that is what is wrong with it)
+    {"occurred_at": 7},
+]
+
+
+def test_track_refuses_what_can_be_no_event_and_never_raises(road: Road, folder: Path) -> None:
+    with Client(road.url, **options(folder)) as client:
+        for fields in NO_EVENTS:
+            given: dict[str, Any] = {"action": "view", "entity_type": "movie", "entity_id": "7", **fields}
+            names = [given.pop(name) for name in ("action", "entity_type", "entity_id")]
+            assert client.track(*names, **given) is False
+    assert (client.stats().refused, client.stats().tracked) == (len(NO_EVENTS), 0)
+
+
+def test_an_id_may_be_a_number_or_a_uuid_and_an_instant_a_datetime(road: Road, folder: Path) -> None:
+    movie = uuid.uuid4()
+    at = dt.datetime(2026, 2, 19, 23, 30, tzinfo=dt.timezone(dt.timedelta(hours=-2)))
+    with Client(road.url, **options(folder)) as client:
+        assert client.track("view", "movie", 7, value=3)
+        assert client.track("download", "movie", movie, occurred_at=at)
+        assert client.track("view", "movie", 'a\u2028b"\\c\u00e9\U0001f600', occurred_at="2026-02-19T10:00:00Z")
+    days = {document["_id"] for document in road.system.mongo["analytics_entity_daily"].find()}
+    assert days == set()
+    road.counted({("7", "view"): 3, (str(movie), "download"): 1, ('a\u2028b"\\c\u00e9\U0001f600', "view"): 1})
+    days = {document["_id"] for document in road.system.mongo["analytics_entity_daily"].find()}
+    assert f"jav:movie:{movie}:2026-02-20" in days
+
+
+def test_an_event_with_the_id_of_another_is_counted_once(road: Road, folder: Path) -> None:
+    with Client(road.url, **options(folder)) as client:
+        for _ in range(10):
+            assert track(client, 1, event_id="order-17")
+    assert (client.stats().accepted, client.stats().duplicate) == (1, 9)
+    road.counted(views([1]), resent=True)
+
+
+# The queue ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_segment_is_a_private_file_with_an_event_a_line(road: Road, folder: Path) -> None:
+    road.away()
+    with Client(road.url, **options(folder)) as client:
+        for number in range(3):
+            assert track(client, number)
+        (path,) = files(folder)
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+        assert [line["event_id"] for line in lines] == ["event-0", "event-1", "event-2"]
+        road.healed()
+    assert files(folder) == []
+    road.counted(views(range(3)))
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+@pytest.mark.parametrize("bound", [{"queue_events_max": 700}, {"queue_bytes_max": 120_000}], ids=["events", "bytes"])
+def test_a_full_queue_refuses_and_counts(
+    road: Road, folder: Path, in_memory: bool, bound: dict[str, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    road.away()
+    with Client(road.url, **options(None if in_memory else folder, **bound)) as client:
+        taken = [number for number in range(1_500) if track(client, number)]
+        stats = client.stats()
+        assert (stats.tracked, stats.refused, stats.waiting) == (len(taken), 1_500 - len(taken), len(taken))
+        assert 0 < len(taken) <= 800
+        assert sum(path.stat().st_size for path in files(folder)) <= 120_000 if folder.exists() else True
+        assert caplog.text.count("the queue is full") == 1
+        road.healed()
+        wait_until(lambda: client.stats().waiting == 0, "all is sent")
+        wait_until(lambda: track(client, 2_000), "there is room again")
+    road.counted(views([*taken, 2_000]))
+
+
+def test_a_folder_outlives_a_process_that_was_stopped_while_the_daemon_was_away(road: Road, folder: Path) -> None:
+    road.away()
+    client = Client(road.url, **options(folder))
+    for number in range(700):
+        assert track(client, number)
+    assert client.close(0.1) is False
+    assert not track(client, 700), "it is closed"
+    assert client.stats().waiting == 700
+    road.healed()
+    drain(road, folder)
+    road.counted(views(range(700)))
+
+
+def test_an_event_is_given_up_before_its_id_may_be_forgotten(road: Road, folder: Path) -> None:
+    heard: list[str] = []
+    road.away()
+    told = options(folder, max_age_s=0.3, on_rejected=lambda _, reason: heard.append(reason))
+    with Client(road.url, **told) as client:
+        for number in range(5):
+            assert track(client, number)
+        wait_until(lambda: client.stats().given_up == 5, "they are given up")
+        road.healed()
+        assert track(client, 5)
+    assert len(heard) == 5
+    assert all("given up" in reason for reason in heard)
+    assert files(folder) == []
+    road.counted(views([5]))
+
+
+def test_by_default_an_event_is_given_up_after_half_of_the_time_that_the_daemon_remembers_ids(folder: Path) -> None:
+    client = Client("http://127.0.0.1:9", queue=folder)
+    assert client._sender._max_age_s == Config().dedupe.window_s / 2
+    client.close(0)
+
+
+def test_what_was_in_the_folder_for_too_long_is_given_up(road: Road, folder: Path) -> None:
+    folder.mkdir()
+    line = json.dumps({"event_id": "old", "domain": "jav", "entity_type": "movie", "entity_id": "m", "action": "view"})
+    yesterday_ms = int((time.time() - 86_401) * 1000)
+    (folder / f"{yesterday_ms:013d}-{'0' * 16}-1-99{SEALED}").write_text(line + "\n")
+    with Client(road.url, **options(folder)) as client:
+        wait_until(lambda: client.stats().given_up == 1, "it is given up")
+    assert files(folder) == []
+    road.counted({})
+
+
+def test_damaged_lines_cost_no_others(road: Road, folder: Path) -> None:
+    road.away()
+    client = Client(road.url, **options(folder))
+    for number in range(10):
+        assert track(client, number)
+    client.close(0)
+    (path,) = files(folder)
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[3] = b"\0" * 40 + b"\n"
+    lines[5] = b"\xff\xfe not an event\n"
+    path.write_bytes(b"".join(lines) + b'{"event_id":"cut o')
+    (folder / f"no name of ours{SEALED}").write_bytes(b"\n\n")
+    (folder / "README").write_text("not ours")
+    road.healed()
+    heard: list[dict[str, Any]] = []
+    with Client(road.url, **options(folder, on_rejected=lambda event, _: heard.append(event))) as client:
+        wait_until(lambda: client.stats().accepted == 8, "the others are sent")
+    assert [list(event) for event in heard] == [["line"], ["line"]]
+    assert [path.name for path in files(folder)] == ["README"]
+    road.counted(views({*range(10)} - {3, 5}))
+
+
+def test_processes_share_a_folder_and_send_nothing_twice(road: Road, folder: Path) -> None:
+    program = """
+client = Client(url, **{**options, "linger_s": 0.005})
+first = int(os.environ["FIRST"])
+for number in range(first, first + 400):
+    track(client, number)
+    time.sleep(0.001)
+client.close()
+"""
+    producers = [Producer(road, folder, program, FIRST=str(number)) for number in (0, 400, 800)]
+    assert [producer.ended() for producer in producers] == [0, 0, 0]
+    drain(road, folder)
+    road.counted(views(range(1_200)))
+    assert road.duplicates() == 0
+
+
+def test_a_living_process_sends_what_a_dead_one_left(road: Road, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tallyd_client, "SCAN_S", 0.2)
+    with Client(road.url, **options(folder)) as client:
+        other = Producer(road, folder, """
+client = Client(url, **{**options, "linger_s": 60})
+track(client, 1)
+stop()
+""")  # fmt: skip
+        other.stops()
+        for number in range(2, 5):
+            assert track(client, number)
+            wait_until(lambda: client.stats().waiting == 0, "its own are sent")
+        assert client.stats().accepted == 3, "the segment of a live process is left alone"
+        other.kill()
+        wait_until(lambda: client.stats().accepted == 4, "the event of the other one is sent")
+    road.counted(views(range(1, 5)))
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[bool]:
+    """A disk of 64 KiB, where the machine allows one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", folder]
+    mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("limit", ["disk", "RLIMIT_FSIZE"])
+def test_events_that_the_disk_does_not_take_wait_in_memory(road: Road, folder: Path, limit: str) -> None:
+    program = """
+import resource
+if os.environ["LIMIT"] == "RLIMIT_FSIZE":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+client = Client(url, **options)
+for number in range(1_000):
+    client.track("view", "movie", f"movie-{number % 7}", event_id=f"event-{number}")
+assert client.stats().unsaved > 0, client.stats()
+assert client.stats().tracked == client.stats().waiting == 1_000, client.stats()
+stop()
+assert client.close(20), client.stats()
+"""
+    with small_disk(folder) as is_small:
+        road.away()
+        producer = Producer(road, folder, program, LIMIT=limit if is_small else "RLIMIT_FSIZE")
+        producer.stops()
+        road.healed()
+        producer.go()
+        assert producer.ended() == 0, producer.text
+        assert files(folder) == []
+    road.counted(views(range(1_000)))
+
+
+def test_a_folder_that_cannot_be_used_is_an_error_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for wrong in (
+        lambda: Client("http://h", queue=tmp_path / "file"),
+        lambda: Client("http://h", queue=tmp_path / "file/q"),
+    ):
+        with pytest.raises(OSError, match="file"):
+            wrong()
+    with pytest.raises(ValueError, match="not the URL"):
+        Client("count.example", queue=None)
+
+
+def test_a_folder_that_vanishes_costs_no_event(road: Road, folder: Path) -> None:
+    with Client(road.url, **options(folder)) as client:
+        folder.rmdir()
+        for number in range(10):
+            assert track(client, number)
+        wait_until(lambda: client.stats().accepted == 10, "they are sent")
+        assert client.stats().unsaved == 10
+    road.counted(views(range(10)))
+
+
+# kill -9 --------------------------------------------------------------------------------------------------------------
+
+AT = {
+    "open": "1 open .open",
+    "write": "2 write .open",
+    "fsync": "2 fsync .open",
+    "rename": "1 rename .open",
+    "unlink": "1 unlink .seg",
+}
+"""Step → the call on a file by which it is done. That of "send" is on the wire."""
+TRACKS_FOR_LONG = """
+first = int(os.environ["FIRST"])
+client = Client(url, **{**options, "fsync": "always", "timeout_s": 60})
+for number in range(first, first + 1_000):
+    track(client, number)
+    time.sleep(0.003)
+"""
+
+
+def test_no_event_is_lost_or_counted_twice_when_a_process_is_killed_at_a_step_on_the_disk(
+    road: Road, tmp_path: Path
+) -> None:
+    """Each process has a folder, and stands before or after a step. All of them at once: it is quicker."""
+    assert {*AT, "send"} == STEPS.keys()
+    held: list[tuple[str, Producer, Path, Path]] = []
+    for number, (when, step) in enumerate(itertools.product(("before", "after"), AT)):
+        name = f"{when}-{step}"
+        reached, folder = tmp_path / f"{name}.reached", tmp_path / name
+        env = {"HOLD": f"{when} {AT[step]}", "REACHED": str(reached), "FIRST": str(number * 1_000)}
+        held.append((name, Producer(road, folder, TRACKS_FOR_LONG, **env), reached, folder))
+    begun: set[int] = set()
+    for name, producer, reached, folder in held:
+        wait_until(lambda at=reached: at.exists(), f"it comes there: {name}")  # type: ignore[misc]
+        producer.kill()
+        unknown = producer.begun - producer.tracked
+        assert len(unknown) <= 1, name
+        begun |= producer.begun
+        drain(road, folder, unknown)
+    road.counted(views(begun))
+
+
+@pytest.mark.parametrize("fault", [Fault.HOLD_REQUEST, Fault.LOSE_REPLY], ids=["before", "after"])
+def test_no_event_is_lost_or_counted_twice_when_a_process_is_killed_while_it_sends(
+    road: Road, folder: Path, fault: Fault
+) -> None:
+    trap = road.proxy.trap(BATCH.encode(), fault)
+    producer = Producer(road, folder, TRACKS_FOR_LONG, FIRST="0")
+    wait_until(trap.tripped.is_set, "it sends")
+    producer.kill()
+    road.healed()
+    drain(road, folder, producer.begun - producer.tracked)
+    road.counted(views(producer.begun), resent=fault is Fault.LOSE_REPLY)
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+def test_no_event_is_lost_or_counted_twice_when_the_process_is_killed_at_random(
+    road: Road, folder: Path, kind: str
+) -> None:
+    program = """
+import asyncio
+first = int(os.environ["FIRST"])
+def sync():
+    client = Client(url, **options)
+    for number in range(first, first + 10_000):
+        track(client, number)
+        time.sleep(0.001)
+async def with_a_loop():
+    async with AsyncClient(url, **options) as client:
+        for number in range(first, first + 10_000):
+            track(client, number)
+            await asyncio.sleep(0.001)
+sync() if os.environ["KIND"] == "sync" else asyncio.run(with_a_loop())
+"""
+    dice = random.Random(5)
+    road.faulty(seed=5)
+    begun: set[int] = set()
+    unknown: set[int] = set()
+    for run in range(5):
+        producer = Producer(road, folder, program, FIRST=str(run * 10_000), KIND=kind)
+        wait_until(lambda at=producer: at.tracked, "it has begun")
+        time.sleep(dice.uniform(0, 0.5))
+        producer.kill()
+        begun |= producer.begun
+        unknown |= producer.begun - producer.tracked
+    road.healed()
+    assert len(unknown) <= 5
+    drain(road, folder, unknown)
+    road.counted(views(begun))
+
+
+# Forks ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_a_client_made_before_a_fork_works_in_every_child(road: Road, folder: Path, in_memory: bool) -> None:
+    program = """
+client = Client(url, **{**options, "linger_s": 0.2})
+for number in range(100):
+    track(client, number)
+    if number % 10 == 0:
+        pid = os.fork()
+        if not pid:
+            for mine in range(1_000 + 100 * number, 1_050 + 100 * number):
+                track(client, mine)
+            assert client.stats().tracked == 50
+            sys.exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        time.sleep(0.02)
+assert client.stats().tracked == 100
+"""
+    road.faulty(seed=2, lost=0.1, refused=0.1)
+    producer = Producer(road, None if in_memory else folder, program)
+    assert producer.ended() == 0, producer.text
+    road.healed()
+    if not in_memory:
+        drain(road, folder)
+    numbers = {*range(100)} | {1_000 + 100 * ten + at for ten in range(0, 100, 10) for at in range(50)}
+    assert producer.tracked == numbers
+    road.counted(views(numbers))
+
+
+def test_a_fork_does_not_keep_the_lock_of_a_segment(road: Road, folder: Path) -> None:
+    program = """
+client = Client(url, **{**options, "linger_s": 60})
+track(client, 1)
+if not os.fork():
+    time.sleep(60)
+    os._exit(0)
+stop()
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    producer = Producer(road, folder, program)
+    producer.stops()
+    children = psutil.Process(producer.process.pid).children()
+    producer.go()
+    assert producer.ended() == -signal.SIGKILL
+    try:
+        drain(road, folder)
+    finally:
+        for child in children:
+            child.kill()
+    road.counted(views([1]))
+
+
+def test_a_fork_while_other_threads_track_ends_nothing(road: Road, folder: Path) -> None:
+    program = """
+import threading
+client = Client(url, **options)
+def work(first):
+    for number in range(first, first + 300):
+        track(client, number)
+threads = [threading.Thread(target=work, args=(first,)) for first in (0, 1_000, 2_000)]
+for thread in threads:
+    thread.start()
+for number in range(20):
+    pid = os.fork()
+    if not pid:
+        track(client, 5_000 + number)
+        client.close()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+for thread in threads:
+    thread.join()
+"""
+    producer = Producer(road, folder, program)
+    assert producer.ended() == 0, producer.text
+    drain(road, folder)
+    numbers = {first + at for first in (0, 1_000, 2_000) for at in range(300)} | {*range(5_000, 5_020)}
+    road.counted(views(numbers))
+
+
+# The ends of a process ------------------------------------------------------------------------------------------------
+
+ENDS = {
+    "returns": "for number in numbers: track(Client(url, **options), number)",
+    "sys.exit": "client = Client(url, **options)\nfor number in numbers: track(client, number)\nsys.exit(3)",
+    "exception": "client = Client(url, **options)\nfor number in numbers: track(client, number)\n1 / 0",
+    "with, exception": "with Client(url, **options) as c:\n for number in numbers: track(c, number)\n 1 / 0",
+    "KeyboardInterrupt": """
+client = Client(url, **options)
+for number in numbers: track(client, number)
+os.kill(os.getpid(), signal.SIGINT)
+time.sleep(10)
+""",
+    "SIGTERM handled": """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+client = Client(url, **options)
+for number in numbers: track(client, number)
+os.kill(os.getpid(), signal.SIGTERM)
+time.sleep(10)
+""",
+    "asyncio.run": """
+import asyncio
+async def main():
+    client = AsyncClient(url, **options)
+    for number in numbers: track(client, number)
+asyncio.run(main())
+""",
+    "async with, exception": """
+import asyncio
+async def main():
+    async with AsyncClient(url, **options) as client:
+        for number in numbers: track(client, number)
+        1 / 0
+asyncio.run(main())
+""",
+    "async, interrupted": """
+import asyncio
+async def main():
+    client = AsyncClient(url, **options)
+    for number in numbers: track(client, number)
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(10)
+asyncio.run(main())
+""",
+    "async, loop thrown away": """
+import asyncio
+async def main():
+    client = AsyncClient(url, **options)
+    for number in numbers: track(client, number)
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+loop.close()
+""",
+    "async, no loop": "client = AsyncClient(url, **options)\nfor number in numbers: track(client, number)",
+    "async, two loops": """
+import asyncio
+client = AsyncClient(url, **options)
+async def main(some):
+    for number in some: track(client, number)
+asyncio.run(main(numbers[:25]))
+asyncio.run(main(numbers[25:]))
+""",
+}
+"""Programs without a word about the end; the last thing they do is to track."""
+
+
+def ending(road: Road, folders: Path | None, ends: Any, **changed: float) -> set[int]:
+    """Programs that come to these ends, all at once: the numbers of their events."""
+    producers = {
+        end: Producer(road, folders and folders / end, f"options |= {changed}\n" + ENDS[end], FIRST=str(number * 100))
+        for number, end in enumerate(ends)
+    }
+    tracked: set[int] = set()
+    for end, producer in producers.items():
+        producer.ended()
+        assert len(producer.tracked) == 50, (end, producer.text)
+        tracked |= producer.tracked
+    return tracked
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_every_end_in_order_sends_what_waits(road: Road, tmp_path: Path, in_memory: bool) -> None:
+    tracked = ending(road, None if in_memory else tmp_path, ENDS, linger_s=60, timeout_s=10, exit_timeout_s=30)
+    assert in_memory or [(end, files(tmp_path / end)) for end in ENDS] == [(end, []) for end in ENDS]
+    road.counted(views(tracked))
+
+
+def test_every_end_while_the_daemon_is_away_leaves_the_events_in_the_folder(road: Road, tmp_path: Path) -> None:
+    road.away()
+    tracked = ending(road, tmp_path, ENDS, exit_timeout_s=0.3)
+    road.healed()
+    for end in ENDS:
+        assert files(tmp_path / end), end
+        drain(road, tmp_path / end)
+    road.counted(views(tracked))
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+def test_a_close_does_not_wait_for_a_daemon_that_is_silent(road: Road, folder: Path, kind: str) -> None:
+    program = """
+import asyncio
+options |= {"timeout_s": 3_600}
+async def main():
+    client = AsyncClient(url, **options)
+    track(client, 1)
+    await asyncio.to_thread(stop)
+    assert not await client.close(0.2)
+def sync():
+    client = Client(url, **options)
+    track(client, 1)
+    stop()
+    assert not client.close(0.2)
+sync() if os.environ["KIND"] == "sync" else asyncio.run(main())
+"""
+    trap = road.proxy.trap(BATCH.encode(), Fault.HOLD_REQUEST)
+    producer = Producer(road, folder, program, KIND=kind)
+    producer.stops()
+    assert trap.tripped.wait(20)
+    producer.go()
+    assert producer.ended() == 0, producer.text
+    road.healed()
+    drain(road, folder)
+    road.counted(views([1]))
+
+
+def test_a_killed_process_without_a_folder_loses_what_it_had_not_sent(road: Road) -> None:
+    road.away()
+    producer = Producer(road, None, "client = Client(url, **options)\ntrack(client, 1)\nstop()")
+    producer.stops()
+    producer.kill()
+    road.healed()
+    road.counted({})
+
+
+def test_a_cancelled_task_of_the_application_ends_nothing(road: Road, folder: Path) -> None:
+    async def work(client: AsyncClient) -> None:
+        for number in range(1_000):
+            assert track(client, number)
+            await asyncio.sleep(0.001)
+
+    async def main() -> int:
+        async with AsyncClient(road.url, **options(folder)) as client:
+            task = asyncio.create_task(work(client))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            await asyncio.wait({task})
+            return client.stats().tracked
+
+    road.counted(views(range(asyncio.run(main()))))
+
+
+def test_any_thread_may_track(road: Road, folder: Path) -> None:
+    with Client(road.url, **options(folder)) as client:
+
+        def work(first: int) -> None:
+            for number in range(first, first + 200):
+                assert track(client, number)
+
+        threads = [threading.Thread(target=work, args=(first,)) for first in range(0, 1_600, 200)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert client.stats().accepted == client.stats().tracked == 1_600
+    road.counted(views(range(1_600)))
+
+
+def test_a_coroutine_is_not_held_up_by_the_network(road: Road, folder: Path) -> None:
+    """While the daemon is silent, the loop goes on."""
+
+    async def main() -> None:
+        trap = road.proxy.trap(BATCH.encode(), Fault.HOLD_REQUEST)
+        async with AsyncClient(road.url, **options(folder, timeout_s=3_600)) as client:
+            assert track(client, 1)
+            await asyncio.to_thread(trap.tripped.wait)
+            for number in range(2, 100):
+                assert track(client, number)
+                await asyncio.sleep(0)
+            assert client.stats().waiting == 99
+            assert not await client.close(0)
+
+    asyncio.run(main())
+    road.healed()
+    drain(road, folder)
+    road.counted(views(range(1, 100)))
+
+
+# The file itself ------------------------------------------------------------------------------------------------------
+
+
+def command(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tallyd_client", *arguments],
+        env={**os.environ, "PYTHONPATH": str(FOLDER), **env},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_command_sends_one_event_and_drains_a_folder(road: Road, folder: Path) -> None:
+    to = ("--url", road.url, "--queue", str(folder))
+    sent = command(*to, "--domain", "jav", "--value", "2", "view", "movie", "m")
+    assert (sent.returncode, json.loads(sent.stdout)["accepted"]) == (0, 1), sent.stderr
+    road.away()
+    sent = command(*to, "--domain", "jav", "--timeout", "0.2", "view", "movie", "m")
+    assert (sent.returncode, json.loads(sent.stdout)["waiting"]) == (1, 1), sent.stderr
+    road.healed()
+    sent = command(*to)
+    assert (sent.returncode, json.loads(sent.stdout)["accepted"]) == (0, 1), sent.stderr
+    assert files(folder) == []
+    assert command(*to, "--domain", "jav", "view", "movie", "m", TALLYD_KEY="wrong").returncode == 1
+    assert command("--url", road.url).returncode == 2
+    assert "FOLDER" in command("--help").stdout
+    road.counted({("m", "view"): 3})
+
+
+def test_it_installs_by_path(tmp_path: Path) -> None:
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--target"]
+    done = subprocess.run([*install, tmp_path, FOLDER], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / MODULE.name).read_bytes() == MODULE.read_bytes()
+
+
+def test_it_needs_python_3_9_and_nothing_else() -> None:
+    tree = ast.parse(MODULE.read_text(), feature_version=(3, 9))
+    modules = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    modules |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {name.partition(".")[0] for name in modules} <= {*sys.stdlib_module_names}
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not [call for call in calls if ast.unparse(call.func) == "print"]
+
+
+def test_the_page_names_a_test_for_each_promise_and_all_that_stats_counts() -> None:
+    page = (FOLDER / "README.md").read_text()
+    tests = {node.name for node in ast.parse(Path(__file__).read_text()).body if isinstance(node, ast.FunctionDef)}
+    named = set(re.findall(r"`(test_\w+)`", page))
+    assert named <= tests, named - tests
+    rows = [line for line in page.partition("## What it promises")[2].partition("\n## ")[0].splitlines() if "|" in line]
+    assert len(rows) > 10
+    assert all("`test_" in row for row in rows[2:])
+    assert set(tallyd_client.Stats._fields) <= set(re.findall(r"`(\w+)`", page))
