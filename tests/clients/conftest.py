@@ -12,9 +12,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -38,6 +40,7 @@ class Road:
         self.system = system
         self.daemon = daemon
         self.proxy = proxy
+        self._is_away = False
 
     @property
     def url(self) -> str:
@@ -65,8 +68,14 @@ class Road:
     def away(self) -> None:
         """Nothing gets through until `healed`."""
         self.proxy.cut()
+        self._is_away = True
 
     def healed(self) -> None:
+        """No fault any more. A connection from before that nobody has accepted yet is ended, too."""
+        if self._is_away:
+            with socket.create_connection(("127.0.0.1", urlsplit(self.url).port or 0)) as last:
+                last.recv(1)
+            self._is_away = False
         self.proxy.restore()
 
     def restart(self, *, kill: bool = False) -> None:

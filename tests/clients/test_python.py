@@ -9,6 +9,7 @@ import ast
 import asyncio
 import contextlib
 import datetime as dt
+import errno
 import itertools
 import json
 import os
@@ -477,6 +478,38 @@ def test_what_was_in_the_folder_for_too_long_is_given_up(road: Road, folder: Pat
     road.counted({})
 
 
+def test_a_segment_that_cannot_be_deleted_is_sent_once(
+    road: Road, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(path: Path, **_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+    with Client(road.url, **options(folder)) as client:
+        with monkeypatch.context() as context:
+            context.setattr(os, "unlink", fails)
+            assert track(client, 1)
+            wait_until(lambda: client.stats().accepted == 1, "it is sent")
+            assert track(client, 2)
+            wait_until(lambda: client.stats().accepted == 2, "the next one is sent")
+        assert client.stats().duplicate == 0
+        assert len(files(folder)) == 2
+    drain(road, folder)
+    road.counted(views([1, 2]), resent=True)
+
+
+def test_what_is_in_memory_at_the_end_is_reported(road: Road) -> None:
+    heard: list[str] = []
+    road.away()
+    client = Client(road.url, **options(None, on_rejected=lambda event, _: heard.append(event["event_id"])))
+    for number in range(600):
+        assert track(client, number)
+    assert client.close(0.1) is False
+    assert heard == [f"event-{number}" for number in range(600)]
+    assert (client.stats().given_up, client.stats().waiting) == (600, 0)
+    road.healed()
+    road.counted({})
+
+
 def test_damaged_lines_cost_no_others(road: Road, folder: Path) -> None:
     road.away()
     client = Client(road.url, **options(folder))
@@ -579,8 +612,13 @@ def test_a_folder_that_cannot_be_used_is_an_error_at_once(tmp_path: Path) -> Non
     ):
         with pytest.raises(OSError, match="file"):
             wrong()
-    with pytest.raises(ValueError, match="not the URL"):
-        Client("count.example", queue=None)
+    for url in ("count.example", "ftp://count.example", "http://count.example/a b", "http://count.example/\u00e9"):
+        with pytest.raises(ValueError, match="not the URL"):
+            Client(url, queue=None)
+    with pytest.raises(ValueError, match="not a key"):
+        Client("http://count.example", queue=None, key="a\nb")
+    with pytest.raises(ValueError, match="fsync"):
+        Client("http://count.example", queue=None, fsync="often")
 
 
 def test_a_folder_that_vanishes_costs_no_event(road: Road, folder: Path) -> None:
@@ -859,6 +897,26 @@ def test_every_end_while_the_daemon_is_away_leaves_the_events_in_the_folder(road
         assert files(tmp_path / end), end
         drain(road, tmp_path / end)
     road.counted(views(tracked))
+
+
+@pytest.mark.parametrize("kind", ["sync", "asyncio"])
+def test_a_close_that_meets_the_sender_at_any_moment_sends_all(road: Road, kind: str) -> None:
+    async def main() -> None:
+        for number in range(50):
+            client = AsyncClient(road.url, **options(None, linger_s=60, timeout_s=10))
+            assert track(client, number)
+            await asyncio.sleep(number % 5 / 1_000)
+            assert await client.close(30)
+
+    if kind == "asyncio":
+        asyncio.run(main())
+    else:
+        for number in range(50):
+            client = Client(road.url, **options(None, linger_s=60, timeout_s=10))
+            assert track(client, number)
+            time.sleep(number % 5 / 1_000)
+            assert client.close(30)
+    road.counted(views(range(50)))
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])

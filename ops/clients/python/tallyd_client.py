@@ -75,11 +75,11 @@ REPLY_BYTES_MAX = 1_048_576
 REPORTS_MAX = 10_000
 """Rejected events that wait for `on_rejected`. Beyond it the oldest are only counted."""
 WARN_S = 60.0
-"""A full queue is logged at most so often."""
+"""The same trouble with the queue is logged at most so often."""
+CREATE_ATTEMPTS = 3
 DROPPED = frozenset({400, 401, 403, 404, 413, 415, 422})
-"""Statuses after which sending the same bytes again would change nothing."""
-TOO_MUCH = frozenset({400, 413})
-"""Statuses that may be about one event of a batch, or its size: its halves are tried."""
+"""Statuses after which sending the same bytes again would change nothing. A 413 to a batch, and a 422 about its size,
+are answered by halves of it."""
 OPEN, SEALED = ".open", ".seg"
 
 STEPS = {
@@ -167,7 +167,7 @@ class _Queue:
 
     def __init__(self, folder: Path | None, bytes_max: int, events_max: int, linger_s: float, *, fsync: bool) -> None:
         self.lock = threading.RLock()
-        self.unsaved = 0
+        self.tracked = self.refused = self.unsaved = 0
         self._folder = folder
         self._bytes_max = bytes_max
         self._events_max = events_max
@@ -180,6 +180,14 @@ class _Queue:
         self._others = (0, 0)
         """Events and bytes of all segments but the open one, as they were when it was made."""
         self._looked = self._scanned = float("-inf")
+        self._stuck: set[Path] = set()
+        """Files that cannot be read, or are done and cannot be deleted. Only another process looks at them again."""
+        self._said_at: dict[str, float] = {}
+        self._left = False
+
+    def refuse(self) -> None:
+        with self.lock:
+            self.refused += 1
 
     def append(self, line: bytes) -> tuple[bool, bool]:
         """Whether a line was taken, and whether the sender should look: a segment has begun, or is full."""
@@ -192,6 +200,8 @@ class _Queue:
             if segment is None:
                 self._others, self._looked = self._count_others(), time.monotonic()
             if not self._has_room(segment, len(line)):
+                self.refused += 1
+                self._say("Events are refused: the queue is full.")
                 return False, False
             if segment is None:
                 segment = self._open = self._create()
@@ -203,12 +213,13 @@ class _Queue:
                 self.unsaved += self._folder is not None
             segment.events += 1
             segment.size += len(line)
+            self.tracked += 1
             return True, begun or segment.is_full(0)
 
     def take(self, *, flush: bool) -> _Segment | None:
         """A segment to send, with its lines and its lock, until `done` or `leave`. `flush`: also one that lingers."""
         with self.lock:
-            if self._hand is None:
+            if self._hand is None and not self._left:
                 self._hand = self._next(flush=flush)
             return self._hand
 
@@ -227,14 +238,15 @@ class _Queue:
                 self._delete(segment.path)
             segment.close()
 
-    def leave(self) -> int:
-        """Gives up all locks: the files are for others. Returns how many events were in memory only, and are lost."""
+    def leave(self) -> list[bytes]:
+        """The end: gives up all locks, and the files are for others. Returns the events that are in memory only."""
         with self.lock:
+            self._left = True
             if self._open is not None:
                 self._seal(self._open).close()
-            memory = [*self._memory, *([self._hand] if self._hand is not None and self._hand.path is None else [])]
+            memory = [*([self._hand] if self._hand is not None and self._hand.path is None else []), *self._memory]
             self.forget()
-            return sum(len(segment.lines) for segment in memory)
+            return [line for segment in memory for line in segment.lines]
 
     def forget(self) -> None:
         """Closes this process' descriptors, and touches no file. A lock that another process has stays with it."""
@@ -262,46 +274,48 @@ class _Queue:
 
     def _count_others(self) -> tuple[int, int]:
         events = size = 0
-        memory = [*self._memory, *([self._hand] if self._hand is not None and self._hand.path is None else [])]
+        memory = [*([self._hand] if self._hand is not None and self._hand.path is None else []), *self._memory]
         for segment in memory:
             events += segment.events
             size += segment.size
-        for path in self._list(SEALED):
-            numbers = path.stem.split("-")[2:]
+        for name in self._list(SEALED):
+            numbers = name[: -len(SEALED)].split("-")[2:]
             if len(numbers) == 2 and all(number.isdigit() for number in numbers):
                 events += int(numbers[0])
                 size += int(numbers[1])
         return events, size
 
-    def _list(self, suffix: str) -> list[Path]:
-        """Oldest first."""
+    def _list(self, suffix: str) -> list[str]:
+        """Names, oldest first."""
         if self._folder is None:
             return []
         try:
-            return sorted(path for path in self._folder.iterdir() if path.suffix == suffix)
+            names = os.listdir(self._folder)  # noqa: PTH208  (a Path for each name takes ten times as long)
         except OSError as error:
-            _log.warning("The queue's folder cannot be read: %s", error)
+            self._say("The queue's folder cannot be read", error)
             return []
+        return sorted(name for name in names if name.endswith(suffix))
 
     def _create(self) -> _Segment:
         """A segment in a file, or in memory if the disk does not take one."""
         created_ms = _now_ms()
-        if self._folder is None:
-            return _Segment(created_ms)
-        path = self._folder / f"{created_ms:013d}-{uuid.uuid4().hex[:16]}{OPEN}"
-        fd = -1
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
-            locked = _lock(fd, path)  # else another process looked through the folder, and deletes it as empty
-            if self._fsync:
-                self._sync_folder()
-        except OSError as error:
-            _log.warning("Events are kept in memory: the queue's folder takes no segment: %s", error)
-            locked = False
-        if locked:
-            return _Segment(created_ms, path, fd)
-        if fd >= 0:
-            os.close(fd)
+        for _ in range(CREATE_ATTEMPTS):
+            if self._folder is None:
+                break
+            path = self._folder / f"{created_ms:013d}-{uuid.uuid4().hex[:16]}{OPEN}"
+            fd = -1
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o600)
+                locked = _lock(fd, path)  # else another process looked through the folder, and deletes it as empty
+                if locked and self._fsync:
+                    self._sync_folder()
+                if locked:
+                    return _Segment(created_ms, path, fd)
+            except OSError as error:
+                self._say("Events are kept in memory: the queue's folder takes no segment", error)
+            if fd >= 0:
+                self._delete(path)
+                os.close(fd)
         return _Segment(created_ms)
 
     def _write(self, segment: _Segment, line: bytes) -> bool:
@@ -313,7 +327,7 @@ class _Queue:
                 return True
         except OSError as error:
             problem = str(error)
-        _log.warning("Events are kept in memory: a segment cannot be written: %s", problem)
+        self._say("Events are kept in memory: a segment cannot be written", problem)
         with contextlib.suppress(OSError):  # a line without its end is left out when it is read
             os.ftruncate(segment.fd, segment.size)
         return False
@@ -331,21 +345,22 @@ class _Queue:
             try:
                 segment.path.rename(sealed)
             except OSError as error:  # it is found as if its process had died
-                _log.warning("A segment cannot be renamed: %s", error)
+                self._say("A segment cannot be renamed", error)
             else:
                 segment.path = sealed
                 self._ready.append(sealed)
         return segment
 
     def _next(self, *, flush: bool) -> _Segment | None:
-        if not self._ready:
-            self._ready.extend(self._list(SEALED))
-        if time.monotonic() - self._scanned > SCAN_S:
-            self._scanned = time.monotonic()
-            own = None if self._open is None else self._open.path
-            self._ready.extendleft(path for path in self._list(OPEN) if path != own)
+        if self._folder is not None:
+            if not self._ready:
+                self._ready.extend(self._folder / name for name in self._list(SEALED))
+            if time.monotonic() - self._scanned > SCAN_S:
+                self._scanned = time.monotonic()
+                self._ready.extendleft(self._folder / name for name in self._list(OPEN))
         while self._ready:
-            segment = self._take_file(self._ready.popleft())
+            path = self._ready.popleft()
+            segment = None if path in self._stuck else self._take_file(path)
             if segment is not None:
                 return segment
         if self._memory:
@@ -362,32 +377,27 @@ class _Queue:
 
     def _take_file(self, path: Path) -> _Segment | None:
         """A segment of which no live process has the lock; None if there is none, or nothing in it."""
+        fd = -1
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            if _lock(fd, path):
+                first = path.name.partition("-")[0]
+                created_ms = int(first) if first.isdigit() else int(os.fstat(fd).st_mtime * 1000)
+                return self._read(_Segment(created_ms, path, fd))
         except FileNotFoundError:
             return None
         except OSError as error:
-            _log.warning("A segment cannot be opened: %s", error)
-            return None
-        segment = _Segment(0, path, fd)
-        try:
-            if not _lock(fd, path):
-                segment.close()
-                return None
-            first = path.name.partition("-")[0]
-            segment.created_ms = int(first) if first.isdigit() else int(os.fstat(fd).st_mtime * 1000)
-        except OSError as error:
-            _log.warning("A segment cannot be locked: %s", error)
-            segment.close()
-            return None
-        return self._read(segment)
+            self._set_aside("A segment cannot be opened", path, error)
+        if fd >= 0:
+            os.close(fd)
+        return None
 
     def _read(self, segment: _Segment) -> _Segment | None:
         assert segment.path is not None
         try:
             data = _read_all(segment.fd)
         except OSError as error:
-            _log.warning("%s cannot be read: %s", segment.path, error)
+            self._set_aside("A segment cannot be read", segment.path, error)
             segment.close()
             return None
         segment.lines = [line for line in data.split(b"\n")[:-1] if line.strip()]
@@ -403,7 +413,17 @@ class _Queue:
         except FileNotFoundError:
             pass
         except OSError as error:
-            _log.warning("A segment that is done cannot be deleted, and will be sent again: %s", error)
+            self._set_aside("A segment that is done cannot be deleted", path, error)
+
+    def _set_aside(self, what: str, path: Path, error: OSError) -> None:
+        self._stuck.add(path)
+        self._say(what, error)
+
+    def _say(self, what: str, error: object = None) -> None:
+        """Logs it, but not all the time."""
+        if time.monotonic() - self._said_at.get(what, float("-inf")) > WARN_S:
+            self._said_at[what] = time.monotonic()
+            _log.warning("%s%s", what, "" if error is None else f": {error}")
 
     def _sync_folder(self) -> None:
         fd = os.open(str(self._folder), os.O_RDONLY | os.O_CLOEXEC)
@@ -453,8 +473,10 @@ class _Transport:
         self, url: str, key: str | None, timeout_s: float, context: ssl.SSLContext | None, *, sign: bool
     ) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or not _is_plain(url):
             raise ValueError(f"not the URL of a daemon: {url!r}")
+        if key and not _is_plain(key):
+            raise ValueError("not a key")
         if sign and not key:
             raise ValueError("a signature needs a key")
         self._host, self._port = parts.hostname, parts.port
@@ -522,6 +544,11 @@ class _Transport:
         return headers
 
 
+def _is_plain(text: str) -> bool:
+    """Whether it may stand in the head of a request."""
+    return text.isascii() and text.isprintable() and " " not in text
+
+
 def _retry_after_s(text: str | None) -> float:
     """0 without the header, or with one that cannot be read."""
     if not text:
@@ -566,8 +593,7 @@ class _Sender:
         if segment is None:
             return self._queue.ripe_in_s()
         if _now_ms() - segment.created_ms >= self._max_age_s * 1000:
-            self.given_up += len(segment.lines)
-            self._report(segment.lines, "given up: the daemon may have forgotten its id")
+            self.give_up(segment.lines, "the daemon may have forgotten its id")
             segment.lines = []
         else:
             chunk = _first(segment)
@@ -578,21 +604,28 @@ class _Sender:
             self._queue.done()
         return max(0.0, self._not_before - time.monotonic())
 
+    def give_up(self, lines: list[bytes], why: str) -> None:
+        self.given_up += len(lines)
+        self._report(lines, f"given up: {why}")
+
     def _settle(self, segment: _Segment, chunk: list[bytes], reply: _Reply | None) -> list[bytes]:
         """Books the answer. Returns the events that have to be sent again."""
         if reply is not None and 200 <= reply.status < 300:
+            if self._failures:
+                _log.warning("The daemon takes events again.")
             self._failures = 0
             return self._taken(chunk, reply)
         if reply is None or reply.status not in DROPPED:
             backoff_s = _dice.uniform(0, min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2 ** min(self._failures, 20)))
             self._failures += 1
             self._wait(max(backoff_s, 0.0 if reply is None else reply.retry_after_s))
-            _log.info("%d events wait: %s", len(chunk), "no answer" if reply is None else f"status {reply.status}")
+            level = logging.WARNING if self._failures == 1 else logging.INFO
+            _log.log(level, "Events wait: %s.", "no answer" if reply is None else f"status {reply.status}")
             return chunk
         self._failures = 0
         errors = reply.body.get("errors")
         errors = errors if isinstance(errors, dict) else {}
-        if len(chunk) > 1 and (reply.status in TOO_MUCH or "events" in errors):
+        if len(chunk) > 1 and (reply.status == 413 or "events" in errors):
             segment.most = len(chunk) // 2
             return chunk
         self.rejected += len(chunk)
@@ -680,10 +713,11 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for client in _at_fork:
-        client._forked()
+    global _forking  # noqa: PLW0603  (it may be locked for ever here)
+    _forking = threading.Lock()
     _at_fork.clear()
-    _forking.release()
+    for client in list(_clients):
+        client._forked()
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
@@ -691,8 +725,6 @@ os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, 
 
 class _Base:
     """All of a client but who calls the sender."""
-
-    _warned: float
 
     def __init__(
         self,
@@ -773,30 +805,32 @@ class _Base:
             }
             problem = _problem(event)
             if problem:
-                self._refused += 1
+                self._queue.refuse()
                 _log.warning("An event is refused: %s.", problem)
                 self._sender.reports.append((event, problem))
                 return False
             line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-            taken, look = (False, False) if self._closed else self._queue.append(line)
-            self._tracked += taken
-            self._refused += not taken
-            if look:
-                self._look()
-            elif not taken and time.monotonic() - self._warned > WARN_S:
-                self._warned = time.monotonic()
-                _log.warning("Events are refused: the %s.", "client is closed" if self._closed else "queue is full")
+            if self._closed:
+                self._queue.refuse()
+                _log.warning("An event is refused: the client is closed.")
+                return False
+            taken, look = self._queue.append(line)
         except Exception:  # the application's own work must not end because of a count
-            self._refused += 1
+            self._queue.refuse()
             _log.exception("An event is refused.")
             return False
+        if look:
+            try:
+                self._look()
+            except Exception:
+                _log.exception("The sender was not woken.")
         return taken
 
     def stats(self) -> Stats:
         sender = self._sender
         return Stats(
-            tracked=self._tracked,
-            refused=self._refused,
+            tracked=self._queue.tracked,
+            refused=self._queue.refused,
             unsaved=self._queue.unsaved,
             accepted=sender.accepted,
             duplicate=sender.duplicate,
@@ -818,8 +852,6 @@ class _Base:
         self._until: float | None = None
         """By then (monotonic) the queue has to be empty, or is left as it is."""
         self._drained = False
-        self._tracked = self._refused = 0
-        self._warned = -WARN_S
 
     def _forked(self) -> None:
         """In the child: what the parent has in hand is the parent's, and so are its locks."""
@@ -839,7 +871,6 @@ class _Base:
         except Exception:  # a sender that ends would keep all events for ever
             _log.exception("A step of the sender failed.")
             delay_s = SCAN_S
-        until = self._until
         if until is None:
             return SCAN_S if delay_s is None else min(delay_s, SCAN_S)
         self._drained = delay_s is None
@@ -847,9 +878,11 @@ class _Base:
 
     def _deliver(self) -> None:
         """Tells the application of the events that will not be counted."""
-        reports = self._sender.reports
-        while reports:
-            event, reason = reports.popleft()
+        while True:
+            try:
+                event, reason = self._sender.reports.popleft()
+            except IndexError:
+                return
             if self._on_rejected is not None:
                 try:
                     self._on_rejected(event, reason)
@@ -876,8 +909,9 @@ class _Base:
         self._transport.close()
         lost = self._queue.leave()
         if lost:
-            _log.warning("%d events in memory were not sent in time, and are lost.", lost)
-        return self._drained
+            self._sender.give_up(lost, "it was in memory, and the client was closed")
+        self._deliver()
+        return self._drained and not lost
 
 
 class Client(_Base):
@@ -910,7 +944,7 @@ class Client(_Base):
             if thread.is_alive():
                 self._transport.abort()
                 thread.join(ABORT_S)
-        elif self._tracked:
+        elif self._queue.tracked:
             self._drain_here()
         return self._let_go()
 
@@ -922,7 +956,7 @@ class Client(_Base):
 
     def _look(self) -> None:
         with self._starting:
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 thread = threading.Thread(target=self._run, name="tallyd_client", daemon=True)
                 thread.start()
                 self._thread = thread
@@ -986,19 +1020,20 @@ class AsyncClient(_Base):
             self._task = here.create_task(self._run(here, self._wake))
 
     async def _run(self, loop: asyncio.AbstractEventLoop, wake: asyncio.Event) -> None:
-        with ThreadPoolExecutor(1, "tallyd_client") as executor:
-            try:
-                await self._send(loop, wake, executor)
-            except asyncio.CancelledError:
-                if self._until is None:
-                    self._until = time.monotonic() + self._exit_timeout_s
-                late = loop.call_later(self._until - time.monotonic(), self._transport.abort)
-                await self._send(loop, wake, executor)
-                late.cancel()
-                raise
-            finally:
-                if not self._closed:  # the next loop may go on
-                    self._until = None
+        executor = ThreadPoolExecutor(1, "tallyd_client")
+        try:
+            await self._send(loop, wake, executor)
+        except asyncio.CancelledError:
+            if self._until is None:
+                self._until = time.monotonic() + self._exit_timeout_s
+            late = loop.call_later(self._until - time.monotonic(), self._transport.abort)
+            await self._send(loop, wake, executor)
+            late.cancel()
+            raise
+        finally:
+            executor.shutdown(wait=False)
+            if not self._closed:  # the next loop may go on
+                self._until = None
 
     async def _send(self, loop: asyncio.AbstractEventLoop, wake: asyncio.Event, executor: ThreadPoolExecutor) -> None:
         while (delay_s := await loop.run_in_executor(executor, self._turn)) is not None:
@@ -1011,7 +1046,7 @@ class AsyncClient(_Base):
     def _at_exit(self) -> None:
         """No loop runs any more. It has waited already if it was ended in order."""
         self._close_in(None)
-        if self._task is None or not self._task.cancelled():
+        if self._queue.tracked and (self._task is None or not self._task.cancelled()):
             self._transport.ended = False
             self._drain_here()
         self._let_go()
