@@ -225,6 +225,17 @@ def test_a_full_spool_loses_and_reports_the_newest(road: Road, php: Php, nowhere
     assert_counted(road, views(kept))
 
 
+def test_a_full_disk_leaves_whole_lines(road: Road, php: Php, nowhere: str) -> None:
+    limited = ("sh", "-c", 'trap "" XFSZ; ulimit -f 8; exec "$@"', "sh")
+    returned, reports = php.track(nowhere, views(100), prefix=limited, spool_bytes_max=1_000_000)
+    kept = returned.count(True)
+    assert 5 < kept < 100
+    assert all("the disk takes no more" in report for report in reports)
+    assert len(php.lines()) == kept
+    assert php.drain(road.daemon.url) == {"sent": kept, "known": 0, "refused": 0, "given up": 0, "damaged": 0}
+    assert_counted(road, views(kept))
+
+
 def test_a_lock_that_nobody_gives_back_holds_up_no_page(road: Road, php: Php, nowhere: str) -> None:
     php.spool.mkdir()
     with ExitStack() as stack:
@@ -307,6 +318,24 @@ def test_a_unix_socket_is_a_way(road: Road, php: Php) -> None:
         assert php.track(f"unix://{path}", views(5)) == Tracked([True] * 5, [])
     assert php.drain(road.daemon.url)["sent"] == 5
     assert_counted(road, views(5) * 2)
+
+
+def test_an_answer_keeps_an_event_or_ends_it(php: Php, tmp_path: Path) -> None:
+    again = (408, 429, 500, 502, 503, 504)
+    final = (400, 401, 403, 404, 405, 413, 415, 421, 422)
+    location = "".join(f"location /counts/{status}/ {{ return {status}; }} " for status in (*again, *final))
+    with nginx("return 418; } " + location + "location /other/ {", tmp_path) as url:
+        trusted = {"ca_file": tmp_path / "nginx/tls/ca.pem", "rest_s": 0}
+        for status in again:
+            assert php.track(f"{url}/{status}", views(1), **trusted) == Tracked([True], []), status
+        assert len(php.lines()) == len(again)
+        for status in final:
+            found = php.track(f"{url}/{status}", views(1), **trusted)
+            assert found.returned == [False]
+            assert found.reports[0].startswith(f"refused: {status} ")
+        assert len(php.lines()) == len(again)
+        assert php.drain(f"{url}/503", code=1, backoff_ms=2, **trusted)["sent"] == 0
+        assert php.drain(f"{url}/403", **trusted)["refused"] == len(again)
 
 
 def test_tls_and_chunks_of_a_proxy_are_a_way(road: Road, php: Php, nowhere: str, tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 /**
  * Sends events to tallyd from PHP: the whole client in one file, for PHP 8.1 or newer without any extension.
  *
- * A page calls `Client::track`. `tallyd-drain.php` sends what pages kept in the spool (`Drainer.php`). README.md says what holds.
+ * A page calls `Client::track`. `tallyd-drain.php` sends what pages kept in the spool (`Drainer.php`). README.md says
+ * what holds.
+ *
  * Streams and not curl: Debian's php-cli has no curl, and a socket's deadline is ours from connect to answer.
  */
 
@@ -244,7 +246,8 @@ final class Client
     }
 
     // The circuit: while the daemon does not answer, pages must not wait for it. Its state is the file `circuit` in the
-    // spool's folder, shared by all processes: one byte for each failure in a row, and until when nobody tries as mtime.
+    // spool's folder, which all processes share. It has one byte for each failure in a row. Its mtime says until when
+    // nobody tries.
 
     private function mayTry(): bool
     {
@@ -566,20 +569,23 @@ final class Spool
     }
 
     /**
-     * The paths of the folder's files `events.….ENDING`, by name. Not by `glob`, to which a folder's name may mean more.
+     * The paths of the folder's files `events.….ENDING`, by name. Not by `glob`, which would read the folder's name, too.
      *
      * @return list<string>
      */
     public function files(string $ending): array
     {
         $names = preg_grep("/\Aevents\..+\.$ending\z/", @scandir($this->folder) ?: []);
-        return array_map($this->path(...), array_values($names));
+        return array_values(array_filter(array_map($this->path(...), $names), is_file(...)));
     }
 
     /** Makes the folder if there is none. */
     public function isThere(): bool
     {
-        return $this->folder !== '' && (is_dir($this->folder) || @mkdir($this->folder, 0700, true) || is_dir($this->folder));
+        if ($this->folder === '') {
+            return false;
+        }
+        return is_dir($this->folder) || @mkdir($this->folder, 0700, true) || is_dir($this->folder);
     }
 
     /**

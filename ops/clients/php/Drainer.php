@@ -4,8 +4,8 @@
  * Sends the events that pages kept in the spool, in batches, with the ids they have had from the beginning.
  *
  * `tallyd-drain.php` and Laravel's `tallyd:drain` run it. It may be killed at any line. What was sent and not noted is
- * sent again, and the daemon finds the ids known. Steps: rename a file that pages append to; send a batch; write refused
- * events to events.dead; note the offset; delete the file. A file that was renamed is drained by the next run.
+ * sent again, and the daemon finds the ids known. Steps: rename a file that pages append to; send a batch; write what
+ * was refused to events.dead; note the offset; delete the file. The next run drains a file that was renamed.
  */
 
 declare(strict_types=1);
@@ -119,7 +119,7 @@ final class Drainer
     /** Whether all of the file is settled; the file is deleted then. */
     private function drain(string $path): bool
     {
-        $file = fopen($path, 'rb');
+        $file = @fopen($path, 'rb');
         if ($file === false) {
             throw new RuntimeException("$path cannot be read");
         }
@@ -143,7 +143,9 @@ final class Drainer
             }
         }
         fclose($file);
-        unlink($path);
+        if (!@unlink($path)) {
+            throw new RuntimeException("$path cannot be deleted");
+        }
         @unlink("$path.at");
         @unlink("$path.new");
         return true;
@@ -210,13 +212,15 @@ final class Drainer
             return $batch;
         }
         $errors = is_array($fields['errors'] ?? null) ? $fields['errors'] : [];
-        $eachIsRefused = $answer->status === 422 && $errors && !preg_grep('/\Aevents\.\d+\./', array_keys($errors), PREG_GREP_INVERT);
+        $other = preg_grep('/\Aevents\.\d+\./', array_keys($errors), PREG_GREP_INVERT);
+        $eachIsRefused = $answer->status === 422 && $errors && !$other;
         if (in_array($answer->status, [400, 413, 422], true) && !$eachIsRefused && count($batch) > 1) {
             $this->readable = intdiv(count($batch), 2);
             return $batch;
         }
         foreach ($batch as $index => $each) {
-            $own = array_filter($errors, static fn ($at): bool => str_starts_with("$at", "events.$index."), ARRAY_FILTER_USE_KEY);
+            $isOwn = static fn (int|string $field): bool => str_starts_with("$field", "events.$index.");
+            $own = array_filter($errors, $isOwn, ARRAY_FILTER_USE_KEY);
             $this->bury('refused', $own ? "$answer->status " . Client::json($own) : $answer->why, $each);
         }
         return [];
@@ -300,7 +304,8 @@ final class Drainer
     private static function note(string $path, int $offset): void
     {
         $file = Spool::open("$path.new", 'w');
-        if ($file === false || fwrite($file, "$offset") === false || !fclose($file) || !rename("$path.new", "$path.at")) {
+        $written = $file !== false && @fwrite($file, "$offset") && fclose($file);
+        if (!$written || !@rename("$path.new", "$path.at")) {
             throw new RuntimeException('the spool cannot be written');
         }
     }

@@ -16,7 +16,7 @@ require_once __DIR__ . '/Drainer.php';
 const HELP = <<<'TEXT'
     Sends the events that wait in the spool to tallyd.
 
-      php tallyd-drain.php --once     send what waits, and end: exit 0 when nothing is left, 1 when the daemon did not take it
+      php tallyd-drain.php --once     send what waits, and end: with 0 when nothing is left, with 1 when events wait
       php tallyd-drain.php --follow   go on until you stop it
 
       --config FILE   a PHP file that returns the settings of Tallyd\Client::configure
@@ -26,8 +26,8 @@ const HELP = <<<'TEXT'
     TALLYD_SECRET, TALLYD_CA_FILE, TALLYD_GIVE_UP_S. Run it as the user that PHP runs as. Of several drainers of one
     spool one works, and the others stand by (--follow) or end (--once).
 
-    Events that tallyd refuses, events that waited longer than give_up_s, and lines that cannot be read go to events.dead
-    beside the spool, each with the reason.
+    Events that tallyd refuses, events that waited longer than give_up_s, and lines that cannot be read go to
+    events.dead in the spool's folder, each with the reason.
 
     TEXT;
 

@@ -10,8 +10,10 @@ use Tallyd\Laravel\TrackEvent;
 
 require __DIR__ . '/illuminate.php';
 $client = __DIR__ . '/../../../ops/clients/php';
-foreach (['Client', 'Drainer', 'laravel/TallydServiceProvider', 'laravel/TrackEvent', 'laravel/DrainCommand'] as $file) {
-    require "$client/$file.php";
+require "$client/Client.php";
+require "$client/Drainer.php";
+foreach (['TallydServiceProvider', 'TrackEvent', 'DrainCommand'] as $file) {
+    require "$client/laravel/$file.php";
 }
 
 [, $daemon, $nowhere, $movie, $folder] = $argv;

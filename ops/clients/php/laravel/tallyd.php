@@ -1,6 +1,6 @@
 <?php
 
-// The settings of Tallyd\Client, of which Client::DEFAULTS says what they mean. `vendor:publish --tag=tallyd` copies it.
+// The settings of Tallyd\Client; Client::DEFAULTS has them all. `artisan vendor:publish --tag=tallyd` copies this file.
 
 declare(strict_types=1);
 
