@@ -194,6 +194,21 @@ def test_a_wrong_setting_breaks_no_page(php: Php, url: str) -> None:
     assert found.reports[0].startswith("not counted: the url") or found.reports[0].startswith("not counted: url")
 
 
+def test_a_setting_of_another_name_or_type_breaks_no_page(php: Php, nowhere: str) -> None:
+    page = f"""
+        require '{CLIENT}/Client.php';
+        foreach ([['ur' => 'x'], ['budget_ms' => '50']] as $settings) {{
+            Tallyd\\Client::configure(['report' => static fn ($text) => print("$text\\n"), ...$settings]);
+            echo var_export(Tallyd\\Client::track('view', 'movie', 'm'), true), "\\n";
+        }}"""
+    assert ended(php.start("-r", page, env=inherited())).splitlines() == [
+        "not counted: unknown setting ur",
+        "false",
+        "not counted: the setting budget_ms must be of type int",
+        "false",
+    ]
+
+
 def test_a_folder_that_cannot_be_written_breaks_no_page(road: Road, php: Php, nowhere: str) -> None:
     php.spool.mkdir(mode=0o555)
     found = php.track(nowhere, views(20), prefix=UNPRIVILEGED)
