@@ -197,7 +197,7 @@ def test_a_wrong_setting_breaks_no_page(php: Php, url: str) -> None:
 def test_a_setting_of_another_name_or_type_breaks_no_page(php: Php, nowhere: str) -> None:
     page = f"""
         require '{CLIENT}/Client.php';
-        foreach ([['ur' => 'x'], ['budget_ms' => '50']] as $settings) {{
+        foreach ([['ur' => 'x'], ['budget_ms' => '50'], ['spool' => 'spool']] as $settings) {{
             Tallyd\\Client::configure(['report' => static fn ($text) => print("$text\\n"), ...$settings]);
             echo var_export(Tallyd\\Client::track('view', 'movie', 'm'), true), "\\n";
         }}"""
@@ -205,6 +205,8 @@ def test_a_setting_of_another_name_or_type_breaks_no_page(php: Php, nowhere: str
         "not counted: unknown setting ur",
         "false",
         "not counted: the setting budget_ms must be of type int",
+        "false",
+        "not counted: the spool must be an absolute path",
         "false",
     ]
 

@@ -113,7 +113,7 @@ def test_once_says_that_events_wait_and_follow_goes_on(road: Road, php: Php, now
         proxy.restore()
         wait_until(lambda: road.accepted() == 30, "it has sent")
         follower.kill()
-        follower.communicate()
+        assert "the daemon does not take events: no answer" in follower.communicate()[0]
     assert_counted(road, views(30))
 
 

@@ -44,7 +44,7 @@ final class Client
         'key' => '',
         'key_id' => '',
         'secret' => '',
-        // The folder for events that wait. Empty: none is kept.
+        // The folder for events that wait, as an absolute path. Empty: none is kept.
         'spool' => '',
         // Of all that pages may append. While a file is drained, a fourth more.
         'spool_bytes_max' => 67_108_864,
@@ -90,6 +90,9 @@ final class Client
             if ($default !== null && get_debug_type($this->settings[$name]) !== get_debug_type($default)) {
                 throw new InvalidArgumentException("the setting $name must be of type " . get_debug_type($default));
             }
+        }
+        if (preg_match('~\A(/|\z)~', $this->settings['spool']) !== 1) {
+            throw new InvalidArgumentException('the spool must be an absolute path'); // A page's folder may be any.
         }
         ['url' => $url, 'key' => $key, 'key_id' => $keyId, 'secret' => $secret] = $this->settings;
         $this->http = new Http($url, $key, $keyId, $secret, $this->settings['ca_file']);
@@ -504,7 +507,7 @@ final class Http
     {
         [$head, $body] = self::split($text);
         if ($body === null || preg_match('~\AHTTP/1\.[01] ([2-5]\d\d)~', $head, $found) !== 1) {
-            return new Answer(0, $text === '' ? 'no answer in time' : 'no whole answer');
+            return new Answer(0, $text === '' ? 'no answer' : 'no whole answer');
         }
         if (strtolower(self::header($head, 'transfer-encoding')) === 'chunked') {
             $body = self::joined($body);

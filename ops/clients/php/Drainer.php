@@ -31,8 +31,8 @@ final class Drainer
     public const BATCH_BYTES = 262_144;
     public const LINE_BYTES_MAX = 2 * Client::EVENT_BYTES_MAX;
 
-    /** Failures in a row after which --once ends. */
-    public const ONCE_TRIES = 5;
+    /** Failures in a row after which --once ends, and --follow says so. */
+    public const TRIES = 5;
 
     /** Milliseconds. */
     public const BACKOFF_MS_MAX = 60_000;
@@ -260,10 +260,11 @@ final class Drainer
             return true;
         }
         $this->failures++;
-        if (!$this->follow && $this->failures >= self::ONCE_TRIES) {
-            $this->failures = 0;
+        if ($this->failures === self::TRIES) {
             ($this->say)("the daemon does not take events: $answer->why");
-            return false;
+            if (!$this->follow) {
+                return false;
+            }
         }
         $mostMs = min(self::BACKOFF_MS_MAX, $this->client->settings['backoff_ms'] * 2 ** min(16, $this->failures - 1));
         // Jitter: after an outage not all drainers come back at once.
