@@ -151,6 +151,11 @@ bench-baseline: setup
 [group('check')]
 ci: lint types test load-check fuzz-check bench-check
 
+# Build the browser tracker anew: daemon/web/static/analytics.min.js
+[group('change')]
+web: setup
+    .venv/bin/python -m ops.web.build
+
 # Make requirements.lock anew from pyproject.toml
 [group('change')]
 lock: setup
@@ -161,5 +166,5 @@ lock: setup
 # Remove what the recipes made, except the data of `tallyd dev` in .tallyd
 [group('set up')]
 clean:
-    rm -rf .venv .audit .bench .fuzz dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+    rm -rf .venv .audit .bench .fuzz .web dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
