@@ -45,6 +45,12 @@ chaos *ARGS: setup
     @ops/install-servers test
     @exec .venv/bin/python -m tests.chaos "$@"
 
+# Four tabs of Chromium at random while requests fail; every count is compared (ARGS: --seconds 300, --seed 7)
+[group('check')]
+chaos-web *ARGS: setup
+    @ops/install-servers test
+    @exec .venv/bin/python -m tests.web.chaos "$@"
+
 # Ten minutes of load with faults now and then: nothing lost, nothing doubled, memory flat (ARGS: --seconds 3600)
 [group('check')]
 soak *ARGS: setup

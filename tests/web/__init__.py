@@ -4,4 +4,5 @@ conftest.py   the fixtures: one Chromium, one daemon and one system a module; a 
 browser.py    Chromium: how it is started, tabs that are really in the background, what the tracker keeps in a page
 site.py       a demo site, on another origin than tallyd and behind nginx on the same one
 faults.py     a proxy between browser and daemon, through which faults come request by request
+chaos.py      four tabs that do things at random while requests fail at random
 """

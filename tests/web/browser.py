@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright
+from playwright.sync_api import Browser, BrowserContext, Frame, Page, Playwright
 
 from daemon.devstack import process
 from tests.kit.wait import WAIT_TIMEOUT_S, wait_until
@@ -30,6 +30,10 @@ QUEUE, KEYS = "anl:q:v1:", "anl:track:v1:"
 POLL_MS = 20
 _STORED = """([storage, prefix]) => Object.fromEntries(
     Object.entries(window[storage]).filter(([name]) => name.startsWith(prefix)))"""
+_VIEW_ALL = """async ([script, movies]) => {
+    const analytics = (await import(script)).default;
+    return Promise.all(movies.map((movie) => analytics.track("view", "movie", movie)));
+}"""
 _TRACK = "async ([script, event, options]) => (await import(script)).default.track(...event, options)"
 
 
@@ -116,3 +120,14 @@ def track(page: Page, script: str, *event: Any, **options: Any) -> bool:
     """`analytics.track(*event, options)` in a page that has the script; what its promise became."""
     result: bool = page.evaluate(_TRACK, [script, event, options])
     return result
+
+
+def view_all(page: Page | Frame, script: str, movies: Sequence[str]) -> list[bool]:
+    """Tracks a view of each movie in one go; what the promises became."""
+    results: list[bool] = page.evaluate(_VIEW_ALL, [script, list(movies)])
+    return results
+
+
+def once(movies: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """The counts of one view of each."""
+    return dict.fromkeys(movies, (1, 0))
