@@ -57,7 +57,8 @@ def snippet(
         **_counted(loaded, name),
     }
     attributes = "".join(f'\n  {name}="{escape(value)}"' for name, value in tag.items())
-    print(f"<script{attributes}></script>")
+    # async: a page is ready without it, also while the daemon is slow or away.
+    print(f"<script async{attributes}></script>")
     if module:
         action = domain_actions(loaded, name)[0]
         print(f'<script type="module">\n  import analytics from {_quoted(source)};')

@@ -52,6 +52,7 @@ def test_the_tag_names_the_file_that_is_served_and_where_events_are_taken(ingest
     assert served.headers["content-type"] == "text/javascript; charset=utf-8"
     digest = base64.b64encode(hashlib.sha384(served.content).digest()).decode()
     assert (tag["type"], tag["integrity"], tag["crossorigin"]) == ("module", f"sha384-{digest}", "anonymous")
+    assert "async" in tag
     assert ingest.post(event(), str(tag["data-endpoint"])).status_code == 202
 
 

@@ -83,7 +83,7 @@ class Shop:
         chosen: dict[str, str | None] = {"endpoint": self.endpoint, **ATTRIBUTES}
         chosen |= {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
         written = "".join(f' data-{name}="{value}"' for name, value in chosen.items() if value is not None)
-        return f'<script type="module" src="{self.script}"{written}></script>'
+        return f'<script async type="module" src="{self.script}"{written}></script>'
 
     def page(
         self,

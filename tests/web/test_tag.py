@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, Route
 
 from tests.web.browser import until
 from tests.web.conftest import CONFIG as DAEMON
@@ -34,6 +34,17 @@ def test_the_printed_tag_counts_in_a_strict_page(shop: Shop, page: Page, system:
     page.goto(shop.page("/", VIEW, tag=False, head=tag(system, shop), headers=strict(shop)))
     until(page, system.views, "the view is counted")
     finish.stores_hold({MOVIE: (1, 0)})
+
+
+def test_a_page_does_not_wait_for_a_slow_daemon(shop: Shop, page: Page, system: Stores, finish: Finish) -> None:
+    held: list[Route] = []
+    page.route(f"{shop.tallyd}/*.js", lambda route: held.append(route))  # noqa: PLW0108 - marked by Playwright
+    page.goto(shop.page("/", VIEW, tag=False, head=tag(system, shop)), wait_until="domcontentloaded")
+    assert page.inner_text("p") == "A movie"
+    until(page, lambda: held, "the script is asked for")
+    held[0].continue_()
+    until(page, system.views, "the view is counted")
+    finish(shop, {MOVIE: (1, 0)})
 
 
 def test_a_file_of_another_hash_does_not_run(shop: Shop, page: Page, system: Stores, faults: FaultProxy) -> None:
