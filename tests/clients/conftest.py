@@ -150,6 +150,7 @@ def shared_road(shared_system: System, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture
 def road(shared_road: Road, tmp_path: Path) -> Iterator[Road]:
     """The module's road, without a fault, with empty stores behind a daemon that runs."""
+    shared_road.away()  # what another test left on it must not arrive in this one
     shared_road.healed()
     if not shared_road.daemon.running:
         shared_road.daemon.start()

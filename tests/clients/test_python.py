@@ -25,7 +25,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import psutil
 import pytest
@@ -65,10 +65,14 @@ def stop():
 
 
 @pytest.fixture(autouse=True)
-def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits as a configuration for the machine next door would have them."""
+def _soon(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Waits as a configuration for the machine next door would have them. No process outlives its test."""
     monkeypatch.setattr(tallyd_client, "BACKOFF_FIRST_S", 0.05)
     monkeypatch.setattr(tallyd_client, "BACKOFF_MAX_S", 0.2)
+    yield
+    for producer in Producer.all:
+        producer.kill()
+    Producer.all.clear()
 
 
 @pytest.fixture
@@ -96,6 +100,8 @@ def files(folder: Path) -> list[Path]:
 class Producer:
     """A Python program with a client. `begun` and `tracked`: the numbers of its events so far."""
 
+    all: ClassVar[list[Producer]] = []
+
     def __init__(self, road: Road, folder: Path | None, program: str, **env: str) -> None:
         path = os.pathsep.join([str(FOLDER), *([str(AT_FILE)] if "HOLD" in env else [])])
         self._output = road.system.scratch / f"{uuid.uuid4().hex}.out"
@@ -107,6 +113,7 @@ class Producer:
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
+        self.all.append(self)
 
     @property
     def text(self) -> str:
@@ -844,6 +851,14 @@ async def main():
     for number in numbers: track(client, number)
     os.kill(os.getpid(), signal.SIGINT)
     await asyncio.sleep(10)
+asyncio.run(main())
+""",
+    "async, cancelled before it began": """
+import asyncio
+async def main():
+    client = AsyncClient(url, **options)
+    for number in numbers: track(client, number)
+    for task in asyncio.all_tasks() - {asyncio.current_task()}: task.cancel()
 asyncio.run(main())
 """,
     "async, loop thrown away": """

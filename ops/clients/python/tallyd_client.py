@@ -1002,6 +1002,8 @@ class AsyncClient(_Base):
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: asyncio.Event | None = None
+        self._has_waited = False
+        """The end of the last loop has waited for the daemon."""
 
     def _look(self) -> None:
         try:
@@ -1016,7 +1018,7 @@ class AsyncClient(_Base):
                     self._loop.call_soon_threadsafe(self._wake.set)
         elif here is not None:
             self._loop, self._wake = here, asyncio.Event()
-            self._transport.ended = False
+            self._transport.ended = self._has_waited = False
             self._task = here.create_task(self._run(here, self._wake))
 
     async def _run(self, loop: asyncio.AbstractEventLoop, wake: asyncio.Event) -> None:
@@ -1024,6 +1026,7 @@ class AsyncClient(_Base):
         try:
             await self._send(loop, wake, executor)
         except asyncio.CancelledError:
+            self._has_waited = True
             if self._until is None:
                 self._until = time.monotonic() + self._exit_timeout_s
             late = loop.call_later(self._until - time.monotonic(), self._transport.abort)
@@ -1044,9 +1047,9 @@ class AsyncClient(_Base):
         self._deliver()
 
     def _at_exit(self) -> None:
-        """No loop runs any more. It has waited already if it was ended in order."""
+        """No loop runs any more. A task that was cancelled before it began has sent nothing."""
         self._close_in(None)
-        if self._queue.tracked and (self._task is None or not self._task.cancelled()):
+        if self._queue.tracked and not self._has_waited:
             self._transport.ended = False
             self._drain_here()
         self._let_go()
