@@ -14,7 +14,7 @@ const QUEUE_PREFIX = "anl:q:v1:";
 const TRACK_MS_MAX = 5_000; // then track() says false, whatever happens
 const POST_MS_MAX = 10_000; // then a request has failed
 const LEASE_MS = 15_000; // longer than a request: so long nobody else sends the event
-const WINDOW_MS = 250; // events within it share a request
+const WINDOW_MS = 250; // after an answer: events until then share a request
 // An event is at most 2.3 KB (two ids of 255 characters, four bytes each): so a batch is less than 32 KiB, which is half
 // of what a page may have under way with keepalive.
 const BATCH_EVENTS_MAX = 14;
@@ -173,14 +173,8 @@ export class AnalyticsService {
       const data = answer?.data;
       const wrong = attempt(() => data.rejected.map((each) => batch[each.index])) || [];
       const refused = /^4(?!08|29)/.test(status);
-      const after =
-        Math.min(
-          attempt(() => answer.headers.get("retry-after")),
-          RETRY_AFTER_S_MAX,
-        ) * 1000 || 0;
-      if (after) {
-        opened = later(flush, after, opened);
-      }
+      const after = Math.min(answer?.headers?.get?.("retry-after"), RETRY_AFTER_S_MAX) * 1000 || 0;
+      opened = later(flush, after || WINDOW_MS, opened);
       // With jitter: after an outage all browsers would come back at once.
       const pause = refused
         ? after
@@ -203,9 +197,9 @@ export class AnalyticsService {
       drain(kept);
     };
 
-    /** Sends what waits, and what comes later after a window. */
+    /** Sends what waits. What comes later waits for the answer and a window: a server that hangs gets no pile of requests. */
     const flush = () => {
-      opened = waiting[0] && later(flush, WINDOW_MS, opened);
+      opened = waiting[0] && later(flush, LEASE_MS, opened);
       if (opened) {
         send(waiting);
       }
@@ -258,7 +252,7 @@ export class AnalyticsService {
         return;
       }
       for (const item of live) {
-        if (k && item.k == k) {
+        if (k && item.p && item.k == k) {
           return item.p;
         }
       }

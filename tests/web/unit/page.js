@@ -62,7 +62,12 @@ export async function load({ local, session, dataset, ...globals } = {}) {
     globalThis.addEventListener = (...args) => events.addEventListener(...args);
   }
   const module = await import(`../../../daemon/web/tracker/analytics.js?${++loads}`);
-  return { ...module, analytics: module.default, fire: (type) => events.dispatchEvent(new Event(type)), document: events };
+  return {
+    ...module,
+    analytics: module.default,
+    fire: (type) => events.dispatchEvent(new Event(type)),
+    document: events,
+  };
 }
 
 /** The entries of the queue, by name. */

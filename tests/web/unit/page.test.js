@@ -116,9 +116,12 @@ test("what came into view in a hidden tab counts when the tab is shown", async (
 
 test("clicks with the first and the middle button count, with another one not", async () => {
   const { analytics, document } = await page(new Client(accept()));
-  const closest = (selector) => (selector === "[data-track-click]" ? { dataset: { trackClick: "download movie 7" } } : null);
+  const closest = (selector) =>
+    selector === "[data-track-click]" ? { dataset: { trackClick: "download movie 7" } } : null;
   const click = (type, button, target = { closest }) =>
-    document.dispatchEvent(Object.defineProperties(new Event(type), { button: { value: button }, target: { value: target } }));
+    document.dispatchEvent(
+      Object.defineProperties(new Event(type), { button: { value: button }, target: { value: target } }),
+    );
   click("auxclick", 2);
   click("click", 0, { closest: () => null });
   click("click", 0, {});
@@ -128,7 +131,10 @@ test("clicks with the first and the middle button count, with another one not", 
   analytics.reset();
   click("click", 0);
   await new Promise((done) => setTimeout(done, 300));
-  assert.deepEqual(analytics.httpClient.posts.map(({ payload }) => payload.action), ["download", "download"]);
+  assert.deepEqual(
+    analytics.httpClient.posts.map(({ payload }) => payload.action),
+    ["download", "download"],
+  );
 });
 
 test("a prerendered page sends and stores nothing until it is shown", async () => {
@@ -136,7 +142,10 @@ test("a prerendered page sends and stores nothing until it is shown", async () =
   const { analytics, fire, document } = await page(new Client(accept()), {}, { prerendering: true, hidden: true });
   const told = analytics.track("view", "movie", 1);
   mock.timers.tick(5_000);
-  assert.deepEqual([await told, analytics.httpClient.posts, Object.keys(local), Object.keys(session)], [false, [], [], []]);
+  assert.deepEqual(
+    [await told, analytics.httpClient.posts, Object.keys(local), Object.keys(session)],
+    [false, [], [], []],
+  );
   document.prerendering = document.hidden = false;
   fire("prerenderingchange");
   await settle();
@@ -151,7 +160,10 @@ test("when the page is left, what waits is sent at once", async () => {
   fire("pagehide");
   document.hidden = true;
   fire("visibilitychange");
-  assert.deepEqual(analytics.httpClient.ids.map((ids) => ids.length), [1, 2]);
+  assert.deepEqual(
+    analytics.httpClient.ids.map((ids) => ids.length),
+    [1, 2],
+  );
 });
 
 test("when the page is hidden, what waits is sent at once, and only once", async () => {

@@ -277,7 +277,33 @@ test("two tabs send what a third left, and the server gets one id", async () => 
   const clients = [new Client(accept()), new Client(accept())];
   await page(clients[0]);
   await page(clients[1]);
-  assert.deepEqual(clients.map(({ posts }) => posts.length), [1, 0]);
+  assert.deepEqual(
+    clients.map(({ posts }) => posts.length),
+    [1, 0],
+  );
+});
+
+test("what this page sends for another tab is not this tab's event", async () => {
+  const other = await page(new Client(fail));
+  await other.analytics.track("view", "movie", 7);
+  session = new Store();
+  mock.timers.tick(20_000);
+  const client = new Client(never, accept());
+  const { analytics } = await page(client);
+  assert.equal(client.posts.length, 1);
+  assert.equal(await analytics.track("view", "movie", 7), true);
+  assert.equal(new Set(client.ids.flat()).size, 2);
+});
+
+test("a server that hangs gets one request, however much is tracked", async () => {
+  const client = new Client(never);
+  const { analytics } = await page(client);
+  for (let id = 0; id < 40; id++) {
+    analytics.track("view", "movie", id);
+    await tick(300);
+  }
+  assert.equal(client.posts.length, 1);
+  assert.equal(queued(local).length, 40);
 });
 
 test("back online, the queue goes at once", async () => {
@@ -297,5 +323,8 @@ test("a user's id is sent at first, and never stored", async () => {
   await analytics.track("view", "movie", 7, { userId: 99 });
   assert.ok(!JSON.stringify(local).includes("user_id"));
   await tick(3_000);
-  assert.deepEqual(client.posts.map(({ payload }) => payload.user_id), [99, undefined]);
+  assert.deepEqual(
+    client.posts.map(({ payload }) => payload.user_id),
+    [99, undefined],
+  );
 });

@@ -45,11 +45,17 @@ test("a single event is a POST of one object, as plain text, without cookies", a
 
 test("a batch is a list, at the path below", async () => {
   const analytics = await service();
-  answers = [[202, "{}"], [202, '{"status":"accepted","accepted":1,"duplicates":0,"rejected":[{"index":1,"errors":{}}]}']];
+  answers = [
+    [202, "{}"],
+    [202, '{"status":"accepted","accepted":1,"duplicates":0,"rejected":[{"index":1,"errors":{}}]}'],
+  ];
   const told = await Promise.all([1, 2, 3].map((id) => analytics.track("view", "movie", id)));
   assert.deepEqual(told, [true, true, false]);
   assert.equal(requests[1].url, "/t/batch");
-  assert.deepEqual(JSON.parse(requests[1].body).map((event) => event.entity_id), ["2", "3"]);
+  assert.deepEqual(
+    JSON.parse(requests[1].body).map((event) => event.entity_id),
+    ["2", "3"],
+  );
 });
 
 test("no two ids are the same", async () => {
@@ -64,7 +70,10 @@ for (const [what, status, text, headers] of [
   ["a redirect to a login page", 302, "", { location: "/login" }],
 ]) {
   test(`${what} confirms nothing`, async () => {
-    answers = [[status, text, headers], [200, "<html>", {}]];
+    answers = [
+      [status, text, headers],
+      [200, "<html>", {}],
+    ];
     assert.equal(await (await service()).track("view", "movie", 1), false);
   });
 }
