@@ -46,7 +46,10 @@ class Origins:
         """The same for an image, whose request has no `Origin`: its page is told by `Referer`."""
         if self._all is not None:
             return True
-        page = urlsplit(_first(head, "referer"))
+        try:
+            page = urlsplit(_first(head, "referer"))
+        except ValueError:  # no browser's: "http://["
+            return False
         origin = f"{page.scheme}://{page.netloc}" if page.netloc else ""
         if not origin and _first(head, "sec-fetch-site") in ("cross-site", "same-site"):
             return False  # a foreign page that does not say which

@@ -121,6 +121,7 @@ def test_only_a_get_counts(ingest: Ingest, shared_system: System) -> None:
         ({"h_referer": f"{SHOP}.evil.example/"}, False),
         ({"h_sec_fetch_site": "cross-site"}, False),
         ({"h_sec_fetch_site": "same-site"}, False),
+        ({"h_referer": "http://["}, False),
     ],
 )
 def test_a_pixel_of_a_foreign_page_does_not_count(
