@@ -24,6 +24,8 @@ HASH_CHARS = 12
 
 _LATEST = "public, max-age=3600, stale-while-revalidate=86400"
 _FOR_EVER = "public, max-age=31536000, immutable"
+_CODINGS_MAX = 16
+"""Of an Accept-Encoding so many are looked at: a head may hold thousands."""
 _UNENCODED = ("content-type", "content-encoding")
 _is_refused = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*\Z").match
 
@@ -66,8 +68,7 @@ class _Answers:
 
     def is_known(self, known: Sequence[str]) -> bool:
         """Whether an If-None-Match has the tag: by weak comparison (RFC 9110, section 13.1.2), as proxies weaken it."""
-        tags = [tag.strip().removeprefix("W/") for value in known for tag in value.split(",")]
-        return self._tag in tags or "*" in tags
+        return any(self._tag in value or value.strip() == "*" for value in known)  # the tag has its quotes
 
 
 class Assets:
@@ -106,7 +107,7 @@ def counts_beside(path: str) -> str:
 def _takes_gzip(accepted: Sequence[str]) -> bool:
     """Whether an Accept-Encoding names gzip, or everything, and does not refuse it (RFC 9110, section 12.5.3)."""
     wishes: dict[str, bool] = {}
-    for each in ",".join(accepted).lower().split(","):
+    for each in ",".join(accepted).lower().split(",", _CODINGS_MAX)[:_CODINGS_MAX]:
         coding, _, weight = each.partition(";")
         wishes.setdefault(coding.strip(), not _is_refused(weight))
     return wishes.get("gzip", wishes.get("*", False))

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from daemon.domain.entity import ENTITY_ID_CHARS_MAX
 from daemon.web.pixel import PIXEL, fields_of, is_prefetch
-from daemon.web.query import PARAMETERS_MAX
+from daemon.web.query import PARAMETERS_MAX, QUERY_CHARS_MAX
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,8 @@ from daemon.web.query import PARAMETERS_MAX
         ("", {}),
         ("id=%ff", {}),
         ("&".join(["id=a"] * (PARAMETERS_MAX + 1)), {}),
+        ("id=a&_=" + "%41" * (QUERY_CHARS_MAX // 3), {}),
+        ("id=" + "%F0%9F%8E%AC" * ENTITY_ID_CHARS_MAX, {"entity_id": "🎬" * ENTITY_ID_CHARS_MAX}),
     ],
 )
 def test_the_parameters_are_fields_of_the_event(query: str, fields: dict[str, str]) -> None:
