@@ -77,9 +77,13 @@ def snippet(
 
 def _base(origin: str) -> str:
     """The URL without a / at its end. Raises ConfigError if it is none that a page may name."""
-    parts = urlsplit(origin)
+    wrong = ConfigError(f"--origin: {origin} is not a URL like https://count.example.")
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # as "https://["
+        raise wrong from None
     if origin and (parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment):
-        raise ConfigError(f"--origin: {origin} is not a URL like https://count.example.")
+        raise wrong
     return origin.rstrip("/")
 
 

@@ -139,7 +139,7 @@ def _path_problems(config: Config) -> Iterator[Problem]:
             paths.add(f"{path}/batch")
         if path and key == "script":
             paths.add(f"{path.rpartition('/')[0]}/counts.js")
-        if path and f"{path}/".startswith(_PATHS):
+        if path and (f"{path}/".startswith(_PATHS) or (key == "script" and path.endswith("/counts.js"))):
             yield Problem(("browser", key), f"{path} is or begins like a path that the daemon has already")
         yield from (
             Problem(("browser", key), f"{each} is a path of browser.{taken[each]} already")

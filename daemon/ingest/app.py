@@ -357,6 +357,8 @@ class App:
             return response.FOREIGN_ORIGIN
         if left_ms := account.events_left_ms():
             return self._too_many(head, left_ms, account.limit)
+        if head.key and not account.producer:
+            return response.UNKNOWN_KEY
         fields = fields_of(request.query)
         if fields.get("action") in self._valued_actions:
             return invalid(Rejection({"action": [say(TAKES_VALUE, "action")]}))

@@ -95,6 +95,11 @@ def test_a_wrong_pixel_is_refused_like_a_wrong_event(
     assert shared_system.ledger() == {}
 
 
+def test_a_pixel_with_an_unknown_key_is_refused_like_such_an_event(ingest: Ingest, shared_system: System) -> None:
+    assert pixel(ingest, h_x_tallyd_key="an-unknown-key-0123").status_code == 401
+    assert shared_system.ledger() == {}
+
+
 def test_other_parameters_mean_nothing(ingest: Ingest, shared_system: System) -> None:
     """Neither an event's own fields, nor what a page adds to be served anew."""
     assert pixel(ingest, _="17", event_id="e", value="7", occurred_at="2020-01-01T00:00:00Z").status_code == 200

@@ -117,6 +117,7 @@ def test_what_the_configuration_lacks_for_the_tag_is_said(
         (("--origin", "count.example"), {}, "--origin"),
         (("--origin", "javascript:alert(1)"), {}, "--origin"),
         (("--origin", "https://count.example?a=b"), {}, "--origin"),
+        (("--origin", "https://["), {}, "--origin"),
         (("--domain", "shop"), {}, "--domain"),
         ((), {"BROWSER__TRACKER": "false"}, "browser.tracker"),
     ],

@@ -179,6 +179,7 @@ def test_a_wrong_value_is_told_with_its_key(toml: str, key: str) -> None:
         ("[browser]\nalias = '/analytics.js'", "browser.alias"),
         ("[browser]\nscript = '/analytics.min.js'", "browser.script"),
         ("[browser]\nscript = 's.js'", "browser.script"),
+        ("[browser]\nscript = '/js/counts.js'", "browser.script"),
         ("[browser]\nalias = '/t'\nscript = '/t/batch'", "browser.script"),
         ("[browser]\nscript = '/s.js'\npixel = '/s.js'", "browser.pixel"),
         ("[browser]\nalias = '/t'\npixel = '/t'", "browser.pixel"),
