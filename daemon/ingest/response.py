@@ -35,8 +35,8 @@ _EACH_BYTES = 24
 ANSWERS_KEPT = 4_096
 """Answers to single events of senders with a limit that are made once."""
 ROOM_TOLD_MAX = 1_000
-"""Events. A sender with more room is not told so in the answer to a single event: two headers take the server 1 us of
-22. Such a sender is far from its limit; one that is told cannot send so fast for long."""
+"""Events. A sender with more room is not told so in the answer to a single event: two headers are 3 % of a bare answer
+(bench/NOTES.md). Such a sender is far from its limit. One that is told cannot send fast for long."""
 
 ACCEPTED = json_response(HTTPStatus.ACCEPTED, Accepted("accepted"))
 DUPLICATE = ACCEPTED.plus([("x-tallyd-duplicate", "1")])
