@@ -54,8 +54,7 @@ class Exchange:
             return
         self._account = account
         self._visitor = app.visitor and app.visitor(head, account)
-        if app.origins is not None:
-            self._head = head
+        self._head = head  # a reload may begin to ask for it
         self._protocol: RSGIHTTPProtocol | None = watcher.proto
         self._reading = watcher.proto()
         self._reading.add_done_callback(self._received, context)

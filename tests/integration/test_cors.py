@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Iterator
 
 import httpx
@@ -171,3 +172,22 @@ def test_an_answer_of_a_daemon_without_redis_can_be_read(system: System) -> None
     with system.ingest(**env) as ingest:
         answer = post(ingest, EVENTS, SHOP)
         assert (answer.status_code, cors(answer)) == (503, allowed(SHOP))
+
+
+@pytest.mark.parametrize("interface", ["rsgi", "asgi"])
+def test_an_event_that_is_on_its_way_while_a_reload_names_origins_is_answered(system: System, interface: str) -> None:
+    file = system.scratch / "tallyd.toml"
+    file.write_text("")
+    body = json.dumps(event()).encode()
+    whole = request(body, origin=SHOP)
+    with system.ingest(CONFIG=str(file), HTTP__INTERFACE=interface) as ingest, Wire(ingest.url) as wire:
+        wire.send(whole[:-1])
+        # Its head has been taken once a later request on another connection is answered.
+        assert ingest.post(event()).status_code == 202
+        file.write_text(f'[browser]\norigins = ["{SHOP}"]\n')
+        ingest.send(signal.SIGHUP)
+        ingest.says("Reloaded")
+        wire.send(whole[-1:])
+        answer = wire.answer()
+    assert answer.status == 202
+    assert answer.headers["access-control-allow-origin"] == SHOP
