@@ -28,7 +28,7 @@ from tests.web.faults import Fate, FaultProxy
 from tests.web.site import Shop, Site
 
 TABS = 4
-MOVIES = [f"7e9a1c04-6b2d-4f8e-a1c3-{n:012x}" for n in range(40)]
+MOVIES = [f"7e9a1c04-6b2d-4f8e-a1c3-{n:012x}" for n in range(15)]
 ACTIONS = ("view", "download")
 SHARES = {Fate.LOSE_REPLY: 0.25, Fate.CUT: 0.15, Fate.BUSY: 0.1, Fate.LIMITED: 0.05}
 """Of the requests, while they fail at random."""

@@ -24,6 +24,13 @@ from tests.web.site import ALIAS, Shop, Site
 MOVIES = [f"51b1c6d4-3a6e-4f0b-9a55-{n:012x}" for n in range(40)]
 
 
+# Waits for no answer.
+TRACK = """async ([script, movies]) => {
+    const analytics = (await import(script)).default
+    for (const movie of movies) analytics.track("view", "movie", movie)
+}"""
+
+
 def entities(posts: list[Exchange]) -> set[str]:
     return {event["entity_id"] for post in posts for event in post.events()}
 
@@ -57,17 +64,30 @@ def test_a_tab_that_was_closed_leaves_its_events_to_the_others(
     closed.goto(shop.url + "/")
     other.goto(shop.url + "/")
     faults.every(Fate.HOLD_REQUEST)
-    closed.evaluate(
-        """([script, movies]) => void import(script).then(({default: analytics}) => {
-            for (const movie of movies) analytics.track("view", "movie", movie)
-        })""",
-        [shop.script, MOVIES[:10]],
-    )
+    closed.evaluate(TRACK, [shop.script, MOVIES[:10]])
     faults.wait_for(Fate.HOLD_REQUEST)
     until(other, lambda: len(queue(other)) == 10, "all events wait")
     closed.close()
     faults.release(deliver=False)
     finish(shop, once(MOVIES[:10]))
+
+
+def test_a_tab_counts_its_own_view_while_it_sends_the_same_of_another(
+    shop: Shop, context: BrowserContext, faults: FaultProxy, finish: Finish
+) -> None:
+    shop.page("/")
+    one, other = context.new_page(), context.new_page()
+    one.goto(shop.url + "/")
+    faults.every(Fate.CUT)
+    assert view_all(one, shop.script, MOVIES[:1]) == [False]
+    one.close()
+    faults.every(Fate.HOLD_REPLY)
+    other.goto(shop.url + "/")
+    faults.wait_for(Fate.HOLD_REPLY)
+    other.evaluate(TRACK, [shop.script, MOVIES[:1]])
+    faults.wait_for(Fate.HOLD_REPLY, 2)
+    faults.release()
+    finish(shop, {MOVIES[0]: (2, 0)})
 
 
 def test_two_instances_with_their_own_endpoints_send_what_is_theirs(
