@@ -201,7 +201,7 @@ class _Queue:
                 self._others, self._looked = self._count_others(), time.monotonic()
             if not self._has_room(segment, len(line)):
                 self.refused += 1
-                self._say("Events are refused: the queue is full.")
+                self.say("Events are refused: the queue is full.")
                 return False, False
             if segment is None:
                 segment = self._open = self._create()
@@ -292,7 +292,7 @@ class _Queue:
         try:
             names = os.listdir(self._folder)  # noqa: PTH208  (a Path for each name takes ten times as long)
         except OSError as error:
-            self._say("The queue's folder cannot be read", error)
+            self.say("The queue's folder cannot be read", error)
             return []
         return sorted(name for name in names if name.endswith(suffix))
 
@@ -312,7 +312,7 @@ class _Queue:
                 if locked:
                     return _Segment(created_ms, path, fd)
             except OSError as error:
-                self._say("Events are kept in memory: the queue's folder takes no segment", error)
+                self.say("Events are kept in memory: the queue's folder takes no segment", error)
             if fd >= 0:
                 self._delete(path)
                 os.close(fd)
@@ -327,7 +327,7 @@ class _Queue:
                 return True
         except OSError as error:
             problem = str(error)
-        self._say("Events are kept in memory: a segment cannot be written", problem)
+        self.say("Events are kept in memory: a segment cannot be written", problem)
         with contextlib.suppress(OSError):  # a line without its end is left out when it is read
             os.ftruncate(segment.fd, segment.size)
         return False
@@ -345,7 +345,7 @@ class _Queue:
             try:
                 segment.path.rename(sealed)
             except OSError as error:  # it is found as if its process had died
-                self._say("A segment cannot be renamed", error)
+                self.say("A segment cannot be renamed", error)
             else:
                 segment.path = sealed
                 self._ready.append(sealed)
@@ -417,9 +417,9 @@ class _Queue:
 
     def _set_aside(self, what: str, path: Path, error: OSError) -> None:
         self._stuck.add(path)
-        self._say(what, error)
+        self.say(what, error)
 
-    def _say(self, what: str, error: object = None) -> None:
+    def say(self, what: str, error: object = None) -> None:
         """Logs it, but not all the time."""
         if time.monotonic() - self._said_at.get(what, float("-inf")) > WARN_S:
             self._said_at[what] = time.monotonic()
@@ -606,7 +606,7 @@ class _Sender:
 
     def give_up(self, lines: list[bytes], why: str) -> None:
         self.given_up += len(lines)
-        self._report(lines, f"given up: {why}")
+        self._report([(line, f"given up: {why}") for line in lines])
 
     def _settle(self, segment: _Segment, chunk: list[bytes], reply: _Reply | None) -> list[bytes]:
         """Books the answer. Returns the events that have to be sent again."""
@@ -629,9 +629,12 @@ class _Sender:
             segment.most = len(chunk) // 2
             return chunk
         self.rejected += len(chunk)
+        message = reply.body.get("message", "")
+        refused = []
         for index, line in enumerate(chunk):
             said = {name: text for name, text in errors.items() if name.startswith(f"events.{index}.")}
-            self._report([line], f"{reply.status}: {json.dumps(said) if said else reply.body.get('message', '')}")
+            refused.append((line, f"{reply.status}: {json.dumps(said) if said else message}"))
+        self._report(refused)
         return []
 
     def _taken(self, chunk: list[bytes], reply: _Reply) -> list[bytes]:
@@ -641,8 +644,7 @@ class _Sender:
             for each in _list(reply.body.get("rejected"))
             if isinstance(each, dict) and isinstance(each.get("index"), int) and 0 <= each["index"] < len(chunk)
         }
-        for index, reason in listed.items():
-            self._report([chunk[index]], reason)
+        self._report([(chunk[index], reason) for index, reason in listed.items()])
         others = [line for index, line in enumerate(chunk) if index not in listed]
         more, limited = _count(reply.body.get("rejected_more")), _count(reply.body.get("limited"))
         again: list[bytes] = []
@@ -653,7 +655,7 @@ class _Sender:
             more = 0
             self._wait(reply.retry_after_s or 1.0)
         elif more:
-            self._report([], f"{reply.status}: {more} more events, not listed by the daemon")
+            _log.warning("%d more events are not counted. The daemon does not list them.", more)
         self.rejected += len(listed) + more
         duplicate = min(_count(reply.body.get("duplicates")), len(others) - len(again) - more)
         self.duplicate += duplicate
@@ -663,11 +665,13 @@ class _Sender:
     def _wait(self, seconds: float) -> None:
         self._not_before = time.monotonic() + seconds
 
-    def _report(self, lines: list[bytes], reason: str) -> None:
-        first = lines[0].decode(errors="replace") if lines else ""
-        _log.warning("%d events are not counted. %s. %s", len(lines), reason, first)
-        for line in lines:
-            self.reports.append((_object(line) or {"line": line.decode(errors="replace")}, reason))
+    def _report(self, lost: list[tuple[bytes, str]]) -> None:
+        """Logs the first event with its reason, and keeps all of them for `on_rejected`."""
+        for at, (line, reason) in enumerate(lost):
+            text = line.decode(errors="replace")
+            if not at:
+                _log.warning("%d events are not counted. The first one: %s. %s", len(lost), reason, text)
+            self.reports.append((_object(line) or {"line": text}, reason))
 
 
 def _first(segment: _Segment) -> list[bytes]:
@@ -812,7 +816,7 @@ class _Base:
             line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
             if self._closed:
                 self._queue.refuse()
-                _log.warning("An event is refused: the client is closed.")
+                self._queue.say("Events are refused: the client is closed.")
                 return False
             taken, look = self._queue.append(line)
         except Exception:  # the application's own work must not end because of a count
