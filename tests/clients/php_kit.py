@@ -78,9 +78,15 @@ class Php:
     def drainer(self, url: str, /, *words: str, **settings: object) -> subprocess.Popen[str]:
         return self.start(str(CLIENT / "tallyd-drain.php"), *words, env=self.environ(url, **settings))
 
-    def drain(self, url: str, *, code: int = 0, **settings: object) -> dict[str, int]:
-        """`tallyd-drain.php --once`; its counts."""
-        return counts(ended(self.drainer(url, "--once", **settings), code=code))
+    def drain(self, url: str, *, waits: bool = False, **settings: object) -> dict[str, int]:
+        """`tallyd-drain.php --once`; its counts, of which its exit code speaks, too."""
+        drainer = self.drainer(url, "--once", **settings)
+        out, err = drainer.communicate(timeout=RUN_TIMEOUT_S)
+        assert err == "", out + err
+        found = counts(out)
+        dead = found["refused"] + found["given up"] + found["damaged"]
+        assert drainer.returncode == (1 if waits or dead else 0), out
+        return found
 
     def lines(self) -> list[dict[str, Any]]:
         """The events in the files that pages append to."""

@@ -80,7 +80,7 @@ final class Client
      * @param array<string, mixed> $settings replace DEFAULTS
      * @throws InvalidArgumentException for a setting that cannot be
      */
-    public function __construct(array $settings = [])
+    public function __construct(#[\SensitiveParameter] array $settings = [])
     {
         if ($unknown = array_diff_key($settings, self::DEFAULTS)) {
             throw new InvalidArgumentException('unknown setting ' . implode(', ', array_keys($unknown)));
@@ -89,6 +89,9 @@ final class Client
         foreach (self::DEFAULTS as $name => $default) {
             if ($default !== null && get_debug_type($this->settings[$name]) !== get_debug_type($default)) {
                 throw new InvalidArgumentException("the setting $name must be of type " . get_debug_type($default));
+            }
+            if (is_int($default) && $this->settings[$name] < ($name === 'rest_s' ? 0 : 1)) {
+                throw new InvalidArgumentException("the setting $name is too small");
             }
         }
         if (preg_match('~\A(/|\z)~', $this->settings['spool']) !== 1) {
@@ -104,14 +107,14 @@ final class Client
      *
      * @param array<string, mixed> $settings
      */
-    public static function configure(array $settings): void
+    public static function configure(#[\SensitiveParameter] array $settings): void
     {
         self::$configured = $settings;
         self::$default = null;
     }
 
     /** A client with the settings of TALLYD_URL, TALLYD_KEY and so on, which win over `$settings`. */
-    public static function fromEnvironment(array $settings = []): self
+    public static function fromEnvironment(#[\SensitiveParameter] array $settings = []): self
     {
         foreach (self::DEFAULTS as $name => $default) {
             $given = getenv('TALLYD_' . strtoupper($name));
@@ -330,8 +333,8 @@ final class Client
 /** How sending ended. */
 final class Answer
 {
-    /** Statuses that say nothing about the event: it is sent again, under the same id. */
-    private const AGAIN = [0, 408, 429];
+    /** The only statuses with which the daemon refuses for good. Any other may be somebody else's, on the way to it. */
+    private const REFUSED = [400, 401, 403, 404, 413, 415, 422];
 
     /** @param int $status 0: no answer came, so nobody knows whether the daemon has counted */
     public function __construct(
@@ -342,14 +345,15 @@ final class Answer
     ) {
     }
 
+    /** Also a login page is a 200: the body must be the daemon's. */
     public function isAccepted(): bool
     {
-        return $this->status >= 200 && $this->status < 300;
+        return $this->status >= 200 && $this->status < 300 && ($this->fields()['status'] ?? '') === 'accepted';
     }
 
     public function mayBeSentAgain(): bool
     {
-        return $this->status >= 500 || in_array($this->status, self::AGAIN, true);
+        return !$this->isAccepted() && !in_array($this->status, self::REFUSED, true);
     }
 
     /** @return array<string, mixed> the body's object; empty if it is none */
@@ -380,9 +384,9 @@ final class Http
     /** @throws InvalidArgumentException */
     public function __construct(
         string $url,
-        private readonly string $key,
+        #[\SensitiveParameter] private readonly string $key,
         private readonly string $keyId,
-        private readonly string $secret,
+        #[\SensitiveParameter] private readonly string $secret,
         private readonly string $caFile,
     ) {
         foreach ([$url, $key, $keyId] as $header) {

@@ -51,6 +51,9 @@ final class Drainer
     private int $affordable = self::BATCH_EVENTS;
     private bool $deadIsFull = false;
 
+    /** Whether anything went to events.dead. */
+    private bool $isDead = false;
+
     /** @param Closure(string): void $say is told counts, and why events wait */
     public function __construct(
         private readonly Client $client,
@@ -87,7 +90,7 @@ final class Drainer
                 usleep(self::POLL_MS * 1000);
             }
         } while ($this->follow);
-        return $done ? 0 : 1;
+        return $done && !$this->isDead ? 0 : 1;
     }
 
     /** Whether nothing waits any more. */
@@ -110,7 +113,7 @@ final class Drainer
     {
         foreach ($this->spool->files('at') as $offset) {
             if (!is_file(substr($offset, 0, -3))) {
-                unlink($offset); // Killed between the last two steps.
+                @unlink($offset); // Somebody has taken the file away.
             }
         }
         return $this->spool->files('draining')[0] ?? $this->spool->take();
@@ -143,11 +146,12 @@ final class Drainer
             }
         }
         fclose($file);
+        // The note first: another file of this name must not be taken for one that is sent.
+        @unlink("$path.new");
+        @unlink("$path.at");
         if (!@unlink($path)) {
             throw new RuntimeException("$path cannot be deleted");
         }
-        @unlink("$path.at");
-        @unlink("$path.new");
         return true;
     }
 
@@ -188,10 +192,11 @@ final class Drainer
     /** Buries an event that is not: the daemon may have forgotten its id, and would count it once more. */
     private function isYoung(Waiting $event): bool
     {
-        // In the future, if a clock was wrong: so long it may wait, too, before the window is over.
-        $young = abs(time() - $event->at) <= $this->client->settings['give_up_s'];
+        $waitedS = time() - $event->at;
+        // In the future, if a clock was or is wrong: then nobody knows how long it has waited.
+        $young = abs($waitedS) <= $this->client->settings['give_up_s'];
         if (!$young) {
-            $this->bury('given up', 'it has waited too long', $event);
+            $this->bury('given up', $waitedS > 0 ? 'it has waited too long' : 'a clock is wrong', $event);
         }
         return $young;
     }
@@ -205,10 +210,10 @@ final class Drainer
     private function settle(array $batch, Answer $answer): array
     {
         $fields = $answer->fields();
-        if ($answer->isAccepted() && ($fields['status'] ?? '') === 'accepted') {
+        if ($answer->isAccepted()) {
             return $this->accepted($batch, $fields);
         }
-        if ($answer->isAccepted() || $answer->mayBeSentAgain()) {
+        if ($answer->mayBeSentAgain()) {
             return $batch;
         }
         $errors = is_array($fields['errors'] ?? null) ? $fields['errors'] : [];
@@ -281,6 +286,7 @@ final class Drainer
     /** @param array<string, mixed> $line of events.dead. It is one of the spool, too, if it has an event */
     private function write(array $line): void
     {
+        $this->isDead = true;
         $json = json_encode($line, JSON_INVALID_UTF8_SUBSTITUTE | JSON_UNESCAPED_SLASHES);
         if (!$this->spool->appendTo('events.dead', $json) && !$this->deadIsFull) {
             $this->deadIsFull = true;

@@ -16,7 +16,8 @@ require_once __DIR__ . '/Drainer.php';
 const HELP = <<<'TEXT'
     Sends the events that wait in the spool to tallyd.
 
-      php tallyd-drain.php --once     send what waits, and end: with 0 when nothing is left, with 1 when events wait
+      php tallyd-drain.php --once     send what waits, and end: with 0 when all was taken, with 1 when events wait or
+                                      went to events.dead
       php tallyd-drain.php --follow   go on until you stop it
 
       --config FILE   a PHP file that returns the settings of Tallyd\Client::configure
