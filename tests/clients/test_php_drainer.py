@@ -97,6 +97,22 @@ def test_the_note_of_a_file_is_not_that_of_the_next_of_its_name(
     assert_counted(road, views(3))
 
 
+def test_a_file_that_was_moved_over_another_is_sent_from_its_beginning(road: Road, php: Php, nowhere: str) -> None:
+    again = php.spool / "events.again.draining"
+    php.track(nowhere, views(700))
+    (php.spool / FILE).rename(again)
+    with Proxy(road.daemon.url, BATCHES, Fault.HOLD_REQUEST, nth=2).running() as proxy:
+        drainer = php.drainer(proxy.url(), "--once")
+        wait_until(proxy.tripped.is_set, "it has noted the first batch")
+        drainer.kill()
+        drainer.communicate()
+    later = php.spool / "later"
+    later.write_bytes(again.read_bytes())
+    later.rename(again)
+    assert php.drain(road.daemon.url)["sent"] == 700
+    assert_counted(road, views(700), resent=True)
+
+
 def test_the_dead_have_a_limit(road: Road, php: Php, nowhere: str) -> None:
     php.track(nowhere, [("like", "movie", MOVIES[0])] * 60)
     out = ended(php.drainer(road.daemon.url, "--once", spool_bytes_max=5_000), code=1)
@@ -237,10 +253,10 @@ def test_processes_that_append_at_once_lose_no_line(road: Road, php: Php, nowher
 
 
 def test_a_note_that_is_wrong_costs_nothing(road: Road, php: Php, nowhere: str) -> None:
-    for wrong in ("", "9" * 40, "-5", "12", "99999999", "x"):
+    for wrong in ("", "x", "9" * 40, "{0} 12", "{0} 99999999", "{0} -5"):
         php.track(nowhere, views(3))
         file = (php.spool / FILE).rename(php.spool / "events.a.draining")
-        Path(f"{file}.at").write_text(wrong)
+        Path(f"{file}.at").write_text(wrong.format(file.stat().st_ino))
         (php.spool / "events.b.draining.at").write_text("5")
         (php.spool / "events.c.draining").mkdir(exist_ok=True)
         assert php.drain(road.daemon.url)["sent"] == 3

@@ -140,7 +140,7 @@ final class Drainer
             $left = $this->settle($batch, $answer);
             $progress = count($left) < count($batch);
             $waiting = [...$left, ...array_slice($waiting, count($batch))];
-            self::note($path, $waiting ? $waiting[0]->start : ftell($file));
+            self::note($path, $file, $waiting ? $waiting[0]->start : ftell($file));
             if (!$this->pause($answer, $progress)) {
                 return false;
             }
@@ -301,19 +301,30 @@ final class Drainer
      */
     private static function offset(string $path, $file): int
     {
-        $noted = trim((string) @file_get_contents("$path.at"));
-        $offset = preg_match('/\A\d{1,15}\z/', $noted) ? (int) $noted : 0;
-        // A note that a crash of the machine left wrong: from the beginning, whose events are known.
+        $noted = (string) @file_get_contents("$path.at");
+        $isOwn = preg_match('/\A(\d+) (\d{1,15})\z/', $noted, $found) === 1 && $found[1] === self::inode($file);
+        $offset = $isOwn ? (int) $found[2] : 0;
+        // If a note is wrong, or that of another file of this name: from the beginning, whose events are known.
         return $offset && fseek($file, $offset - 1) === 0 && fgetc($file) === "\n" ? $offset : 0;
     }
 
-    /** By a rename, so that a note is whole or the one before. */
-    private static function note(string $path, int $offset): void
+    /**
+     * By a rename, so that a note is whole or the one before.
+     *
+     * @param resource $file
+     */
+    private static function note(string $path, $file, int $offset): void
     {
-        $file = Spool::open("$path.new", 'w');
-        $written = $file !== false && @fwrite($file, "$offset") && fclose($file);
+        $note = Spool::open("$path.new", 'w');
+        $written = $note !== false && @fwrite($note, self::inode($file) . " $offset") && fclose($note);
         if (!$written || !@rename("$path.new", "$path.at")) {
             throw new RuntimeException('the spool cannot be written');
         }
+    }
+
+    /** @param resource $file */
+    private static function inode($file): string
+    {
+        return (string) fstat($file)['ino'];
     }
 }
