@@ -46,9 +46,6 @@ const later = (work, ms, earlier) => {
   return timer;
 };
 
-/** Calls `start`: at once, or if the document has to wait, at its next event of this type. */
-const when = (waits, type, start) => (waits ? document.addEventListener(type, start, { once: true }) : start());
-
 /** Calls `hear` with each event of these types, before the page's own listeners. */
 const listen = (types, hear) => types.split(" ").forEach((type) => addEventListener(type, hear, true));
 
@@ -102,19 +99,21 @@ export class AnalyticsService {
       [...memory.keys(), ...(attempt(() => Object.keys(place(prefix))) || [])].filter((name) =>
         name.startsWith(prefix),
       );
-    const read = (name) => memory.get(name) ?? attempt(() => place(name).getItem(name));
+    const read = (name) => attempt(() => place(name).getItem(name)) ?? memory.get(name);
     const remove = (name) => {
       memory.delete(name);
       attempt(() => place(name).removeItem(name));
     };
     const write = (name, text) => {
-      remove(name);
       try {
         place(name).setItem(name, text);
       } catch {
         memory.set(name, text);
       }
     };
+
+    /** Whether the browser asks for privacy, and the page respects it. */
+    const isPrivate = () => self.privacy && (navigator.globalPrivacyControl || navigator.doNotTrack == 1);
 
     /** Before the server forgets an id. A clock that was set back counts, too. */
     const isOld = (since) => !(Math.abs(Date.now() - since) < Math.min(AGE_MS_MAX, self.windowS * 500));
@@ -151,50 +150,53 @@ export class AnalyticsService {
     let most = BATCH_EVENTS_MAX;
     let opened; // timer of the window
     let timer;
+    let heldUntil = 0; // the server asked to wait
 
     /** Sends the first items, and does with each what the answer says. Never rejects. */
     const send = async (items) => {
+      if (Date.now() < heldUntil || isPrivate()) {
+        return; // they wait where they are
+      }
       const batch = items.splice(0, most);
       const events = batch.map(({ e, u }) => ({ ...e, ...u }));
       let answer;
-      let status;
+      let failed;
       batch.forEach((item) => {
         live.add(item);
         save(item, LEASE_MS);
       });
       try {
-        answer = await (events[1]
-          ? self.httpClient.post(`${self.endpoint}/batch`, events)
-          : self.httpClient.post(self.endpoint, events[0]));
+        answer = await self.httpClient.post(
+          self.endpoint + (events[1] ? "/batch" : ""),
+          events[1] ? events : events[0],
+        );
       } catch (error) {
         answer = error?.response;
-        status = answer?.status || 1;
+        failed = answer?.status || 1;
       }
-      const data = answer?.data;
-      const wrong = attempt(() => data.rejected.map((each) => batch[each.index])) || [];
-      const refused = /^4(?!08|29)/.test(status);
+      // Of a batch one event may be bad, a rest may be over the limit, or its path is not served: then they go one by one.
+      const data = events[1] && answer?.data;
+      const refused = data?.rejected?.[0] || data?.limited || /^4(?!08|29)/.test(failed);
+      most = refused && events[1] ? 1 : most;
       const after = Math.min(answer?.headers?.get?.("retry-after"), RETRY_AFTER_S_MAX) * 1000 || 0;
-      opened = later(flush, after || WINDOW_MS, opened);
+      heldUntil = Date.now() + after;
+      opened = later(flush, WINDOW_MS, opened);
       // With jitter: after an outage all browsers would come back at once.
       const pause = refused
         ? after
         : (1 + Math.random()) * Math.max(after, BACKOFF_MS_MIN, Math.min(Date.now() - batch[0].t, BACKOFF_MS_MAX));
-      // The limited ones are the last that are not refused.
-      let again = status ? BATCH_EVENTS_MAX : data?.limited;
-      let kept = 0;
-      most = refused ? 1 : most; // perhaps only the batch is refused: too large, or its path is not served
-      batch.reverse().forEach((item) => {
+      batch.forEach((item) => {
         live.delete(item);
-        if (wrong.includes(item) || (refused && !events[1])) {
+        if (refused && !events[1]) {
           end(item, "");
-        } else if (again-- > 0) {
-          save(item, (kept = pause));
+        } else if (refused || failed) {
+          save(item, pause);
           item.s?.(false);
         } else {
           end(item, "1", true);
         }
       });
-      drain(kept);
+      drain(failed ? pause : 0);
     };
 
     /** Sends what waits. What comes later waits for the answer and a window: a server that hangs gets no pile of requests. */
@@ -210,8 +212,11 @@ export class AnalyticsService {
       const due = [];
       let next = WAIT_MS_MAX;
       names(nameOf("")).forEach((name) => {
-        const item = attempt(() => JSON.parse(read(name)));
-        if (nameOf(item?.e?.event_id) != name) {
+        const item = attempt(() => {
+          const { e, k, t, a } = JSON.parse(read(name));
+          return nameOf(e.event_id) == name && { e, k, t: +t, a: +a };
+        });
+        if (!item) {
           return remove(name); // damaged
         }
         const left = Math.max(item.a - Date.now(), pause);
@@ -236,7 +241,7 @@ export class AnalyticsService {
       const amount = value ?? 1;
       const [, lowest, highest] = RegExp(`\\b${action}:(\\d+)-(\\d+)`).exec(self.ranges) || [0, 1, 100];
       const k = (dedupe ?? true) ? `${SESSION_PREFIX}${action}:${entityType}:${name}` : "";
-      const state = k && read(k);
+      const state = read(k);
       if (
         !self.actions.split(" ").includes(action) ||
         !self.types.split(" ").includes(entityType) ||
@@ -246,7 +251,7 @@ export class AnalyticsService {
         !Number.isInteger(amount) ||
         amount < lowest ||
         amount > highest ||
-        (self.privacy && (navigator.globalPrivacyControl || navigator.doNotTrack == 1)) ||
+        isPrivate() ||
         state == "1"
       ) {
         return;
@@ -272,11 +277,11 @@ export class AnalyticsService {
       };
       const item = { e, k, t: +t, u: typeof userId == "number" && { user_id: userId } };
       item.p = new Promise((settle) => (item.s = settle));
-      if (!save(item, LEASE_MS) && opened) {
-        return; // the queue is full, too
-      }
       if (k) {
         write(k, `${id} ${t}`);
+      }
+      if (!save(item, LEASE_MS) && opened) {
+        return remove(k); // the queue is full, too
       }
       live.add(item);
       waiting.push(item);
@@ -290,11 +295,8 @@ export class AnalyticsService {
     self.track = (...what) =>
       new Promise((settle) => {
         later(() => settle(false), TRACK_MS_MAX);
-        when(
-          document?.prerendering,
-          "prerenderingchange",
-          () => attempt(() => enter(...what).then(settle)) || settle(false),
-        );
+        const start = () => attempt(() => enter(...what).then(settle)) || settle(false);
+        document?.prerendering ? document.addEventListener("prerenderingchange", start) : start();
       });
 
     /** Forgets what was tracked: the next track() of any key is a new event. What waits in the queue goes on. */
@@ -311,7 +313,7 @@ export class AnalyticsService {
           entries.forEach(({ isIntersecting, target }) => {
             if (isIntersecting) {
               observer.unobserve(target);
-              when(document.hidden, "visibilitychange", () => self.track(...target.dataset.track.split(" ")));
+              self.track(...target.dataset.track.split(" "));
             }
           }),
         ),
@@ -327,7 +329,7 @@ export class AnalyticsService {
       });
 
     if (document) {
-      listen("visibilitychange pagehide pageshow online", ({ type }) => {
+      listen("visibilitychange pagehide online", ({ type }) => {
         if (type == "pagehide") {
           flush();
           live.forEach((item) => save(item, 0)); // the next page need not wait for the answers

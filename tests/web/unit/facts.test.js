@@ -80,14 +80,20 @@ test("a view is one POST of one object to the contract's path before the promise
 test("a download is sent as a download", async () => {
   const { service, client } = serviceOf();
   assert.equal(await service.track("download", "movie", "m-1"), true);
-  assert.deepEqual(client.sent.map(({ payload }) => payload.action), ["download"]);
+  assert.deepEqual(
+    client.sent.map(({ payload }) => payload.action),
+    ["download"],
+  );
 });
 
 test("actors and tags count as movies do", async () => {
   const { service, client } = serviceOf();
   assert.equal(await service.track("view", "actor", "a-1"), true);
   assert.equal(await service.track("view", "tag", "t-1"), true);
-  assert.deepEqual(client.sent.map(({ payload }) => payload.entity_type), ["actor", "tag"]);
+  assert.deepEqual(
+    client.sent.map(({ payload }) => payload.entity_type),
+    ["actor", "tag"],
+  );
 });
 
 test("the same event of a session is sent once", async () => {
@@ -157,7 +163,10 @@ test("the own domain may be named", async () => {
 test("another endpoint may be named", async () => {
   const { service, client } = serviceOf({ endpoint: "/elsewhere/events" });
   assert.equal(await service.track("view", "movie", "m-1"), true);
-  assert.deepEqual(client.sent.map(({ url }) => url), ["/elsewhere/events"]);
+  assert.deepEqual(
+    client.sent.map(({ url }) => url),
+    ["/elsewhere/events"],
+  );
 });
 
 test("the page may give the event's id and time", async () => {
@@ -173,7 +182,10 @@ test("a user id goes along only when it is a number", async () => {
   assert.equal(await service.track("view", "movie", "m-1", { userId: "abc" }), true);
   assert.equal(await service.track("view", "movie", "m-2", { userId: null }), true);
   assert.equal(await service.track("view", "movie", "m-3", { userId: 7 }), true);
-  assert.deepEqual(client.sent.map(({ payload }) => "user_id" in payload), [false, false, true]);
+  assert.deepEqual(
+    client.sent.map(({ payload }) => "user_id" in payload),
+    [false, false, true],
+  );
   assert.equal(client.sent[2].payload.user_id, 7);
 });
 
@@ -181,7 +193,10 @@ test("without dedupe each call is an event", async () => {
   const { service, client } = serviceOf();
   assert.equal(await service.track("view", "movie", "m-1", { dedupe: false }), true);
   assert.equal(await service.track("view", "movie", "m-1", { dedupe: false }), true);
-  assert.deepEqual(client.sent.map(({ payload }) => payload.event_id), ["id-1", "id-2"]);
+  assert.deepEqual(
+    client.sent.map(({ payload }) => payload.event_id),
+    ["id-1", "id-2"],
+  );
 });
 
 test("without a storage the page's memory dedupes", async () => {
@@ -197,7 +212,10 @@ test("a failure is no throw and no mark: the next call sends again, and under th
   assert.equal(await service.track("view", "movie", "m-1"), false);
   assert.equal(await service.track("view", "movie", "m-1"), false);
   // The replaced service made a new id here, so a lost answer counted twice.
-  assert.deepEqual(client.sent.map(({ payload }) => payload.event_id), ["id-1", "id-1"]);
+  assert.deepEqual(
+    client.sent.map(({ payload }) => payload.event_id),
+    ["id-1", "id-1"],
+  );
 });
 
 test("a storage that throws is as good as none", async () => {

@@ -122,10 +122,13 @@ for (const status of [408, 429, 500, 502, 503, 200, 204]) {
 
 test("Retry-After is waited for, by the event and by those that come", async () => {
   const client = new Client(answer(503, { "retry-after": "60" }), accept());
-  const { analytics } = await page(client);
+  const { analytics, fire } = await page(client);
   await analytics.track("view", "movie", 7);
   analytics.track("view", "movie", 8);
-  await tick(59_000);
+  for (let turn = 0; turn < 59; turn++) {
+    fire(turn % 2 ? "visibilitychange" : "online");
+    await tick(1_000);
+  }
   assert.equal(client.posts.length, 1);
   await tick(40_000);
   assert.deepEqual(new Set(client.ids.flat()).size, 2);
@@ -229,6 +232,38 @@ test("the queue holds at most 200 events and 64 KiB", async () => {
   assert.ok(queued(local).length <= 200 && queued(local).length > 90, String(queued(local).length));
   const chars = queued(local).reduce((sum, name) => sum + name.length + local[name].length, 0);
   assert.ok(chars <= 65_536, String(chars));
+});
+
+for (const damage of [
+  { e: { event_id: { toString: 1 } } },
+  { e: { event_id: "h" }, t: { toString: 1 } },
+  { e: { event_id: "h" }, t: NOON, a: { valueOf: 1, toString: 1 } },
+  { e: { event_id: "h" }, t: NOON, a: 0, s: 1, p: 1, u: 1, k: { toString: 1 } },
+]) {
+  test(`an entry ${JSON.stringify(damage)} does not keep a good one from being sent`, async () => {
+    const good = { event_id: "good", domain: "jav", entity_type: "movie", entity_id: "1", action: "view", value: 1 };
+    local["anl:q:v1:/t:h"] = JSON.stringify(damage);
+    local["anl:q:v1:/t:good"] = JSON.stringify({ e: good, k: "", t: NOON, a: 0 });
+    const client = new Client(accept());
+    const { fire } = await page(client);
+    fire("visibilitychange");
+    await settle();
+    assert.ok(client.ids.flat().includes("good"));
+    assert.deepEqual(queued(local), []);
+  });
+}
+
+test("what waits is not sent where the browser asks for privacy", async () => {
+  await (await page(new Client(fail))).analytics.track("view", "movie", 7);
+  const before = Object.getOwnPropertyDescriptor(globalThis, "navigator");
+  Object.defineProperty(globalThis, "navigator", { value: { globalPrivacyControl: true }, configurable: true });
+  mock.timers.tick(20_000);
+  const client = new Client(accept());
+  const { fire } = await page(client, { privacy: "respect" });
+  fire("visibilitychange");
+  await settle();
+  Object.defineProperty(globalThis, "navigator", before);
+  assert.deepEqual([client.posts, queued(local).length], [[], 1]);
 });
 
 test("damaged entries of our name are removed, and others are not touched", async () => {

@@ -185,7 +185,7 @@ test("dedupe: false counts each call", async () => {
   const analytics = await service(client);
   await analytics.track("view", "movie", 1, { dedupe: false });
   await analytics.track("view", "movie", 1, { dedupe: false });
-  assert.deepEqual([new Set(client.ids.flat()).size, Object.keys(session)], [2, []]);
+  assert.deepEqual([new Set(client.ids.flat()).size, Object.keys(session), Object.keys(local)], [2, [], []]);
 });
 
 test("a key of rubbish is an absent one", async () => {
@@ -248,50 +248,40 @@ test("a batch is at most 20 events and 32 KiB", async () => {
   assert.equal(client.ids.flat().length, 40);
 });
 
-/** One event that is accepted, then a batch of `count`, which is answered so. */
-async function batch(count, ...answers) {
-  const client = new Client(accept(), ...answers);
+/** A server that refuses event 2, alone or in a batch, as `refusal` says of a batch. What it took. */
+async function refusing(refusal) {
+  const taken = [];
+  const client = new Client(async () => {
+    const { payload } = client.posts.at(-1);
+    const ids = [payload].flat().map((event) => event.entity_id);
+    if (!Array.isArray(payload)) {
+      if (ids[0] === "2") await answer(422)();
+      taken.push(ids[0]);
+      return { data: { status: "accepted" } };
+    }
+    const data = await refusal();
+    const wrong = new Set(data.rejected?.map((each) => each.index));
+    taken.push(...ids.filter((_, index) => !wrong.has(index)).slice(0, ids.length - wrong.size - (data.limited ?? 0)));
+    return { data };
+  });
   const analytics = await service(client);
-  const told = await Promise.all(Array.from({ length: count + 1 }, (_, id) => analytics.track("view", "movie", id)));
-  return { client, told: told.slice(1), waits: queued(local).map((name) => JSON.parse(local[name]).e.entity_id) };
+  const told = await Promise.all([0, 1, 2, 3].map((id) => analytics.track("view", "movie", id)));
+  for (let turn = 0; turn < 30; turn++) {
+    await new Promise((done) => setTimeout(done, 5));
+  }
+  return { client, taken, told, analytics };
 }
 
-test("what a batch rejects is dropped, and the rest is counted", async () => {
-  const { told, waits } = await batch(4, accept({ rejected: [{ index: 1 }, { index: 2 }] }));
-  assert.deepEqual([told, waits], [[true, false, false, true], []]);
-  assert.equal(session["anl:track:v1:view:movie:2"], "");
-});
-
-test("what a batch was limited by are its last good events: they wait", async () => {
-  const { told, waits } = await batch(4, accept({ rejected: [{ index: 3 }], limited: 2 }), fail);
-  assert.deepEqual(
-    [told, waits.sort()],
-    [
-      [true, false, false, false],
-      ["2", "3"],
-    ],
-  );
-});
-
-for (const status of [400, 403, 404, 413, 422]) {
-  test(`${status} to a batch drops nothing: its events go one by one, and a bad one goes alone`, async () => {
-    const bad = (next) => async () => {
-      if (client.posts.at(-1).payload.entity_id === "2") await answer(422)();
-      return next;
-    };
-    const client = new Client(accept(), answer(status), bad({}));
-    const analytics = await service(client);
-    await Promise.all([0, 1, 2, 3].map((id) => analytics.track("view", "movie", id)));
-    for (let turn = 0; turn < 20; turn++) {
-      await new Promise((done) => setTimeout(done, 5));
-    }
-    assert.deepEqual(
-      client.posts
-        .slice(2)
-        .map(({ payload }) => payload.entity_id)
-        .sort(),
-      ["1", "2", "3"],
-    );
+for (const [what, refusal] of [
+  ...[400, 403, 404, 413, 422].map((status) => [`${status} to a batch`, answer(status)]),
+  ["a batch with a rejected event", async () => ({ rejected: [{ index: 1 }] })],
+  ["a batch with rejected events that are not listed", async () => ({ rejected: [{ index: 1 }], rejected_more: 1 })],
+  ["a batch that was limited", async () => ({ rejected: [{ index: 1 }], limited: 1 })],
+]) {
+  test(`${what} loses nothing: its events go one by one, and the bad one is dropped alone`, async () => {
+    const { client, taken } = await refusing(refusal);
+    assert.deepEqual([...new Set(taken)].sort(), ["0", "1", "3"]);
+    assert.equal(new Set(client.ids.flat()).size, 4);
     assert.deepEqual(queued(local), []);
     assert.deepEqual(
       [1, 2, 3].map((id) => session[`anl:track:v1:view:movie:${id}`]),
@@ -299,6 +289,27 @@ for (const status of [400, 403, 404, 413, 422]) {
     );
   });
 }
+
+test("a single event that is refused changes nothing for batches", async () => {
+  const client = new Client(answer(422), accept());
+  const analytics = await service(client);
+  await Promise.all([1, 2, 3].map((id) => analytics.track("view", "movie", id)));
+  assert.deepEqual(
+    client.ids.map((ids) => ids.length),
+    [1, 2],
+  );
+});
+
+test("a page that dies between its two storages leaves one id", async () => {
+  const order = [];
+  const setItem = Store.prototype.setItem;
+  mock.method(Store.prototype, "setItem", function (key, value) {
+    order.push(key.slice(0, 5));
+    setItem.call(this, key, value);
+  });
+  (await service(new Client(never))).track("view", "movie", 1);
+  assert.deepEqual(order.slice(0, 2), ["anl:t", "anl:q"]);
+});
 
 test("after reset() the next call is a new event, and what waits goes on", async () => {
   const client = new Client(fail, accept());
