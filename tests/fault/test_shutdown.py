@@ -95,14 +95,16 @@ def test_requests_that_wait_for_redis_are_answered_before_ingest_ends(system: Sy
     requests = 16
     with Gate(system.env["TALLYD_REDIS__URL"], scripts.INGEST.sha.encode()).running() as gate:
         env = {"REDIS__URL": gate.url(), "REDIS__TIMEOUT_MS": "20000", "HTTP__WORKERS": workers}
-        with ingest(system, url, **env) as daemon, ThreadPoolExecutor(requests) as pool:
-            sending = [pool.submit(httpx.post, url + EVENTS, json=event(), timeout=30) for _ in range(requests)]
+        with ingest(system, url, **env) as daemon, ExitStack() as stack:
+            wires = [stack.enter_context(Wire(url)) for _ in range(requests)]
+            for wire in wires:
+                wire.send(request(json.dumps(event()).encode()))
             assert gate.tripped.wait(20)
             daemon.send(signal.SIGTERM)
             wait_until(lambda: refuses(url), "it takes no new connections")
             assert daemon.process.poll() is None
             gate.release()
-            assert [each.result().status_code for each in sending] == [202] * requests
+            assert [wire.answer().status for wire in wires] == [202] * requests
             assert daemon.process.wait(20) == 0
     assert system.views() == requests
 

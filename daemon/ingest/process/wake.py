@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+
+LOOK_S = 0.5
+"""A signal that arrives just before a wait is handled only when the wait ends: CPython looks for it in between."""
 
 
 class Wake:
@@ -19,8 +23,11 @@ class Wake:
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Returns once `set` was called since the last `wait`, or after the time."""
-        with suppress(Empty):
-            self._calls.get(timeout=timeout_s)
+        until_s = None if timeout_s is None else time.monotonic() + timeout_s
+        while until_s is None or time.monotonic() < until_s:
+            left_s = LOOK_S if until_s is None else min(LOOK_S, until_s - time.monotonic())
+            with suppress(Empty):
+                return self._calls.get(timeout=max(0.0, left_s))
 
     def clear(self) -> None:
         """Forgets the calls of `set` until now."""
