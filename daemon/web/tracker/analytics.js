@@ -281,7 +281,7 @@ export class AnalyticsService {
         write(k, `${id} ${t}`);
       }
       if (!save(item, LEASE_MS) && opened) {
-        return remove(k); // the queue is full, too
+        return; // the queue is full, too: if it is tracked again, it is sent under this id
       }
       live.add(item);
       waiting.push(item);

@@ -334,6 +334,20 @@ test("reset() while an event is under way does not make the next call a part of 
   assert.equal(new Set(client.ids.flat()).size, 2);
 });
 
+test("what does not fit into the queue keeps its id for the next call", async () => {
+  const client = new Client(fail, never, accept());
+  const analytics = await service(client);
+  await analytics.track("view", "movie", "lost");
+  const [name] = queued(local);
+  const kept = local[name];
+  local.removeItem(name); // as if another tab had sent it
+  for (let id = 0; id < 250; id++) {
+    local[name.replace(/[^:]*$/, id)] = kept;
+  }
+  analytics.track("view", "movie", "lost");
+  assert.match(session["anl:track:v1:view:movie:lost"], new RegExp(`^${client.ids[0][0]} `));
+});
+
 test("5,000 calls in a row keep their bounds", async () => {
   const client = new Client(fail);
   const analytics = await service(client);
