@@ -60,11 +60,11 @@ const fetchClient = {
       signal: AbortSignal.timeout?.(POST_MS_MAX),
       keepalive: true,
     });
-    // 202 is the daemon's. 200 may be the login page that a request was redirected to.
-    if (response.status != 202) {
+    // Anything else is not the daemon's: a login page that a request was redirected to says 200.
+    response.data = response.status == 202 && (await response.json());
+    if (!response.data.status) {
       throw { response };
     }
-    response.data = await response.json();
     return response;
   },
 };

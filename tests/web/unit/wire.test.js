@@ -61,6 +61,8 @@ test("no two ids are the same", async () => {
 
 for (const [what, status, text, headers] of [
   ["a page of a captive portal", 200, "<html>", {}],
+  ["a 202 that is not the daemon's", 202, "{}", {}],
+  ["a 202 of nothing", 202, "null", {}],
   ["an accepted event whose answer is cut", 202, '{"sta', {}],
   ["a redirect to a login page", 302, "", { location: "/login" }],
 ]) {
