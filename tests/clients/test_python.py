@@ -16,6 +16,7 @@ import os
 import random
 import re
 import signal
+import socketserver
 import stat
 import subprocess
 import sys
@@ -285,6 +286,49 @@ def test_a_daemon_that_takes_smaller_batches_gets_smaller_ones(system: System, f
                 assert track(client, number)
         assert client.stats().accepted == 300
         road.counted(views(range(300)))
+
+
+FULL = b'{"status":"accepted","new":1,"duplicates":0,"rejected":[],"limited":2}'
+NOT_A_DAEMON = {
+    "a page": (b"200 OK", b"<html>Log in first.</html>"),
+    "nothing": (b"204 No Content", b""),
+    "JSON of something else": (b"200 OK", b'{"status":"ok"}'),
+    "a reply that is cut off": (b"202 Accepted", FULL[:40]),
+}
+
+
+@contextlib.contextmanager
+def answering(status: bytes, body: bytes, length: int) -> Iterator[str]:
+    """The URL of something that is no tallyd: it answers each request with this, and ends the connection."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            size = 0
+            while (line := self.rfile.readline()).strip():
+                if line.lower().startswith(b"content-length:"):
+                    size = int(line.partition(b":")[2])
+            self.rfile.read(size)
+            self.wfile.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, length, body))
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("answer", NOT_A_DAEMON)
+def test_a_success_that_no_daemon_said_is_no_answer(road: Road, folder: Path, answer: str) -> None:
+    status, body = NOT_A_DAEMON[answer]
+    with answering(status, body, len(FULL) if status.startswith(b"202") else len(body)) as url:
+        client = Client(url, **options(folder))
+        for number in range(3):
+            assert track(client, number)
+        assert not client.close(0.3)
+    assert (client.stats().accepted, client.stats().waiting) == (0, 3)
+    drain(road, folder)
+    road.counted(views(range(3)))
 
 
 # What the daemon refuses ----------------------------------------------------------------------------------------------
@@ -836,6 +880,15 @@ async def main():
     for number in numbers: track(client, number)
 asyncio.run(main())
 """,
+    "asyncio.run, idle before": """
+import asyncio
+async def main():
+    client = AsyncClient(url, **{**options, "linger_s": 0.01})
+    for number in numbers[:49]: track(client, number)
+    await asyncio.sleep(1)
+    track(client, numbers[49])
+asyncio.run(main())
+""",
     "async with, exception": """
 import asyncio
 async def main():
@@ -932,6 +985,24 @@ def test_a_close_that_meets_the_sender_at_any_moment_sends_all(road: Road, kind:
             time.sleep(number % 5 / 1_000)
             assert client.close(30)
     road.counted(views(range(50)))
+
+
+@pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
+def test_an_event_that_meets_the_close_is_refused(
+    folder: Path, in_memory: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client is closed after the beginning of `track`, and before the event is in the queue."""
+    client = Client("http://127.0.0.1:9", **options(None if in_memory else folder))
+    append = client._queue.append
+
+    def late(line: bytes) -> tuple[bool, bool]:
+        client.close(0)
+        return append(line)
+
+    monkeypatch.setattr(client._queue, "append", late)
+    assert not track(client, 1)
+    assert (client.stats().tracked, client.stats().refused, client.stats().waiting) == (0, 1, 0)
+    assert in_memory or files(folder) == []
 
 
 @pytest.mark.parametrize("kind", ["sync", "asyncio"])

@@ -183,6 +183,8 @@ class _Queue:
         self._stuck: set[Path] = set()
         """Files that cannot be read, or are done and cannot be deleted. Only another process looks at them again."""
         self._said_at: dict[str, float] = {}
+        self.closed = False
+        """It takes no more events."""
         self._left = False
 
     def refuse(self) -> None:
@@ -192,6 +194,10 @@ class _Queue:
     def append(self, line: bytes) -> tuple[bool, bool]:
         """Whether a line was taken, and whether the sender should look: a segment has begun, or is full."""
         with self.lock:
+            if self.closed:
+                self.refused += 1
+                self.say("Events are refused: the client is closed.")
+                return False, False
             segment = self._open
             if segment is not None and segment.is_full(len(line)):
                 self._seal(segment).close()
@@ -610,7 +616,7 @@ class _Sender:
 
     def _settle(self, segment: _Segment, chunk: list[bytes], reply: _Reply | None) -> list[bytes]:
         """Books the answer. Returns the events that have to be sent again."""
-        if reply is not None and 200 <= reply.status < 300:
+        if reply is not None and 200 <= reply.status < 300 and reply.body.get("status") == "accepted":
             if self._failures:
                 _log.warning("The daemon takes events again.")
             self._failures = 0
@@ -814,10 +820,6 @@ class _Base:
                 self._sender.reports.append((event, problem))
                 return False
             line = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
-            if self._closed:
-                self._queue.refuse()
-                self._queue.say("Events are refused: the client is closed.")
-                return False
             taken, look = self._queue.append(line)
         except Exception:  # the application's own work must not end because of a count
             self._queue.refuse()
@@ -852,16 +854,15 @@ class _Base:
 
     def _reset(self) -> None:
         self._queue, self._sender, self._transport = self._make()
-        self._closed = False
         self._until: float | None = None
         """By then (monotonic) the queue has to be empty, or is left as it is."""
         self._drained = False
 
     def _forked(self) -> None:
         """In the child: what the parent has in hand is the parent's, and so are its locks."""
-        queue, transport, closed = self._queue, self._transport, self._closed
+        queue, transport = self._queue, self._transport
         self._reset()
-        self._closed = closed
+        self._queue.closed = queue.closed
         queue.forget()
         transport.close()
 
@@ -895,7 +896,7 @@ class _Base:
 
     def _close_in(self, timeout_s: float | None) -> float:
         """`track` refuses from now on. Returns how long the sender still has."""
-        self._closed = True
+        self._queue.closed = True
         wait_s = self._exit_timeout_s if timeout_s is None else timeout_s
         self._until = time.monotonic() + wait_s
         return wait_s
@@ -1039,14 +1040,17 @@ class AsyncClient(_Base):
             raise
         finally:
             executor.shutdown(wait=False)
-            if not self._closed:  # the next loop may go on
+            if not self._queue.closed:  # the next loop may go on
                 self._until = None
 
     async def _send(self, loop: asyncio.AbstractEventLoop, wake: asyncio.Event, executor: ThreadPoolExecutor) -> None:
         while (delay_s := await loop.run_in_executor(executor, self._turn)) is not None:
             self._deliver()
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(wake.wait(), delay_s)
+            timer = loop.call_later(delay_s, wake.set)  # `wait_for` swallows a cancel, before Python 3.12
+            try:
+                await wake.wait()
+            finally:
+                timer.cancel()
             wake.clear()
         self._deliver()
 
