@@ -12,6 +12,7 @@ import datetime as dt
 import errno
 import itertools
 import json
+import logging
 import os
 import random
 import re
@@ -298,8 +299,10 @@ NOT_A_DAEMON = {
 
 
 @contextlib.contextmanager
-def answering(status: bytes, body: bytes, length: int) -> Iterator[str]:
-    """The URL of something that is no tallyd: it answers each request with this, and ends the connection."""
+def answering(status: bytes, body: bytes, length: int) -> Iterator[tuple[str, list[int]]]:
+    """The URL of something that is no tallyd: it answers each request with this, and ends the connection. Also the
+    events of each request."""
+    requests: list[int] = []
 
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
@@ -307,13 +310,13 @@ def answering(status: bytes, body: bytes, length: int) -> Iterator[str]:
             while (line := self.rfile.readline()).strip():
                 if line.lower().startswith(b"content-length:"):
                     size = int(line.partition(b":")[2])
-            self.rfile.read(size)
+            requests.append(self.rfile.read(size).count(b"\n"))
             self.wfile.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, length, body))
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
+        yield f"http://127.0.0.1:{server.server_address[1]}", requests
         server.shutdown()
         thread.join()
 
@@ -321,7 +324,7 @@ def answering(status: bytes, body: bytes, length: int) -> Iterator[str]:
 @pytest.mark.parametrize("answer", NOT_A_DAEMON)
 def test_a_success_that_no_daemon_said_is_no_answer(road: Road, folder: Path, answer: str) -> None:
     status, body = NOT_A_DAEMON[answer]
-    with answering(status, body, len(FULL) if status.startswith(b"202") else len(body)) as url:
+    with answering(status, body, len(FULL) if status.startswith(b"202") else len(body)) as (url, _):
         client = Client(url, **options(folder))
         for number in range(3):
             assert track(client, number)
@@ -349,6 +352,17 @@ def test_a_rejected_event_is_reported_and_the_others_of_its_batch_are_counted(ro
     assert len(told) >= 10, "the daemon lists the first ones"
     assert all("value" in reason for _, reason in heard)
     road.counted(views(number for number in range(100) if number % 3))
+
+
+@pytest.mark.parametrize("status", ["400 Bad Request", "413 Content Too Large"])
+def test_a_refused_batch_is_halved_and_costs_no_good_event(folder: Path, status: str) -> None:
+    with answering(status.encode(), b"{}", 2) as (url, requests):
+        client = Client(url, **options(folder, linger_s=60))
+        for number in range(8):
+            assert track(client, number)
+        assert client.close(20)
+    assert requests == [8, 4, 2, *[1] * 8]
+    assert client.stats().rejected == 8
 
 
 def test_a_batch_of_nothing_but_rejected_events_is_reported(road: Road, folder: Path) -> None:
@@ -464,6 +478,38 @@ def test_a_segment_is_a_private_file_with_an_event_a_line(road: Road, folder: Pa
     road.counted(views(range(3)))
 
 
+def test_a_handler_of_the_log_may_track() -> None:
+    """One thread has the handler's lock, and tracks. Another one tracks, and the queue has something to log."""
+    client = Client("http://127.0.0.1:9", **options(None, queue_events_max=1))
+    assert track(client, 1)
+    entered, full = threading.Event(), threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name == "app":
+                entered.set()
+                full.wait(1)
+            track(client, 2)
+
+    handler = Handler()
+    say, log = client._queue._say, logging.getLogger()
+    client._queue._say = lambda *what: (full.set(), say(*what))[1]  # type: ignore[method-assign]
+    log.addHandler(handler)
+    threads = [
+        threading.Thread(target=logging.getLogger("app").warning, args=("it counts its own errors",), daemon=True)
+    ]
+    threads[0].start()
+    assert entered.wait(10)
+    threads.append(threading.Thread(target=track, args=(client, 3), daemon=True))
+    threads[1].start()
+    for thread in threads:
+        thread.join(10)
+    log.removeHandler(handler)
+    assert not any(thread.is_alive() for thread in threads)
+    assert client.stats().refused >= 2
+    client.close(0)
+
+
 @pytest.mark.parametrize("in_memory", [False, True], ids=["disk", "memory"])
 @pytest.mark.parametrize("bound", [{"queue_events_max": 700}, {"queue_bytes_max": 120_000}], ids=["events", "bytes"])
 def test_a_full_queue_refuses_and_counts(
@@ -518,11 +564,12 @@ def test_by_default_an_event_is_given_up_after_half_of_the_time_that_the_daemon_
     client.close(0)
 
 
-def test_what_was_in_the_folder_for_too_long_is_given_up(road: Road, folder: Path) -> None:
+@pytest.mark.parametrize("ahead_s", [-86_401, 86_460], ids=["old", "the clock was ahead"])
+def test_what_was_in_the_folder_for_too_long_is_given_up(road: Road, folder: Path, ahead_s: int) -> None:
     folder.mkdir()
     line = json.dumps({"event_id": "old", "domain": "jav", "entity_type": "movie", "entity_id": "m", "action": "view"})
-    yesterday_ms = int((time.time() - 86_401) * 1000)
-    (folder / f"{yesterday_ms:013d}-{'0' * 16}-1-99{SEALED}").write_text(line + "\n")
+    created_ms = int((time.time() + ahead_s) * 1000)
+    (folder / f"{created_ms:013d}-{'0' * 16}-1-99{SEALED}").write_text(line + "\n")
     with Client(road.url, **options(folder)) as client:
         wait_until(lambda: client.stats().given_up == 1, "it is given up")
     assert files(folder) == []

@@ -78,8 +78,8 @@ WARN_S = 60.0
 """The same trouble with the queue is logged at most so often."""
 CREATE_ATTEMPTS = 3
 DROPPED = frozenset({400, 401, 403, 404, 413, 415, 422})
-"""Statuses after which sending the same bytes again would change nothing. A 413 to a batch, and a 422 about its size,
-are answered by halves of it."""
+"""Statuses after which sending the same bytes again would change nothing. A 400 or 413 to a batch, and a 422 about its
+size, are answered by halves of it."""
 OPEN, SEALED = ".open", ".seg"
 
 STEPS = {
@@ -183,6 +183,7 @@ class _Queue:
         self._stuck: set[Path] = set()
         """Files that cannot be read, or are done and cannot be deleted. Only another process looks at them again."""
         self._said_at: dict[str, float] = {}
+        self._unsaid: list[str] = []
         self.closed = False
         """It takes no more events."""
         self._left = False
@@ -196,7 +197,7 @@ class _Queue:
         with self.lock:
             if self.closed:
                 self.refused += 1
-                self.say("Events are refused: the client is closed.")
+                self._say("Events are refused: the client is closed.")
                 return False, False
             segment = self._open
             if segment is not None and segment.is_full(len(line)):
@@ -207,7 +208,7 @@ class _Queue:
                 self._others, self._looked = self._count_others(), time.monotonic()
             if not self._has_room(segment, len(line)):
                 self.refused += 1
-                self.say("Events are refused: the queue is full.")
+                self._say("Events are refused: the queue is full.")
                 return False, False
             if segment is None:
                 segment = self._open = self._create()
@@ -250,9 +251,9 @@ class _Queue:
             self._left = True
             if self._open is not None:
                 self._seal(self._open).close()
-            memory = [*([self._hand] if self._hand is not None and self._hand.path is None else []), *self._memory]
+            lost = [line for segment in self._in_memory() for line in segment.lines]
             self.forget()
-            return [line for segment in memory for line in segment.lines]
+            return lost
 
     def forget(self) -> None:
         """Closes this process' descriptors, and touches no file. A lock that another process has stays with it."""
@@ -261,6 +262,13 @@ class _Queue:
                 segment.close()
         self._open = self._hand = None
         self._memory.clear()
+
+    def log(self) -> None:
+        """Without the lock: a handler of the application may wait for a thread that tracks, or track itself."""
+        with self.lock:
+            unsaid, self._unsaid = self._unsaid, []
+        for text in unsaid:
+            _log.warning(text)
 
     def waiting(self) -> int:
         with self.lock:
@@ -278,10 +286,12 @@ class _Queue:
             self._others, self._looked = self._count_others(), time.monotonic()
         return fits()
 
+    def _in_memory(self) -> list[_Segment]:
+        return [*([self._hand] if self._hand is not None and self._hand.path is None else []), *self._memory]
+
     def _count_others(self) -> tuple[int, int]:
         events = size = 0
-        memory = [*([self._hand] if self._hand is not None and self._hand.path is None else []), *self._memory]
-        for segment in memory:
+        for segment in self._in_memory():
             events += segment.events
             size += segment.size
         for name in self._list(SEALED):
@@ -298,7 +308,7 @@ class _Queue:
         try:
             names = os.listdir(self._folder)  # noqa: PTH208  (a Path for each name takes ten times as long)
         except OSError as error:
-            self.say("The queue's folder cannot be read", error)
+            self._say("The queue's folder cannot be read", error)
             return []
         return sorted(name for name in names if name.endswith(suffix))
 
@@ -318,7 +328,7 @@ class _Queue:
                 if locked:
                     return _Segment(created_ms, path, fd)
             except OSError as error:
-                self.say("Events are kept in memory: the queue's folder takes no segment", error)
+                self._say("Events are kept in memory: the queue's folder takes no segment", error)
             if fd >= 0:
                 self._delete(path)
                 os.close(fd)
@@ -333,7 +343,7 @@ class _Queue:
                 return True
         except OSError as error:
             problem = str(error)
-        self.say("Events are kept in memory: a segment cannot be written", problem)
+        self._say("Events are kept in memory: a segment cannot be written", problem)
         with contextlib.suppress(OSError):  # a line without its end is left out when it is read
             os.ftruncate(segment.fd, segment.size)
         return False
@@ -351,7 +361,7 @@ class _Queue:
             try:
                 segment.path.rename(sealed)
             except OSError as error:  # it is found as if its process had died
-                self.say("A segment cannot be renamed", error)
+                self._say("A segment cannot be renamed", error)
             else:
                 segment.path = sealed
                 self._ready.append(sealed)
@@ -401,7 +411,9 @@ class _Queue:
     def _read(self, segment: _Segment) -> _Segment | None:
         assert segment.path is not None
         try:
-            data = _read_all(segment.fd)
+            with os.fdopen(segment.fd, "rb", closefd=False) as file:
+                file.seek(0)
+                data = file.read()
         except OSError as error:
             self._set_aside("A segment cannot be read", segment.path, error)
             segment.close()
@@ -415,21 +427,19 @@ class _Queue:
 
     def _delete(self, path: Path) -> None:
         try:
-            path.unlink()
-        except FileNotFoundError:
-            pass
+            path.unlink(missing_ok=True)
         except OSError as error:
             self._set_aside("A segment that is done cannot be deleted", path, error)
 
     def _set_aside(self, what: str, path: Path, error: OSError) -> None:
         self._stuck.add(path)
-        self.say(what, error)
+        self._say(what, error)
 
-    def say(self, what: str, error: object = None) -> None:
-        """Logs it, but not all the time."""
+    def _say(self, what: str, error: object = None) -> None:
+        """Keeps it for `log`, but not all the time."""
         if time.monotonic() - self._said_at.get(what, float("-inf")) > WARN_S:
             self._said_at[what] = time.monotonic()
-            _log.warning("%s%s", what, "" if error is None else f": {error}")
+            self._unsaid.append(what if error is None else f"{what}: {error}")
 
     def _sync_folder(self) -> None:
         fd = os.open(str(self._folder), os.O_RDONLY | os.O_CLOEXEC)
@@ -447,15 +457,6 @@ def _lock(fd: int, path: Path) -> bool:
     except (BlockingIOError, FileNotFoundError):
         return False
     return (there.st_dev, there.st_ino) == (ours.st_dev, ours.st_ino)
-
-
-def _read_all(fd: int) -> bytes:
-    parts = []
-    at = 0
-    while part := os.pread(fd, BATCH_BYTES_MAX, at):
-        parts.append(part)
-        at += len(part)
-    return b"".join(parts)
 
 
 def _now_ms() -> int:
@@ -485,24 +486,24 @@ class _Transport:
             raise ValueError("not a key")
         if sign and not key:
             raise ValueError("a signature needs a key")
-        self._host, self._port = parts.hostname, parts.port
         self._path = (parts.path.rstrip("/") or EVENTS) + "/batch"
         self._key, self._sign = key, sign
         self.timeout_s = timeout_s
         self.ended = False
         """`abort` was called."""
-        self._context = (context or ssl.create_default_context()) if parts.scheme == "https" else None
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection = (
+            http.client.HTTPSConnection(parts.hostname, parts.port, context=context or ssl.create_default_context())
+            if parts.scheme == "https"
+            else http.client.HTTPConnection(parts.hostname, parts.port)
+        )
 
     def post(self, body: bytes, timeout_s: float) -> _Reply | None:
         """The answer; None if there was none, and then nobody knows whether the events were counted."""
+        connection = self._connection
         while not self.ended:
-            connection = self._connection
-            reused = connection is not None
-            if connection is None:
-                connection = self._connection = self._connect()
+            reused = connection.sock is not None
             connection.timeout = timeout_s
-            if connection.sock is not None:
+            if reused:
                 connection.sock.settimeout(timeout_s)
             try:
                 connection.request("POST", self._path, body, self._headers(body))
@@ -512,7 +513,7 @@ class _Transport:
             except (OSError, http.client.HTTPException) as error:
                 self.close()
                 if not (reused and isinstance(error, (ConnectionResetError, BrokenPipeError))):
-                    _log.info("No answer from %s: %r", self._host, error)
+                    _log.info("No answer from %s: %r", connection.host, error)
                     return None
                 # The server had closed the connection meanwhile. A second delivery would count nothing.
             else:
@@ -522,22 +523,15 @@ class _Transport:
         return None
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.close()
+        self._connection.close()
 
     def abort(self) -> None:
         """Ends a `post` that is under way, and all later ones."""
         self.ended = True
-        sock = getattr(self._connection, "sock", None)
+        sock = self._connection.sock
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.shutdown(SHUT_RDWR)
-
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._context is None:
-            return http.client.HTTPConnection(self._host, self._port, timeout=self.timeout_s)
-        return http.client.HTTPSConnection(self._host, self._port, timeout=self.timeout_s, context=self._context)
 
     def _headers(self, body: bytes) -> dict[str, str]:
         headers = {"Content-Type": "application/x-ndjson", "User-Agent": f"tallyd-client-python/{__version__}"}
@@ -598,7 +592,7 @@ class _Sender:
         segment = self._queue.take(flush=flush)
         if segment is None:
             return self._queue.ripe_in_s()
-        if _now_ms() - segment.created_ms >= self._max_age_s * 1000:
+        if abs(_now_ms() - segment.created_ms) >= self._max_age_s * 1000:  # the clock may have been ahead
             self.give_up(segment.lines, "the daemon may have forgotten its id")
             segment.lines = []
         else:
@@ -631,7 +625,7 @@ class _Sender:
         self._failures = 0
         errors = reply.body.get("errors")
         errors = errors if isinstance(errors, dict) else {}
-        if len(chunk) > 1 and (reply.status == 413 or "events" in errors):
+        if len(chunk) > 1 and (reply.status in (400, 413) or "events" in errors):
             segment.most = len(chunk) // 2
             return chunk
         self.rejected += len(chunk)
@@ -825,11 +819,12 @@ class _Base:
             self._queue.refuse()
             _log.exception("An event is refused.")
             return False
-        if look:
-            try:
+        try:
+            if look:
                 self._look()
-            except Exception:
-                _log.exception("The sender was not woken.")
+            self._queue.log()
+        except Exception:
+            _log.exception("The sender was not woken.")
         return taken
 
     def stats(self) -> Stats:
@@ -882,7 +877,8 @@ class _Base:
         return None if delay_s is None or time.monotonic() + delay_s > until else delay_s
 
     def _deliver(self) -> None:
-        """Tells the application of the events that will not be counted."""
+        """Tells the application of trouble with the queue, and of the events that will not be counted."""
+        self._queue.log()
         while True:
             try:
                 event, reason = self._sender.reports.popleft()
