@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import math
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -23,11 +23,12 @@ class Wake:
 
     def wait(self, timeout_s: float | None = None) -> None:
         """Returns once `set` was called since the last `wait`, or after the time."""
-        until_s = None if timeout_s is None else time.monotonic() + timeout_s
-        while until_s is None or time.monotonic() < until_s:
-            left_s = LOOK_S if until_s is None else min(LOOK_S, until_s - time.monotonic())
+        left_s = math.inf if timeout_s is None else timeout_s
+        while left_s > 0:
             with suppress(Empty):
-                return self._calls.get(timeout=max(0.0, left_s))
+                self._calls.get(timeout=min(LOOK_S, left_s))
+                return
+            left_s -= LOOK_S
 
     def clear(self) -> None:
         """Forgets the calls of `set` until now."""
