@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.clients.php_kit import nowhere, php  # noqa: F401  (fixtures)
+from tests.clients.python_kit import folder, soon  # noqa: F401  (fixtures)
 from tests.kit.proxy import Proxy
 from tests.kit.system import BATCH, EVENTS, ROLLUPS, Ingest, System
 
