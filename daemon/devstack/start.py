@@ -20,6 +20,7 @@ from daemon.scheduling import give_way, shorten_slice
 START_TIMEOUT_S = 60.0  # a server that replays a long log takes its time
 POLL_INTERVAL_S = 0.02
 PORT_ATTEMPTS_MAX = 5
+CANCEL_TIMEOUT_S = 5.0
 
 
 class Start:
@@ -100,6 +101,7 @@ async def start_all(jobs: list[Start]) -> None:
     except BaseException:
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        if tasks:  # a client of a store that is cancelled while it connects may wait for itself
+            await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT_S)
         process.stop({job.process: job.server.stop_timeout_s for job in jobs if job.process is not None})
         raise
