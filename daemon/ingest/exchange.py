@@ -115,8 +115,12 @@ def scheduler(app: App, read_head: ReadHead, loop: asyncio.AbstractEventLoop, lo
     def start_all() -> None:
         nonlocal woken
         woken = False  # first: who arrives from now on wakes the loop again
-        while arrived:
-            Exchange(app, arrived.popleft(), long_way).start(read_head, context)
+        try:
+            while arrived:
+                Exchange(app, arrived.popleft(), long_way).start(read_head, context)
+        finally:
+            if arrived:  # one raised what nobody planned for, and holds up no other
+                loop.call_soon(start_all, context=context)
 
     made._schedule_fn = schedule  # noqa: SLF001
     return made  # type: ignore[no-any-return]

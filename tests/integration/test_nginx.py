@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,18 +11,15 @@ import httpx
 import pytest
 
 from tests.kit.daemon import Daemon
-from tests.kit.nginx import IDLE_S, nginx
+from tests.kit.nginx import IDLE_S, nginx, nginx_folder
 from tests.kit.system import EVENTS, Ingest, System, event
 from tests.kit.wire import Wire, request
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    # Not pytest's own, which is too deep for a socket's address.
-    made = Path(tempfile.mkdtemp(prefix="tallyd-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
+    with nginx_folder() as made:
+        yield made
 
 
 def sent(url: str, address: str, **headers: str) -> int:

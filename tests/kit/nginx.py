@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,6 +35,15 @@ SOCKET = "/run/tallyd/ingest.sock"
 IDLE_S = 1
 """After which this nginx closes a connection to tallyd, in place of 20."""
 LOCATION = "    location /api/v1/analytics/ {"
+
+
+@contextmanager
+def nginx_folder() -> Iterator[Path]:
+    """A folder that its workers, who are nobody's, can enter. pytest's own is too deep for a socket's address."""
+    made = Path(tempfile.mkdtemp(prefix="tallyd-"))
+    made.chmod(0o755)
+    yield made
+    shutil.rmtree(made)
 
 
 @contextmanager

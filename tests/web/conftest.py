@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
 from daemon.flush.flusher import Flushed
-from tests.kit.nginx import nginx
+from tests.kit.nginx import nginx, nginx_folder
 from tests.kit.servers import Stack
 from tests.kit.system import Ingest, System
 from tests.kit.wait import wait_until
@@ -120,11 +118,8 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """For nginx, whose workers are nobody's."""
-    made = Path(tempfile.mkdtemp(prefix="tallyd-"))
-    made.chmod(0o755)
-    yield made
-    shutil.rmtree(made)
+    with nginx_folder() as made:
+        yield made
 
 
 @pytest.fixture
