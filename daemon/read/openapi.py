@@ -20,30 +20,23 @@ from daemon.read.endpoint import PREFIX, Endpoint
 from daemon.read.parameters import ENTITY_ID, Json, Parameters
 from daemon.response import Accepted, BatchAccepted, Body, Health, Invalid, Message, Ready
 
-_RETRY_AFTER: Json = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}}}
-_DUPLICATE: Json = {
-    "X-Tallyd-Duplicate": {
-        "description": "The event was known. Absent: it counts, or Redis is away and nobody knows yet.",
-        "schema": {"const": "1"},
-    }
-}
-_RATE_LIMIT: Json = {
-    "X-RateLimit-Limit": {
-        "description": "Events that the sender may send in a minute. Absent: it has no such limit.",
-        "schema": {"type": "integer"},
-    },
-    "X-RateLimit-Remaining": {
-        "description": "Events that would be taken now. A single event is not told while there are many.",
-        "schema": {"type": "integer"},
-    },
-}
-_RATE_LIMIT_RESET: Json = {
-    "X-RateLimit-Reset": {
-        "description": "When Retry-After ends, in seconds since the epoch.",
-        "schema": {"type": "integer"},
-    }
-}
-_ETAG: Json = {"ETag": {"description": "Stays while the counts do.", "schema": {"type": "string"}}}
+
+def _header(name: str, description: str, **schema: object) -> Json:
+    return {name: {"description": description, "schema": schema}}
+
+
+_RETRY_AFTER = _header("Retry-After", "Seconds to wait.", type="integer")
+_DUPLICATE = _header(
+    "X-Tallyd-Duplicate", "The event was known. Absent: it counts, or Redis is away and nobody knows yet.", const="1"
+)
+_RATE_LIMIT = _header(
+    "X-RateLimit-Limit", "Events that the sender may send in a minute. Absent: it has no such limit.", type="integer"
+) | _header(
+    "X-RateLimit-Remaining", "Events that would be taken now. A single event is not told while there are many.",
+    type="integer",
+)  # fmt: skip
+_RATE_LIMIT_RESET = _header("X-RateLimit-Reset", "When Retry-After ends, in seconds since the epoch.", type="integer")
+_ETAG = _header("ETag", "Stays while the counts do.", type="string")
 _SIGNATURE: Json = {
     "signature": {
         "type": "apiKey",
