@@ -86,32 +86,34 @@ class Producer:
 
     def __init__(self, road: Road, folder: Path | None, program: str, **env: str) -> None:
         path = os.pathsep.join([str(FOLDER), *([str(AT_FILE)] if "HOLD" in env else [])])
-        self._output = road.system.scratch / f"{uuid.uuid4().hex}.out"
-        with self._output.open("wb") as output:
+        # Two files: in one, a warning can begin in the middle of a line.
+        self._said = road.system.scratch / f"{uuid.uuid4().hex}.out"
+        self._warned = self._said.with_suffix(".err")
+        with self._said.open("wb") as said, self._warned.open("wb") as warned:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", BEGINNING + program, road.url, str(folder or "")],
                 env={**os.environ, "PYTHONPATH": path, **env},
                 stdin=subprocess.PIPE,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=said,
+                stderr=warned,
             )
         self.all.append(self)
 
     @property
     def text(self) -> str:
-        return self._output.read_text()
+        return self._said.read_text() + self._warned.read_text()
 
     @property
     def begun(self) -> set[int]:
-        return {int(number) for number in re.findall(r"^begun (\d+)$", self.text, re.MULTILINE)}
+        return {int(number) for number in re.findall(r"^begun (\d+)$", self._said.read_text(), re.MULTILINE)}
 
     @property
     def tracked(self) -> set[int]:
-        return {int(number) for number in re.findall(r"^tracked (\d+)$", self.text, re.MULTILINE)}
+        return {int(number) for number in re.findall(r"^tracked (\d+)$", self._said.read_text(), re.MULTILINE)}
 
     def stops(self) -> None:
         """Waits until it waits for `go`."""
-        wait_until(lambda: "waits\n" in self.text or self.process.poll() is not None, "it stops")
+        wait_until(lambda: "waits\n" in self._said.read_text() or self.process.poll() is not None, "it stops")
         assert self.process.poll() is None, self.text
 
     def go(self) -> None:
