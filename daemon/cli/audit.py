@@ -11,6 +11,7 @@ from rich.console import Console
 from daemon.cli.enabled import require_on
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json, print_strays, print_table, say
+from daemon.cli.record import RecordOption, recorded
 from daemon.config import NOTHING_MAPPED, require
 from daemon.errors import CheckFailed
 
@@ -27,6 +28,7 @@ def audit(
     repair_replica: Annotated[
         bool, typer.Option("--repair-replica", help="Set every row of MySQL that differs to MongoDB's totals.")
     ] = False,
+    record: RecordOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """State the conservation law: accepted = live + in flight + dead-lettered + applied. All rollups must agree, and a
@@ -54,14 +56,28 @@ def audit(
                     await flusher.sync_replicas(Flushed())
             return await by.audit(thorough=deep), repaired, aliases
 
-    report, repaired, aliases = run(work())
-    if as_json:
-        found = msgspec.to_builtins(report)
-        print_json({**found, "holds": report.holds, "repaired": repaired, "aliases_mended": aliases})
-    else:
-        _print(report, repaired, aliases, Console(), deep=deep)
-    if not report.holds:
-        raise CheckFailed(f"The audit found {len(report.broken) + report.broken_more} differences.")
+    with recorded(loaded, "audit", wanted=record) as kept:
+        report, repaired, aliases = run(work())
+        if as_json:
+            found = msgspec.to_builtins(report)
+            print_json({**found, "holds": report.holds, "repaired": repaired, "aliases_mended": aliases})
+        else:
+            _print(report, repaired, aliases, Console(), deep=deep)
+        kept.figures = _figures(report)
+        kept.summary = _verdict(report)
+        if not report.holds:
+            raise CheckFailed(f"The audit found {len(report.broken) + report.broken_more} differences.")
+
+
+def _figures(report: Report) -> dict[str, int | float]:
+    """While counts move, no counter's difference is known."""
+    differences = {f"difference:{line.counter}": line.difference for line in report.lines if report.exact}
+    broken = len(report.broken) + report.broken_more
+    return {**differences, "broken": broken, "rows_pending": report.rows_pending, "rows_missing": report.rows_missing}
+
+
+def _verdict(report: Report) -> str:
+    return "The law holds." if report.exact else "Counts are moving. What can be stated now holds."
 
 
 def _print(report: Report, repaired: int, aliases: int, console: Console, *, deep: bool) -> None:
@@ -110,5 +126,4 @@ def _print(report: Report, repaired: int, aliases: int, console: Console, *, dee
     if deep and not report.deep:
         console.print("Counts moved, so the entities were not compared one by one. Try again at a calmer time.")
     if report.holds:
-        verdict = "The law holds." if report.exact else "Counts are moving. What can be stated now holds."
-        console.print(verdict, style="green")
+        console.print(_verdict(report), style="green")

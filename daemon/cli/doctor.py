@@ -12,6 +12,7 @@ from rich.text import Text
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json
+from daemon.cli.record import RecordOption, recorded
 from daemon.config import secret_files
 from daemon.errors import CheckFailed
 
@@ -25,6 +26,7 @@ def doctor(
     config: ConfigOption = None,
     data: DataOption = None,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings fail, too.")] = False,
+    record: RecordOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Check the stores and this machine. Explain each finding, and how to mend it. Exit code 1 if one is fatal.
@@ -35,14 +37,18 @@ def doctor(
     """
     from daemon.doctor.checks import run_all
 
-    findings = run(run_all(load(config, data, "redis", "mongo"), secret_files(config)))
-    if as_json:
-        print_json(findings)
-    else:
-        _print(findings, Console())
-    fatal, warnings = (sum(each.severity == severity for each in findings) for severity in ("fatal", "warning"))
-    if fatal or (strict and warnings):
-        raise CheckFailed(f"{fatal} fatal, {warnings} warnings.")
+    loaded = load(config, data, "redis", "mongo")
+    with recorded(loaded, "doctor", wanted=record) as kept:
+        findings = run(run_all(loaded, secret_files(config)))
+        if as_json:
+            print_json(findings)
+        else:
+            _print(findings, Console())
+        sums = {severity: sum(each.severity == severity for each in findings) for severity in STYLES}
+        kept.figures |= sums
+        kept.summary = f"{len(findings)} checks: {sums['warning']} warnings, {sums['unknown']} not known."
+        if sums["fatal"] or (strict and sums["warning"]):
+            raise CheckFailed(f"{sums['fatal']} fatal, {sums['warning']} warnings.")
 
 
 def _print(findings: Sequence[Finding], console: Console) -> None:

@@ -8,7 +8,9 @@ import typer
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json, print_table, progress
+from daemon.cli.record import RecordOption, recorded
 from daemon.config import Config
+from daemon.errors import ConfigError
 
 if TYPE_CHECKING:
     from daemon.retention.expire import Expired
@@ -18,6 +20,7 @@ def expire(
     config: ConfigOption = None,
     data: DataOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    record: RecordOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Delete the daily and weekly documents that are older than `retention.daily_days` and `retention.weekly_weeks`.
@@ -27,7 +30,13 @@ def expire(
 
     Example: `tallyd expire --dry-run`
     """
-    done = run(_expire(load(config, data, "redis", "mongo"), dry_run=dry_run))
+    if dry_run and record:
+        raise ConfigError("--dry-run and --record: choose one.")
+    loaded = load(config, data, "redis", "mongo")
+    with recorded(loaded, "expire", wanted=record) as kept:
+        done = run(_expire(loaded, dry_run=dry_run))
+        kept.figures |= {f"deleted:{each.rollup}": each.documents for each in done}
+        kept.summary = f"{sum(each.documents for each in done):,} documents were deleted."
     if as_json:
         print_json(done)
         return

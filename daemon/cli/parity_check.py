@@ -16,6 +16,7 @@ from rich.console import Console
 from daemon.cli.flush import flush_first
 from daemon.cli.options import ConfigOption, DataOption, OneTypeOption, WaitOption, check_folder_of, load, run
 from daemon.cli.output import print_table, progress, say
+from daemon.cli.record import RecordOption, recorded
 from daemon.config import chosen_tables
 from daemon.errors import CheckFailed, ConfigError
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 LIMIT_DEFAULT = 100
 MISMATCHES_SHOWN = 20
+SUMMED = ("checked", "mismatches", "pending")
 
 
 def parity_check(
@@ -35,6 +37,7 @@ def parity_check(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="Every row, and totals without a row.")] = False,
     wait: WaitOption = False,
+    record: RecordOption = False,
     as_json: Annotated[bool, typer.Option("--print-json", "--json", help="Print JSON instead of a table.")] = False,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the JSON to a file, too.")] = None,
 ) -> None:
@@ -66,22 +69,25 @@ def parity_check(
                 ),
             )  # fmt: skip
 
-    with _outputs(output, as_json=as_json) as written:
+    with recorded(loaded, "parity-check", wanted=record) as kept:
+        with _outputs(output, as_json=as_json) as written:
 
-        def found(row: Row) -> None:
-            if len(shown) < MISMATCHES_SHOWN:
-                shown.append(row)
+            def found(row: Row) -> None:
+                if len(shown) < MISMATCHES_SHOWN:
+                    shown.append(row)
+                for document in written:
+                    document.add(row)
+
+            tallies = run(work(found))
             for document in written:
-                document.add(row)
-
-        tallies = run(work(found))
-        for document in written:
-            document.end(tallies, rows_max)
-    if not as_json:
-        _print(tallies, shown, Console())
-    mismatches = sum(tally.mismatches for tally in tallies)
-    if mismatches:
-        raise CheckFailed(f"The parity check found {mismatches} mismatches.")
+                document.end(tallies, rows_max)
+        if not as_json:
+            _print(tallies, shown, Console())
+        sums = {name: sum(getattr(tally, name) for tally in tallies) for name in SUMMED}
+        kept.figures |= sums
+        kept.summary = f"{sums['checked']:,} rows checked: no mismatch, {sums['pending']:,} pending."
+        if sums["mismatches"]:
+            raise CheckFailed(f"The parity check found {sums['mismatches']} mismatches.")
 
 
 class _Document:
@@ -97,7 +103,7 @@ class _Document:
         self._separator = b",\n  "
 
     def end(self, tallies: list[Tally], rows_max: int | None) -> None:
-        sums = {name: sum(getattr(tally, name) for tally in tallies) for name in ("checked", "mismatches", "pending")}
+        sums = {name: sum(getattr(tally, name) for tally in tallies) for name in SUMMED}
         rest = {"types": tallies, **sums, "limit": rows_max, "generated_at": dt.datetime.now(dt.UTC)}
         self._file.write(b"\n],\n" + msgspec.json.format(msgspec.json.encode(rest), indent=2).lstrip(b"{\n") + b"\n")
 

@@ -9,6 +9,7 @@ import typer
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json, progress, say
+from daemon.cli.record import RecordOption, recorded
 from daemon.config import Config
 from daemon.errors import CheckFailed, ConfigError
 
@@ -38,6 +39,7 @@ def generate(
         str | None, typer.Option(metavar="URL", help="With --rollback: the application's own counting route.")
     ] = None,
     pack: Annotated[bool, typer.Option("--archive", help="Also all of it as a zip with SHA-256 sums.")] = False,
+    record: RecordOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Write one parity artifact for each day: what was counted that day, and whether the rollups agree about it. Each
@@ -50,19 +52,24 @@ def generate(
 
     loaded = load(config, data, "redis", "mongo", "mysql")
     url = None if legacy_url is None else checked_url(legacy_url)
-    report = run(_generate(loaded, Wanted(days, limit, folder, rollback, url, pack)))
-    if as_json:
-        print_json(report)
-    else:
-        print(f"{len(report.files)} artifacts in {folder}, the last {report.files[-1]}.")
-        if report.archive:
-            print(f"Archive: {folder / report.archive}")
-        print(
+    with recorded(loaded, "report", wanted=record) as kept:
+        report = run(_generate(loaded, Wanted(days, limit, folder, rollback, url, pack)))
+        found = (
             f"{report.checked:,} rows checked: {report.mismatches:,} mismatches, {report.pending:,} pending;"
             f" {report.disagreements:,} rollups disagree."
         )
-    if report.mismatches or report.disagreements:
-        raise CheckFailed(f"{report.mismatches} rows and {report.disagreements} rollups differ.")
+        if as_json:
+            print_json(report)
+        else:
+            print(f"{len(report.files)} artifacts in {folder}, the last {report.files[-1]}.")
+            if report.archive:
+                print(f"Archive: {folder / report.archive}")
+            print(found)
+        kept.summary = found
+        names = ("checked", "mismatches", "pending", "disagreements")
+        kept.figures |= {"files": len(report.files), **{name: getattr(report, name) for name in names}}
+        if report.mismatches or report.disagreements:
+            raise CheckFailed(f"{report.mismatches} rows and {report.disagreements} rollups differ.")
 
 
 async def _generate(config: Config, wanted: Wanted) -> Report:

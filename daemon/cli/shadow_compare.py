@@ -13,6 +13,7 @@ from rich.console import Console
 from daemon.cli.flush import flush_first
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, WaitOption, load, run
 from daemon.cli.output import print_json, print_table
+from daemon.cli.record import RecordOption, recorded
 from daemon.config import Config, replica_tables
 from daemon.errors import CheckFailed, ConfigError
 
@@ -42,6 +43,7 @@ def shadow_compare(
     ] = "0",
     worst: Annotated[int, typer.Option(min=0, max=10_000, help="How many of the rows that differ most.")] = 10,
     wait: WaitOption = False,
+    record: RecordOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare the application's own column with tallyd's: sums, percentiles of the rows' differences, the worst rows,
@@ -56,21 +58,24 @@ def shadow_compare(
     loaded = load(config, data, "redis", "mongo", "mysql")
     if not any(table.shadow for table in replica_tables(loaded).values()):
         raise ConfigError('No table has a shadow column: set replica.DOMAIN.TYPE.shadow = { counter = "column" }.')
-    found = run(_compare(loaded, worst, wait=wait))
-    if as_json:
-        print_json(
-            [
-                {**msgspec.to_builtins(each), "trend": trend, "within_tolerance": limit.allows(each)}
-                for each, trend in found
-            ]
-        )
-    else:
-        console = Console()
-        for each, trend in found:
-            _print(each, trend, console)
-    beyond = [f"{each.entity_type} {each.counter}" for each, _ in found if not limit.allows(each)]
-    if beyond:
-        raise CheckFailed(f"Further apart than {tolerance}: {', '.join(beyond)}.")
+    with recorded(loaded, "shadow-compare", wanted=record) as kept:
+        found = run(_compare(loaded, worst, wait=wait))
+        if as_json:
+            print_json(
+                [
+                    {**msgspec.to_builtins(each), "trend": trend, "within_tolerance": limit.allows(each)}
+                    for each, trend in found
+                ]
+            )
+        else:
+            console = Console()
+            for each, trend in found:
+                _print(each, trend, console)
+        kept.figures |= {f"apart:{each.entity_type.replace('.', ':')}:{each.counter}": each.apart for each, _ in found}
+        kept.summary = f"{len(found)} columns compared, none further apart than {tolerance}."
+        beyond = [f"{each.entity_type} {each.counter}" for each, _ in found if not limit.allows(each)]
+        if beyond:
+            raise CheckFailed(f"Further apart than {tolerance}: {', '.join(beyond)}.")
 
 
 def _tolerance(text: str) -> Tolerance:

@@ -16,6 +16,8 @@ from daemon.read.status import Status, read_status
 def status(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
     """Show per shard what is dirty, in flight (and for how long), due for MySQL, and when it was last flushed.
 
+    Also the last result of each job that ran with --record: audit, parity-check, report, expire, and others.
+
     Example: `tallyd status --data .tallyd`
     """
     loaded = load(config, data, "redis", "mongo")
@@ -78,6 +80,10 @@ def _print_status(found: Status, loaded: Config) -> None:
     aside = sum(shard.ledger.get("aside", 0) for shard in found.shards)
     if aside:
         console.print(f"{aside} foreign values in Redis were renamed (keys anl:{{shard}}:aside:*).")
+    for job in found.jobs:
+        ended = _age((dt.datetime.now(dt.UTC) - job.at).total_seconds())
+        how = "ok" if job.ok else f"failed ({job.exit_code})"
+        say(f"{job.job}: {how} {ended} ago, took {_age(job.seconds)}. {job.summary}", "" if job.ok else "red")
     if found.dead_letters:
         console.print(f"{found.dead_letters} dead letters (collection analytics_dead_letters).", style="red")
 

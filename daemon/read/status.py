@@ -13,6 +13,7 @@ from daemon.buffer.counters import parse_ledger
 from daemon.buffer.keys import LAYOUT, shard_keys
 from daemon.config import Config
 from daemon.errors import StoreError
+from daemon.rollups.jobs import JobResult, read_jobs
 from daemon.rollups.mongo import MongoSink
 from daemon.spool.origin import origin_of
 from daemon.spool.segment import Usage, usage
@@ -44,6 +45,8 @@ class Status(Struct, frozen=True):
     dead_letters: int | None
     """None: MongoDB does not answer; `mongo_error` says why."""
     mongo_error: str | None
+    jobs: list[JobResult] = []
+    """The last result of each job that was run with `--record`."""
 
 
 async def read_status(config: Config) -> Status:
@@ -59,7 +62,7 @@ async def read_status(config: Config) -> Status:
     spool = usage(Path(config.spool.dir), origin_of(config, epoch)) if config.spool.dir else None
     mongo = MongoSink(config.mongo)
     try:
-        return Status(shards, redis_error, spool, await mongo.dead_letters.count(), None)
+        return Status(shards, redis_error, spool, await mongo.dead_letters.count(), None, await read_jobs(mongo))
     except StoreError as error:
         return Status(shards, redis_error, spool, None, str(error))
     finally:

@@ -18,6 +18,7 @@ EXPIRY = "analytics_expiry"
 BACKFILLS = "analytics_backfills"
 SHADOW = "analytics_shadow"
 DOCTOR = "analytics_doctor"
+JOBS = "analytics_jobs"
 
 ROLLUPS = (*(kind.collection for kind in KINDS), *(kind.expired_collection for kind in EXPIRING))
 """Their documents hold OWN_FIELDS and, under its own name, the amount of each counter."""
@@ -81,6 +82,16 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "p90": "the same of 90 %",
         "p99": "the same of 99 %",
         "max": "the largest",
+    },
+    JOBS: {
+        "_id": "the job: audit, parity-check, report, expire, shadow-compare or doctor",
+        "at": "when its last run ended",
+        "seconds": "how long that took",
+        "ok": "whether it ended with exit code 0",
+        "exit_code": "of its command",
+        "summary": "one sentence: what it found, or why it failed",
+        "host": "where it ran",
+        "figures": "{name: number}: what it counted",
     },
     DOCTOR: {"_id": "host, process and a random part of the doctor that tries a write", "at": "when"},
 }

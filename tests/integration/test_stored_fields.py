@@ -36,7 +36,7 @@ def do_everything(system: System) -> None:
     [letter] = system.mongo["analytics_dead_letters"].find({"collection": "analytics_entity_daily"})
     system.tallyd("dead", "retry", "--all", check=False)
     system.mongo["analytics_dead_letters"].insert_one(letter)
-    system.tallyd("shadow-compare", check=False)
+    system.tallyd("shadow-compare", "--record", check=False)
     for name in ("daily", "weekly"):
         system.mongo[f"analytics_entity_{name}"].update_many({}, {"$inc": {"flush_seq": -30 * 86_400 * 1_000_000}})
     system.tallyd("expire")
