@@ -54,6 +54,9 @@ READ_SECONDS = Histogram(
 )
 
 FLUSH_CLAIMS = Counter("tallyd_flush_claims", "Claims applied to MongoDB and acknowledged.")
+CLAIM_TAKEOVERS = Counter(
+    "tallyd_claim_takeovers", "Claims taken over from a flusher that did not acknowledge them within its lease."
+)
 FLUSH_ENTITIES = Counter("tallyd_flush_entities", "Entities in those claims.")
 FLUSH_DOCUMENTS = Counter("tallyd_flush_documents", "Rollup documents by what became of them.", ["outcome"])
 FLUSH_SECONDS = Histogram(

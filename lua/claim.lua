@@ -35,6 +35,7 @@
 --         {'new', part, payload, entities left dirty, {part, ...}}: sealed, and its parts in any order. A caller that
 --           was not handed all of them, one by one, asks again
 --         {'again', seq, {part, payload, ...}, entities left dirty}: sealed before, its parts in any order
+--         The last three end with the owner that the claim was taken over from, if its lease ran out in this call
 --   payload  msgpack, flat: per entity its key, its number of pairs n, then n times field, amount (decimal text); "" if
 --            this call found nothing to freeze
 -- Cost  about 2 us an entity. The call looks at the clock after the first one, then after every 16 entities and
@@ -79,7 +80,7 @@ expect(dirty, 'set')
 expect(claim, 'hash')
 
 local held = call('HMGET', claim, 'seq', 'owner', 'until', 'open', 'last', 'entities', 'fields')
-local seq, is_open = held[1], held[1] and held[4] == '1'
+local seq, is_open, taken_from = held[1], held[1] and held[4] == '1', nil
 local until_ms = string.format('%.0f', now_ms + lease_ms)
 
 local function names()
@@ -103,7 +104,8 @@ if seq then
   -- Over maxmemory, Redis refuses a script at its first write or not at all. It accepts HDEL.
   call('HDEL', claim, 'until')
   call('HSET', claim, 'owner', owner, 'until', until_ms)
-  if not is_open then return {'again', seq, parts(), call('SCARD', dirty)} end
+  if held[2] and held[2] ~= owner then taken_from = held[2] end
+  if not is_open then return {'again', seq, parts(), call('SCARD', dirty), taken_from} end
 end
 
 local payload, size = {}, 0
@@ -182,5 +184,5 @@ if size > 0 then
     'payload:' .. seq, packed)
 end
 call('HSET', claim, 'open', more and 1 or 0)
-if more then return {'more', seq, packed, left} end
-return {'new', seq, packed, left, names()}
+if more then return {'more', seq, packed, left, taken_from} end
+return {'new', seq, packed, left, names(), taken_from}

@@ -126,11 +126,12 @@ class Counters:
         entities_max: int,
         fields_max: int,
         us_max: int,
+        taken_over: Callable[[str], None] = lambda _: None,
     ) -> Claim[C] | Busy | Empty:
         """The claim in flight, or a new one, added to a new `content()`. The same one comes back until its ack.
 
         It is frozen part by part, in calls of `us_max` microseconds each. If this caller stops after any of them, the
-        next claim, by any flusher, finishes it.
+        next claim, by any flusher, finishes it. `taken_over` is told the owner that held it until its lease ran out.
         """
         freeze = partial(self._freeze, owner, lease_ms, floor, entities_max, fields_max, us_max)
         taken, parts = content(), set[bytes]()
@@ -142,7 +143,8 @@ class Counters:
                     return Empty(left)
                 case [b"busy", left_ms]:
                     return Busy(left_ms)
-                case [b"more", part, payload, _]:
+                case [b"more", part, payload, _, *others]:
+                    _tell(taken_over, others)
                     # Redis freezes the next part while this one is taken in: 0.96 of a flush's time.
                     following = asyncio.create_task(freeze())
                     try:
@@ -152,12 +154,14 @@ class Counters:
                     finally:
                         following.cancel()  # it has ended, unless this failed
                         await asyncio.wait({following})
-                case [b"new", seq, payload, left, names]:
+                case [b"new", seq, payload, left, names, *others]:
+                    _tell(taken_over, others)
                     await self._take(taken, parts, seq, payload)
                     if parts == set(names) and opened == self._connection.opened:
                         return Claim(int(seq), taken, again=False, dirty_left=left)
                     reply = await freeze()  # others froze some of it, or Redis came back with an older state
-                case [b"again", seq, flat, left]:
+                case [b"again", seq, flat, left, *others]:
+                    _tell(taken_over, others)
                     taken = content()
                     for part, payload in in_order(zip(flat[::2], flat[1::2], strict=True)):
                         await self._take(taken, parts, part, payload)
@@ -257,6 +261,11 @@ class Counters:
     async def _unfold(self, part: bytes) -> list[Any]:
         parts: list[Any] = await self._connection.run(scripts.UNFOLD, (self._keys.claim,), (part,))
         return parts
+
+
+def _tell(taken_over: Callable[[str], None], owners: Sequence[bytes]) -> None:
+    for owner in owners:
+        taken_over(owner.decode(errors="backslashreplace"))
 
 
 async def ingest_events(counters: Sequence[Counters], events: Sequence[Event]) -> int:

@@ -12,7 +12,7 @@ from daemon.cli.enabled import left_due
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json, progress
 from daemon.config import Config
-from daemon.errors import MysqlStoreError
+from daemon.errors import CheckFailed, MysqlStoreError
 
 if TYPE_CHECKING:
     from daemon.flush.flusher import Flushed
@@ -25,6 +25,8 @@ def flush(
     as_json: JsonOption = False,
 ) -> None:
     """Write what was counted to MongoDB and MySQL: in a loop until SIGTERM or Ctrl-C, or --once.
+
+    With --once it exits 1 if MySQL was not updated, or if something went to the dead letters.
 
     Example: `tallyd flush --once --data .tallyd`
     """
@@ -49,6 +51,8 @@ def flush(
         )
     if done.replica_error:
         raise MysqlStoreError(f"{done.replica_error}\nMongoDB is up to date. The rows of MySQL stay due.")
+    if done.dead:
+        raise CheckFailed(f"{done.dead} documents or values went to the dead letters. `tallyd dead list` says why.")
 
 
 def _replica_words(config: Config, done: Flushed) -> str:

@@ -34,7 +34,7 @@ ENV_CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """Set by systemd's LoadCredential=. A relative path of a `KEY_file` begins there."""
 SECRET_BYTES_MAX = 65_536
 """Of the file that a `KEY_file` names."""
-ENV_NOT_KEYS = frozenset({ENV_CONFIG, "TALLYD_RUN_ID", "TALLYD_RUN_DIR", "TALLYD_DATA"})
+ENV_NOT_KEYS = frozenset({ENV_CONFIG, "TALLYD_RUN_ID", "TALLYD_RUN_DIR", "TALLYD_WORKER", "TALLYD_DATA"})
 """Nor are these."""
 
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
+from daemon import metrics
 from daemon.buffer.counters import Busy, Claim, Counters, Empty
 from daemon.config import Flush
 from daemon.domain.outcome import Failure, SinkResult
@@ -87,6 +88,7 @@ class Drain:
             entities_max=self._flush.claim_entities_max,
             fields_max=self._flush.claim_fields_max,
             us_max=self._flush.claim_us_max,
+            taken_over=self._taken_over,
         )
         if not isinstance(claim, Claim):
             return claim
@@ -123,6 +125,14 @@ class Drain:
             )  # fmt: skip
         await self._counters.ack(claim.seq, booked, self._due(rollup, dead_ids))
         return Applied(len(rollup.documents[TOTALS]), result, len(failures) + malformed, claim.dirty_left)
+
+    def _taken_over(self, owner: str) -> None:
+        metrics.CLAIM_TAKEOVERS.inc()
+        _log.warning(
+            "Shard %d: the claim in flight is taken over from %s, which did not acknowledge it within %d ms. It ended"
+            " or hangs, or MongoDB is slow.",
+            self._counters.shard, owner, self._flush.lease_ms,
+        )  # fmt: skip
 
     async def _raise_floor(self, seq: int, rollup: Rollup, floor: int) -> set[str] | None:
         """The keys of the claim's entities that are set aside, by this flusher's word or an earlier one's.

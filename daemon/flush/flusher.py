@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
-from daemon import metrics
+from daemon import log, metrics
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Busy, Counters, Empty, Limits
 from daemon.buffer.dedupe import Forgetting
@@ -250,9 +250,10 @@ class Flusher:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._forget_loop())
                 for shard in self.shards:
-                    tasks.create_task(self._drain_loop(shard))
-                    if shard.replica is not None:
-                        tasks.create_task(self._replica_loop(shard))
+                    with log.bound(shard=shard.counters.shard):  # a task has what is bound when it is made
+                        tasks.create_task(self._drain_loop(shard))
+                        if shard.replica is not None:
+                            tasks.create_task(self._replica_loop(shard))
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None  # only a LayoutError ends a loop
         finally:

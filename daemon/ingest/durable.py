@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 
-from daemon import metrics
+from daemon import log, metrics
 from daemon.buffer.connection import Connection, RefusedError
 from daemon.buffer.counters import Counters, ingest_events
 from daemon.buffer.outcome import Counted, Failed, Outcome
@@ -96,7 +96,8 @@ class Durable:
             except StoreError as error:
                 if isinstance(error, RefusedError) and not error.passing:
                     raise  # it would refuse the replay too
-                self._trip(error)
+                with log.bound(shard=shard):
+                    self._trip(error)
         return await self._put_aside(requests)
 
     async def _put_aside(self, requests: Sequence[Request]) -> list[Outcome]:

@@ -54,6 +54,17 @@ def test_a_wrong_type_in_one_document_does_not_hold_up_the_rest(system: System) 
     system.audit("--deep")
 
 
+def test_a_flush_that_makes_a_dead_letter_exits_1(system: System) -> None:
+    count(system, event(entity_id="a"))
+    spoil(system, "analytics_entity_daily", "jav:movie:a:2026-02-19")
+    assert system.count(event(entity_id="a"), event(entity_id="b")) == 2
+    flushed = system.tallyd("flush", "--once", "--json", check=False)
+    assert (flushed.returncode, json.loads(flushed.stdout)["dead"]) == (1, 1)
+    assert "1 documents or values went to the dead letters" in flushed.stderr
+    assert system.tallyd("flush", "--once").returncode == 0, "it says so once"
+    assert system.rollup("totals")["jav:movie:b"] == {"view": 1}
+
+
 def test_totals_that_come_back_from_the_dead_letters_reach_mysql(system: System) -> None:
     system.add_movies("a")
     count(system, event(entity_id="a"))

@@ -62,6 +62,8 @@ class Claimed(NamedTuple):
     seq: int
     parts: dict[int, Amounts]
     left: int
+    taken_from: bytes | None = None
+    """The owner it was taken over from."""
 
     @property
     def amounts(self) -> Amounts:
@@ -174,16 +176,16 @@ class Shard:
                 return Claimed("empty", 0, {}, left)
             case [b"busy", left_ms]:
                 return Claimed("busy", 0, {}, left_ms)
-            case [b"more", part, payload, left]:
-                return Claimed("more", int(part), {int(part): unpack(payload)} if payload else {}, left)
-            case [b"new", seq, payload, left, names]:
+            case [b"more", part, payload, left, *others]:
+                return Claimed("more", int(part), {int(part): unpack(payload)} if payload else {}, left, *others)
+            case [b"new", seq, payload, left, names, *others]:
                 frozen = self.frozen()
                 assert set(frozen) == {int(name) for name in names}
                 if payload:
                     assert frozen[int(seq)] == unpack(payload)
-                return Claimed("new", int(seq), frozen, left)
-            case [b"again", seq, flat, left]:
-                return Claimed("again", int(seq), unpack_parts(flat), left)
+                return Claimed("new", int(seq), frozen, left, *others)
+            case [b"again", seq, flat, left, *others]:
+                return Claimed("again", int(seq), unpack_parts(flat), left, *others)
         raise AssertionError(reply)
 
     def claim_whole(self, owner: str = "a", **limits: int) -> Claimed:

@@ -106,7 +106,7 @@ def test_a_claim_whose_lease_ran_out_is_handed_to_whoever_asks(shard: Shard) -> 
     shard.count(Ev("e1"))
     first = shard.claim("a")
     expire_lease(shard)
-    assert shard.claim("b") == first._replace(status="again")
+    assert shard.claim("b") == first._replace(status="again", taken_from=b"a")
     assert shard.claim("a").status == "busy", "it is the other's now"
     assert shard.claim("b") == first._replace(status="again")
 
@@ -212,7 +212,9 @@ def test_an_open_claim_is_handed_to_nobody(shard: Shard) -> None:
     """Whoever applied it would leave its seq in documents that refuse what is added later."""
     first = open_claim(shard)
     expire_lease(shard)
-    assert shard.claim("b", us=0).status == "more"
+    taken = shard.claim("b", us=0)
+    assert (taken.status, taken.taken_from) == ("more", b"a")
+    assert shard.claim("b", us=0).taken_from is None, "it is its own now"
     assert shard.claim("a").status == "busy"
     assert shard.claim("b").parts.keys() > {first.seq}
 
@@ -235,7 +237,7 @@ def test_a_sealed_claim_never_grows(shard: Shard) -> None:
     shard.count(Ev("later", "jav:movie:0"), Ev("later too", "jav:movie:later"))
     assert shard.claim("a") == sealed._replace(status="again", left=2)
     expire_lease(shard)
-    assert shard.claim("b", us=0) == sealed._replace(status="again", left=2)
+    assert shard.claim("b", us=0) == sealed._replace(status="again", left=2, taken_from=b"a")
     assert shard.live() == {"jav:movie:0": {VIEW: 1}, "jav:movie:later": {VIEW: 1}}
 
 
@@ -387,7 +389,7 @@ def test_out_of_memory_nothing_is_lost_and_the_claim_can_be_claimed_again(shard:
     assert shard.claim("a", lease_ms=1).seq == first.seq
     while (taken_over := shard.claim("b")).status == "busy":
         pass
-    assert taken_over == first._replace(status="again")
+    assert taken_over == first._replace(status="again", taken_from=b"a")
     assert shard.ack(first.seq, {"flushed:view": 100}, ["jav:movie:1"]) == 1
     claims = [first, *drain(shard, entities=70, us=0)]
     assert _sums(claims) == Counter({(f"jav:movie:{n}", VIEW): 1 for n in range(300)})

@@ -20,7 +20,6 @@ from __future__ import annotations
 import logging
 import multiprocessing.connection
 import os
-import secrets
 import shutil
 import signal
 import sys
@@ -33,9 +32,10 @@ from typing import Any
 from granian._granian import SocketHolder
 from granian.constants import HTTPModes, Interfaces, Loops, RuntimeModes
 from granian.http import HTTP1Settings
+from granian.log import LogLevels
 from granian.server.mp import MPServer, WorkerProcess
 
-from daemon import notify
+from daemon import log, notify
 from daemon.config import Config
 from daemon.ingest.process import descriptors, handover, rundir
 from daemon.ingest.process.listener import BACKLOG_CONNECTIONS, Listener
@@ -53,6 +53,11 @@ SILENCE_S, SILENCE_S_MAX = 0.25, 0.5
 POLL_S = 0.01
 ACCEPT_END_S = 0.2
 """How long a worker takes from SIGINT until it accepts no more."""
+
+LOG = {
+    "formatters": {}, "handlers": {}, "loggers": {"_granian": {"handlers": [], "propagate": True}}
+}  # fmt: skip
+"""Granian's lines go where ours go (`log.configure`). It says this again in each worker."""
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +81,7 @@ def serve(config: Config, load: Callable[[], Config]) -> None:
         # The workers find these in their environment; the first is prometheus_client's.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(path / "metrics")
         os.environ[rundir.ENV] = str(path)
-        os.environ.setdefault("TALLYD_RUN_ID", secrets.token_hex(8))
+        log.run_id()  # and this one
         IngestServer(config, load, listener, RunDir(path)).serve()
     finally:
         shutil.rmtree(path, ignore_errors=True)
@@ -102,6 +107,8 @@ class IngestServer(MPServer):
             backlog=BACKLOG_CONNECTIONS,
             backpressure=min(BACKPRESSURE_CONNECTIONS, max(1, descriptors.allow_all() - descriptors.RESERVED)),
             log_access=False,
+            log_level=LogLevels.notset,  # `log.level` decides
+            log_dictconfig=LOG,
         )
         self.main_loop_interrupt = Wake()  # type: ignore[assignment]  # Granian's is a threading.Event
         run_dir.publish(ConfigSnapshot(0, config))
@@ -116,8 +123,13 @@ class IngestServer(MPServer):
         self._shd = SocketHolder(listener.socket.fileno(), listener.is_unix, BACKLOG_CONNECTIONS)  # type: ignore[call-arg,assignment]
         self._sso = listener.socket
 
+    def _spawn_worker(self, idx: int, target: Any, callback_loader: Any) -> WorkerProcess:  # type: ignore[override]
+        os.environ[log.WORKER_ENV] = str(idx + 1)  # it is started next, as a copy of this process
+        return super()._spawn_worker(idx, target, callback_loader)
+
     def startup(self, spawn_target: Any, target_loader: Any) -> None:
         super().startup(spawn_target, target_loader)  # type: ignore[no-untyped-call]
+        os.environ.pop(log.WORKER_ENV)
         self._supervisor.start()
         if self._supervisor.config.http.metrics_port:
             from daemon.ingest.process.exposition import expose  # noqa: PLC0415  (see `serve`)

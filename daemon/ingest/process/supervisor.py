@@ -57,7 +57,7 @@ class Supervisor:
         self._listener = listener
         self._run_dir = run_dir
         self._workers = workers
-        self._run_id = os.environ["TALLYD_RUN_ID"]
+        self._run_id = log.run_id()
         self._generation = 0
         self._woken = Wake()
         self._reload_wanted = False
