@@ -29,6 +29,7 @@ from daemon.buffer.layout import MARK_INTERVAL_MS, Layout, begin_epoch, lost_tra
 from daemon.buffer.scripts import Script
 from daemon.config import RedisSection, address_of, tls_of
 from daemon.errors import LayoutError, RedisStoreError, StoreError
+from daemon.retry import jittered
 
 Arg = str | bytes | int
 
@@ -125,7 +126,7 @@ class _Protocol(asyncio.Protocol):
 class Connection:
     """Runs scripts and commands over one connection. It opens when it is first needed, and again after a loss.
 
-    Each new connection checks the layout first. After a failed attempt to connect, calls fail at once for
+    Each new connection checks the layout first. After a failed attempt to connect, calls fail at once for up to
     `reconnect_ms`. A call without a reply within `timeout_ms` fails, and with it every other call on the connection.
     """
 
@@ -137,7 +138,7 @@ class Connection:
         self._reconnect_s = redis.reconnect_ms / 1000
         self._protocol: _Protocol | None = None
         self._connecting = asyncio.Lock()
-        self._failed_at = -1e9
+        self._retry_at = -1e9
         self._failure = RedisStoreError("")
         self.epoch = 0
         """When the Redis of the current connection began to count (µs). It differs once Redis has lost its memory."""
@@ -210,18 +211,18 @@ class Connection:
             if self._protocol is not None and self._protocol.lost is None:
                 return self._protocol
             now = asyncio.get_running_loop().time()
-            if now - self._failed_at < self._reconnect_s:
+            if now < self._retry_at:
                 raise self._failure
             try:
                 async with asyncio.timeout(self._timeout_s):
                     self._protocol = await self._open()
                     self.opened += 1
             except LayoutError as error:
-                self._failed_at, self._failure = now, error
+                self._retry_at, self._failure = now + jittered(self._reconnect_s), error
                 raise
             except (OSError, TimeoutError, StoreError) as error:
                 why = str(error) or "no answer in time"
-                self._failed_at = now
+                self._retry_at = now + jittered(self._reconnect_s)
                 self._failure = RedisStoreError(f"Redis at {address_of(self._url)} cannot be reached: {why}")
                 raise self._failure from None
             return self._protocol

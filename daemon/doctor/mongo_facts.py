@@ -23,6 +23,7 @@ from daemon.doctor.finding import Refusal
 from daemon.domain.rollup import KINDS
 from daemon.errors import MongoStoreError
 from daemon.rollups.collections import DEAD_LETTERS, DOCTOR
+from daemon.rollups.errors import sentence
 from daemon.rollups.mongo import close_client, open_client
 
 Json = dict[str, Any]
@@ -56,8 +57,7 @@ async def read_mongo(config: Config, *, timeout_ms: int, probe: bool) -> MongoFa
     try:
         return await _read(config, address, database, probe=probe)
     except PyMongoError as error:
-        said, _, _ = str(error).partition(", Topology Description")
-        raise MongoStoreError(f"MongoDB at {address}: {said}") from None
+        raise MongoStoreError(f"MongoDB at {address}: {sentence(error)}") from None
     finally:
         await close_client(client)
 
@@ -124,5 +124,5 @@ async def _try_write(database: AsyncDatabase[Json]) -> str | None:
         await scratch.delete_one({"_id": id_})
         await scratch.drop()
     except PyMongoError as error:
-        return str(error)
+        return sentence(error)
     return None

@@ -33,6 +33,7 @@ from daemon.flush.drain import Applied, Drain
 from daemon.replica.known import KnownIds
 from daemon.replica.mysql import LockHeldError, MysqlSink
 from daemon.replica.sync import Replica
+from daemon.retry import jittered
 from daemon.rollups.mongo import MongoSink
 
 BUSY_POLL_MS_MAX = 1_000
@@ -324,7 +325,7 @@ class Flusher:
                 with self._step(f"the MySQL sync of shard {shard.counters.shard}"):
                     synced = await shard.replica.sync_next()
             except LockHeldError:
-                await self._pause(LOCK_HELD_PAUSE_S)
+                await self._pause(jittered(LOCK_HELD_PAUSE_S))
                 continue
             metrics.REPLICA_ROWS.labels("set").inc(synced.rows.applied)
             metrics.REPLICA_ROWS.labels("missing").inc(synced.rows.missing)
@@ -353,12 +354,13 @@ class Flusher:
                 unplanned = not isinstance(error, StoreError)
                 self.trouble = f"{what} failed: {error}"
                 metrics.FLUSH_FAILURES.labels(error.store if isinstance(error, StoreError) else "none").inc()
-                _log.error("%s failed: %s. Next attempt in %.1f s.", what, error, pause_ms / 1000, exc_info=unplanned)
+                pause_s = jittered(pause_ms / 1000)
+                _log.error("%s failed: %s. Next attempt in %.1f s.", what, error, pause_s, exc_info=unplanned)
             else:
                 if self.trouble.startswith(what):
                     self.trouble = ""
                 return
-            await self._pause(pause_ms / 1000)
+            await self._pause(pause_s)
             pause_ms = min(pause_ms * 2, self._flush.retry_max_ms)
 
     async def _pause(self, seconds: float) -> None:

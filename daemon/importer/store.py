@@ -23,6 +23,7 @@ from daemon.buffer.wire import unlimited
 from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.errors import LayoutError, StoreError
+from daemon.retry import jittered
 
 PAUSE_FIRST_S = 0.25
 PAUSE_MAX_S = 4.0
@@ -99,7 +100,7 @@ class RedisStore:
                 failures += 1
                 if self._stopping.is_set() or loop.time() + pause_s > give_up_at:
                     raise
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(jittered(pause_s))
             pause_s = min(pause_s * 2, PAUSE_MAX_S)
 
 

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 import msgspec
 
+from daemon import log
 from daemon.buffer.wire import Limit, Visitor
 from daemon.config import UNIX, Budget, Config, RateLimit, has_windows, valued_actions
 from daemon.domain.entity import Entity
@@ -27,6 +28,7 @@ from daemon.ingest.address import TrustedProxies, is_near
 from daemon.ingest.handler import Handler
 from daemon.ingest.keyring import SIGNATURE_HEADER, Keyring
 from daemon.ingest.origins import Origins, host_of
+from daemon.ingest.refusals import Refusals, request_id
 from daemon.ingest.requests import CrowdedError, HttpRequest, OpenRequests, RequestHead
 from daemon.ingest.robots import Robots
 from daemon.ingest.visitors import Visitors
@@ -97,6 +99,7 @@ class App:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._warned_of_proxy = False
+        self._refusals = Refusals(time.monotonic)
         self._bounds: tuple[Budget, RateLimit] | None = None
         """What the accounts were made for."""
         # What an exchange asks for each event. Bound here, because a method in between would cost a call each.
@@ -225,35 +228,50 @@ class App:
     def crowded(self) -> Response:
         return self._overloaded
 
-    def explain(self, body: bytes, account: Account, visitor: Visitor | None, tell: Callable[[Response], None]) -> None:
+    def explain(
+        self,
+        head: RequestHead,
+        body: bytes,
+        account: Account,
+        visitor: Visitor | None,
+        tell: Callable[[Response], None],
+    ) -> None:
         """Answers an event that `submit` returned False for, in a task: `tell` is told the answer."""
-        task = self._loop.create_task(self._explain(body, account, visitor, tell))
+        task = self._loop.create_task(self._explain(head, body, account, visitor, tell))
         self._tasks.add(task)  # the loop itself holds it only weakly
         task.add_done_callback(self._tasks.discard)
 
     async def _explain(
-        self, body: bytes, account: Account, visitor: Visitor | None, tell: Callable[[Response], None]
+        self,
+        head: RequestHead,
+        body: bytes,
+        account: Account,
+        visitor: Visitor | None,
+        tell: Callable[[Response], None],
     ) -> None:
         try:
             answer = await self._handler.event(body, account, visitor=visitor)
         except Exception:  # noqa: BLE001  (see `failed`)
-            answer = self.failed()
+            answer = self.failed(head)
         tell(answer)
 
-    def leave(self, answer: Response, account: Account, *, events: bool = True) -> None:
+    def leave(self, head: RequestHead, answer: Response, account: Account, *, events: bool = True) -> None:
         """A request that began is answered. `events`: it was to bring some."""
-        if 400 <= answer.status < 500 and answer.status != HTTPStatus.TOO_MANY_REQUESTS:
-            account.charge(accounts.REQUEST_REFUSED)
-            if events:
-                self._handler.charge(account, 1)
+        if answer.status >= 400:
+            if answer.status < 500 and answer.status != HTTPStatus.TOO_MANY_REQUESTS:
+                account.charge(accounts.REQUEST_REFUSED)
+                if events:
+                    self._handler.charge(account, 1)
+            self._refusals.note(head, answer)
         self._requests.leave(answer)
 
-    def failed(self) -> Response:
+    def failed(self, head: RequestHead) -> Response:
         """The answer to a request that raised an exception nobody planned for. Call it in the `except` clause.
 
         The exception is logged. The client gets nothing of its text.
         """
-        _log.exception("A request failed")
+        with log.bound(**({"request_id": id_} if (id_ := request_id(head)) else {})):
+            _log.exception("A request failed")
         return response.FAILED
 
     # For all other requests -------------------------------------------------------------------------------------------
@@ -268,13 +286,13 @@ class App:
         except CrowdedError:
             answer = self._overloaded
         except Exception:  # noqa: BLE001  (see `failed`)
-            answer = self.failed()
+            answer = self.failed(head)
         except BaseException:
             self._requests.abandon()
             raise
         if answer.status >= 400 and head.method == "POST" and not 0 <= head.length <= UNREAD_BYTES_MAX:
             answer = Response(answer.status, answer.body, answer.closing_headers)  # the body may not have been read
-        self.leave(answer, account, events=head.method == "POST" or head.path == self._pixel_path)
+        self.leave(head, answer, account, events=head.method == "POST" or head.path == self._pixel_path)
         if self.origins is not None and head.path in self._event_routes:
             return self.origins.dress(answer, head)
         return answer

@@ -23,6 +23,7 @@ from daemon.domain.event import Event
 from daemon.errors import LayoutError, StoreError
 from daemon.ingest.accounts import is_producer
 from daemon.ingest.outage import Outage
+from daemon.retry import jittered
 from daemon.spool.origin import Origin, origin_of
 from daemon.spool.replay import Replayed, Replayer
 from daemon.spool.segment import SEALED
@@ -142,7 +143,7 @@ class Durable:
     async def _keep(self) -> None:
         """Probes Redis while events are spooled, and replays the spool."""
         while True:
-            await asyncio.sleep(self._section.probe_ms / 1000)
+            await asyncio.sleep(jittered(self._section.probe_ms / 1000))
             done, trouble = Replayed(), ""
             self._moved(done)
             try:

@@ -54,7 +54,7 @@ class Exchange:
             return
         self._account = account
         self._visitor = app.visitor and app.visitor(head, account)
-        self._head = head  # a reload may begin to ask for it
+        self._head = head
         self._protocol: RSGIHTTPProtocol | None = watcher.proto
         self._reading = watcher.proto()
         self._reading.add_done_callback(self._received, context)
@@ -76,11 +76,11 @@ class Exchange:
             if not has_place:
                 self._answer(app.crowded())
             elif not app.submit(self._body, self._account, self._settle, self._visitor):
-                app.explain(self._body, self._account, self._visitor, self._answer)
+                app.explain(self._head, self._body, self._account, self._visitor, self._answer)
         except (RSGIProtocolClosed, RSGIProtocolError):
             self._answer(response.BODY_CUT_OFF)
         except Exception:  # noqa: BLE001  (see `failed`)
-            self._answer(app.failed())
+            self._answer(app.failed(self._head))
 
     def _settle(self, outcome: Outcome) -> None:
         self._answer(self._app.conclude(self._account, outcome))
@@ -89,7 +89,7 @@ class Exchange:
         protocol, self._protocol = self._protocol, None
         assert protocol is not None, "a request has one answer"
         app = self._app
-        app.leave(answer, self._account)
+        app.leave(self._head, answer, self._account)
         if app.origins is not None:
             answer = app.origins.dress(answer, self._head)
         protocol.response_bytes(answer.status, answer.closing_headers if app.closing else answer.headers, answer.body)

@@ -11,11 +11,12 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from daemon.errors import StoreError
+from daemon.retry import jittered
 
 FAILURES_MAX = 2
 """Questions in a row that got no answer. Then the breaker opens."""
 PAUSE_S = 0.5
-"""From a trial that failed to the next one."""
+"""The longest from a trial that failed to the next one."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class Breaker:
         """A question got no answer."""
         self._failures += 1
         if self._failures == FAILURES_MAX:
-            self._next_at_s = self._monotonic() + PAUSE_S
+            self._next_at_s = self._monotonic() + jittered(PAUSE_S)
             _log.error("MongoDB does not answer: reads are refused until it does.")
 
     async def lets_pass(self) -> bool:
@@ -64,4 +65,4 @@ class Breaker:
             return True
         finally:
             self._trying = False
-            self._next_at_s = self._monotonic() + PAUSE_S
+            self._next_at_s = self._monotonic() + jittered(PAUSE_S)

@@ -25,6 +25,7 @@ from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import total
 from daemon.errors import MysqlStoreError
 from daemon.replica.sql import KeyColumn, alike_sql, ranked_sql, select_sql, update_sql
+from daemon.retry import jittered
 
 PLAIN_REFUSED = frozenset({1045, 3159})
 """Access denied, insecure transport: so a server answers a client without TLS that it asks for TLS."""
@@ -33,6 +34,7 @@ TLS_HINT = ". The server has no TLS: it answered in plain text"
 TRANSIENT = frozenset({1213, 1205, 1020})
 """Deadlock, lock wait timeout, record changed since last read: the same statement may succeed at once."""
 TRANSIENT_TRIES = 5
+TRANSIENT_PAUSE_S = 0.05
 REFUSED = frozenset({1048, 1062, 1264, 1265, 1292, 1366, 1369, 1406, 1451, 1452, 1644, 1690, 1761, 3819, 4025})
 """Codes about a row's values: out of range, too long, or refused by a key, a check or a trigger. Waiting does not help
 that row. The statement's other rows may be good."""
@@ -274,6 +276,7 @@ class MysqlSink:
             except _TransientError:
                 if not left:
                     raise
+                await asyncio.sleep(jittered(TRANSIENT_PAUSE_S))  # the other one may try again, too
         raise AssertionError
 
     async def _key(self, table: ReplicaTable) -> KeyColumn:

@@ -1,7 +1,8 @@
-"""MongoDB's errors, sorted: this document never, already done, or wait."""
+"""MongoDB's errors, sorted: this document never, already done, or wait. And each as one sentence."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +23,20 @@ UNAPPLICABLE = {
     DUPLICATE_KEY: "another document has its natural key",
 }
 """Codes that say this one document can't take its amounts, however often it is tried. Any other code means: wait."""
+
+SENTENCE_CHARACTERS_MAX = 300
+_DETAILS = re.compile(r" \(configured timeouts: [^)]*\)|, Timeout: .*|, full error: .*", re.DOTALL)
+"""What pymongo appends: time-outs, its view of the servers, the server's whole reply with cluster time and key ids."""
+
+
+def sentence(error: PyMongoError) -> str:
+    """What went wrong, without what pymongo appends, and without a full stop."""
+    details = getattr(error, "details", None)
+    if isinstance(details, Mapping) and (text := details.get("errmsg")):
+        text = f"{str(text).rstrip('.')} ({name})" if (name := details.get("codeName")) else str(text)
+    else:
+        text = _DETAILS.sub("", str(error))
+    return text.partition("\n")[0][:SENTENCE_CHARACTERS_MAX].rstrip(".")
 
 
 def is_already_applied(error: Mapping[str, Any]) -> bool:
@@ -47,6 +62,6 @@ def store_error(address: str) -> Iterator[None]:
     try:
         yield
     except ConnectionFailure as error:
-        raise MongoAwayError(f"MongoDB at {address}: {error}") from None
+        raise MongoAwayError(f"MongoDB at {address}: {sentence(error)}") from None
     except PyMongoError as error:
-        raise MongoStoreError(f"MongoDB at {address}: {error}") from None
+        raise MongoStoreError(f"MongoDB at {address}: {sentence(error)}") from None

@@ -16,7 +16,7 @@ from daemon.buffer.counters import Claim, Counters, Limits
 from daemon.buffer.layout import Layout
 from daemon.buffer.wire import Amounts
 from tests.kit.daemon import Daemon
-from tests.kit.system import System, event
+from tests.kit.system import BATCH, EVENTS, System, event
 
 ONE_SYSTEM = True
 
@@ -64,6 +64,40 @@ def test_the_flusher_names_the_shard(system: System) -> None:
         flusher.says("entities, ")
     assert [each["shard"] for each in entries(flusher) if " entities, " in each["message"]] == [0]
     assert {each["run_id"] for each in entries(flusher)} == {flusher.run_id}
+
+
+# Request ids ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interface", ["rsgi", "asgi"])
+def test_a_refused_request_is_logged_with_its_id_and_a_counted_one_is_not(system: System, interface: str) -> None:
+    def identified(number: int) -> dict[str, Any]:
+        return {"headers": {"x-request-id": f"id-{number}"}}
+
+    with system.ingest(LOG__FORMAT="json", HTTP__INTERFACE=interface) as ingest:
+        statuses = [
+            ingest.post(event(), **identified(0)).status_code,
+            ingest.post(event(action="no such"), **identified(1)).status_code,
+            ingest.post(b"{", **identified(2)).status_code,
+            ingest.post([event(action="no such")], BATCH, **identified(3)).status_code,
+            ingest.client.get("/nowhere", **identified(4)).status_code,
+            ingest.post(event(action="no such")).status_code,
+        ]
+        ingest.says("id-4")
+    assert statuses == [202, 422, 400, 422, 404, 422]
+    found = [each for each in entries(ingest) if each["logger"] == "daemon.ingest.refusals"]
+    assert [each["request_id"] for each in found] == ["id-1", "id-2", "id-3", "id-4"]
+    assert [each["level"] for each in found] == ["info"] * 4
+    assert found[0]["message"].startswith(f"POST {EVENTS}: 422. ")
+    assert found[0]["worker"] == 1
+
+
+def test_an_event_that_no_store_takes_is_logged_with_its_id(system: System) -> None:
+    with system.ingest(LOG__FORMAT="json", REDIS__URL="redis://127.0.0.1:1/0", SPOOL__DIR="") as ingest:
+        assert ingest.post(event(), headers={"x-request-id": "id-1"}).status_code == 503
+        ingest.says("id-1")
+    (found,) = [each for each in entries(ingest) if "request_id" in each]
+    assert (found["request_id"], found["level"]) == ("id-1", "warning")
 
 
 # Take-overs -------------------------------------------------------------------------------------------------------
