@@ -20,10 +20,15 @@ def show_config(
     schema: Annotated[
         bool, typer.Option("--schema", help="Print a JSON Schema of the file instead, for editors such as taplo.")
     ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Print only whether it is right. The units ask before each reload.")
+    ] = False,
 ) -> None:
     """Print the configuration in force as JSON, secrets masked. Exit 2 and every problem if it is wrong.
 
     Example: `TALLYD_RATE_LIMIT__PER_MINUTE=0 tallyd config --config tallyd.toml`
+
+    Example: `tallyd config --check --config tallyd.toml`
 
     Example: `tallyd config --example > tallyd.toml`
 
@@ -35,5 +40,8 @@ def show_config(
         print(generate.example(), end="")
     elif schema:
         print_json(generate.json_schema())
+    elif check:
+        load(config, data)
+        print("The configuration is right.")
     else:
         print_json(masked(load(config, data)))

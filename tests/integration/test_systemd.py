@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import configparser
 import contextlib
+import re
 import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -24,7 +25,7 @@ from daemon.config import Config
 from daemon.devstack import process
 from daemon.ingest.process.handover import LINGER_S_MAX
 from daemon.ingest.process.server import SILENCE_S_MAX
-from tests.kit.commands import UNPRIVILEGED
+from tests.kit.commands import UNPRIVILEGED, run
 from tests.kit.daemon import Daemon, Ingest, run_id_at
 from tests.kit.kill import AT_FILE
 from tests.kit.load import Load
@@ -33,6 +34,11 @@ from tests.kit.servers import RedisServer
 from tests.kit.system import ROOT, TALLYD, System, event, wait_until
 
 UNITS = ROOT / "ops" / "systemd"
+KINDS = (".service", ".socket", ".timer", ".target")
+SERVICES = sorted(UNITS.glob("*.service"))
+JOBS = ("audit", "parity", "report", "expire", "shadow-compare", "doctor")
+EXPOSURE_MAX_TENTHS = 13
+"""Of `systemd-analyze security`: 0 is the safest, 100 the most exposed."""
 WATCHDOG_US = 400_000
 INTERVAL_S = WATCHDOG_US / 1e6 / 2
 SILENCE_INTERVALS = 6
@@ -240,21 +246,65 @@ def test_a_socket_unit_that_passes_anything_else_is_wrong_configuration(system: 
 def units() -> dict[str, configparser.ConfigParser]:
     found = {}
     for path in UNITS.glob("tallyd*.*"):
-        if path.suffix in (".service", ".socket", ".target"):
+        if path.suffix in KINDS:
             found[path.name] = configparser.ConfigParser(strict=False, interpolation=None)
             found[path.name].optionxform = str  # type: ignore[assignment,method-assign]
             found[path.name].read(path)
     return found
 
 
-def test_systemd_has_nothing_to_say_against_the_units() -> None:
-    analyze = shutil.which("systemd-analyze")
-    if analyze is None:
+@pytest.fixture(scope="module")
+def analyze() -> str:
+    program = shutil.which("systemd-analyze")
+    if program is None:
         pytest.exit("The tests need systemd-analyze: run ./justw test, or apt-get install systemd.", returncode=1)
-    units = sorted(str(path) for path in UNITS.iterdir() if path.suffix in (".service", ".socket", ".target"))
-    assert len(units) == 4
-    done = subprocess.run([analyze, "verify", *units], capture_output=True, text=True, check=False)
+    return program
+
+
+def test_systemd_has_nothing_to_say_against_the_units(analyze: str) -> None:
+    units = sorted(str(path) for path in UNITS.iterdir() if path.suffix in KINDS)
+    assert len(units) == 4 + 2 * len(JOBS)
+    done = run([analyze, "verify", *units])
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)
+def test_a_service_is_hardly_exposed(service: Path, analyze: str) -> None:
+    done = run([analyze, "security", "--offline=true", f"--threshold={EXPOSURE_MAX_TENTHS}", service])
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda path: path.stem)
+def test_a_service_has_limits(service: Path, units: dict[str, configparser.ConfigParser]) -> None:
+    assert {"MemoryMax", "TasksMax"} <= units[service.name]["Service"].keys()
+    shared = (UNITS / "tallyd-.service.d/10-tallyd.conf").read_text()
+    assert "\nOOMScoreAdjust=" in shared
+    assert "\nSystemCallFilter=~@privileged @resources\n" in shared
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_a_timer_runs_a_command_that_keeps_its_result(job: str, units: dict[str, configparser.ConfigParser]) -> None:
+    words = units[f"tallyd-{job}.service"]["Service"]["ExecStart"].split()
+    assert words[:2] == ["/usr/bin/env", "tallyd"]
+    assert words[-1] == "--record"
+    timer = units[f"tallyd-{job}.timer"]
+    assert timer["Timer"]["Persistent"] == "yes"
+    assert timer["Install"]["WantedBy"] == timer["Unit"]["PartOf"] == "tallyd.target"
+
+
+def test_a_reload_asks_first_whether_the_file_is_right(
+    tmp_path: Path, units: dict[str, configparser.ConfigParser]
+) -> None:
+    file = tmp_path / "tallyd.toml"
+    for service in ("tallyd-ingest.service", "tallyd-flush.service"):
+        lines = re.findall(r"^ExecReload=(.*)$", (UNITS / service).read_text(), re.MULTILINE)
+        assert lines == ["/usr/bin/env tallyd config --check", "/bin/kill -HUP $MAINPID"]
+        assert units[service]["Service"]["Restart"] == "always"
+    for text, code in (("enabled = false", 0), ("enabled = maybe", 2)):
+        file.write_text(text)
+        done = run([*TALLYD, "config", "--check", "--config", file])
+        assert done.returncode == code, done.stderr
+        assert (done.stdout == "The configuration is right.\n") == (code == 0)
 
 
 def test_systemd_waits_longer_than_a_stop_may_take(units: dict[str, configparser.ConfigParser]) -> None:

@@ -31,7 +31,7 @@ POLL_S = 0.01
 _UNACKED_OFFSET_BYTES = 24
 """Of `tcpi_unacked` in `struct tcp_info`: for a listening socket the connections that wait to be accepted."""
 _HALF_OPEN, _LISTENING = "03", "0A"
-"""States in /proc/net/tcp."""
+"""States in /proc/self/net/tcp. (A unit with ProcSubset=pid sees no /proc/net.)"""
 
 # A classic BPF program for SO_ATTACH_FILTER, which sees each TCP header: (code, jump if true, jump if false, value).
 _LOAD_BYTE, _AND, _JUMP_IF_EQUAL, _RETURN = 0x30, 0x54, 0x15, 0x06
@@ -134,7 +134,7 @@ def _sockets(port: int) -> Iterator[tuple[str, str]]:
     suffix = f":{port:04X}"
     for table in ("tcp", "tcp6"):
         try:
-            rows = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+            rows = Path(f"/proc/self/net/{table}").read_text().splitlines()[1:]
         except OSError:
             continue  # no IPv6 here
         for row in rows:
