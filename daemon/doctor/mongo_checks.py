@@ -19,6 +19,8 @@ VERSION_TRIED = (6, 0, 0)
 DISK_WARN_PERCENT = 90
 NOT_FLUSHED = "Nothing is flushed: counts pile up in Redis."
 UPGRADE = "upgrade MongoDB, one major version at a time, to 6.0 or later"
+_MONITOR = 'db.getSiblingDB("admin").grantRolesToUser("USER", ["clusterMonitor"])'
+"""What reading a set's configuration takes."""
 
 Keys = tuple[tuple[str, int], ...]
 
@@ -52,6 +54,32 @@ def write(facts: MongoFacts) -> Verdict:
     if "authoriz" in (facts.write_error or ""):
         fix = _grant(facts)
     return fatal(facts.write_error or "not tried: this server takes no writes", NOT_FLUSHED, fix)
+
+
+def majority(facts: MongoFacts) -> Verdict:
+    """Whether the set still acknowledges writes while one of its members with data is away."""
+    if "setName" not in facts.hello:
+        return ok("no replica set")
+    # `hello` hides some members. Such a member can only add to what may be away.
+    data, arbiters = len(facts.hello.get("hosts", ())), len(facts.hello.get("arbiters", ()))
+    settings = facts.replica_set if isinstance(facts.replica_set, Mapping) else {}
+    if data + arbiters > 1 and _spare(data, arbiters) < 1:
+        settings = known(facts.replica_set, _shell(facts, _MONITOR))
+        voters = [member for member in settings.get("members", ()) if member.get("votes", 1)]
+        arbiters = sum(bool(member.get("arbiterOnly")) for member in voters)
+        data = len(voters) - arbiters
+    found = f"{data} with data, {arbiters} arbiter{'s' if arbiters != 1 else ''}"
+    if not settings.get("writeConcernMajorityJournalDefault", True):
+        # Tried on 6.0: while a secondary cannot write its journal, a majority is acknowledged then, and one with
+        # `j: true` is not.
+        found += "; writeConcernMajorityJournalDefault is off, but tallyd asks for the journal itself"
+    if data < 2 or _spare(data, arbiters) > 0:
+        return ok(found)
+    return warning(
+        f"{found}: a write needs all {data} members with data",
+        "An arbiter stores nothing. While a member with data is away, nothing is flushed: counts pile up in Redis.",
+        f"give the set a third member with data, in place of an arbiter: {_shell(facts, 'rs.conf()')} names them",
+    )
 
 
 def indexes(facts: MongoFacts) -> Verdict:
@@ -115,11 +143,17 @@ CHECKS: Mapping[str, Callable[[MongoFacts], Verdict]] = {
     "mongo.version": release,
     "mongo.primary": primary,
     "mongo.write": write,
+    "mongo.majority": majority,
     "mongo.indexes": indexes,
     "mongo.dead_letters": letters,
     "mongo.storage": storage,
     "mongo.clock": clock,
 }
+
+
+def _spare(data: int, arbiters: int) -> int:
+    """How many of a set's members with data may be away while writes are acknowledged."""
+    return data - ((data + arbiters) // 2 + 1)
 
 
 def _topology(facts: MongoFacts) -> str:

@@ -8,7 +8,7 @@ import secrets
 import socket
 import time
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from pymongo import ReadPreference
@@ -34,7 +34,8 @@ T = TypeVar("T")
 class MongoFacts:
     """What MongoDB said. `indexes`: collection → its indexes by name; empty for a collection that does not exist.
 
-    `write_error`: why the scratch write failed; None if it worked or was not tried. `storage`: dbStats.
+    `write_error`: why the scratch write failed; None if it worked or was not tried. `storage`: dbStats. `replica_set`:
+    its configuration; empty of a server that is in no set.
     """
 
     config: Config
@@ -47,6 +48,7 @@ class MongoFacts:
     write_error: str | None = None
     dead_letters: int | Refusal = 0
     storage: Mapping[str, Any] | Refusal | None = None
+    replica_set: Mapping[str, Any] | Refusal = field(default_factory=dict)
 
 
 async def read_mongo(config: Config, *, timeout_ms: int, probe: bool) -> MongoFacts:
@@ -72,6 +74,8 @@ async def _read(config: Config, address: str, database: AsyncDatabase[Json], *, 
     facts["indexes"] = Refusal("listIndexes", "there is no primary")  # of which alone the driver asks it
     if is_writable(hello):
         facts["indexes"] = await _asked("listIndexes", _indexes(database))
+    if probe and "setName" in hello:
+        facts["replica_set"] = await _asked("replSetGetConfig", _replica_set(admin, asked))
     if probe and is_writable(hello):
         facts["write_error"] = await _try_write(database)
     if probe:
@@ -113,6 +117,11 @@ async def _indexes(database: AsyncDatabase[Json]) -> dict[str, dict[str, Json]]:
     for kind in KINDS:
         indexes = await database[kind.collection].index_information()
         found[kind.collection] = {name: dict(index) for name, index in indexes.items()}
+    return found
+
+
+async def _replica_set(admin: AsyncDatabase[Json], asked: _ServerMode) -> Json:
+    found: Json = (await admin.command("replSetGetConfig", read_preference=asked))["config"]
     return found
 
 

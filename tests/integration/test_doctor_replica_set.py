@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from daemon import config as configuration
 from daemon.config import Config
 from daemon.doctor import checks
+from daemon.doctor.finding import Finding
 from tests.kit.servers import MONGO, Server
 from tests.kit.wait import wait_until
 
@@ -32,6 +34,17 @@ def member(folder: Path) -> Server:
 def hello(server: Server) -> dict[str, Any]:
     with pymongo.MongoClient[dict[str, Any]](server.url) as client:
         return dict(client.admin.command("hello"))
+
+
+def primary_of(members: list[Server]) -> Server:
+    return next(each for each in members if hello(each).get("isWritablePrimary"))
+
+
+def reconfigure(members: list[Server], change: Callable[[dict[str, Any]], None]) -> None:
+    with pymongo.MongoClient[dict[str, Any]](primary_of(members).url) as client:
+        settings = client.admin.command("replSetGetConfig")["config"]
+        change(settings)
+        client.admin.command("replSetReconfig", {**settings, "version": settings["version"] + 1})
 
 
 @pytest.fixture
@@ -53,31 +66,81 @@ def members(tmp_path: Path) -> Iterator[list[Server]]:
             "a primary and two secondaries",
             ELECTION_S,
         )
+        # From now on no slow moment of this machine may change who is primary.
+        reconfigure(three, lambda changed: changed["settings"].update(electionTimeoutMillis=600_000))
+        wait_until(lambda: len({hello(each)["setVersion"] for each in three}) == 1, "all know it", ELECTION_S)
         yield three
 
 
-def config(members: list[Server]) -> Config:
+def config(members: list[Server], options: str = "replicaSet=rs0") -> Config:
     hosts = ",".join(f"127.0.0.1:{server.port}" for server in members)
-    url = f"mongodb://{hosts}/tallyd?replicaSet=rs0"
+    url = f"mongodb://{hosts}/tallyd?{options}"
     return configuration.load(environ={"TALLYD_MONGO__URL": url, "TALLYD_MONGO__TIMEOUT_MS": "10000"})
 
 
-def severities(config: Config) -> dict[str, str]:
-    return {each.check: each.severity for each in asyncio.run(checks.of_mongo(config))}
+def findings(config: Config) -> dict[str, Finding]:
+    return {each.check: each for each in asyncio.run(checks.of_mongo(config))}
 
 
-def test_a_healthy_set_is_sound_whichever_member_is_named_first(members: list[Server]) -> None:
-    for turn in range(6):
-        named = members[turn % 3 :] + members[: turn % 3]
-        found = severities(config(named))
-        assert (found["mongo.reachable"], found["mongo.primary"], found["mongo.write"]) == ("ok", "ok", "ok"), turn
+def severities(config: Config, *names: str) -> list[str]:
+    found = findings(config)
+    return [found[f"mongo.{name}"].severity for name in names]
+
+
+def alone(server: Server) -> Config:
+    return config([server], "directConnection=true")
+
+
+def make_arbiter(members: list[Server], chosen: Server) -> None:
+    """Takes a member out of the set, and back in without its data; the journal is no longer part of a majority."""
+
+    def leave(settings: dict[str, Any]) -> None:
+        settings["members"] = [each for each in settings["members"] if not each["host"].endswith(f":{chosen.port}")]
+        settings["writeConcernMajorityJournalDefault"] = False
+
+    def enter(settings: dict[str, Any]) -> None:
+        settings["members"].append({"_id": 9, "host": f"127.0.0.1:{chosen.port}", "arbiterOnly": True})
+
+    with pymongo.MongoClient[dict[str, Any]](primary_of(members).url) as client:
+        # Or the arbiter would change what a write waits for by default, and MongoDB refuses it.
+        client.admin.command("setDefaultRWConcern", defaultWriteConcern={"w": "majority"})
+    reconfigure(members, leave)
+    chosen.kill()
+    shutil.rmtree(chosen.data)
+    chosen.start()
+    reconfigure(members, enter)
+    wait_until(lambda: hello(chosen).get("arbiterOnly"), "the arbiter is one", ELECTION_S)
+
+
+def test_the_doctor_judges_the_set_and_not_the_member_that_answers(members: list[Server]) -> None:
+    for turn in range(3):
+        named = members[turn:] + members[:turn]
+        assert severities(config(named), "reachable", "primary", "write", "majority") == ["ok"] * 4, turn
+    first = primary_of(members)
+    # A member that is named alone is asked alone.
+    for each in members:
+        wanted = ["ok", "ok"] if each is first else ["fatal", "fatal"]
+        assert severities(alone(each), "primary", "write") == wanted
+        assert str(first.port) in findings(alone(each))["mongo.primary"].found or each is first
+
+    # An arbiter in place of a member with data.
+    arbiter, other = (each for each in members if each is not first)
+    make_arbiter(members, arbiter)
+    for named in (members, members[::-1]):
+        assert severities(config(named), "reachable", "primary", "write") == ["ok"] * 3
+        found = findings(config(named))["mongo.majority"]
+        assert found.severity == "warning"
+        assert found.found.startswith("2 with data, 1 arbiter; writeConcernMajorityJournalDefault is off")
+    assert severities(alone(arbiter), "reachable", "primary", "write") == ["ok", "fatal", "fatal"]
+
+    # The arbiter's vote keeps a primary. But the other copy, for which a write waits, is gone.
+    other.freeze()
+    assert severities(config(members), "reachable", "primary", "write") == ["ok", "ok", "fatal"]
 
     # Without a majority there is no primary. The member that is left can say so.
-    primary = next(each for each in members if hello(each)["isWritablePrimary"])
-    left, other = (each for each in members if each is not primary)
-    primary.kill()
-    other.kill()
-    wait_until(lambda: "primary" not in hello(left), "no primary is known", ELECTION_S)
-    found = severities(config(members))
-    assert (found["mongo.reachable"], found["mongo.primary"], found["mongo.write"]) == ("ok", "fatal", "fatal")
-    left.kill()  # asked to stop, it would wait for the others
+    first.kill()
+    arbiter.kill()
+    other.thaw()
+    wait_until(lambda: "primary" not in hello(other), "no primary is known", ELECTION_S)
+    assert severities(config(members), "reachable", "primary", "write") == ["ok", "fatal", "fatal"]
+    other.kill()  # asked to stop, it would wait for the others

@@ -73,6 +73,8 @@ def result(check: str, facts: Any) -> Finding:
     return found
 
 
+PAIR = {"hosts": ["a", "b"]}
+ARBITER = {"arbiterOnly": True}
 FORBIDDEN = Refusal("CONFIG GET", "ERR unknown command 'CONFIG'")
 SILENT = {"save": "3600 1", "stop-writes-on-bgsave-error": "no"}
 FULL = {"fsUsedSize": 91.0, "fsTotalSize": 100.0}
@@ -102,6 +104,16 @@ FULL = {"fsUsedSize": 91.0, "fsTotalSize": 100.0}
         ("mongo.version", mongo_facts(release="4.2.24"), "fatal"),
         ("mongo.version", mongo_facts(release="5.0.31"), "warning"),
         ("mongo.version", mongo_facts(release="7.0.2"), "ok"),
+        ("mongo.majority", mongo_facts(), "ok"),
+        ("mongo.majority", mongo_facts(hello={"setName": "rs", "hosts": ["a"]}), "ok"),
+        (
+            "mongo.majority",
+            mongo_facts(hello=PAIR, replica_set=Refusal("replSetGetConfig", "not authorized")),
+            "unknown",
+        ),
+        ("mongo.majority", mongo_facts(hello=PAIR, replica_set={"members": [{}, {}, ARBITER]}), "warning"),
+        ("mongo.majority", mongo_facts(hello=PAIR, replica_set={"members": [{}, {}, {"hidden": True}]}), "ok"),
+        ("mongo.majority", mongo_facts(hello=PAIR, replica_set={"members": [{}, {}, {"votes": 0}]}), "warning"),
         ("mongo.storage", mongo_facts(storage=FULL), "warning"),
         ("mongo.storage", mongo_facts(storage={}), "ok"),
         ("mysql.version", mysql_facts(release="8.0.36"), "ok"),
