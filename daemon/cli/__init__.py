@@ -9,6 +9,7 @@ import typer
 from daemon import __version__
 from daemon.cli.audit import audit
 from daemon.cli.backfill import backfill
+from daemon.cli.capacity import capacity
 from daemon.cli.config import show_config
 from daemon.cli.dead import app as dead
 from daemon.cli.dev import dev
@@ -56,6 +57,7 @@ app.command("series", rich_help_panel=LOOK, short_help="One entity's counters, b
 app.command("export", rich_help_panel=LOOK, short_help="A rollup as CSV, NDJSON or Parquet.")(export)
 app.command("audit", rich_help_panel=CHECK, short_help="Is every accepted amount where it should be?")(audit)
 app.command("doctor", rich_help_panel=CHECK, short_help="Check the stores and this machine; say how to fix it.")(doctor)
+app.command("capacity", rich_help_panel=CHECK, short_help="What memory, disk and cores a load takes.")(capacity)
 app.command("parity-check", rich_help_panel=CHECK, short_help="Does MySQL say what MongoDB says?")(parity_check)
 app.add_typer(
     report, name="report", rich_help_panel=CHECK, short_help="Parity and days as files, and their verification."
