@@ -162,12 +162,26 @@ ci: lint types test load-check fuzz-check bench-check
 web: setup
     .venv/bin/python -m ops.web.build
 
-# Make requirements.lock anew from pyproject.toml
+# Build dist: the wheel, and the list of all that it needs with hashes. ops/install.md installs a server from both
+[group('set up')]
+wheel: setup
+    #!/bin/sh
+    set -eu
+    rm -f dist/tallyd-*.whl
+    .venv/bin/python -m hatchling build --target wheel --directory dist
+    cp ops/constraints.txt dist/
+    hash=$(sha256sum dist/tallyd-*.whl | cut -d' ' -f1)
+    version=$(.venv/bin/python -m hatchling version)
+    printf 'tallyd==%s --hash=sha256:%s\n--requirement constraints.txt\n' "$version" "$hash" >dist/requirements.txt
+
+# Make requirements.lock anew from pyproject.toml, and of it the list that the wheel is installed with
 [group('change')]
 lock: setup
     .venv/bin/python -m pip install --quiet uv
     .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
         --all-extras --group tools --upgrade --output-file requirements.lock pyproject.toml
+    .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+        --no-annotate --constraint requirements.lock --output-file ops/constraints.txt pyproject.toml
 
 # Remove what the recipes made, except the data of `tallyd dev` in .tallyd
 [group('set up')]

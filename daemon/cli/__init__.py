@@ -20,6 +20,8 @@ from daemon.cli.export import export
 from daemon.cli.flush import flush
 from daemon.cli.import_ import import_files
 from daemon.cli.ingest import ingest
+from daemon.cli.init import init
+from daemon.cli.install import install
 from daemon.cli.key import app as key
 from daemon.cli.parity_check import parity_check
 from daemon.cli.replay import replay
@@ -30,6 +32,7 @@ from daemon.cli.snippet import snippet
 from daemon.cli.stack import app as stack
 from daemon.cli.status import status
 from daemon.cli.top import top
+from daemon.cli.uninstall import uninstall
 from daemon.errors import TallydError
 from daemon.log import neutral_lines
 
@@ -48,6 +51,9 @@ app.command("dev", rich_help_panel=RUN, short_help="Run the whole system here un
 app.add_typer(stack, name="stack", rich_help_panel=RUN, short_help="Start and stop private servers.")
 app.command("ingest", rich_help_panel=RUN, short_help="Take events over HTTP and count them in Redis.")(ingest)
 app.command("flush", rich_help_panel=RUN, short_help="Write what was counted to MongoDB and MySQL.")(flush)
+app.command("init", rich_help_panel=RUN, short_help="Write a first configuration; check the stores.")(init)
+app.command("install", rich_help_panel=RUN, short_help="Put user, folders, units and timers on a server.")(install)
+app.command("uninstall", rich_help_panel=RUN, short_help="Take them off again.")(uninstall)
 app.command("config", rich_help_panel=RUN, short_help="Print the effective configuration, secrets masked.")(show_config)
 app.add_typer(key, name="key", rich_help_panel=RUN, short_help="Make, list and revoke keys of producers and readers.")
 app.command("snippet", rich_help_panel=RUN, short_help="Print the tag that puts the tracker into a page.")(snippet)

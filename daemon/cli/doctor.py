@@ -33,13 +33,13 @@ def doctor(
 
     It deletes what it writes to try the stores. Run it where the daemons run, as their user.
 
-    Example: `tallyd doctor --config /etc/tallyd/tallyd.toml --strict`
+    Example: `tallyd doctor --strict`
     """
     from daemon.doctor.checks import run_all
 
     loaded = load(config, data, "redis", "mongo")
     with recorded(loaded, "doctor", wanted=record) as kept:
-        findings = run(run_all(loaded, secret_files(config)))
+        findings = run(run_all(loaded, secret_files(config, data=data)))
         if as_json:
             print_json(findings)
         else:

@@ -16,7 +16,7 @@ import typer
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json, print_table
-from daemon.config import Config, KeyEntry, hashed, read_entries
+from daemon.config import Config, KeyEntry, chosen_file, hashed, read_entries
 from daemon.errors import ConfigError, StoreError
 
 ID_CHARACTERS, ID_LENGTH = "abcdefghijkmnpqrstuvwxyz23456789", 6
@@ -150,7 +150,7 @@ def _write(loaded: Config, entries: list[KeyEntry], config: Path | None, data: P
     """Replaces the file, checked by reading it: if it is wrong, it stays as it was. Its owner and mode stay."""
     file = Path(loaded.keys.file)
     before = file.read_bytes() if file.exists() else None
-    owned = file.stat() if before is not None else _stat_of_config(config)
+    owned = file.stat() if before is not None else _stat_of_config(config, data)
     _replace(file, msgspec.json.format(msgspec.json.encode({"entries": entries})), owned)
     try:
         load(config, data)
@@ -162,10 +162,10 @@ def _write(loaded: Config, entries: list[KeyEntry], config: Path | None, data: P
         raise
 
 
-def _stat_of_config(config: Path | None) -> os.stat_result | None:
+def _stat_of_config(config: Path | None, data: Path | None) -> os.stat_result | None:
     """Who may read the configuration reads a new file of keys, too: the daemon is seldom who types `tallyd key`."""
     with suppress(OSError):
-        return (config or Path(os.environ.get("TALLYD_CONFIG") or "tallyd.toml")).stat()
+        return chosen_file(config, data=data).stat()
     return None
 
 

@@ -16,7 +16,11 @@ from daemon.errors import ConfigError
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="Configuration file. Default: TALLYD_CONFIG, else ./tallyd.toml."),
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="Configuration file. Default: TALLYD_CONFIG, else ./tallyd.toml, else /etc/tallyd/tallyd.toml.",
+    ),
 ]
 DataOption = Annotated[
     Path | None, typer.Option("--data", metavar="DIR", help="Folder of the embedded stack to use (see `tallyd stack`).")

@@ -34,6 +34,8 @@ from daemon.config.keyfile import hashed as hashed
 from daemon.config.keyfile import read_entries as read_entries
 from daemon.config.load import ENV_PREFIX as ENV_PREFIX
 from daemon.config.load import ENV_STACK_PREFIX as ENV_STACK_PREFIX
+from daemon.config.load import SYSTEM_FILE as SYSTEM_FILE
+from daemon.config.load import chosen_file as chosen_file
 from daemon.config.load import load as load
 from daemon.config.load import secret_files as secret_files
 from daemon.config.schema import UNIX as UNIX

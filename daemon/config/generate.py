@@ -33,8 +33,9 @@ from daemon.config.schema import (
 )
 
 _HEADER = """\
-# tallyd's configuration: every key with its default, unit and bounds. Copy it to tallyd.toml, or name it with --config
-# or TALLYD_CONFIG. `tallyd config --example` prints this file.
+# tallyd's configuration: every key with its default, unit and bounds. `tallyd config --example` prints this file.
+# Daemons and commands read the file that --config names, else TALLYD_CONFIG, else ./tallyd.toml, else
+# /etc/tallyd/tallyd.toml.
 #
 # A line that begins with `#` and no space is a setting. Take the `#` away to change it. An unknown key is an error, and
 # all mistakes are reported at once. Every key can also come from the environment, which wins over this file:
@@ -42,7 +43,8 @@ _HEADER = """\
 #
 # A secret may lie in a file of its own. Its key takes the ending `_file` then: `url_file = "/etc/tallyd/redis.url"` in
 # place of `url`; of a table, `keys_file = { shop = "shop.key" }`. Relative paths begin in $CREDENTIALS_DIRECTORY, which
-# systemd's LoadCredential= sets. This holds for SECRETS.
+# systemd's LoadCredential= sets; without it, for a file below /etc, in the folder `credentials` beside it. This holds
+# for SECRETS.
 #
 # A reload (SIGHUP) puts a changed file in force. A daemon reads some keys at start only, as is said beside them.
 """
@@ -130,13 +132,13 @@ def _setting(section: type[Section], key: Key, value: Any, dotted: str) -> Itera
             yield from _words(f"{name}: {_texts()[inner.__name__, name]}", indent="  ")
         return
     facts = _facts(key, dotted)
-    yield f"#{key.name} = {_toml(value)}" + (f"  # {facts}" if facts else "")
+    yield f"#{key.name} = {toml_value(value)}" + (f"  # {facts}" if facts else "")
 
 
 def _facts(key: Key, dotted: str) -> str:
     """Unit, bounds, allowed values, and whether a reload leaves the key as it was."""
     plain = bare(key.kind)
-    choice = f"one of {', '.join(map(_toml, get_args(plain)))}" if get_origin(plain) is Literal else ""
+    choice = f"one of {', '.join(map(toml_value, get_args(plain)))}" if get_origin(plain) is Literal else ""
     number = ", ".join(filter(None, [_unit(key), bounds_of(key.kind)]))
     starts = [f"{daemon} reads it at start only" for daemon in get_args(Daemon) if read_at_start(daemon, dotted)]
     return "; ".join(filter(None, [choice or number, *starts]))
@@ -154,7 +156,8 @@ def _words(text: str, indent: str = "") -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent=f"# {indent}", subsequent_indent=f"# {2 * indent}")
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A value as TOML spells it."""
     match value:
         case bool():
             return str(value).lower()
@@ -163,9 +166,13 @@ def _toml(value: Any) -> str:
         case str():
             return json.dumps(value, ensure_ascii=False)
         case tuple():
-            return f"[{', '.join(map(_toml, value))}]"
+            return f"[{', '.join(map(toml_value, value))}]"
         case dict():
-            return f"{{ {', '.join(f'{name} = {_toml(inner)}' for name, inner in value.items())} }}" if value else "{}"
+            return (
+                f"{{ {', '.join(f'{name} = {toml_value(inner)}' for name, inner in value.items())} }}"
+                if value
+                else "{}"
+            )
         case _:
             return repr(value)
 

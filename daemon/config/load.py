@@ -26,12 +26,17 @@ FILE_SUFFIX = "_file"
 """Of a key that names the file of a secret: `redis.url_file`."""
 SYSTEM_CONFIG, SYSTEM_SPOOL = Path("/etc"), Path("/var/lib/tallyd/spool")
 """A configuration file below the first has the second as its `spool.dir`, unless it names another."""
+SYSTEM_FILE = SYSTEM_CONFIG / "tallyd/tallyd.toml"
+"""Written by `tallyd install`. It is the default where no other file is, and no embedded stack is meant."""
+CREDENTIALS = "credentials"
+"""The folder beside a configuration below /etc in which its secrets lie."""
 ENV_PREFIX = "TALLYD_"
 ENV_CONFIG = "TALLYD_CONFIG"
 ENV_STACK_PREFIX = "TALLYD_STACK_"
 """These variables choose the programs of the embedded stack. They are no keys."""
 ENV_CREDENTIALS = "CREDENTIALS_DIRECTORY"
-"""Set by systemd's LoadCredential=. A relative path of a `KEY_file` begins there."""
+"""Set by systemd's LoadCredential=. A relative path of a `KEY_file` begins there; of a configuration below /etc
+without this variable, in its folder `credentials`."""
 SECRET_BYTES_MAX = 65_536
 """Of the file that a `KEY_file` names."""
 ENV_NOT_KEYS = frozenset({ENV_CONFIG, "TALLYD_RUN_ID", "TALLYD_RUN_DIR", "TALLYD_WORKER", "TALLYD_DATA"})
@@ -41,15 +46,15 @@ ENV_NOT_KEYS = frozenset({ENV_CONFIG, "TALLYD_RUN_ID", "TALLYD_RUN_DIR", "TALLYD
 def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping[str, str] = os.environ) -> Config:
     """Reads and checks the configuration.
 
-    `path`: the file; else `TALLYD_CONFIG`; else `tallyd.toml` if there is one. `data`: the folder of the embedded stack
-    whose stores to use; without it and without a configured store, `./.tallyd`.
+    `path`: the file; else see `chosen_file`. `data`: the folder of the embedded stack whose stores to use; without it
+    and without a configured store, `./.tallyd`.
 
     Raises ConfigError with every problem, its key, and the line or the variable it comes from.
     """
-    file, text, raw = _of(path, environ)
+    file, text, raw = _of(chosen_file(path, data=data, environ=environ))
     places = Places(file, text)
     problems = _apply_environ(raw, environ, places)
-    problems += _apply_secret_files(raw, environ, places)
+    problems += _apply_secret_files(raw, file, environ, places)
     _apply_stack(raw, data, places)
     _apply_system(raw, file)
     _apply_key_file(raw, places)
@@ -61,28 +66,50 @@ def load(path: Path | None = None, *, data: Path | None = None, environ: Mapping
     return config
 
 
-def secret_files(path: Path | None = None, *, environ: Mapping[str, str] = os.environ) -> list[Path]:
+def secret_files(
+    path: Path | None = None, *, data: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> list[Path]:
     """The files that hold secrets of the configuration: its own if it has any, and each that a `KEY_file` names.
 
     Raises ConfigError like `load`."""
-    file, _, raw = _of(path, environ)
+    file, _, raw = _of(chosen_file(path, data=data, environ=environ))
     found = [file] if any(table.get(key.name) for _, table, key in _secrets(raw)) else []
     _apply_environ(raw, environ, Places(file, ""))
     for _, table, key in _secrets(raw):
         named = table.get(key.name + FILE_SUFFIX, ())
         names = named.values() if isinstance(named, dict) else [named] if isinstance(named, str) else ()
-        found += [_credential(name, environ) for name in names if isinstance(name, str)]
+        found += [_credential(name, file, environ) for name in names if isinstance(name, str)]
     keys = raw.get("keys")
     if isinstance(keys, dict) and isinstance(named := keys.get("file"), str) and Path(named).is_file():
         found.append(Path(named))
     return found
 
 
-def _of(path: Path | None, environ: Mapping[str, str]) -> tuple[Path, str, dict[str, Any]]:
+def chosen_file(path: Path | None = None, *, data: Path | None = None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The file that `load` reads: `path`, else `TALLYD_CONFIG`, else `./tallyd.toml`, else `/etc/tallyd/tallyd.toml`.
+
+    The last one is left out if `data` is given, or an embedded stack is in `./.tallyd`: who works on a stack must not
+    reach the stores of the machine. Without any file, it is `./tallyd.toml`, which then need not be there.
+    """
+    if named := path or environ.get(ENV_CONFIG):
+        return Path(named)
+    on_a_stack = data is not None or _is_there(DATA_DEFAULT / "stack.json")
+    return FILE_DEFAULT if _is_there(FILE_DEFAULT) or on_a_stack or not _is_there(SYSTEM_FILE) else SYSTEM_FILE
+
+
+def _of(file: Path) -> tuple[Path, str, dict[str, Any]]:
     """The file of the configuration, its text and its tables; empty ones if it is the default and not there."""
-    named = path or (Path(environ[ENV_CONFIG]) if environ.get(ENV_CONFIG) else None)
-    file = named or FILE_DEFAULT
-    return (file, *(_read(file) if named or _is_there(file) else ("", {})))
+    return (file, *(_read(file) if file != FILE_DEFAULT or _is_there(file) else ("", {})))
+
+
+def _is_of_the_system(file: Path) -> bool:
+    return file.absolute().is_relative_to(SYSTEM_CONFIG)
+
+
+def _why(error: OSError, file: Path) -> str:
+    """What the operating system said about a file that belongs to the configuration `file`."""
+    as_root = isinstance(error, PermissionError) and _is_of_the_system(file) and os.geteuid() != 0
+    return f"{error.strerror}{', type the command as root' if as_root else ''}"
 
 
 def _is_there(file: Path) -> bool:
@@ -109,7 +136,7 @@ def _read(file: Path) -> tuple[str, dict[str, Any]]:
         text = file.read_text(encoding="utf-8")
         return text, tomllib.loads(text)
     except OSError as error:
-        raise ConfigError(f"Cannot read the configuration file {file}: {error.strerror}.") from None
+        raise ConfigError(f"Cannot read the configuration file {file}: {_why(error, file)}.") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"The configuration file {file} is not TOML: {error}.") from None
 
@@ -173,7 +200,7 @@ def _secrets(raw: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], Key]
             yield section, table, key
 
 
-def _apply_secret_files(raw: dict[str, Any], environ: Mapping[str, str], places: Places) -> list[Problem]:
+def _apply_secret_files(raw: dict[str, Any], file: Path, environ: Mapping[str, str], places: Places) -> list[Problem]:
     """Puts what lies in the file in place of each `KEY_file`; of a table of keys, in place of each path."""
     problems = []
     for section, table, key in _secrets(raw):
@@ -191,17 +218,20 @@ def _apply_secret_files(raw: dict[str, Any], environ: Mapping[str, str], places:
             elif into in inner:
                 problems.append(Problem(path, f"{section}.{key.name} is given, too; give one of the two"))
             else:
+                secret = _credential(where, file, environ)
                 try:
-                    inner[into] = _secret_in(_credential(where, environ))
+                    inner[into] = _secret_in(secret)
                     places.given((section, key.name, *([each] if many else [])), where)
                 except (OSError, ValueError) as error:
-                    why = error.strerror if isinstance(error, OSError) else str(error)
-                    problems.append(Problem(path, f"cannot read {_credential(where, environ)}: {why}"))
+                    why = _why(error, file) if isinstance(error, OSError) else str(error)
+                    problems.append(Problem(path, f"cannot read {secret}: {why}"))
     return problems
 
 
-def _credential(name: str, environ: Mapping[str, str]) -> Path:
-    return Path(environ.get(ENV_CREDENTIALS, "")) / name
+def _credential(name: str, file: Path, environ: Mapping[str, str]) -> Path:
+    """Where the secret of this name lies. `file`: the configuration that names it."""
+    beside = str(file.parent / CREDENTIALS) if _is_of_the_system(file) else ""
+    return Path(environ.get(ENV_CREDENTIALS) or beside) / name
 
 
 def _secret_in(file: Path) -> str:
@@ -250,5 +280,5 @@ def _apply_stack(raw: dict[str, Any], data: Path | None, places: Places) -> None
 def _apply_system(raw: dict[str, Any], file: Path) -> None:
     """Gives the daemon of a machine, and every command with its configuration file, one spool."""
     spool = raw.setdefault("spool", {})
-    if isinstance(spool, dict) and file.absolute().is_relative_to(SYSTEM_CONFIG):
+    if isinstance(spool, dict) and _is_of_the_system(file):
         spool.setdefault("dir", str(SYSTEM_SPOOL))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from daemon.config import ReplicaTable
+from daemon.doctor import grants
 from daemon.doctor.finding import Finding, Verdict, fatal, ok, run_checks, unknown, warning
 from daemon.doctor.mysql_facts import Column, MysqlFacts, Table
 from daemon.replica.sql import INTEGER_TYPES
@@ -168,16 +169,5 @@ def check_tables(facts: MysqlFacts) -> list[Finding]:
 
 
 def _grant(facts: MysqlFacts, mapping: ReplicaTable) -> str:
-    """The rights that tallyd needs, and no more: column by column."""
-    written = list(mapping.columns.values())
-    label = [mapping.label] if mapping.label else []
-    read = dict.fromkeys([mapping.key, *written, *label, *mapping.shadow.values(), *mapping.enrich])
     name, _, host = facts.user.rpartition("@")
-    return (
-        f"GRANT SELECT ({_names(read)}), UPDATE ({_names(written)})"
-        f" ON `{facts.database}`.`{mapping.table}` TO '{name}'@'{host}'"
-    )
-
-
-def _names(columns: Iterable[str]) -> str:
-    return ", ".join(f"`{column}`" for column in columns)
+    return grants.columns(facts.database, (name, host), mapping)

@@ -62,7 +62,12 @@ def test_the_wheel_holds_the_package_with_its_scripts_and_types_and_nothing_else
     assert {name.split("/")[0] for name in names} == {"daemon", f"tallyd-{daemon.__version__}.dist-info"}
     scripts = {f"daemon/lua/{path.name}" for path in (ROOT / "lua").glob("*.lua")}
     assert scripts
-    assert {*scripts, "daemon/py.typed"} <= names
+    assert {*scripts, "daemon/py.typed", "daemon/ops/constraints.txt", "daemon/ops/tallyd.example.toml"} <= names
+    shipped = {f"daemon/{path.relative_to(ROOT)}" for path in (ROOT / "ops/systemd").rglob("*") if path.is_file()}
+    shipped |= {f"daemon/{path.relative_to(ROOT)}" for path in (ROOT / "ops/prometheus").rglob("*.yml")}
+    shipped |= {f"daemon/{path.relative_to(ROOT)}" for path in (ROOT / "ops/grafana").rglob("*.json")}
+    assert "daemon/ops/systemd/tallyd-ingest.service" in shipped
+    assert shipped <= names
     assert not [name for name in names if "node_modules" in name]
 
 
@@ -123,6 +128,24 @@ def test_the_lock_holds_every_requirement() -> None:
             assert each.specifier.contains(locked[each.name]), f"{each.name}: run `./justw lock`"
 
 
-def test_the_lock_names_no_place() -> None:
-    text = (ROOT / "requirements.lock").read_text()
+def pinned(name: str) -> dict[str, str]:
+    """Package → its version, marker and hashes, of a file of requirements."""
+    text = re.sub(r" *\\?\n(?: +#.*\n)*(?=    --hash)| *\n +#.*", " ", (ROOT / name).read_text())
+    return dict(line.split("==", 1) for line in text.splitlines() if "==" in line)
+
+
+def test_a_server_gets_the_locked_versions_with_their_hashes() -> None:
+    locked, constraints = pinned("requirements.lock"), pinned("ops/constraints.txt")
+    wanted = {each.name for each in map(Requirement, PROJECT["dependencies"])}
+    assert wanted <= constraints.keys(), "run `./justw lock`"
+    for name, rest in constraints.items():
+        version, *hashes = rest.replace(";", " ;").split()
+        assert [word for word in hashes if word.startswith("--hash=")]
+        assert version == locked[name].replace(";", " ;").split()[0]
+        assert {word for word in hashes if word.startswith("--hash=")} <= set(locked[name].split())
+
+
+@pytest.mark.parametrize("name", ["requirements.lock", "ops/constraints.txt"])
+def test_the_lock_names_no_place(name: str) -> None:
+    text = (ROOT / name).read_text()
     assert not re.findall(r"\w+://.*|^-.*|(?<!\w)/\w+.*", text, re.MULTILINE)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from daemon.config import Config, domain_counters, load, replica_tables
+from daemon.config import Config, chosen_file, domain_counters, load, replica_tables
 from daemon.errors import ConfigError
 from tests.unit.config.given import read
 
@@ -151,3 +153,40 @@ def test_a_folder_without_a_stack_is_told() -> None:
     (folder / "stack.json").write_text("{")
     with pytest.raises(ConfigError, match=r"stack\.json"):
         load(data=folder, environ={})
+
+
+def test_the_installed_systems_file_is_the_last_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system = tmp_path / "etc" / "tallyd.toml"
+    monkeypatch.setattr(import_module("daemon.config.load"), "SYSTEM_FILE", system)
+    assert chosen_file(environ={}) == Path("tallyd.toml")
+    system.parent.mkdir()
+    system.write_text("[http]\nport = 5\n")
+    assert load(environ={}).http.port == 5
+    assert chosen_file(data=Path("data"), environ={}) == Path("tallyd.toml"), "--data names the stores"
+    Path(".tallyd").mkdir()
+    Path(".tallyd/stack.json").write_text("{}")
+    assert load(environ={}).http.port == Config().http.port, "who works on a stack stays with it"
+    Path(".tallyd/stack.json").unlink()
+    Path("tallyd.toml").write_text("")
+    assert load(environ={}).http.port == Config().http.port
+
+
+def test_a_file_that_the_system_keeps_from_a_user_is_named_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = import_module("daemon.config.load")
+    monkeypatch.setattr(module, "SYSTEM_CONFIG", tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 1)
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    file = tmp_path / "tallyd.toml"
+    file.write_text("[redis]\nurl_file = 'redis.url'\n")
+    monkeypatch.setattr(module, "_secret_in", denied)
+    secret = tmp_path / "credentials" / "redis.url"
+    with pytest.raises(ConfigError, match=f"cannot read {secret}: Permission denied, type the command as root"):
+        load(file, environ={})
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(ConfigError, match=f"file {file}: Permission denied, type the command as root"):
+        load(file, environ={})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,18 @@ def test_private_keys_that_addresses_name_are_among_them() -> None:
 def test_a_configuration_without_secrets_may_be_read_by_all() -> None:
     Path("given.toml").write_text("[http]\nport = 1\n")
     assert secret_files(Path("given.toml"), environ={}) == []
+
+
+def test_without_systemd_a_relative_path_of_a_file_below_etc_begins_in_its_folder_of_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("daemon.config.load"), "SYSTEM_CONFIG", tmp_path / "etc")
+    file = tmp_path / "etc" / "tallyd" / "tallyd.toml"
+    secret = file.parent / "credentials" / "redis.url"
+    secret.parent.mkdir(parents=True)
+    secret.write_text(URL)
+    file.write_text('[redis]\nurl_file = "redis.url"\n')
+    assert load(file, environ={}).redis.url == URL
+    assert secret_files(file, environ={}) == [secret]
+    (tmp_path / "redis.url").write_text("redis://of-systemd")
+    assert load(file, environ={"CREDENTIALS_DIRECTORY": str(tmp_path)}).redis.url == "redis://of-systemd"
