@@ -31,11 +31,17 @@ class StoreError(TallydError):
     """A store did not answer, or answered with an error. The message names the store and its address."""
 
     store = "none"
-    """Which one: `redis`, `mongo` or `mysql`. `none`: it is not known, or several are away."""
+    """Which one: `redis`, `mongo`, `mysql` or `spool`. `none`: it is not known, or several are away."""
 
 
 class RedisStoreError(StoreError):
     store = "redis"
+
+
+class SpoolStoreError(StoreError):
+    """Redis is away, and the spool takes no events either."""
+
+    store = "spool"
 
 
 class MongoStoreError(StoreError):

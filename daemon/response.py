@@ -77,6 +77,12 @@ def json_response(status: HTTPStatus, body: Body, *headers: Header) -> Response:
     return Response(status, encode(body), [JSON, *headers])
 
 
+def readiness(ready: Ready) -> Response:
+    """200, or 503 to a load balancer that should ask another daemon."""
+    unavailable = ready.status == "unavailable"
+    return json_response(HTTPStatus.SERVICE_UNAVAILABLE if unavailable else HTTPStatus.OK, ready)
+
+
 def message(status: HTTPStatus, text: str, *headers: Header) -> Response:
     return json_response(status, Message(text), *headers)
 
@@ -136,7 +142,13 @@ class Health(Body):
     pid: int
 
 
+class Version(Body):
+    version: str
+    python: str
+
+
 class Ready(Body):
     status: Literal["ready", "spooling", "unavailable"]
     redis: str | UnsetType = UNSET
     stuck: str | UnsetType = UNSET
+    spool: str | UnsetType = UNSET

@@ -15,8 +15,8 @@
 --
 -- KEYS  1 dirty     set: the entities that have live counts
 --       2 ledger    hash: accepted:<counter>, duplicate:<counter>, aside
---       3 seen      hash about the dedupe memory: gen, bits and events of the current window; prev_bits of the one
---                   before. Also the prefix of its sets: <seen>:<generation>:<bucket>. They have no expiry: the flusher
+--       3 seen      hash about the dedupe memory: gen, bits and events of the current window; prev_bits and
+--                   prev_events of the one before. Also the prefix of its sets: <seen>:<generation>:<bucket>. They have no expiry: the flusher
 --                   deletes the sets of past windows (daemon/buffer/dedupe.py)
 --       4 counters  prefix of an entity's hash: <counters>:<entity>
 --       5 rate      prefix of a sender's budgets, strings that hold microseconds since the epoch: <rate>:<sender> of
@@ -177,7 +177,8 @@ local function open_window()
   local events = whole(state[3], 2 ^ 53) or 0
   bits = bits_min
   while bits < BITS_MAX and events > EVENTS_PER_BUCKET * 2 ^ bits do bits = bits + 1 end
-  call('HSET', seen, 'gen', gen_now, 'bits', bits, 'events', 0, 'prev_bits', prev_bits or '')
+  call('HSET', seen, 'gen', gen_now, 'bits', bits, 'events', 0, 'prev_bits', prev_bits or '',
+    'prev_events', prev_bits and events or 0)
   return gen_now, bits, prev_bits
 end
 

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 
@@ -35,6 +37,8 @@ class Failed(msgspec.Struct, frozen=True, gc=False):
     """It is unknown whether Redis counted the events. The client may send them again: their ids decide."""
 
     why: str
+    at: Literal["queue", "spool", "store"] = "store"
+    """Where it failed, as `tallyd_refusals_total` says it."""
 
 
 Outcome = Counted | Limited | Failed

@@ -31,7 +31,17 @@ _TYPES = {
     bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "a list", dict: "a table",
 }  # fmt: skip
 
-_PATHS = ("/api/v1/analytics/", "/healthz/", "/readyz/", "/metrics/", "/openapi.json/", "/analytics.", "/counts.js/")
+_PATHS = (
+    "/api/v1/analytics/",
+    "/healthz/",
+    "/livez/",
+    "/readyz/",
+    "/version/",
+    "/metrics/",
+    "/openapi.json/",
+    "/analytics.",
+    "/counts.js/",
+)
 """How the paths of the ingest daemon begin, with a / at the end, and those of the tracker."""
 
 

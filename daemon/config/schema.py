@@ -72,7 +72,7 @@ class Http(Section, frozen=True):
     port: Annotated[Port, AT_INGEST_START] = 8080
     """The port to listen on."""
     metrics_port: Annotated[PortOrOff, AT_INGEST_START] = 9_464
-    """The daemon serves /metrics on this port of loopback. 0: it serves none."""
+    """The daemon serves /metrics, /livez, /readyz and /version on this port of loopback. 0: it does not."""
     unix_socket: Annotated[str, AT_INGEST_START] = ""
     """Path of a unix socket to listen on, instead of host and port. Its user and group may connect (mode 0660). A proxy
     that connects by it is "unix" in `trusted_proxies`."""
@@ -300,6 +300,9 @@ class SpoolSection(Section, frozen=True):
     """Share of `bytes_max` that one client address without a key may fill in one outage. Then its events get 503."""
     producers_percent: Annotated[int, Meta(ge=0, le=99)] = 20
     """Share of `bytes_max` that is kept for producers with a key. When the rest is full, other events get 503."""
+    ready_percent: Annotated[int, Meta(ge=1, le=100)] = 90
+    """While Redis is away and this much of the room for events is used, /readyz answers 503: a load balancer then sends
+    events elsewhere. The room of `producers_percent` is left out, unless `ingest.require_key` is set."""
     segment_bytes: Annotated[int, Meta(ge=65_536, le=268_435_456)] = 16_777_216
     """A file of this size is closed, and a new one begun. A replay holds one file in memory."""
     timeout_ms: Count = 10_000
@@ -339,8 +342,10 @@ class Flush(Section, frozen=True):
     niceness: Annotated[int, Meta(ge=0, le=19), AT_FLUSH_START] = 10
     """How far the flusher gives way to the ingest daemon where they share cores (nice(2)). Where systemd gives each
     service its own share, the unit's CPUWeight= decides."""
-    metrics_port: Annotated[PortOrOff, AT_FLUSH_START] = 0
-    """The flusher serves /metrics on this port of loopback. 0: it serves none."""
+    metrics_port: Annotated[PortOrOff, AT_FLUSH_START] = 9_465
+    """The flusher serves /metrics, /livez, /readyz and /version on this port of loopback. 0: it does not."""
+    metrics_interval_s: Annotated[float, Meta(gt=0, le=3_600)] = 5.0
+    """How often it asks the stores for what its /metrics tell of them."""
 
 
 class Retention(Section, frozen=True):

@@ -23,6 +23,8 @@ class SinkResult(NamedTuple):
     missing: int = 0
     """Have no row to be written to."""
     failures: tuple[Failure, ...] = ()
+    inserted: int = 0
+    """Of those applied, the ones that were not there before. Of a claim: its new entities."""
 
     def plus(self, other: SinkResult) -> SinkResult:
         """Both together."""
@@ -31,4 +33,5 @@ class SinkResult(NamedTuple):
             self.already + other.already,
             self.missing + other.missing,
             self.failures + other.failures,
+            self.inserted + other.inserted,
         )

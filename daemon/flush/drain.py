@@ -15,6 +15,7 @@ from daemon.buffer.counters import Busy, Claim, Counters, Empty
 from daemon.config import Flush
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import TOTALS, Rollup
+from daemon.metrics import FLUSH_STORE_SECONDS
 from daemon.replica.known import KnownIds
 from daemon.rollups.build import Builder
 from daemon.rollups.dead_letters import UNKNOWN_ID
@@ -80,16 +81,17 @@ class Drain:
         """Applies the claim in flight, or the next one."""
         shard, mongo = self._counters.shard, self._mongo
         floor = await read_floor(mongo, shard)
-        claim = await self._counters.claim(
-            Builder,
-            owner=self._owner,
-            floor=floor,
-            lease_ms=self._flush.lease_ms,
-            entities_max=self._flush.claim_entities_max,
-            fields_max=self._flush.claim_fields_max,
-            us_max=self._flush.claim_us_max,
-            taken_over=self._taken_over,
-        )
+        with FLUSH_STORE_SECONDS.labels("redis").time():
+            claim = await self._counters.claim(
+                Builder,
+                owner=self._owner,
+                floor=floor,
+                lease_ms=self._flush.lease_ms,
+                entities_max=self._flush.claim_entities_max,
+                fields_max=self._flush.claim_fields_max,
+                us_max=self._flush.claim_us_max,
+                taken_over=self._taken_over,
+            )
         if not isinstance(claim, Claim):
             return claim
         if self._counters.epoch != self._epoch:
@@ -103,7 +105,8 @@ class Drain:
         else:
             set_aside, malformed = _set_aside(rollup, unknown), len(rollup.malformed)
             skipped = buried.union((target, id_) for target, id_, _ in set_aside) if set_aside else buried
-            result = await mongo.write(rollup, claim.seq, self._zeros, skipped)
+            with FLUSH_STORE_SECONDS.labels("mongo").time():
+                result = await mongo.write(rollup, claim.seq, self._zeros, skipped)
         if result.failures or malformed:
             _log.error(
                 "Shard %d, claim %d: %d documents could not be written and %d values in Redis are not ours; they are in"
@@ -123,7 +126,8 @@ class Drain:
                 "Shard %d, claim %d: %d counts of %d ids that MySQL does not have; they are in the dead letters.",
                 shard, claim.seq, amount, len(unknown),
             )  # fmt: skip
-        await self._counters.ack(claim.seq, booked, self._due(rollup, dead_ids))
+        with FLUSH_STORE_SECONDS.labels("redis").time():
+            await self._counters.ack(claim.seq, booked, self._due(rollup, dead_ids))
         return Applied(len(rollup.documents[TOTALS]), result, len(failures) + malformed, claim.dirty_left)
 
     def _taken_over(self, owner: str) -> None:

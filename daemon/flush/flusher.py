@@ -113,6 +113,8 @@ class Flusher:
         self._step_s_max = (
             STEP_CALLS_MAX * (config.redis.timeout_ms + config.mongo.timeout_ms + config.mysql.timeout_ms) / 1000
         )
+        self.emptied_at: dict[int, float] = {}
+        """Shard → when the last acknowledged claim that took all there was had been asked for (monotonic seconds)."""
         self.trouble = ""
         """The last failure, until that work succeeds."""
         self.shards = [self._shard(number) for number in range(config.redis.shards)]
@@ -231,7 +233,7 @@ class Flusher:
     def stuck(self) -> str | None:
         """The step that takes longer than the time-outs of all its calls together. None if there is none."""
         oldest = time.monotonic() - self._step_s_max
-        return next((step for step, since in self._steps.items() if since < oldest), None)
+        return next((step for step, since in list(self._steps.items()) if since < oldest), None)
 
     @contextmanager
     def _step(self, what: str) -> Iterator[None]:
@@ -289,13 +291,16 @@ class Flusher:
                 return
 
     async def _apply(self, shard: Shard) -> Applied | Busy | Empty:
-        started = time.perf_counter()
+        started, asked_at = time.perf_counter(), time.monotonic()
         with self._step(f"a claim of shard {shard.counters.shard}"):
             step = await shard.drain.apply_next()
+        if not isinstance(step, Busy) and step.dirty_left == 0:
+            self.emptied_at[shard.counters.shard] = asked_at
         if isinstance(step, Applied):
             metrics.FLUSH_SECONDS.observe(time.perf_counter() - started)
             metrics.FLUSH_CLAIMS.inc()
             metrics.FLUSH_ENTITIES.inc(step.entities)
+            metrics.ENTITIES_NEW.inc(step.documents.inserted)
             for outcome, documents in (
                 ("applied", step.documents.applied), ("already", step.documents.already), ("dead", step.dead)
             ):  # fmt: skip

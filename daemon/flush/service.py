@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from prometheus_client import start_http_server
+from prometheus_client.registry import Collector
 
-from daemon import lifecycle, log, notify
+from daemon import lifecycle, log, metrics, notify
 from daemon.config import NOTHING_MAPPED, Config, read_at_start, replica_tables, unmapped_types
 from daemon.errors import unforeseen
+from daemon.exposition import expose
 from daemon.flush.flusher import Flusher
+from daemon.flush.gauges import StoreGauges
+from daemon.response import Ready
 from daemon.scheduling import give_way
+
+if TYPE_CHECKING:
+    from prometheus_client.metrics_core import Metric
 
 CLOSE_TIMEOUT_S = 2.0
 STATUS_INTERVAL_S = 5.0
+TURN_TIMEOUT_S = 5.0
+"""An event loop that does not turn for so long hangs. The rollups of a large claim keep it for a tenth of that."""
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +36,7 @@ async def serve(config: Config, load: Callable[[], Config]) -> None:
     service = Service(config, load)
     lifecycle.on_signals(stop=service.stop, reload=service.reload)
     if config.flush.metrics_port:
-        start_http_server(config.flush.metrics_port, "127.0.0.1")
+        service.expose(config.flush.metrics_port)
     await service.run()
     _log.info("Stopped. What is still in Redis is flushed at the next start.")
 
@@ -41,7 +51,14 @@ class Service:
         self._flusher = Flusher(config)
         self._status = "Waiting for Redis and MongoDB"
         self._reload_wanted = asyncio.Event()
+        self.generation = 0
+        """How often the configuration was reloaded."""
+        self.reload_ok = True
+        """Whether the last reload was. Before the first one it was."""
+        self._is_ready = False
+        """Whether the flusher's loops run."""
         self._stopping = False
+        self._loop = asyncio.get_running_loop()
 
     def stop(self) -> None:
         notify.notify("STOPPING=1", "STATUS=Finishing the claim under way")
@@ -51,11 +68,30 @@ class Service:
     def reload(self) -> None:
         self._reload_wanted.set()
 
+    def expose(self, port: int) -> None:
+        """Serves the metrics, and whether the daemon lives and is ready."""
+        stores = StoreGauges(lambda: self._config, lambda: self._flusher.emptied_at)
+        stores.start()
+        own = (metrics.FLUSH, stores, _ServiceGauges(self))
+        expose(port, "flush.metrics_port", own, self._hanging, self._readiness)
+
+    def _hanging(self) -> str | None:
+        """What hangs: a step, or the event loop itself. Called in the metrics' threads."""
+        turned = threading.Event()
+        self._loop.call_soon_threadsafe(turned.set)
+        return self._flusher.stuck() or (None if turned.wait(TURN_TIMEOUT_S) else "The event loop")
+
+    def _readiness(self) -> Ready:
+        if (what := self._hanging()) is not None:
+            return Ready("unavailable", stuck=what)
+        return Ready("ready" if self._is_ready and not self._stopping else "unavailable")
+
     async def run(self) -> None:
         reports = asyncio.create_task(self._report())
         try:
             while (successor := await self._run_flusher()) is not None:
                 await _close(self._flusher)
+                successor.emptied_at |= self._flusher.emptied_at
                 self._flusher = successor
                 if self._stopping:  # the stop came during the exchange
                     successor.stop()
@@ -81,6 +117,7 @@ class Service:
             await asyncio.wait({running, exchange})
 
     def _ready(self) -> None:
+        self._is_ready = True
         flush = self._config.flush
         self._status = (
             f"Flushing every {flush.interval_s:g} s or at {flush.threshold} dirty entities; MySQL replica"
@@ -101,6 +138,7 @@ class Service:
                 config = self._load()
                 successor = await _prepared(config)
             except Exception as error:  # noqa: BLE001 # whatever is wrong with the new configuration, the old one works
+                self.reload_ok = False
                 _log.error("Not reloaded. The old configuration stays. %s", error, exc_info=unforeseen(error))
                 notify.ready(f"{self._status}; the new configuration cannot be used, and the old one stays")
                 continue
@@ -110,7 +148,8 @@ class Service:
             _log.info("Reloaded; changed: %s.", ", ".join(keys) or "nothing")
             if late:
                 _log.warning("Changed, but used only after the next start: %s.", ", ".join(late))
-            self._config = config
+            self._config, self.reload_ok = config, True
+            self.generation += 1
             return successor
 
     async def _report(self) -> None:
@@ -127,6 +166,15 @@ class Service:
             if status != told and not self._stopping:
                 notify.notify(f"STATUS={status}")
                 told = status
+
+
+class _ServiceGauges(Collector):
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def collect(self) -> Iterable[Metric]:
+        yield metrics.CONFIG_GENERATION.at(self._service.generation)
+        yield metrics.CONFIG_RELOAD_OK.at(self._service.reload_ok)
 
 
 def _replica(config: Config) -> str:

@@ -41,7 +41,7 @@ from daemon.web.pixel import PIXEL, fields_of, is_prefetch
 from daemon.web.query import parameters_of
 
 EVENTS_PATH = "/api/v1/analytics/events"
-SUPERVISOR_PATHS = ("/healthz", "/readyz")
+SUPERVISOR_PATHS = ("/healthz", "/livez", "/readyz", "/version")
 
 UNREAD_BYTES_MAX = 16_384
 """After a refusal the server skips a body of this size. It closes the connection over a larger one, and says so."""
@@ -58,8 +58,9 @@ Answer = Callable[[RequestHead, Account, HttpRequest], Awaitable[Response]]
 
 
 class Route(NamedTuple):
-    """A path's methods, and what answers it."""
+    """A path's methods, and what answers it. `name`: as `tallyd_responses_total` says it."""
 
+    name: str
     methods: tuple[str, ...]
     answer: Answer
 
@@ -89,8 +90,10 @@ class App:
         """`ready`: answers whether this worker can count. Call it in the running loop."""
         self._assets = assets
         self._fixed_routes = {
-            "/healthz": Route(("GET", "HEAD"), health.healthz),
-            "/readyz": Route(("GET", "HEAD"), ready),
+            "/healthz": Route("health", ("GET", "HEAD"), health.healthz),
+            "/livez": Route("health", ("GET", "HEAD"), health.healthz),
+            "/readyz": Route("health", ("GET", "HEAD"), ready),
+            "/version": Route("health", ("GET", "HEAD"), health.version),
         }
         self._requests = requests
         self._handler = handler
@@ -123,7 +126,7 @@ class App:
             self._bounds = bounds
             self._accounts = Accounts(config.budget, time.monotonic, address_limit(config.rate_limit))
         self._alias = config.browser.alias
-        singles, batches = Route(("POST",), self._event), Route(("POST",), self._batch)
+        singles, batches = Route("event", ("POST",), self._event), Route("batch", ("POST",), self._batch)
         self._event_routes = {EVENTS_PATH: singles, f"{EVENTS_PATH}/batch": batches}
         if self._alias:
             self._event_routes |= {self._alias: singles, f"{self._alias}/batch": batches}
@@ -131,10 +134,11 @@ class App:
         self._pixel_path = browser.pixel
         self._routes = {
             **{
-                path: Route(("GET", "HEAD"), self._file(asset)) for path, asset in self._assets.by_path(browser).items()
+                path: Route("file", ("GET", "HEAD"), self._file(asset))
+                for path, asset in self._assets.by_path(browser).items()
             },
-            **({browser.pixel: Route(("GET",), self._pixel)} if browser.pixel else {}),
-            **({browser.badge: Route(("GET", "HEAD"), self._badge)} if browser.badge else {}),
+            **({browser.pixel: Route("pixel", ("GET",), self._pixel)} if browser.pixel else {}),
+            **({browser.badge: Route("badge", ("GET", "HEAD"), self._badge)} if browser.badge else {}),
             **self._event_routes,
             **self._fixed_routes,
         }
@@ -226,6 +230,8 @@ class App:
         return self._proxies.client_of(head.client, head.headers.get_all(self._proxies.header))
 
     def crowded(self) -> Response:
+        """The answer to a request that the worker has no place for."""
+        self._requests.tally.refused("in_flight")
         return self._overloaded
 
     def explain(
@@ -255,15 +261,18 @@ class App:
             answer = self.failed(head)
         tell(answer)
 
-    def leave(self, head: RequestHead, answer: Response, account: Account, *, events: bool = True) -> None:
-        """A request that began is answered. `events`: it was to bring some."""
+    def leave(
+        self, head: RequestHead, answer: Response, account: Account, route: str, began: float, *, events: bool = True
+    ) -> None:
+        """A request that began is answered. `route`, `began`: as of `IngestTally.answered`. `events`: it was to bring
+        some."""
         if answer.status >= 400:
             if answer.status < 500 and answer.status != HTTPStatus.TOO_MANY_REQUESTS:
                 account.charge(accounts.REQUEST_REFUSED)
                 if events:
                     self._handler.charge(account, 1)
             self._refusals.note(head, answer)
-        self._requests.leave(answer)
+        self._requests.leave(answer, route, began)
 
     def failed(self, head: RequestHead) -> Response:
         """The answer to a request that raised an exception nobody planned for. Call it in the `except` clause.
@@ -278,13 +287,13 @@ class App:
 
     async def answer(self, request: HttpRequest) -> Response:
         """The answer to any request."""
-        head = request.head
+        head, began = request.head, time.monotonic()
         account = self._account(head) or self._accounts.of(self._client(head))
         self._requests.begin()
         try:
             answer = await self._answer(head, account, request)
         except CrowdedError:
-            answer = self._overloaded
+            answer = self.crowded()
         except Exception:  # noqa: BLE001  (see `failed`)
             answer = self.failed(head)
         except BaseException:
@@ -292,10 +301,17 @@ class App:
             raise
         if answer.status >= 400 and head.method == "POST" and not 0 <= head.length <= UNREAD_BYTES_MAX:
             answer = Response(answer.status, answer.body, answer.closing_headers)  # the body may not have been read
-        self.leave(head, answer, account, events=head.method == "POST" or head.path == self._pixel_path)
+        brings_events = head.method == "POST" or head.path == self._pixel_path
+        self.leave(head, answer, account, self._route_name(head.path), began, events=brings_events)
         if self.origins is not None and head.path in self._event_routes:
             return self.origins.dress(answer, head)
         return answer
+
+    def _route_name(self, path: str) -> str:
+        route = self._routes.get(path)
+        if route is not None:
+            return route.name
+        return "read" if path.startswith(READ_PREFIXES) else "other"
 
     async def _answer(self, head: RequestHead, account: Account, request: HttpRequest) -> Response:
         # A supervisor's question is not refused: a busy worker is a live one.

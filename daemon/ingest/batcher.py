@@ -105,7 +105,7 @@ class Batcher:
             assert len(outcomes) == len(taken), "the store has one outcome a request"
         except StoreError as error:
             self._tally.store_failed(error)
-            outcomes = [Failed(str(error))] * len(taken)
+            outcomes = [Failed(str(error), "spool" if error.store == "spool" else "store")] * len(taken)
         except asyncio.CancelledError:  # `end_stuck`
             outcomes = [Failed("The call took too long.")] * len(taken)
         except Exception as error:  # noqa: BLE001  (whatever it is, these requests get an outcome and the next call goes)

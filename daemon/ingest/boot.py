@@ -84,8 +84,14 @@ class Boot:
         self._key_note: asyncio.Future[None] = asyncio.create_task(self._note_keys([]))
         self._publisher = asyncio.create_task(self._publish())
         if self._worker is not None:
-            stuck = self._condition.stuck
-            self._worker.start(self._requests.was_busy, stuck, self._requests.close, self.reconfigure)
+            condition = self._condition
+            self._worker.start(
+                self._requests.was_busy,
+                condition.stuck,
+                lambda: condition.ready().status != "unavailable",
+                self._requests.close,
+                self.reconfigure,
+            )
         return self._app
 
     def reconfigure(self, config: Config) -> None:
@@ -113,7 +119,7 @@ class Boot:
         self._key_note.cancel()
         self._condition.close()
         self._requests.stop()
-        self._tally.publish(0)
+        self._tally.publish(0, 0)
         if self._durable is not None:
             await self._durable.close()
         await self._reads.close()
@@ -130,7 +136,7 @@ class Boot:
             self._condition.look()
             if (used := self._app.used_keys()) and self._key_note.done():
                 self._key_note = asyncio.create_task(self._note_keys(used))
-            self._tally.publish(sum(batcher.waiting_events for batcher in self._batchers))
+            self._tally.publish(sum(batcher.waiting_events for batcher in self._batchers), self._requests.in_flight)
             self._reads.tally.publish()
 
     async def _note_keys(self, used: list[str]) -> None:

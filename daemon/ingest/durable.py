@@ -20,7 +20,7 @@ from daemon.buffer.outcome import Counted, Failed, Outcome
 from daemon.buffer.wire import Request
 from daemon.config import Config
 from daemon.domain.event import Event
-from daemon.errors import LayoutError, StoreError
+from daemon.errors import LayoutError, SpoolStoreError, StoreError
 from daemon.ingest.accounts import is_producer
 from daemon.ingest.outage import Outage
 from daemon.retry import jittered
@@ -38,7 +38,7 @@ STEPS = {
 """Each step of `ingest` in order, and what holds if the worker dies after it. `append` and `fsync`: while Redis takes
 no events."""
 
-_SPOOL_FULL = Failed("The spool takes no events of this sender.")
+_SPOOL_FULL = Failed("The spool takes no events of this sender.", "spool")
 
 _log = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ class Durable:
         self._replayer = Replayer(
             self._spool.directory, self._replay_call, self._origin, call_events_max=section.replay_call_events_max
         )
+        self._spool_bytes = 0
+        """In the spool's folder, when the keeper last looked."""
         self._tripped_at: float | None = None
         self.append_s_max = section.timeout_ms / 1000
         """Bound of one write to the spool."""
@@ -72,6 +74,12 @@ class Durable:
     @property
     def spooling(self) -> bool:
         return self._tripped_at is not None
+
+    @property
+    def nearly_full(self) -> bool:
+        """Whether the spool has little room for the senders there are."""
+        bytes_max = self._section.bytes_max if self._config.ingest.require_key else self._keyless_bytes_max
+        return self._spool_bytes * 100 >= bytes_max * self._section.ready_percent
 
     def stuck(self) -> str | None:
         """What takes longer than its bound. None if nothing does."""
@@ -119,7 +127,7 @@ class Durable:
             if isinstance(outcome, Counted) and is_producer(request.sender) in refused:
                 self._outage.give_back(request, outcome.new)
         if kinds and len(refused) == len(kinds):
-            raise StoreError("Neither Redis nor the spool takes events.")
+            raise SpoolStoreError("Neither Redis nor the spool takes events.")
         metrics.SPOOLED.inc(sum(len(events[kind]) for kind in kinds if kind not in refused))
         return [
             _SPOOL_FULL if isinstance(outcome, Counted) and request.events and is_producer(request.sender) in refused
@@ -168,6 +176,7 @@ class Durable:
     async def _attempt(self, done: Replayed) -> None:
         """Looks at Redis and the spool once. Raises StoreError if Redis does not take events."""
         contents = await self._replayer.contents()
+        self._spool_bytes = contents.bytes
         if not self.spooling and all(path.name in self._replayer.strays for path in contents.segments):
             self._outage.clear()  # what is left is nobody's here, so it is nobody's share
             if not contents.segments:

@@ -14,6 +14,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable, Coroutine
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from granian._granian import CallbackScheduler, RSGIProtocolClosed, RSGIProtocolError
@@ -34,7 +35,9 @@ LongWay = Callable[[Any], Coroutine[Any, Any, None]]
 class Exchange:
     """One request, from its head to its answer. Each method is a callback of the loop; none raises."""
 
-    __slots__ = ("_account", "_app", "_body", "_head", "_long_way", "_protocol", "_reading", "_visitor", "_watcher")
+    __slots__ = (
+        "_account", "_app", "_began", "_body", "_head", "_long_way", "_protocol", "_reading", "_visitor", "_watcher"
+    )  # fmt: skip
 
     def __init__(self, app: App, watcher: Any, long_way: LongWay) -> None:
         """`watcher`: Granian's, of this request. `long_way`: the coroutine that can answer any request."""
@@ -47,6 +50,7 @@ class Exchange:
     def start(self, read_head: ReadHead, context: contextvars.Context) -> None:
         """The head is there."""
         watcher, app = self._watcher, self._app
+        self._began = monotonic()
         head = read_head(watcher.scope)
         account = app.takes(head)
         if account is None or not app.enter(self, account):
@@ -89,7 +93,7 @@ class Exchange:
         protocol, self._protocol = self._protocol, None
         assert protocol is not None, "a request has one answer"
         app = self._app
-        app.leave(self._head, answer, self._account)
+        app.leave(self._head, answer, self._account, "event", self._began)
         if app.origins is not None:
             answer = app.origins.dress(answer, self._head)
         protocol.response_bytes(answer.status, answer.closing_headers if app.closing else answer.headers, answer.body)

@@ -29,7 +29,7 @@ from daemon.response import Response, invalid
 CHARGES_MAX = 1_000
 """Charges for refused requests of one worker that are on their way to Redis. Beyond it they cost the account only."""
 
-_QUEUE_FULL = Failed("The queue is full.")
+_QUEUE_FULL = Failed("The queue is full.", "queue")
 
 
 class Handler:
@@ -95,7 +95,7 @@ class Handler:
             if self._leaves_out(robot, account, 1):
                 return response.ACCEPTED
             return self.conclude(account, await self._count(account, (decoded,), 1, visitor))
-        self._tally.rejected(1)
+        self._tally.rejected(_reason(decoded))
         return response.NOT_JSON if isinstance(decoded, Unreadable) else invalid(decoded)
 
     async def batch(
@@ -113,10 +113,13 @@ class Handler:
             hopeless = _hopeless(account.limit, decoded)
             account.charge(accounts.EVENT_REFUSED * hopeless)
         if not isinstance(decoded, Batch):
-            self._tally.rejected(1)
+            self._tally.rejected(_reason(decoded))
             return invalid(decoded) if isinstance(decoded, Rejection) else response.NOT_JSON
         events, refused = decoded.events, decoded.refused
-        self._tally.rejected(refused)
+        for _, rejection in decoded.rejected:
+            self._tally.rejected(_reason(rejection))
+        if decoded.rejected_more:
+            self._tally.rejected("unlisted", decoded.rejected_more)
         account.charge(accounts.EVENT_REFUSED * refused)
         if not events:
             self.charge(account, refused)
@@ -199,6 +202,7 @@ class Handler:
 
     def _refused(self, account: Account, outcome: Limited | Failed, events: int) -> Response:
         if isinstance(outcome, Failed):
+            self._tally.refused(outcome.at)
             return self._unavailable
         self._tally.limited(events)
         self._block(account, outcome.left_ms, events)
@@ -213,6 +217,11 @@ class Handler:
                 account.charge(accounts.EVENT_REFUSED * events)
                 return
         account.block(left_ms)
+
+
+def _reason(refused: Rejection | Unreadable) -> str:
+    """Why an event or a body is rejected, as `tallyd_rejections_total` says it: our own names of fields only."""
+    return next(iter(refused.errors)) if isinstance(refused, Rejection) else "json"
 
 
 def _hopeless(limit: Limit | None, decoded: object) -> int:

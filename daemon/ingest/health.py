@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import platform
 import time
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -16,7 +17,7 @@ from daemon.errors import LayoutError, StoreError
 from daemon.ingest.batcher import Batcher
 from daemon.ingest.durable import Durable
 from daemon.metrics import FAULTS
-from daemon.response import Health, Ready, Response, json_response
+from daemon.response import Health, Ready, Response, Version, json_response, readiness
 
 RUN_ID = os.environ.get("TALLYD_RUN_ID", "")
 """The main process sets it. It tells two servers on one port (SO_REUSEPORT) apart."""
@@ -33,6 +34,11 @@ _log = logging.getLogger(__name__)
 async def healthz(*_: object) -> Response:
     """This worker runs."""
     return json_response(HTTPStatus.OK, Health("ok", __version__, RUN_ID, os.getpid()))
+
+
+async def version(*_: object) -> Response:
+    """What runs."""
+    return json_response(HTTPStatus.OK, Version(__version__, platform.python_version()))
 
 
 class Condition:
@@ -83,16 +89,21 @@ class Condition:
             return "The probe of Redis"
         return None
 
-    async def readyz(self, *_: object) -> Response:
-        """Events can be counted, or go to the spool; and nothing is stuck."""
+    def ready(self) -> Ready:
+        """Whether events can be counted, or can go to the spool; and whether nothing is stuck."""
         if what := self.stuck():
-            return json_response(HTTPStatus.SERVICE_UNAVAILABLE, Ready("unavailable", stuck=what))
+            return Ready("unavailable", stuck=what)
         if self._durable is not None and self._durable.spooling:
-            return json_response(HTTPStatus.OK, Ready("spooling"))
+            if self._durable.nearly_full:
+                return Ready("unavailable", "does not answer", spool="is nearly full")
+            return Ready("spooling")
         if self._redis or not self._probe.is_open:
-            redis = self._redis or "does not answer"
-            return json_response(HTTPStatus.SERVICE_UNAVAILABLE, Ready("unavailable", redis))
-        return json_response(HTTPStatus.OK, Ready("ready"))
+            return Ready("unavailable", self._redis or "does not answer")
+        return Ready("ready")
+
+    async def readyz(self, *_: object) -> Response:
+        """What `ready` says."""
+        return readiness(self.ready())
 
     async def _ask(self) -> None:
         while True:

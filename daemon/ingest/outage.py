@@ -69,7 +69,7 @@ class Outage:
             sender.spooled_bytes += (size := _bytes(request.events[: n - missing]))
             if sender.spooled_bytes > self._share_bytes:
                 sender.spooled_bytes -= size
-                return Failed("The sender has used up its share of the spool.")
+                return Failed("The sender has used up its share of the spool.", "spool")
         return Counted(max(0, n - missing), missing, left_ms, room) if missing else Counted(n, room=room)
 
     def give_back(self, request: Request, taken: int) -> None:

@@ -115,9 +115,9 @@ class OpenRequests:
     """Of one worker. Create it in the running loop; call `stop` once."""
 
     def __init__(self, http: Http, budget: Budget, tally: IngestTally) -> None:
-        self._tally = tally
+        self.tally = tally
         self._loop = asyncio.get_running_loop()  # asked for once: on Python 3.11 each time is a system call
-        self._in_flight = 0
+        self.in_flight = 0
         """Requests that are whole. A body that is still being sent takes no place of theirs."""
         self._readers: dict[BodyReader, int] = {}
         """Who waits for a body → the look at which that began."""
@@ -141,12 +141,12 @@ class OpenRequests:
 
     def begin(self) -> None:
         """A request begins. Call `leave` or `abandon` at its end."""
-        self._in_flight += 1
+        self.in_flight += 1
 
     @property
     def crowded(self) -> bool:
         """There are too many whole requests. The one that has just become whole should be refused."""
-        return self._in_flight > self._in_flight_max
+        return self.in_flight > self._in_flight_max
 
     def enter(self, reader: BodyReader, account: Account) -> bool:
         """A body begins, and with it its time. False, and nothing changes: too many are being sent.
@@ -167,8 +167,8 @@ class OpenRequests:
         account.unfinished -= 1
         if self._late:
             self._late.discard(reader)
-        self._in_flight += 1
-        return self._in_flight <= self._in_flight_max
+        self.in_flight += 1
+        return self.in_flight <= self._in_flight_max
 
     async def read(
         self, request: HttpRequest, account: Account, length: int, bytes_max: int
@@ -185,7 +185,7 @@ class OpenRequests:
             if spent:
                 return response.TOO_MANY_BODIES
             raise CrowdedError
-        self._in_flight -= 1
+        self.in_flight -= 1
         try:
             body = await request.read(length, bytes_max)
         except asyncio.CancelledError:
@@ -203,16 +203,16 @@ class OpenRequests:
             raise CrowdedError
         return body if body is not None and len(body) <= bytes_max else None
 
-    def leave(self, answer: Response) -> None:
-        """A request that began is answered."""
-        self._in_flight -= 1
-        self._tally.answered(answer.status)
+    def leave(self, answer: Response, route: str, began: float) -> None:
+        """A request that began is answered. `route`, `began`: as of `IngestTally.answered`."""
+        self.in_flight -= 1
+        self.tally.answered(route, answer.status, began)
         if self.closing:
             self._answered_lately = True
 
     def abandon(self) -> None:
         """A request that began gets no answer."""
-        self._in_flight -= 1
+        self.in_flight -= 1
 
     def close(self) -> float:
         """Begins to close. Returns how many seconds that may take, before connections are closed under their clients.
@@ -229,7 +229,7 @@ class OpenRequests:
     def was_busy(self) -> bool:
         """Whether a request is open or, while closing, was answered since the last call."""
         answered, self._answered_lately = self._answered_lately, False
-        return answered or self._in_flight > 0 or bool(self._readers)
+        return answered or self.in_flight > 0 or bool(self._readers)
 
     def stop(self) -> None:
         self._looker.cancel()

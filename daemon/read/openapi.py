@@ -18,7 +18,7 @@ from daemon.domain.entity import Entity
 from daemon.domain.event import EventIn
 from daemon.read.endpoint import PREFIX, Endpoint
 from daemon.read.parameters import ENTITY_ID, Json, Parameters
-from daemon.response import Accepted, BatchAccepted, Body, Health, Invalid, Message, Ready
+from daemon.response import Accepted, BatchAccepted, Body, Health, Invalid, Message, Ready, Version
 
 
 def _header(name: str, description: str, **schema: object) -> Json:
@@ -143,7 +143,9 @@ def _operation_paths(config: Config) -> Json:
     keyed = _READER if reads_are_keyed(config) else {}
     return {
         "/healthz": {"get": _operation("healthz", "Does this worker run?", healthy)},
+        "/livez": {"get": _operation("livez", "The same", healthy)},
         "/readyz": {"get": _operation("readyz", "Can this worker count?", ready)},
+        "/version": {"get": _operation("version", "What runs?", {"200": _answer("This.", Version)})},
         "/openapi.json": {"get": {**_operation("openapi", "This document", described), **keyed}},
     }
 
@@ -211,7 +213,7 @@ def _ref(name: str) -> Json:
 def _schemas(config: Config, endpoints: Mapping[str, Endpoint]) -> Json:
     """By name, as `#/components/schemas` holds them."""
     reads = [endpoint.answer for endpoint in endpoints.values()]
-    bodies = (EventIn, Accepted, BatchAccepted, Message, Invalid, Health, Ready, *reads)
+    bodies = (EventIn, Accepted, BatchAccepted, Message, Invalid, Health, Ready, Version, *reads)
     _, components = msgspec.json.schema_components(bodies, ref_template=_ref("{name}")["$ref"])
     for answer in reads:  # of which each is sent with the time it was read at
         components[answer.__name__]["properties"]["as_of"] = {"type": "string", "format": "date-time"}

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from msgspec import Struct
 from redis.asyncio import Redis
 
 from daemon.buffer.connection import opened
-from daemon.buffer.counters import parse_ledger
-from daemon.buffer.keys import LAYOUT, shard_keys
+from daemon.buffer.keys import LAYOUT
+from daemon.buffer.state import read_state
 from daemon.config import Config
 from daemon.errors import StoreError
 from daemon.rollups.jobs import JobResult, read_jobs
@@ -56,7 +55,7 @@ async def read_status(config: Config) -> Status:
     try:
         async with opened(config.redis) as redis:
             epoch = int(await redis.hget(LAYOUT, "epoch") or 0)
-            shards = [await _shard(redis, number) for number in range(config.redis.shards)]
+            shards = [await _shard(redis, number, config.dedupe.window_s) for number in range(config.redis.shards)]
     except StoreError as error:
         redis_error = str(error)
     spool = usage(Path(config.spool.dir), origin_of(config, epoch)) if config.spool.dir else None
@@ -69,24 +68,16 @@ async def read_status(config: Config) -> Status:
         await mongo.close()
 
 
-async def _shard(redis: Redis, number: int) -> ShardStatus:
-    keys = shard_keys(number)
-    async with redis.pipeline(transaction=True) as pipe:
-        pipe.scard(keys.dirty)
-        pipe.hmget(keys.claim, "seq", "entities", "since", "acked_at")
-        pipe.zcard(keys.due)
-        pipe.hlen(keys.refused)
-        pipe.hgetall(keys.ledger)
-        dirty, claim, due, refused, ledger = await pipe.execute()
-    now_s = time.time()
-    seq, entities, since_ms, acked_at_s = claim
+async def _shard(redis: Redis, number: int, window_s: int) -> ShardStatus:
+    state = await read_state(redis, number, window_s)
+    age_s, acked_at_s = state.in_flight_age_s, state.acked_at_s
     return ShardStatus(
         shard=number,
-        dirty=dirty,
-        in_flight=int(entities) if seq else 0,
-        in_flight_age_s=round(max(0.0, now_s - int(since_ms) / 1000), 3) if seq else None,
-        replica_due=due,
-        replica_refused=refused,
-        last_flush_age_s=round(max(0.0, now_s - int(acked_at_s)), 3) if acked_at_s else None,
-        ledger=parse_ledger(ledger),
+        dirty=state.dirty,
+        in_flight=state.in_flight,
+        in_flight_age_s=None if age_s is None else round(age_s, 3),
+        replica_due=state.due,
+        replica_refused=state.refused,
+        last_flush_age_s=None if acked_at_s is None else round(max(0.0, state.now_s - acked_at_s), 3),
+        ledger=state.ledger,
     )

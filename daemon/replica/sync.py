@@ -28,6 +28,7 @@ from daemon.domain.entity import parse_entity
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import TOTALS
 from daemon.errors import MysqlStoreError
+from daemon.metrics import FLUSH_STORE_SECONDS
 from daemon.replica.adopt import adopt_due
 from daemon.replica.columns import moved_columns
 from daemon.replica.mysql import MysqlSink, StatementLostError
@@ -135,7 +136,10 @@ class Replica:
         if not documents:
             return SinkResult(0)
         await self._counters.begin_sync(list(documents))
-        result = await self._mysql.write(table, {document["entity_id"]: document for document in documents.values()})
+        with FLUSH_STORE_SECONDS.labels("mysql").time():
+            result = await self._mysql.write(
+                table, {document["entity_id"]: document for document in documents.values()}
+            )
         refused = {failure.id for failure in result.failures}
         written = [document for document in documents.values() if document["entity_id"] not in refused]
         await note_synced(self._mongo, written, table.columns)

@@ -158,6 +158,7 @@ class MongoSink:
             applied=sum(result.applied for result in results),
             already=sum(result.already for result in results),
             failures=tuple(failure for result in results for failure in result.failures),
+            inserted=dict(zip(rollup.documents, results, strict=True))[TOTALS].inserted,
         )
 
     async def totals(self, ids: Collection[str]) -> dict[str, Json]:
@@ -282,7 +283,8 @@ class MongoSink:
                 failures.append(Failure(kind.collection, document.id, UNAPPLICABLE[error["code"]]))
             else:
                 raise write_failed(self.address, error)
-        return SinkResult(len(documents) - len(met) - len(failures), failures=tuple(failures)), met
+        applied, inserted = len(documents) - len(met) - len(failures), len(reply.get("upserted", ()))
+        return SinkResult(applied, failures=tuple(failures), inserted=inserted), met
 
 
 def _group(key: object, fields: Collection[str]) -> Json:

@@ -82,6 +82,7 @@ class System(Stores):
             "TALLYD_RATE_LIMIT__PER_MINUTE": "0",
             "TALLYD_BUDGET__PER_MINUTE": "0",
             "TALLYD_HTTP__METRICS_PORT": "0",
+            "TALLYD_FLUSH__METRICS_PORT": "0",
             "TALLYD_INGEST__MAX_AGE_S": "0",
             "TALLYD_SPOOL__DIR": str(scratch / "spool"),
         }

@@ -18,7 +18,7 @@ from daemon.config import Config
 ENV = "TALLYD_RUN_DIR"
 """Names the folder to the workers."""
 
-_PULSE = struct.Struct("=ddQ?")
+_PULSE = struct.Struct("=ddQ??dd")
 
 
 class ConfigSnapshot(msgspec.Struct, frozen=True):
@@ -39,6 +39,12 @@ class Pulse(NamedTuple):
     """Of the configuration it works with."""
     closing: bool
     """It answers with `connection: close`."""
+    ready: bool
+    """It can count."""
+    turned_at: float
+    """When its event loop turned, whether or not a call was stuck."""
+    lag_s: float
+    """How late it turned, at most, in the last second."""
 
 
 class RunDir:

@@ -26,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,9 +133,21 @@ class IngestServer(MPServer):
         os.environ.pop(log.WORKER_ENV)
         self._supervisor.start()
         if self._supervisor.config.http.metrics_port:
-            from daemon.ingest.process.exposition import expose  # noqa: PLC0415  (see `serve`)
+            self._expose(self._supervisor.config.http.metrics_port)
 
-            expose(self._supervisor.config.http.metrics_port)
+    def _expose(self, port: int) -> None:
+        from daemon.exposition import expose  # noqa: PLC0415  (see `serve`)
+        from daemon.ingest.process import gauges  # noqa: PLC0415
+
+        supervisor = self._supervisor
+        collectors = (gauges.WorkerMetrics(), gauges.ProcessGauges(supervisor))
+        expose(
+            port,
+            "http.metrics_port",
+            collectors,
+            partial(gauges.hanging, supervisor),
+            partial(gauges.ready, supervisor),
+        )
 
     def signal_handler_reload(self, *_: Any) -> None:
         # Granian's would exchange the workers, and end the daemon if the new ones don't start.

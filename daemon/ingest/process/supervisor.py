@@ -21,7 +21,7 @@ from daemon import log, notify
 from daemon.config import Config, read_at_start
 from daemon.errors import unforeseen
 from daemon.ingest.process.listener import Listener
-from daemon.ingest.process.rundir import ConfigSnapshot, RunDir
+from daemon.ingest.process.rundir import ConfigSnapshot, Pulse, RunDir
 from daemon.ingest.process.wake import Wake
 from daemon.ingest.process.worker import BEAT_S
 from daemon.lifecycle import changed
@@ -58,7 +58,10 @@ class Supervisor:
         self._run_dir = run_dir
         self._workers = workers
         self._run_id = log.run_id()
-        self._generation = 0
+        self.generation = 0
+        """How often the configuration was reloaded."""
+        self.reload_ok = True
+        """Whether the last reload was. Before the first one it was."""
         self._woken = Wake()
         self._reload_wanted = False
         self._stopping = False
@@ -107,14 +110,21 @@ class Supervisor:
         started = all(self._run_dir.pulse(worker.inner.pid) for worker in self._workers())
         return started and self._probe() == self._run_id
 
+    def pulses(self) -> dict[int, Pulse | None]:
+        """The last pulse of each worker by its process; None before its first."""
+        return {worker.inner.pid: self._run_dir.pulse(worker.inner.pid) for worker in list(self._workers())}
+
+    def hanging(self, pulse_age_max_s: float = PULSE_AGE_MAX_S) -> int | None:
+        """The process of a worker whose event loop, or a call, hangs. None: there is none."""
+        oldest = time.monotonic() - pulse_age_max_s
+        found = (pid for pid, pulse in self.pulses().items() if pulse is None or pulse.beaten_at < oldest)
+        return next(found, None)
+
     def _alive(self, pulse_age_max_s: float) -> bool:
         """Whether every worker's event loop turns and the port answers."""
-        oldest = time.monotonic() - pulse_age_max_s
-        for worker in self._workers():
-            pulse = self._run_dir.pulse(worker.inner.pid)
-            if pulse is None or pulse.beaten_at < oldest:
-                _log.error("Worker process %d hangs: its event loop, or a call.", worker.inner.pid)
-                return False
+        if pid := self.hanging(pulse_age_max_s):
+            _log.error("Worker process %d hangs: its event loop, or a call.", pid)
+            return False
         for _ in range(PROBE_TRIES):
             answered = self._probe()
             if answered in (self._run_id, ""):
@@ -146,14 +156,15 @@ class Supervisor:
         try:
             config = self._load()
         except Exception as error:  # noqa: BLE001 # whatever is wrong with the new one, the old one works
+            self.reload_ok = False
             _log.error("Not reloaded, the configuration stays as it was. %s", error, exc_info=unforeseen(error))
             notify.ready(f"{self._status()}; the new configuration is wrong, the old one stays")
             return
         keys = [key for key in changed(self.config, config) if not read_at_start("ingest", key)]
         late = [key for key in changed(self._started_with, config) if read_at_start("ingest", key)]
-        self.config = config
-        self._generation += 1
-        self._run_dir.publish(ConfigSnapshot(self._generation, config))
+        self.config, self.reload_ok = config, True
+        self.generation += 1
+        self._run_dir.publish(ConfigSnapshot(self.generation, config))
         for worker in self._workers():
             with contextlib.suppress(ProcessLookupError):  # it has just ended, and the daemon is about to
                 os.kill(worker.inner.pid, signal.SIGHUP)
@@ -169,7 +180,7 @@ class Supervisor:
         for worker in self._workers():
             while not self._stopping:
                 pulse = self._run_dir.pulse(worker.inner.pid)
-                if pulse is not None and pulse.generation == self._generation:
+                if pulse is not None and pulse.generation == self.generation:
                     break
                 if time.monotonic() > until:
                     _log.error("Worker process %d has not taken the new configuration yet.", worker.inner.pid)

@@ -69,7 +69,7 @@ async def test_a_place_is_taken_by_a_whole_body_only() -> None:
     requests.begin()
     assert not requests.crowded, "bodies that are being sent take no place"
     assert not requests.has_read(readers[0], sender), "one too many"
-    requests.leave(response.ACCEPTED)
+    requests.leave(response.ACCEPTED, "event", 0.0)
     requests.abandon()
     assert requests.has_read(readers[1], sender)
 
@@ -175,5 +175,5 @@ async def test_a_closing_worker_was_busy_while_requests_are_open_and_once_after_
     requests.begin()
     assert requests.was_busy()
     requests.close()
-    requests.leave(response.ACCEPTED)
+    requests.leave(response.ACCEPTED, "event", 0.0)
     assert [requests.was_busy(), requests.was_busy()] == [True, False]

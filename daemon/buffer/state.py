@@ -1,0 +1,73 @@
+"""What lies in one shard of Redis at one moment: for `tallyd status`, and for the flusher's metrics. Reads only."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from redis.asyncio import Redis
+
+from daemon.buffer.counters import parse_ledger
+from daemon.buffer.keys import shard_keys
+from daemon.domain.counter import parse_amount
+
+
+class ShardState(NamedTuple):
+    """Counts of entities, ages in seconds by the clock of Redis. None: there is none, or there never was."""
+
+    dirty: int
+    in_flight: int
+    in_flight_age_s: float | None
+    due: int
+    due_age_s: float | None
+    """Since the entity that is due the longest became due, or was postponed."""
+    refused: int
+    acked_at_s: int | None
+    """When a claim was last acknowledged, in seconds since 1970."""
+    ledger: dict[str, int]
+    dedupe_events: int
+    """Event ids remembered in this window."""
+    dedupe_last_events: int
+    """The same of the window before."""
+    dedupe_buckets: int
+    """Sets that this window's ids are spread over; 0 before the first event."""
+    now_s: float
+
+
+async def read_state(redis: Redis, shard: int, window_s: int) -> ShardState:
+    """`window_s`: `dedupe.window_s`."""
+    keys = shard_keys(shard)
+    async with redis.pipeline(transaction=True) as pipe:
+        pipe.time()
+        pipe.scard(keys.dirty)
+        pipe.hmget(keys.claim, "seq", "entities", "since", "acked_at")
+        pipe.zcard(keys.due)
+        pipe.zrange(keys.due, 0, 0, withscores=True)
+        pipe.hlen(keys.refused)
+        pipe.hgetall(keys.ledger)
+        pipe.hmget(keys.seen, "gen", "bits", "events", "prev_events")
+        (seconds, micros), dirty, claim, due, oldest, refused, ledger, seen = await pipe.execute()
+    now_s = seconds + micros / 1e6
+    seq, entities, since_ms, acked_at_s = claim
+    gen, bits, events, last_events = (_number(text) for text in seen)
+    windows_ago = int(now_s // window_s) - gen  # an event opens a window, so none may have opened the present one
+    if windows_ago > 0:
+        events, last_events = 0, events if windows_ago == 1 else 0
+    return ShardState(
+        dirty=dirty,
+        in_flight=int(entities) if seq else 0,
+        in_flight_age_s=max(0.0, now_s - int(since_ms) / 1000) if seq else None,
+        due=due,
+        due_age_s=max(0.0, now_s - oldest[0][1] / 1e6) if oldest else None,  # a seq is a moment in microseconds
+        refused=refused,
+        acked_at_s=int(acked_at_s) if acked_at_s else None,
+        ledger=parse_ledger(ledger),
+        dedupe_events=events,
+        dedupe_last_events=last_events,
+        dedupe_buckets=2**bits if gen else 0,
+        now_s=now_s,
+    )
+
+
+def _number(text: bytes | None) -> int:
+    """0 for a foreign value, too: the next event mends it."""
+    return parse_amount((text or b"").decode(errors="backslashreplace")) or 0
