@@ -82,9 +82,9 @@ IN_FLIGHT = Gauge(
 )
 REFUSALS = Counter(
     "tallyd_refusals",
-    "Requests answered 503, by why. queue: `ingest.queue_events_max`. in_flight: `http.requests_in_flight_max` or"
-    " `http.unfinished_max`. spool: Redis is away and the spool takes no events of this sender. store: Redis did not"
-    " take the call, and it was none for the spool. Reads are in tallyd_reads.",
+    "Requests with events that got 503, by why. queue: `ingest.queue_events_max`. in_flight:"
+    " `http.requests_in_flight_max` or `http.unfinished_max`. spool: Redis is away, and the spool takes no events of"
+    " this sender. store: Redis did not take the call, and it was none for the spool. Reads are in tallyd_reads.",
     ["why"],
     registry=INGEST,
 )
@@ -141,8 +141,8 @@ LOOP_LAG = Asked(
     "How late an event loop turned, in the worst worker: the worst of its last second, or longer if it hangs now.",
 )
 WORKERS = Asked("tallyd_workers", "Worker processes that run.")
-SPOOL_BYTES = Asked("tallyd_spool_bytes", "Bytes of the segments in the spool's folder. Without a spool absent.")
-SPOOL_BYTES_MAX = Asked("tallyd_spool_bytes_max", "`spool.bytes_max`. Without a spool absent.")
+SPOOL_BYTES = Asked("tallyd_spool_bytes", "Bytes of the segments in the spool's folder. Absent without a spool.")
+SPOOL_BYTES_MAX = Asked("tallyd_spool_bytes_max", "`spool.bytes_max`. Absent without a spool.")
 SPOOL_OLDEST = Asked(
     "tallyd_spool_oldest_seconds", "Age of the oldest segment in the spool's folder. 0: there is none."
 )
@@ -218,8 +218,8 @@ DEDUPE_EVENTS = Asked("tallyd_dedupe_events", "Event ids remembered in this dedu
 DEDUPE_LAST_EVENTS = Asked("tallyd_dedupe_last_events", "The same of the window before.", ("shard",))
 DEDUPE_FILL = Asked(
     "tallyd_dedupe_bucket_fill",
-    "Event ids a bucket of this window, in the fullest shard. It is laid out for 244. From 512 on, an id takes some"
-    " seven times the memory.",
+    "Event ids a bucket of this window, in the fullest shard. A bucket is laid out for 244. With more than 512 ids"
+    " Redis keeps it as a hash table, which takes several times the memory.",
 )
 REDIS_MEMORY = Asked("tallyd_redis_memory_bytes", "Memory that Redis uses (used_memory).")
 REDIS_MEMORY_MAX = Asked("tallyd_redis_memory_max_bytes", "`maxmemory` of Redis. 0: no limit.")

@@ -177,6 +177,7 @@ def test_a_new_window_is_laid_out_for_what_the_one_before_saw(shard: Shard) -> N
     state = shard.seen()
     assert 2 ** int(state["bits"]) * 244 >= 100_000 > 2 ** (int(state["bits"]) - 1) * 244
     assert state["events"] == "1"
+    assert state["prev_events"] == "100000"
     assert shard.count(Ev("e0"), Ev("e1")) == 0, "the window before is still read with its own number of buckets"
 
 
@@ -186,9 +187,10 @@ def test_the_layout_of_a_window_keeps_to_its_bounds(shard: Shard) -> None:
     shard.age()
     shard.count(Ev("e1"), bits=4)
     assert shard.seen()["bits"] == "28"
-    shard.age()
+    shard.age(2)
     shard.count(Ev("e2"), bits=6)
     assert shard.seen()["bits"] == "6"
+    assert shard.seen()["prev_events"] == "0", "the window before had none"
 
 
 def test_the_memory_of_an_event_is_one_small_integer(shard: Shard) -> None:
