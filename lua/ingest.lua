@@ -16,8 +16,8 @@
 -- KEYS  1 dirty     set: the entities that have live counts
 --       2 ledger    hash: accepted:<counter>, duplicate:<counter>, aside
 --       3 seen      hash about the dedupe memory: gen, bits and events of the current window; prev_bits and
---                   prev_events of the one before. Also the prefix of its sets: <seen>:<generation>:<bucket>. They have no expiry: the flusher
---                   deletes the sets of past windows (daemon/buffer/dedupe.py)
+--                   prev_events of the one before. Also the prefix of its sets: <seen>:<generation>:<bucket>. They
+--                   have no expiry: the flusher deletes the sets of past windows (daemon/buffer/dedupe.py)
 --       4 counters  prefix of an entity's hash: <counters>:<entity>
 --       5 rate      prefix of a sender's budgets, strings that hold microseconds since the epoch: <rate>:<sender> of
 --                   its events, <rate>:new:<sender> of its new entities. Each expires when its budget is whole. The

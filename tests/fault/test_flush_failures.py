@@ -7,9 +7,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 
 from daemon.flush.flusher import Flusher
+from daemon.metrics import FLUSH
 from tests.kit.system import System
 
 CLOSED = {"redis": "redis://127.0.0.1:1/0", "mongo": "mongodb://127.0.0.1:1/x", "mysql": "mysql://root@127.0.0.1:1/x"}
@@ -20,7 +20,7 @@ Loop = Callable[[Flusher], Coroutine[Any, Any, None]]
 
 
 def failures() -> dict[str, float]:
-    return {store: REGISTRY.get_sample_value("tallyd_flush_failures_total", {"store": store}) or 0 for store in STORES}
+    return {store: FLUSH.get_sample_value("tallyd_flush_failures_total", {"store": store}) or 0 for store in STORES}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pymongo, closed while it connects

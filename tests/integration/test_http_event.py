@@ -297,7 +297,7 @@ def test_events_are_posted_and_nothing_else(ingest: Ingest, path: str, method: s
         assert answer.content == b""
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/readyz"])
+@pytest.mark.parametrize("path", ["/healthz", "/livez", "/readyz", "/version"])
 def test_state_is_looked_at_and_not_changed(ingest: Ingest, path: str) -> None:
     assert ingest.client.get(path).status_code == 200
     looked = ingest.client.head(path)

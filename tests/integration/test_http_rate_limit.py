@@ -263,7 +263,7 @@ def test_after_the_time_named_there_is_room_again(visitor: httpx.Client, shared_
 def test_asking_for_the_state_is_not_limited(visitor: httpx.Client) -> None:
     spend(visitor)
     assert visitor.post(EVENTS, json=event()).status_code == 429
-    for path in ("/healthz", "/readyz"):
+    for path in ("/healthz", "/livez", "/readyz", "/version"):
         assert visitor.get(path).status_code == 200
 
 

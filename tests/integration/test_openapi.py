@@ -58,7 +58,7 @@ def test_it_speaks_of_the_configured_domains_actions_and_bounds(document: dict[s
 
 
 def test_it_names_every_path_the_daemon_serves(document: dict[str, Any], shared_ingest: Ingest) -> None:
-    served = {"/healthz", "/readyz", "/openapi.json"}
+    served = {"/healthz", "/livez", "/readyz", "/version", "/openapi.json"}
     served |= set(POSTS)
     served |= {f"/api/v1/analytics/totals/{{domain}}/{{type}}{id_}" for id_ in ("", "/{id}")}
     served |= {f"/api/v1/analytics/{path}" for path in ("top/{domain}/{type}", "series/{domain}/{type}/{id}")}

@@ -38,7 +38,7 @@ def test_every_number_has_bounds() -> None:
              "redis.shards", "mongo.url", "mongo.timeout_ms", "mysql.url", "mysql.timeout_ms", "mysql.lock_timeout_s",
              "mysql.rows_max",
              "dedupe.window_s", "dedupe.events_per_window", "spool.dir", "spool.bytes_max",
-             "spool.address_percent_max", "spool.producers_percent", "spool.segment_bytes",
+             "spool.address_percent_max", "spool.producers_percent", "spool.ready_percent", "spool.segment_bytes",
              "spool.probe_ms", "spool.replay_call_events_max", "spool.timeout_ms"},
         ),
         ("flush", {"flush.metrics_port", "flush.niceness"}),

@@ -7,9 +7,9 @@ import threading
 from pathlib import Path
 
 import pytest
-from prometheus_client import REGISTRY
 
 from daemon.config import SpoolSection
+from daemon.metrics import INGEST
 from daemon.spool.segment import Writer, usage
 from daemon.spool.spool import Spool
 from tests.kit.loop import in_loop
@@ -21,7 +21,7 @@ def spool_in(folder: Path, timeout_ms: int = 30_000) -> Spool:
 
 
 def faults() -> float:
-    return REGISTRY.get_sample_value("tallyd_ingest_faults_total", {"what": "spool"}) or 0.0
+    return INGEST.get_sample_value("tallyd_ingest_faults_total", {"what": "spool"}) or 0.0
 
 
 @in_loop
