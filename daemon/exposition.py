@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, disable_created_metrics, make_w
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.registry import Collector
 
-from daemon import __version__
+from daemon import __version__, log
 from daemon.metrics import BUILD_INFO
 from daemon.response import Health, Message, Ready, Response, Version, json_response, readiness
 
@@ -72,7 +72,7 @@ def expose(
 def _alive(hangs: str | None) -> Response:
     if hangs is not None:
         return json_response(HTTPStatus.SERVICE_UNAVAILABLE, Ready("unavailable", stuck=hangs))
-    return json_response(HTTPStatus.OK, Health("ok", __version__, os.environ.get("TALLYD_RUN_ID", ""), os.getpid()))
+    return json_response(HTTPStatus.OK, Health("ok", __version__, log.run_id(), os.getpid()))
 
 
 def _serve(port: int, key: str, registry: CollectorRegistry, answers: Mapping[str, Answer]) -> None:

@@ -9,12 +9,12 @@ import re
 from typing import Any
 
 import pytest
-from prometheus_client import REGISTRY
 
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Claim, Counters, Limits
 from daemon.buffer.layout import Layout
 from daemon.buffer.wire import Amounts
+from daemon.metrics import FLUSH
 from tests.kit.daemon import Daemon
 from tests.kit.system import BATCH, EVENTS, System, event
 
@@ -120,7 +120,7 @@ async def leave_a_claim(system: System, owner: str) -> None:
 
 
 def takeovers() -> float:
-    return REGISTRY.get_sample_value("tallyd_claim_takeovers_total") or 0
+    return FLUSH.get_sample_value("tallyd_claim_takeovers_total") or 0
 
 
 def test_a_claim_that_is_taken_over_is_logged_and_counted(system: System, caplog: pytest.LogCaptureFixture) -> None:

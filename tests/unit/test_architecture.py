@@ -42,7 +42,7 @@ ROOMS: dict[str, Room] = {
     "response": Room("the answer to an HTTP request"),
     "lifecycle": Room("signals, and what a reload changed"),
     "metrics": Room("every metric"),
-    "exposition": Room("/metrics, and whether a daemon lives", "metrics response"),
+    "exposition": Room("/metrics, and whether a daemon lives", "log metrics response"),
     "devstack": Room("private servers; never in production", "scheduling"),
     "buffer": Room("Redis: connection, keys, scripts, dedupe", "retry"),
     "rollups": Room("MongoDB: documents, guard, dead letters"),
