@@ -16,6 +16,14 @@ class FileError(TallydError):
     """A file could not be read or written; the message names it."""
 
 
+def make_folder_of(path: Path) -> None:
+    """Makes the folder that the file lies in, unless it is there. Raises FileError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"Cannot make the folder {path.parent}: {error.strerror}.") from None
+
+
 @contextmanager
 def replaced(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to. It takes the place of `path`, fsynced, when the block ends; if it fails, `path` stays as it

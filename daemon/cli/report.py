@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,8 @@ def generate(
     """Write one parity artifact for each day: what was counted that day, and whether the rollups agree about it. Each
     also says what is pending, and whether MySQL equals MongoDB now. Exit 1 if a row or a rollup differs.
 
+    Today's artifact is replaced by each run of today. Those of past days are never written again.
+
     Example: `tallyd report generate --days 30 --rollback --archive --dir ./reports`
     """
     from daemon.verify.report.generate import Wanted
@@ -62,6 +65,8 @@ def generate(
             print_json(report)
         else:
             print(f"{len(report.files)} artifacts in {folder}, the last {report.files[-1]}.")
+            if report.kept:
+                print(f"{len(report.kept)} of past days stay as they were.")
             if report.archive:
                 print(f"Archive: {folder / report.archive}")
             print(found)
@@ -77,6 +82,33 @@ async def _generate(config: Config, wanted: Wanted) -> Report:
 
     with progress("Reporting", wanted.days) as move:
         return await generate.generate(config, wanted, lambda _: move(advance=1))
+
+
+@app.command()
+def gate(
+    days: Annotated[int, typer.Option(min=1, max=DAYS_MAX, help="How many days in a row: 7, 14, 30 or 90.")],
+    folder: FolderOption = DIR_DEFAULT,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask for evidence of each of the last days (UTC). Exit 1 and name the first day that is bad or has none.
+
+    A day is bad if a row or a rollup differs, if its artifact does not verify, or if that was written after the day. So
+    run `tallyd report generate --days 1` on each day. Today counts once it has an artifact.
+
+    Example: `tallyd report gate --days 30 --dir /var/lib/tallyd/reports`
+    """
+    from daemon.verify.report.gate import read_gate
+
+    _check_folder(folder)
+    found = read_gate(folder, days, dt.datetime.now(dt.UTC).date())
+    if as_json:
+        print_json(found)
+    else:
+        for bad in found.bad:
+            say(f"{bad.date} {bad.why}.")
+        print(f"{days - len(found.bad)} of {days} days are in order, from {found.first} to {found.last}.")
+    if found.bad:
+        raise CheckFailed(f"{found.bad[0].date} {found.bad[0].why}.")
 
 
 @app.command()
@@ -103,8 +135,7 @@ def verify(
         verdict = verify.verify_archive(archive, strict=strict)
     else:
         folder = folder or DIR_DEFAULT
-        if not folder.is_dir():
-            raise ConfigError(f"--dir: there is no folder {folder}.")
+        _check_folder(folder)
         verdict = verify.verify_folder(folder, strict=strict)
     if as_json:
         print_json({"files": verdict.files, "problems": [problem._asdict() for problem in verdict.problems]})
@@ -114,6 +145,11 @@ def verify(
         print(f"{verdict.files} files read, {len(verdict.problems)} problems.")
     if verdict.problems:
         raise CheckFailed(f"{len(verdict.problems)} problems were found.")
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ConfigError(f"--dir: there is no folder {folder}.")
 
 
 @app.command()

@@ -38,7 +38,7 @@ from daemon.move.backfill.run import Tally
 from daemon.read.status import read_status
 from daemon.verify.audit.audit import auditor
 from daemon.verify.report import archive
-from daemon.verify.report.artifact import SCHEMA_VERSION, DrillArtifact, Step
+from daemon.verify.report.artifact import SCHEMA_VERSION, DrillArtifact, Step, instant
 
 RELOAD_TIMEOUT_S = 20.0
 HTTP_TIMEOUT_S = 10.0
@@ -48,12 +48,12 @@ BATCH_PATH = "/api/v1/analytics/events/batch"
 class Drilled(Struct, frozen=True):
     """A drill's steps, up to the first that failed. `ingest_route_present`: whether HTTP took events.
 
-    `legacy_movie_view_route_present`: whether counting directly in MySQL worked. Both are None if not tried.
+    `legacy_movie_view_route_present`: whether counting directly in MySQL worked. Both are False if not tried.
     """
 
     steps: list[Step]
-    ingest_route_present: bool | None
-    legacy_movie_view_route_present: bool | None
+    ingest_route_present: bool
+    legacy_movie_view_route_present: bool
 
     @property
     def ok(self) -> bool:
@@ -88,8 +88,8 @@ def write(folder: Path, drilled: Drilled) -> tuple[str, DrillArtifact]:
     now = datetime.now(UTC).replace(microsecond=0)
     outcome = "Every step held." if drilled.ok else "A step failed: see steps."
     artifact = DrillArtifact(
-        schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=now.date(), generated_at=now,
-        notes=f"A drill on servers of its own, with the demo table. {outcome}", **msgspec.structs.asdict(drilled),
+        schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=now.date(), generated_at=instant(now),
+        notes=["A drill on servers of its own, with the demo table.", outcome], **msgspec.structs.asdict(drilled),
     )  # fmt: skip
     name = f"rollback/drill-{now.date()}.json"
     archive.update_manifest(folder, {name: archive.write(folder, name, artifact)}, now)
@@ -106,8 +106,8 @@ class Drill:
         self._ingest = ingest
         self._reloaded = reloaded
         self.rows = {movie.uuid: Counts(0, 0) for movie in MOVIES}
-        self.taken: bool | None = None
-        self.counted_directly: bool | None = None
+        self.taken = False
+        self.counted_directly = False
 
     # Steps ----------------------------------------------------------------------------------------------------------
 

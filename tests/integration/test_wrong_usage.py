@@ -15,9 +15,9 @@ MOVIES = '{"table": "jav", "key": "uuid", "columns": {"view": "views"}, "shadow"
     [
         ("parity-check --limit 1 --all", {}, "--limit and --all"),
         ("parity-check --type jav.actor", {}, "mapped: jav.movie"),
-        ("parity-check --output nowhere/parity.json", {}, "there is no folder nowhere"),
         ("parity-check", {"MYSQL__URL": ""}, "mysql.url"),
         ("report verify --dir nowhere", {}, "there is no folder nowhere"),
+        ("report gate --days 7 --dir nowhere", {}, "there is no folder nowhere"),
         ("report verify --archive nowhere.zip", {}, "there is no file nowhere.zip"),
         ("report verify --dir . --archive x", {}, "choose one"),
         ("report generate --days 1 --legacy-url file:///etc/passwd", {}, "--legacy-url"),

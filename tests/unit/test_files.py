@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from daemon.files import FileError, replaced
+from daemon.files import FileError, make_folder_of, replaced
 
 
 @pytest.fixture(params=[0o022, 0o027, 0o077])
@@ -37,3 +37,12 @@ def test_a_block_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="nosuch"), replaced(tmp_path / "nosuch" / "report.csv"):
         pass
+
+
+def test_a_folder_is_made_with_those_above_it_or_it_is_said_why_not(tmp_path: Path) -> None:
+    make_folder_of(tmp_path / "a/b/file")
+    make_folder_of(tmp_path / "a/b/file")
+    assert (tmp_path / "a/b").is_dir()
+    (tmp_path / "plain").touch()
+    with pytest.raises(FileError, match="Cannot make the folder"):
+        make_folder_of(tmp_path / "plain/file")

@@ -12,40 +12,47 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from daemon.files import FileError, replaced
-from daemon.verify.report.artifact import SCHEMA_VERSION, FileSum, Manifest, encode
+from daemon.files import make_folder_of, replaced
+from daemon.verify.report.artifact import SCHEMA_VERSION, FileSum, Manifest, encode, instant
 
-MANIFEST = "manifest.json"
+MANIFEST = "manifest.sums"
+"""JSON. It is not named so, because the verifier of the replaced application takes each `.json` for an artifact."""
+MANIFEST_BEFORE = "manifest.json"
+"""Its name up to 0.4.0."""
+MANIFESTS = (MANIFEST_BEFORE, MANIFEST)
 
 
 def write(folder: Path, name: str, artifact: Struct) -> FileSum:
     """Writes one artifact. Raises FileError."""
     path, content = folder / name, encode(artifact)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(f"Cannot make the folder {path.parent}: {error.strerror}.") from None
+    make_folder_of(path)
     with replaced(path) as file:
         file.write(content)
     return sum_of(content)
 
 
-def update_manifest(folder: Path, written: Mapping[str, FileSum], now: dt.datetime) -> None:
-    """Adds these files to the folder's manifest. Its other entries stay: those files may have been changed."""
-    known: dict[str, FileSum] = {}
-    with suppress(OSError, msgspec.MsgspecError):  # there is none, or not ours: this one replaces it
-        known = msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest).files
-    write(folder, MANIFEST, _manifest({**known, **written}, now))
+def update_manifest(folder: Path, written: Mapping[str, FileSum], now: dt.datetime) -> Mapping[str, FileSum]:
+    """Adds these files to the folder's manifest. Its other entries stay: those files may have been changed. Returns all
+    of them. Raises FileError."""
+    files: dict[str, FileSum] = {}
+    for name in MANIFESTS:
+        with suppress(OSError, msgspec.MsgspecError):  # there is none, or not ours: this one replaces it
+            files |= msgspec.json.decode((folder / name).read_bytes(), type=Manifest).files
+    files |= written
+    write(folder, MANIFEST, _manifest(files, now))
+    (folder / MANIFEST_BEFORE).unlink(missing_ok=True)
+    return files
 
 
-def pack(folder: Path, written: Mapping[str, FileSum], now: dt.datetime) -> str:
-    """Makes archive/evidence-YYYYMMDD_HHMMSS.zip of these files and a manifest of just them. Returns its name."""
+def pack(folder: Path, files: Mapping[str, FileSum], now: dt.datetime) -> str:
+    """Makes archive/evidence-YYYYMMDD_HHMMSS.zip of these files and a manifest of just them. Returns its name. Raises
+    FileError."""
     name = f"archive/evidence-{now:%Y%m%d_%H%M%S}.zip"
-    (folder / "archive").mkdir(exist_ok=True)
+    make_folder_of(folder / name)
     with replaced(folder / name) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
-        for path in sorted(written):
+        for path in sorted(files):
             packed.writestr(_entry(path, now), (folder / path).read_bytes())
-        packed.writestr(_entry(MANIFEST, now), encode(_manifest(written, now)))
+        packed.writestr(_entry(MANIFEST, now), encode(_manifest(files, now)))
     return name
 
 
@@ -62,5 +69,8 @@ def _entry(path: str, now: dt.datetime) -> zipfile.ZipInfo:
 
 def _manifest(files: Mapping[str, FileSum], now: dt.datetime) -> Manifest:
     return Manifest(
-        schema_version=SCHEMA_VERSION, artifact_type="manifest", generated_at=now, files=dict(sorted(files.items()))
+        schema_version=SCHEMA_VERSION,
+        artifact_type="manifest",
+        generated_at=instant(now),
+        files=dict(sorted(files.items())),
     )

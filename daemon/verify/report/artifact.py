@@ -1,12 +1,13 @@
 """The artifacts of `analytics-artifact.v1` as structs, and their JSON Schema, which `tallyd report schema` prints.
 
-`ParityV1` and `RollbackV1` hold the fields every producer of the schema writes; `ParityArtifact`, `RollbackArtifact`
-and `DrillArtifact` are what tallyd writes.
+`ParityV1` and `RollbackV1` hold the fields that every producer of the schema writes, and each other producer's verifier
+asks for. `ParityArtifact`, `CheckArtifact`, `RollbackArtifact` and `DrillArtifact` are what tallyd writes.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -17,7 +18,9 @@ from daemon.verify.parity import Tally
 SCHEMA_VERSION: Literal["analytics-artifact.v1"] = "analytics-artifact.v1"
 
 Count = Annotated[int, Meta(ge=0)]
-Instant = Annotated[dt.datetime, Meta(tz=True)]
+Instant = Annotated[
+    str, Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$", extra_json_schema={"format": "date-time"})
+]
 Amounts = dict[str, int]
 Row = Annotated[
     dict[str, str | int | None],
@@ -29,12 +32,12 @@ Row = Annotated[
 
 
 class ParityV1(Struct, kw_only=True):
-    """Whether MySQL said what MongoDB said."""
+    """Whether MySQL said what MongoDB said. `limit`: of the rows that were compared."""
 
     schema_version: Literal["analytics-artifact.v1"]
     artifact_type: Literal["parity"]
     artifact_date: dt.date
-    generated_at: Instant
+    generated_at: str
     limit: Count
     checked: Count
     mismatches: Count
@@ -42,15 +45,15 @@ class ParityV1(Struct, kw_only=True):
 
 
 class RollbackV1(Struct, kw_only=True):
-    """Whether the application could go back to counting by itself. A route is null if nobody could tell."""
+    """Whether the application could go back to counting by itself. A route that did not answer is not present, and
+    `notes` says so."""
 
     schema_version: Literal["analytics-artifact.v1"]
     artifact_type: Literal["rollback"]
-    artifact_date: dt.date
-    generated_at: Instant
-    ingest_route_present: bool | None
-    legacy_movie_view_route_present: bool | None
-    notes: str | list[str]
+    generated_at: str
+    ingest_route_present: bool
+    legacy_movie_view_route_present: bool
+    notes: list[str]
 
 
 class Disagreement(Struct, frozen=True):
@@ -106,15 +109,26 @@ class Waiting(Struct, frozen=True):
 class ParityArtifact(ParityV1, kw_only=True):
     """One a day. The parity is that of `generated_at`; `day` is about the day."""
 
+    generated_at: Instant
     types: list[Tally]
     pending: Waiting
     day: Day
+
+
+class CheckArtifact(ParityV1, kw_only=True):
+    """What `tallyd parity-check` found. `limit` 0: it compared every row. `pending`: rows that a flush makes equal."""
+
+    generated_at: Instant
+    types: list[Tally]
+    pending: Count
 
 
 class RollbackArtifact(RollbackV1, kw_only=True):
     """`enabled`: the switch, as this machine's configuration has it. `checked`: all rows. `safe`: MySQL equals MongoDB
     and nothing waits, so no count is lost if the application goes on from its columns."""
 
+    artifact_date: dt.date
+    generated_at: Instant
     enabled: bool
     pending: Waiting
     checked: Count
@@ -134,9 +148,11 @@ class Step(Struct, frozen=True):
 class DrillArtifact(RollbackV1, kw_only=True):
     """A rollback that was rehearsed (`daemon.move.drill`), up to the first step that failed.
 
-    Its routes are those of the drill's own servers.
+    Its routes are those of the drill's own servers. One that the drill did not reach is not present.
     """
 
+    artifact_date: dt.date
+    generated_at: Instant
     steps: list[Step]
 
 
@@ -157,9 +173,21 @@ class Manifest(Struct, kw_only=True):
 OF_EVERY_PRODUCER: dict[str, type[Struct]] = {"parity": ParityV1, "rollback": RollbackV1, "manifest": Manifest}
 """`artifact_type` → the fields that every producer writes."""
 OF_TALLYD: dict[str, type[Struct]] = {
-    "parity": ParityArtifact, "rollback": RollbackArtifact, "drill": DrillArtifact, "manifest": Manifest,
+    "parity": ParityArtifact, "check": CheckArtifact, "rollback": RollbackArtifact, "drill": DrillArtifact,
+    "manifest": Manifest,
 }  # fmt: skip
-"""The fields that tallyd writes. A drill's `artifact_type` is rollback."""
+"""The fields that tallyd writes. The `artifact_type` of a check is parity, of a drill rollback."""
+
+
+def instant(at: dt.datetime) -> str:
+    """As an artifact says it: to the second, in UTC."""
+    return f"{at.astimezone(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def has_own_fields(artifact: Mapping[str, Any]) -> bool:
+    """Whether it has fields besides those of every producer, as each artifact of tallyd has."""
+    kind = OF_EVERY_PRODUCER.get(str(artifact.get("artifact_type")))
+    return kind is not None and bool(artifact.keys() - {field.name for field in msgspec.structs.fields(kind)})
 
 
 def encode(artifact: Struct | dict[str, Any]) -> bytes:

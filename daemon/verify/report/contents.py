@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from daemon.verify.report.archive import MANIFESTS
+
 ARCHIVE_BYTES_MAX = 128 * 1_048_576
 ENTRIES_MAX = 10_000
 DIRECTORY_BYTES_MAX = 4 * 1_048_576
@@ -40,7 +42,11 @@ Content = tuple[str, bytes] | Problem
 
 def of_folder(folder: Path) -> Iterator[Content]:
     """The files of parity/ and rollback/, and the manifest, by name. Files being written (`.name…`) are left out."""
-    paths = [*folder.glob("parity/*"), *folder.glob("rollback/*"), *folder.glob("manifest.json")]
+    paths = [
+        *folder.glob("parity/*"),
+        *folder.glob("rollback/*"),
+        *(path for name in MANIFESTS for path in folder.glob(name)),
+    ]
     for path in sorted(paths):
         name = path.relative_to(folder).as_posix()
         if path.name.startswith("."):

@@ -1,7 +1,10 @@
-"""All artifacts of a window of days, written to a folder: parity/, rollback/, manifest.json, and archive/ if asked for.
+"""All artifacts of a window of days, written to a folder: parity/, rollback/, manifest.sums, and archive/ if asked for.
+
+The artifact of a past day is never written again, because its parity is that of its own day. So the last report of a
+day is what remains of it. A past day without an artifact gets one, and `generated_at` says that it is late.
 
 Each file is written whole, and the manifest last. If a report is killed, some files differ from the manifest or are not
-in it. `report verify` says so, and the next report mends it.
+in it. `report verify` says so. The next report of the same day mends it; later, the file of that day must be deleted.
 """
 
 from __future__ import annotations
@@ -24,16 +27,26 @@ from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.hot import Hot, moving_entities, read_hot
 from daemon.verify.parity import Row, check
 from daemon.verify.report import archive, routes
-from daemon.verify.report.artifact import SCHEMA_VERSION, Day, FileSum, ParityArtifact, RollbackArtifact, Waiting
+from daemon.verify.report.artifact import (
+    SCHEMA_VERSION,
+    Day,
+    FileSum,
+    ParityArtifact,
+    RollbackArtifact,
+    Waiting,
+    instant,
+)
 from daemon.verify.report.day import Kept, agreement
 
 NO_LEGACY_URL = "legacy_movie_view_route_present: not asked; name the application's route with --legacy-url"
 
 
 class Report(Struct, frozen=True):
-    """What was written, and its result. `disagreements`: of days with their week, month, year or total."""
+    """The artifacts of the window, and what was found. `kept`: those of past days, which were there. `disagreements`:
+    of the days that were written, with their week, month, year or total."""
 
     files: list[str]
+    kept: list[str]
     archive: str | None
     checked: int
     mismatches: int
@@ -63,22 +76,33 @@ async def generate(config: Config, wanted: Wanted, progress: Callable[[dt.date],
     pending = await _waiting(config, hot)
     written: dict[str, FileSum] = {}
     disagreements = 0
-    async for day in _days(config, wanted, now.date(), hot):
+    window = [now.date() - dt.timedelta(days=back) for back in reversed(range(wanted.days))]
+    kept = [day for day in window[:-1] if (wanted.folder / parity_file(day)).exists()]
+    for day_kept in kept:
+        progress(day_kept)
+    async for day in _days(config, wanted, [day for day in window if day not in kept], hot):
         artifact = ParityArtifact(
-            schema_version=SCHEMA_VERSION, artifact_type="parity", artifact_date=day.date, generated_at=now,
+            schema_version=SCHEMA_VERSION, artifact_type="parity", artifact_date=day.date, generated_at=instant(now),
             limit=wanted.limit, checked=checked, mismatches=mismatches, rows=list(rows), types=tallies,
             pending=pending, day=day,
         )  # fmt: skip
-        name = f"parity/parity-{day.date}.json"
+        name = parity_file(day.date)
         written[name] = archive.write(wanted.folder, name, artifact)
         disagreements += day.agreement.disagreements
         progress(day.date)
     if wanted.rollback:
         name = f"rollback/rollback-{now.date()}.json"
         written[name] = archive.write(wanted.folder, name, await _rollback(config, wanted, now, pending))
-    archive.update_manifest(wanted.folder, written, now)
-    packed = archive.pack(wanted.folder, written, now) if wanted.archive else None
-    return Report(sorted(written), packed, checked, mismatches, sum(tally.pending for tally in tallies), disagreements)
+    sums = archive.update_manifest(wanted.folder, written, now)
+    names = [parity_file(day) for day in kept]
+    files = written | {name: sums.get(name) or archive.sum_of((wanted.folder / name).read_bytes()) for name in names}
+    packed = archive.pack(wanted.folder, files, now) if wanted.archive else None
+    pending_rows = sum(tally.pending for tally in tallies)
+    return Report(sorted(files), names, packed, checked, mismatches, pending_rows, disagreements)
+
+
+def parity_file(day: dt.date) -> str:
+    return f"parity/parity-{day}.json"
 
 
 async def _waiting(config: Config, hot: Sequence[Hot]) -> Waiting:
@@ -97,16 +121,15 @@ async def _waiting(config: Config, hot: Sequence[Hot]) -> Waiting:
     )
 
 
-async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) -> AsyncIterator[Day]:
-    """The days of the window, the oldest first. Today is the last."""
+async def _days(config: Config, wanted: Wanted, days: Sequence[dt.date], hot: list[Hot]) -> AsyncIterator[Day]:
+    """What is known of these days. The oldest is the first, and today the last."""
     counters = sorted({counter for domain in config.domains for counter in domain_counters(config, domain)})
     types = [(domain, kind) for domain, each in config.domains.items() for kind in each.entity_types]
-    window = [today - dt.timedelta(days=back) for back in reversed(range(wanted.days))]
-    kept = Kept(today, msgspec.structs.asdict(config.retention))
+    kept = Kept(days[-1], msgspec.structs.asdict(config.retention))
     async with MongoSink(config.mongo) as mongo:
         moving = moving_entities(hot) | await mongo.dead_letters.entities()
-        sums = await sums_by_day(mongo, types, window[0].isoformat(), window[-1].isoformat(), counters)
-        for day in window:
+        sums = await sums_by_day(mongo, types, days[0].isoformat(), days[-1].isoformat(), counters)
+        for day in days:
             date = day.isoformat()
             yield Day(
                 date=day,
@@ -125,14 +148,14 @@ async def _days(config: Config, wanted: Wanted, today: dt.date, hot: list[Hot]) 
 
 
 async def _rollback(config: Config, wanted: Wanted, now: dt.datetime, pending: Waiting) -> RollbackArtifact:
-    legacy: tuple[bool | None, str] = (False, NO_LEGACY_URL)
+    legacy = (False, NO_LEGACY_URL)
     if wanted.legacy_url is not None:
         legacy = await routes.is_present("OPTIONS", wanted.legacy_url)  # a GET may count a view
     ingest = await routes.is_present("GET", routes.events_url(config.http))  # it is answered 405: nothing is counted
     tallies = await check(config, chosen_tables(config), None)
     mismatches = sum(tally.mismatches for tally in tallies)
     return RollbackArtifact(
-        schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=now.date(), generated_at=now,
+        schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=now.date(), generated_at=instant(now),
         ingest_route_present=ingest[0], legacy_movie_view_route_present=legacy[0], notes=[ingest[1], legacy[1]],
         enabled=config.enabled, pending=pending, checked=sum(tally.checked for tally in tallies),
         mismatches=mismatches, mysql_equals_mongo=mismatches == 0, safe=mismatches == 0 and pending.is_nothing,

@@ -28,11 +28,11 @@ def events_url(http: Http) -> str:
     return f"http://{host}:{http.port}{EVENTS_PATH}"
 
 
-async def is_present(method: str, url: str) -> tuple[bool | None, str]:
-    """Whether the route exists (None: no answer), and the question and status."""
+async def is_present(method: str, url: str) -> tuple[bool, str]:
+    """Whether the route exists, as far as it answers; and the question and status."""
     status = await asyncio.to_thread(_status, method, url)
     if status is None:
-        return None, f"{method} {url}: no answer"
+        return False, f"{method} {url}: no answer"
     return status != HTTPStatus.NOT_FOUND, f"{method} {url}: {status}"
 
 

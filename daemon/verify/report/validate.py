@@ -29,12 +29,18 @@ def validate(file: str, content: bytes, *, strict: bool) -> Iterator[Problem]:
     if not isinstance(kind, str) or kind not in OF_EVERY_PRODUCER:
         yield Problem(file, "artifact_type", f"must be one of {', '.join(OF_EVERY_PRODUCER)}")
         return
-    written = OF_TALLYD["drill" if kind == "rollback" and "steps" in found else kind]
-    problems = [*_fields(file, found, written if strict else OF_EVERY_PRODUCER[kind])]
+    problems = [*_fields(file, found, OF_TALLYD[_of_tallyd(kind, found)] if strict else OF_EVERY_PRODUCER[kind])]
     yield from problems
     if not problems:
         yield from _date(file, found)
         yield from _numbers(file, kind, found)
+
+
+def _of_tallyd(kind: str, found: Mapping[str, Any]) -> str:
+    """Which of tallyd's artifacts it is."""
+    if kind == "rollback" and "steps" in found:
+        return "drill"
+    return "check" if kind == "parity" and isinstance(found.get("pending"), int) else kind
 
 
 def _fields(file: str, found: Mapping[str, Any], kind: type[Struct]) -> Iterator[Problem]:
@@ -78,7 +84,7 @@ def _row(file: str, name: str, row: Any) -> Iterator[Problem]:
 
 def _date(file: str, found: Mapping[str, Any]) -> Iterator[Problem]:
     named = _DATED.match(file)
-    if named and found.get("artifact_date") != named[1]:
+    if named and found.get("artifact_date", named[1]) != named[1]:
         yield Problem(file, "artifact_date", f"is {found.get('artifact_date')}, the file is of {named[1]}")
     day = found.get("day")
     if isinstance(day, dict) and day.get("date") != found.get("artifact_date"):

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from daemon.verify.report.archive import MANIFEST, sum_of
-from daemon.verify.report.artifact import FileSum, Manifest
+from daemon.verify.report.archive import MANIFEST, MANIFESTS, sum_of
+from daemon.verify.report.artifact import FileSum, Manifest, has_own_fields
 from daemon.verify.report.contents import Content, Problem, of_archive, of_folder
 from daemon.verify.report.validate import validate
 
@@ -23,7 +23,7 @@ class Verdict(Struct, frozen=True):
 
 def verify_folder(folder: Path, *, strict: bool) -> Verdict:
     """Verifies the artifacts of the folder, and each archive in it. `strict`: it must have a manifest, too."""
-    verdict = _verify(of_folder(folder), folder.name or str(folder), strict=strict, sealed=strict)
+    verdict = verify_files(folder, strict=strict)
     files, problems = verdict.files, list(verdict.problems)
     for archive in sorted(folder.glob("archive/[!.]*")):
         inner = verify_archive(archive, strict=strict)
@@ -35,13 +35,19 @@ def verify_folder(folder: Path, *, strict: bool) -> Verdict:
     return Verdict(files, problems)
 
 
+def verify_files(folder: Path, *, strict: bool) -> Verdict:
+    """The same without the archives."""
+    return _verify(of_folder(folder), folder.name or str(folder), strict=strict, packed=False)
+
+
 def verify_archive(archive: Path, *, strict: bool) -> Verdict:
-    """Verifies the artifacts of the zip. It must have a manifest."""
-    return _verify(of_archive(archive), archive.name, strict=strict, sealed=True)
+    """Verifies the artifacts of the zip. It must have a manifest, unless all of them are of another producer."""
+    return _verify(of_archive(archive), archive.name, strict=strict, packed=True)
 
 
-def _verify(contents: Iterable[Content], name: str, *, strict: bool, sealed: bool) -> Verdict:
+def _verify(contents: Iterable[Content], name: str, *, strict: bool, packed: bool) -> Verdict:
     problems: list[Problem] = []
+    sealed = strict
     sums: dict[str, FileSum] = {}
     manifest: Manifest | None = None
     seen = 0
@@ -53,13 +59,14 @@ def _verify(contents: Iterable[Content], name: str, *, strict: bool, sealed: boo
         seen += 1
         found = [*validate(file, data, strict=strict)]
         problems += found
-        if file == MANIFEST:
+        if file in MANIFESTS:
             manifest = None if found else msgspec.json.decode(data, type=Manifest)
         else:
             sums[file] = sum_of(data)
+            sealed |= packed and (bool(found) or has_own_fields(msgspec.json.decode(data)))
     if manifest is not None:
         problems += _against(manifest, sums, {problem.file for problem in problems})
-    elif sealed and not any(problem.file in (MANIFEST, name) for problem in problems):
+    elif sealed and not any(problem.file in (*MANIFESTS, name) for problem in problems):
         problems.append(Problem(MANIFEST, "", "is missing"))
     if not seen and not problems:
         problems.append(Problem(name, "", "holds no artifact"))

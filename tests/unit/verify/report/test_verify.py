@@ -19,19 +19,22 @@ from daemon.verify.report import archive, contents
 from daemon.verify.report.artifact import (
     SCHEMA_VERSION,
     Agreement,
+    CheckArtifact,
     Day,
     DrillArtifact,
     ParityArtifact,
     RollbackArtifact,
     Step,
     Waiting,
+    instant,
     schema,
 )
 from daemon.verify.report.day import within
 from daemon.verify.report.verify import verify_archive, verify_folder
 
 NOW = dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC)
-SCHEMA_V1_SHA256 = "4b3f7e41ac890cf6bce581b02a3dfcc227b03c65b0bf5ef709ad7135beeabc6e"
+AT = instant(NOW)
+SCHEMA_V1_SHA256 = "152d7fffb9806e2426fc876dad9a2cf405dcc0e381e81c76b418203633354ffa"
 """Of the schema without its descriptions."""
 PARITY = "parity/parity-2026-02-19.json"
 ROLLBACK = "rollback/rollback-2026-02-19.json"
@@ -51,24 +54,33 @@ V1 = {
     "mismatches": 1,
     "rows": [{name: ROW[name] for name in ROW if name not in ("key", "entity_type")}],
 }
+ROLLBACK_V1 = {
+    "schema_version": "analytics-artifact.v1",
+    "artifact_type": "rollback",
+    "generated_at": "2026-02-19T17:00:00+07:00",
+    "ingest_route_present": True,
+    "legacy_movie_view_route_present": False,
+    "notes": ["The event route is in use.", "The old route should stay absent."],
+}
+"""Both as the replaced application writes them: these fields and no other, not even a date in the second."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A report as tallyd writes it, with one mismatch."""
     parity = ParityArtifact(
-        schema_version=SCHEMA_VERSION, artifact_type="parity", artifact_date=NOW.date(), generated_at=NOW, limit=10,
+        schema_version=SCHEMA_VERSION, artifact_type="parity", artifact_date=NOW.date(), generated_at=AT, limit=10,
         checked=10, mismatches=1, rows=[ROW], types=[Tally("jav.movie", "jav", "views", checked=10, mismatches=1)],
         pending=NOTHING, day=Day(NOW.date(), {"view": 4}, {}, {}, False, Agreement(1, 0, [])),
     )  # fmt: skip
     rollback = RollbackArtifact(
-        schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=NOW.date(), generated_at=NOW,
-        ingest_route_present=None, legacy_movie_view_route_present=False, notes=["nobody answers"], enabled=True,
+        schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=NOW.date(), generated_at=AT,
+        ingest_route_present=False, legacy_movie_view_route_present=False, notes=["nobody answers"], enabled=True,
         pending=NOTHING, checked=10, mismatches=1, mysql_equals_mongo=False, safe=False,
     )  # fmt: skip
     drill = DrillArtifact(
-        schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=NOW.date(), generated_at=NOW,
-        ingest_route_present=True, legacy_movie_view_route_present=None, notes="it broke off",
+        schema_version=SCHEMA_VERSION, artifact_type="rollback", artifact_date=NOW.date(), generated_at=AT,
+        ingest_route_present=True, legacy_movie_view_route_present=False, notes=["it broke off"],
         steps=[Step("Events over HTTP", "0 events accepted", ok=False)],
     )  # fmt: skip
     report = tmp_path / "report"
@@ -95,7 +107,7 @@ def edit(path: Path, **fields: Any) -> None:
 
 
 def without_manifest(folder: Path) -> Path:
-    (folder / "manifest.json").unlink()
+    (folder / "manifest.sums").unlink()
     (folder / "archive/evidence-20260219_100000.zip").unlink()
     return folder
 
@@ -118,7 +130,7 @@ def test_version_1_of_the_schema_means_what_it_always_meant() -> None:
 
 def test_what_tallyd_writes_is_valid_by_the_schema(folder: Path) -> None:
     validator = jsonschema_rs.validator_for(json.loads(schema()))
-    for name in (PARITY, ROLLBACK, DRILL, "manifest.json"):
+    for name in (PARITY, ROLLBACK, DRILL, "manifest.sums"):
         artifact = json.loads((folder / name).read_text())
         validator.validate(artifact)
         assert not validator.is_valid({**artifact, "artifact_type": "other"})
@@ -136,7 +148,84 @@ def test_an_artifact_of_another_producer_passes_but_not_if_all_of_ours_is_asked_
     (tmp_path / PARITY).write_text(json.dumps(V1 | extra))
     assert problems(tmp_path, strict=False) == []
     found = {(file, field) for file, field, _ in problems(tmp_path)}
-    assert {(PARITY, "types"), (PARITY, "day"), (PARITY, "pending"), ("manifest.json", "")} <= found
+    assert {(PARITY, "types"), (PARITY, "day"), (PARITY, "pending"), ("manifest.sums", "")} <= found
+
+
+@pytest.fixture
+def theirs(tmp_path: Path) -> Path:
+    """A report of the replaced application: the same folders, no manifest, and a zip without one."""
+    report = tmp_path / "theirs"
+    for name, artifact in ((PARITY, V1), (ROLLBACK, ROLLBACK_V1)):
+        (report / name).parent.mkdir(parents=True)
+        (report / name).write_text(json.dumps(artifact, indent=4))
+    (report / "archive").mkdir()
+    with zipfile.ZipFile(report / "archive/evidence-20260219_170000.zip", "w") as packed:
+        for name in (PARITY, ROLLBACK):
+            packed.write(report / name, name)
+    return report
+
+
+def test_a_report_of_the_replaced_application_is_in_order(theirs: Path) -> None:
+    verdict = verify_folder(theirs, strict=False)
+    assert (verdict.files, verdict.problems) == (4, [])
+    assert problems(theirs)
+
+
+@pytest.mark.parametrize("text", ["2026-02-19 17:00", "Thursday", ""])
+def test_its_artifacts_may_say_in_any_words_when_they_were_made(theirs: Path, text: str) -> None:
+    edit(theirs / PARITY, generated_at=text)
+    edit(theirs / ROLLBACK, generated_at=text)
+    assert problems(theirs, strict=False) == []
+
+
+@pytest.mark.parametrize(
+    "fields", [{"ingest_route_present": None}, {"notes": "all is well"}, {"generated_at": ...}, {"notes": [1]}]
+)
+def test_what_its_own_verifier_refuses_is_refused_here(theirs: Path, fields: dict[str, Any]) -> None:
+    edit(theirs / ROLLBACK, **fields)
+    assert [(file, field.partition("[")[0]) for file, field, _ in problems(theirs, strict=False)] == [
+        (ROLLBACK, *fields)
+    ]
+
+
+def refused_by_its_verifier(folder: Path) -> set[str]:
+    """Each `.json` below the folder that the replaced application's verifier refuses. It leaves dot files out."""
+    fields = {
+        "parity": {"artifact_date": str, "limit": int, "checked": int, "mismatches": int, "rows": list},
+        "rollback": {"ingest_route_present": bool, "legacy_movie_view_route_present": bool, "notes": list},
+    }
+    refused = set()
+    for path in folder.rglob("[!.]*.json"):
+        found = json.loads(path.read_text())
+        wanted = fields.get(found["artifact_type"], {"artifact_type": None}) | {"generated_at": str}
+        if found["schema_version"] != SCHEMA_VERSION or any(type(found[name]) is not wanted[name] for name in wanted):
+            refused.add(path.name)
+    return refused
+
+
+def test_what_tallyd_writes_is_in_order_for_the_verifier_of_the_replaced_application(
+    folder: Path, packed: Path, tmp_path: Path
+) -> None:
+    assert refused_by_its_verifier(folder) == set()
+    with zipfile.ZipFile(packed) as opened:
+        opened.extractall(tmp_path / "unpacked")
+    assert len([*(tmp_path / "unpacked").rglob("*.json")]) == 3
+    assert refused_by_its_verifier(tmp_path / "unpacked") == set()
+    edit(folder / ROLLBACK, notes="a text")
+    assert refused_by_its_verifier(folder) == {Path(ROLLBACK).name}
+
+
+def test_what_a_parity_check_writes_is_an_artifact_of_its_own(tmp_path: Path) -> None:
+    check = CheckArtifact(
+        schema_version=SCHEMA_VERSION, artifact_type="parity", artifact_date=NOW.date(), generated_at=AT,
+        limit=0, checked=10, mismatches=1, rows=[ROW], types=[Tally("jav.movie", "jav", "views", 10, 1)], pending=0,
+    )  # fmt: skip
+    archive.update_manifest(tmp_path, {PARITY: archive.write(tmp_path, PARITY, check)}, NOW)
+    assert problems(tmp_path) == []
+    assert refused_by_its_verifier(tmp_path) == set()
+    jsonschema_rs.validator_for(json.loads(schema())).validate(json.loads((tmp_path / PARITY).read_text()))
+    edit(tmp_path / PARITY, types=...)
+    assert (PARITY, "types", "is missing") in problems(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -157,7 +246,7 @@ def test_an_artifact_of_another_producer_passes_but_not_if_all_of_ours_is_asked_
         ({"schema_version": "v2"}, "schema_version", "Invalid enum value 'v2'"),
         ({"artifact_type": "other"}, "artifact_type", "must be one of parity, rollback, manifest"),
         ({"artifact_date": "2026-02-18"}, "artifact_date", "is 2026-02-18, the file is of 2026-02-19"),
-        ({"generated_at": "yesterday"}, "generated_at", "Invalid RFC3339 encoded datetime"),
+        ({"generated_at": 1}, "generated_at", "Expected `str`, got `int`"),
     ],
 )
 def test_each_wrong_field_is_named(folder: Path, fields: dict[str, Any], field: str, message: str) -> None:
@@ -216,6 +305,16 @@ def test_a_later_report_does_not_vouch_for_a_file_that_was_changed_before(folder
     edit(folder / ROLLBACK, notes=["all is well"])
     archive.update_manifest(folder, {PARITY: archive.sum_of((folder / PARITY).read_bytes())}, NOW)
     assert [file for file, _, _ in problems(folder)] == [ROLLBACK]
+
+
+def test_a_manifest_under_its_name_of_before_holds_and_the_next_report_renames_it(folder: Path) -> None:
+    (folder / "manifest.sums").rename(folder / "manifest.json")
+    edit(folder / ROLLBACK, notes=["all is well"])
+    changed = [(ROLLBACK, "", "was changed: its SHA-256 is not the manifest's")]
+    assert problems(folder) == changed
+    archive.update_manifest(folder, {PARITY: archive.sum_of((folder / PARITY).read_bytes())}, NOW)
+    assert not (folder / "manifest.json").exists()
+    assert problems(folder) == changed
 
 
 def test_a_symbolic_link_in_the_folder_is_named(folder: Path) -> None:
@@ -312,11 +411,11 @@ def test_a_damaged_archive_is_named(packed: Path, damage: Callable[[bytes], byte
 
 def test_an_archive_without_manifest_is_named(packed: Path) -> None:
     with zipfile.ZipFile(packed) as opened:
-        kept = {name: opened.read(name) for name in opened.namelist() if name != "manifest.json"}
+        kept = {name: opened.read(name) for name in opened.namelist() if name != "manifest.sums"}
     with zipfile.ZipFile(packed, "w") as opened:
         for name, content in kept.items():
             opened.writestr(name, content)
-    assert verify_archive(packed, strict=False).problems == [("manifest.json", "", "is missing")]
+    assert verify_archive(packed, strict=False).problems == [("manifest.sums", "", "is missing")]
 
 
 def test_an_archive_in_a_folder_is_verified_with_it(folder: Path, packed: Path) -> None:
