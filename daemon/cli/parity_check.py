@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from daemon.cli.flush import flush_first
-from daemon.cli.options import ConfigOption, DataOption, OneTypeOption, WaitOption, check_folder_of, load, run
+from daemon.cli.options import ConfigOption, DataOption, OneTypeOption, WaitOption, load, run
 from daemon.cli.output import print_table, progress, say
 from daemon.cli.record import RecordOption, recorded
 from daemon.config import chosen_tables
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LIMIT_DEFAULT = 100
 MISMATCHES_SHOWN = 20
-SUMMED = ("checked", "mismatches", "pending")
+NOT_BACKFILLED = "; nobody backfilled it"
 
 
 def parity_check(
@@ -39,12 +39,15 @@ def parity_check(
     wait: WaitOption = False,
     record: RecordOption = False,
     as_json: Annotated[bool, typer.Option("--print-json", "--json", help="Print JSON instead of a table.")] = False,
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the JSON to a file, too.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the JSON to a file, too, as an analytics-artifact.v1.")
+    ] = None,
 ) -> None:
     """Compare MySQL's columns with MongoDB's totals, the rows with the highest counter first. List each mismatch.
 
     A row is pending, and no mismatch, if its entity is due, has live counts or is in flight. --wait flushes first.
-    A row that is not 0 and has no totals is a mismatch (was it backfilled?). Exit 1 if there is a mismatch.
+    A row that is not 0 and has no totals is a mismatch, and named as one that nobody backfilled. Exit 1 if there is a
+    mismatch.
 
     Example: `tallyd parity-check --all --wait --output parity.json`
     """
@@ -52,7 +55,6 @@ def parity_check(
 
     if limit is not None and all_:
         raise ConfigError("--limit and --all: choose one.")
-    check_folder_of(output, "--output")
     loaded = load(config, data, "redis", "mongo", "mysql")
     tables = chosen_tables(loaded, None if entity_type is None else [entity_type])
     rows_max = None if all_ else limit or LIMIT_DEFAULT
@@ -83,15 +85,15 @@ def parity_check(
                 document.end(tallies, rows_max)
         if not as_json:
             _print(tallies, shown, Console())
-        sums = {name: sum(getattr(tally, name) for tally in tallies) for name in SUMMED}
-        kept.figures |= sums
+        sums = _sums(tallies)
+        kept.figures |= {**sums, "not_backfilled": sum(tally.not_backfilled for tally in tallies)}
         kept.summary = f"{sums['checked']:,} rows checked: no mismatch, {sums['pending']:,} pending."
         if sums["mismatches"]:
             raise CheckFailed(f"The parity check found {sums['mismatches']} mismatches.")
 
 
 class _Document:
-    """`{"rows": […], "types": […], …}`, written row by row: there may be as many as the table has."""
+    """A `CheckArtifact`, written row by row: there may be as many as the table has."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file = file
@@ -103,19 +105,31 @@ class _Document:
         self._separator = b",\n  "
 
     def end(self, tallies: list[Tally], rows_max: int | None) -> None:
-        sums = {name: sum(getattr(tally, name) for tally in tallies) for name in SUMMED}
-        rest = {"types": tallies, **sums, "limit": rows_max, "generated_at": dt.datetime.now(dt.UTC)}
+        from daemon.verify.report.artifact import SCHEMA_VERSION, CheckArtifact, instant
+
+        now = dt.datetime.now(dt.UTC)
+        artifact = CheckArtifact(
+            schema_version=SCHEMA_VERSION, artifact_type="parity", artifact_date=now.date(), generated_at=instant(now),
+            limit=rows_max or 0, rows=[], types=tallies, **_sums(tallies),
+        )  # fmt: skip
+        rest = {name: value for name, value in msgspec.structs.asdict(artifact).items() if name != "rows"}
         self._file.write(b"\n],\n" + msgspec.json.format(msgspec.json.encode(rest), indent=2).lstrip(b"{\n") + b"\n")
+
+
+def _sums(tallies: list[Tally]) -> dict[str, int]:
+    """Of all types."""
+    return {name: sum(getattr(tally, name) for tally in tallies) for name in ("checked", "mismatches", "pending")}
 
 
 @contextmanager
 def _outputs(output: Path | None, *, as_json: bool) -> Iterator[list[_Document]]:
-    from daemon.files import replaced
+    from daemon.files import make_folder_of, replaced
 
     written = [_Document(sys.stdout.buffer)] if as_json else []
     if output is None:
         yield written
     else:
+        make_folder_of(output)
         with replaced(output) as file:
             yield [*written, _Document(file)]
     sys.stdout.flush()
@@ -137,11 +151,19 @@ def _print(tallies: list[Tally], shown: list[Row], console: Console) -> None:
     )
     for row in shown:
         values = ", ".join(f"{name} {value:,}" for name, value in row.items() if isinstance(value, int))
-        say(f"{row['entity_type']} {row['code']} ({row['key']}): {values}", "red")
+        untaken = any(
+            row["key"] in each.not_backfilled_some and row["entity_type"] == each.entity_type for each in tallies
+        )
+        say(f"{row['entity_type']} {row['code']} ({row['key']}): {values}{NOT_BACKFILLED if untaken else ''}", "red")
     more = sum(tally.mismatches for tally in tallies) - len(shown)
     if more > 0:
         console.print(f"… and {more:,} more (--output FILE lists them)")
     for tally in tallies:
+        if tally.not_backfilled:
+            words = (
+                f"{tally.not_backfilled:,} of the mismatches have no totals. `tallyd backfill` takes such rows over."
+            )
+            say(f"{tally.entity_type}: {words}")
         if tally.pending:
             console.print(f"{tally.entity_type}: {tally.pending:,} rows are pending. --wait flushes first.")
         if tally.missing:

@@ -1,7 +1,8 @@
 """Parity: do the columns of MySQL equal the totals in MongoDB? Called by `tallyd parity-check` and reports. Reads only.
 
 MySQL sorts the rows once, the highest counter first, and streams them. MongoDB is asked for each chunk's documents by
-`_id`. So memory stays flat. A row without a totals document is a mismatch unless it is 0. A row that differs because
+`_id`. So memory stays flat. A row without a totals document is a mismatch unless it is 0: nobody has taken it over. A
+row that differs because
 its counts are still coming from Redis is pending, and no mismatch: see `daemon.verify.audit.replica.confirm`.
 """
 
@@ -39,6 +40,9 @@ class Tally(Struct):
     missing: int | None = None
     """Entities that have totals and no row. None: not looked for, because only the first rows were checked."""
     missing_some: list[str] = []
+    not_backfilled: int = 0
+    """Those of the mismatches that have no totals: no event counted them, and no backfill took them over."""
+    not_backfilled_some: list[str] = []
 
 
 async def check(
@@ -68,6 +72,9 @@ async def check(
                 columns = {row.key: row.columns for row in true}
                 for key in filter(columns.__contains__, rows):
                     found(_mismatch(rows[key], tally.entity_type, table, columns[key]))
+                untaken = [rows[key].id for key in columns if key in rows and key not in totals]
+                tally.not_backfilled += len(untaken)
+                tally.not_backfilled_some += untaken[: NAMED_MAX - len(tally.not_backfilled_some)]
                 tally.checked += len(ranked)
                 tally.mismatches += len(columns)
                 tally.pending += pending

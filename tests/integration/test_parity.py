@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 
@@ -35,7 +36,7 @@ def parity(system: System, *options: str, **env: str) -> dict[str, Any]:
 def test_equal_stores_have_no_mismatch(counted: System) -> None:
     found = parity(counted, "--all")
     assert (found["checked"], found["mismatches"], found["pending"], found["rows"]) == (7, 0, 0, [])
-    assert found["types"][0] | {"missing_some": []} == {
+    assert found["types"][0] | {"missing_some": [], "not_backfilled_some": []} == {
         "entity_type": "jav.movie",
         "table": "jav",
         "ordered_by": "views",
@@ -45,6 +46,8 @@ def test_equal_stores_have_no_mismatch(counted: System) -> None:
         "keyless": 0,
         "missing": 0,
         "missing_some": [],
+        "not_backfilled": 0,
+        "not_backfilled_some": [],
     }
 
 
@@ -77,6 +80,33 @@ def test_a_row_that_counts_but_has_no_totals_is_a_mismatch_and_a_row_of_zeros_is
     assert [(row["key"], row["code"], row["mysql_views"], row["mongo_views"]) for row in found["rows"]] == [
         ("legacy", "legacy", 40, 0)
     ]
+
+
+def test_a_mismatch_that_nobody_backfilled_is_named_as_such(counted: System) -> None:
+    counted.sql("UPDATE jav SET views = 50 WHERE uuid = 'm2'")
+    counted.sql("INSERT INTO jav (uuid, code, views) VALUES ('legacy', 'OLD', 40), ('new', 'NEW', 0)")
+    assert parity(counted)["types"][0]["not_backfilled_some"] == ["legacy"]
+    said = counted.tallyd("parity-check", "--all", check=False).stdout
+    assert (
+        "OLD (legacy): mysql_views 40, mysql_downloads 0, mongo_views 0, mongo_downloads 0; nobody backfilled it"
+        in said
+    )
+    assert "mongo_views 2, mongo_downloads 0\n" in said
+    assert "1 of the mismatches have no totals. `tallyd backfill` takes such rows over." in said
+    counted.tallyd("backfill")
+    counted.sql("UPDATE jav SET views = 41 WHERE uuid = 'legacy'")
+    assert parity(counted)["types"][0]["not_backfilled"] == 0
+
+
+def test_the_output_is_an_artifact_that_verifies_in_a_folder_that_is_made(counted: System) -> None:
+    counted.sql("UPDATE jav SET views = 50 WHERE uuid = 'm2'")
+    today = dt.datetime.now(dt.UTC).date()
+    file = counted.scratch / f"reports/parity/parity-{today}.json"
+    counted.tallyd("parity-check", "--all", "--output", str(file), check=False)
+    found = json.loads(file.read_text())
+    assert (found["schema_version"], found["artifact_type"]) == ("analytics-artifact.v1", "parity")
+    assert (found["artifact_date"], found["limit"], found["mismatches"]) == (str(today), 0, 1)
+    assert "1 files read, 0 problems" in counted.tallyd("report", "verify").stdout
 
 
 def test_a_base_belongs_to_the_total(counted: System) -> None:
