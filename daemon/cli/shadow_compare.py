@@ -18,7 +18,7 @@ from daemon.config import Config, replica_tables
 from daemon.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
-    from daemon.verify.shadow import Comparison, Percentiles, Trend
+    from daemon.verify.shadow import BadDay, Comparison, Percentiles, Snapshot, Trend
 
 _TOLERANCE = re.compile(r"(\d+(?:\.\d+)?)(%?)\Z", re.ASCII)
 
@@ -29,10 +29,25 @@ class Tolerance(NamedTuple):
     amount: float
     is_percent: bool
 
-    def allows(self, comparison: Comparison) -> bool:
+    def allows(self, found: Comparison | Snapshot) -> bool:
+        from daemon.verify.shadow import percent_of
+
         if not self.is_percent:
-            return comparison.apart <= self.amount
-        return comparison.apart_percent is not None and comparison.apart_percent <= self.amount
+            return found.apart <= self.amount
+        percent = percent_of(found.apart, found.own)
+        return percent is not None and percent <= self.amount
+
+
+class _Compared(NamedTuple):
+    """A counter's comparison, and the first of the days that were asked for that was not within the tolerance."""
+
+    comparison: Comparison
+    trend: list[Trend]
+    bad_day: BadDay | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.comparison.entity_type} {self.comparison.counter}"
 
 
 def shadow_compare(
@@ -41,6 +56,9 @@ def shadow_compare(
     tolerance: Annotated[
         str, typer.Option(metavar="N or N%", help="How far apart all rows together may be; N% of the application's.")
     ] = "0",
+    days: Annotated[
+        int, typer.Option(min=1, max=90, help="Each of the last days must be within the tolerance: 7, 14, 30 or 90.")
+    ] = 1,
     worst: Annotated[int, typer.Option(min=0, max=10_000, help="How many of the rows that differ most.")] = 10,
     wait: WaitOption = False,
     record: RecordOption = False,
@@ -51,31 +69,43 @@ def shadow_compare(
 
     Configure `shadow` in [replica.DOMAIN.TYPE]: counter = the application's column. MongoDB keeps one result for each
     day, so run it daily. Exit 1 if the differences of all rows, added up without their signs, exceed the tolerance.
+    With --days, also if they did on one of the last days, or if that has no result. The first such day is named.
 
-    Example: `tallyd shadow-compare --wait --tolerance 0.1%`
+    Example: `tallyd shadow-compare --wait --tolerance 0.1% --days 30`
     """
     limit = _tolerance(tolerance)
     loaded = load(config, data, "redis", "mongo", "mysql")
     if not any(table.shadow for table in replica_tables(loaded).values()):
         raise ConfigError('No table has a shadow column: set replica.DOMAIN.TYPE.shadow = { counter = "column" }.')
     with recorded(loaded, "shadow-compare", wanted=record) as kept:
-        found = run(_compare(loaded, worst, wait=wait))
+        found = run(_compare(loaded, worst, days, limit, wait=wait))
         if as_json:
             print_json(
                 [
-                    {**msgspec.to_builtins(each), "trend": trend, "within_tolerance": limit.allows(each)}
-                    for each, trend in found
+                    {
+                        **msgspec.to_builtins(each.comparison),
+                        "trend": each.trend,
+                        "within_tolerance": limit.allows(each.comparison),
+                        "bad_day": each.bad_day,
+                    }
+                    for each in found
                 ]
             )
         else:
             console = Console()
-            for each, trend in found:
-                _print(each, trend, console)
-        kept.figures |= {f"apart:{each.entity_type.replace('.', ':')}:{each.counter}": each.apart for each, _ in found}
+            for each in found:
+                _print(each.comparison, each.trend, console)
+        kept.figures |= {
+            f"apart:{each.comparison.entity_type.replace('.', ':')}:{each.comparison.counter}": each.comparison.apart
+            for each in found
+        }
         kept.summary = f"{len(found)} columns compared, none further apart than {tolerance}."
-        beyond = [f"{each.entity_type} {each.counter}" for each, _ in found if not limit.allows(each)]
+        beyond = [each.name for each in found if not limit.allows(each.comparison)]
         if beyond:
             raise CheckFailed(f"Further apart than {tolerance}: {', '.join(beyond)}.")
+        bad = [f"{each.name} on {each.bad_day.date} {each.bad_day.why}" for each in found if each.bad_day]
+        if bad:
+            raise CheckFailed(f"Not within {tolerance} on each of the last {days} days: {'; '.join(bad)}.")
 
 
 def _tolerance(text: str) -> Tolerance:
@@ -85,7 +115,7 @@ def _tolerance(text: str) -> Tolerance:
     return Tolerance(float(match[1]), bool(match[2]))
 
 
-async def _compare(config: Config, worst: int, *, wait: bool) -> list[tuple[Comparison, list[Trend]]]:
+async def _compare(config: Config, worst: int, days: int, limit: Tolerance, *, wait: bool) -> list[_Compared]:
     from daemon.replica.mysql import MysqlSink
     from daemon.rollups.mongo import MongoSink
     from daemon.verify import shadow
@@ -100,7 +130,8 @@ async def _compare(config: Config, worst: int, *, wait: bool) -> list[tuple[Comp
                 comparison = await shadow.compare(mysql, f"{domain}.{kind}", table, counter, worst)
                 past = await shadow.snapshots(mongo, comparison, now.date())
                 await shadow.record(mongo, comparison, now)
-                found.append((comparison, shadow.trends(past, comparison, now.date())))
+                bad_day = shadow.bad_day(past, now.date(), days, limit.allows)
+                found.append(_Compared(comparison, shadow.trends(past, comparison, now.date()), bad_day))
     return found
 
 

@@ -10,7 +10,7 @@ of both columns since an earlier day says whether their difference still grows.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -93,6 +93,13 @@ class Trend(Struct, frozen=True):
     apart_before: int
 
 
+class BadDay(Struct, frozen=True):
+    """`why`: how the sentence about the date goes on."""
+
+    date: dt.date
+    why: str
+
+
 async def compare(mysql: MysqlSink, entity_type: str, table: ReplicaTable, counter: str, worst_max: int) -> Comparison:
     """Raises StoreError."""
     own, tallyd = (_amount(column) for column in (table.shadow[counter], table.columns[counter]))
@@ -159,6 +166,22 @@ def trends(past: Sequence[Snapshot], comparison: Comparison, today: dt.date) -> 
             own, tallyd = comparison.own - start.own, comparison.tallyd - start.tallyd
             found.append(Trend(days, start.date, own, tallyd, tallyd - own, percent_of(tallyd - own, own), start.apart))
     return found
+
+
+def bad_day(past: Sequence[Snapshot], today: dt.date, days: int, within: Callable[[Snapshot], bool]) -> BadDay | None:
+    """The first of the last `days` days, today left out, that has no result or one that is not `within` bounds.
+
+    `past`: as `snapshots` returns it.
+    """
+    by_date = {each.date: each for each in past}
+    for back in range(days - 1, 0, -1):
+        date = today - dt.timedelta(days=back)
+        found = by_date.get(date)
+        if found is None:
+            return BadDay(date, "has no result")
+        if not within(found):
+            return BadDay(date, f"was {found.apart:,} apart")
+    return None
 
 
 def percent_of(part: int, whole: int) -> float | None:

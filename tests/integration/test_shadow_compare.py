@@ -88,6 +88,36 @@ def test_the_growth_of_both_since_earlier_days_is_told_by_the_days_that_were_rec
     assert [each["percent"] for each in trend] == [0.0, 0.0, 1.0, 1.0, 3.3333]
 
 
+@pytest.mark.parametrize(
+    ("apart", "without", "tolerance", "bad"),
+    [
+        (0, None, "0", None),
+        (5, None, "5", None),
+        (5, None, "0.5%", None),
+        (5, None, "4", (3, "was 5 apart")),
+        (5, None, "0.4%", (3, "was 5 apart")),
+        (0, 6, "0", (6, "has no result")),
+        (5, 1, "0", (3, "was 5 apart")),
+    ],
+)
+def test_each_of_the_last_days_must_be_within_the_tolerance_and_the_first_that_is_not_is_named(
+    both: System, apart: int, without: int | None, tolerance: str, bad: tuple[int, str] | None
+) -> None:
+    """`apart`: three days ago. `without`: so many days ago nothing was compared."""
+    for back in set(range(1, 7)) - {without}:
+        day = (NOW.date() - dt.timedelta(days=back)).isoformat()
+        sums = {"own": 1000, "tallyd": 1000, "apart": apart if back == 3 else 0, "differing": 1}
+        both.mongo["analytics_shadow"].insert_one({"_id": f"jav.movie:view:{day}", "date": day, **sums})
+    done = both.tallyd("shadow-compare", "--days", "7", "--tolerance", tolerance, "--json", check=False)
+    [found] = json.loads(done.stdout)
+    if bad is None:
+        assert (done.returncode, found["bad_day"]) == (0, None)
+    else:
+        date = (NOW.date() - dt.timedelta(days=bad[0])).isoformat()
+        assert (done.returncode, found["bad_day"]) == (1, {"date": date, "why": bad[1]})
+        assert f"jav.movie view on {date} {bad[1]}." in done.stderr
+
+
 def test_a_day_is_recorded_once_with_what_its_last_run_found(both: System) -> None:
     compare(both)
     both.sql("UPDATE jav SET views = 15 WHERE uuid = 'm1'")
