@@ -16,6 +16,7 @@ from daemon.cli.dev import dev
 from daemon.cli.doctor import doctor
 from daemon.cli.drill import app as drill
 from daemon.cli.expire import expire
+from daemon.cli.explain import explain
 from daemon.cli.export import export
 from daemon.cli.flush import flush
 from daemon.cli.import_ import import_files
@@ -60,6 +61,7 @@ app.command("snippet", rich_help_panel=RUN, short_help="Print the tag that puts 
 app.command("status", rich_help_panel=LOOK, short_help="What is dirty, in flight, due, and spooled.")(status)
 app.command("top", rich_help_panel=LOOK, short_help="The most counted entities of a counter.")(top)
 app.command("series", rich_help_panel=LOOK, short_help="One entity's counters, bucket by bucket.")(series)
+app.command("explain", rich_help_panel=LOOK, short_help="All that the stores hold of one entity.")(explain)
 app.command("export", rich_help_panel=LOOK, short_help="A rollup as CSV, NDJSON or Parquet.")(export)
 app.command("audit", rich_help_panel=CHECK, short_help="Is every accepted amount where it should be?")(audit)
 app.command("doctor", rich_help_panel=CHECK, short_help="Check the stores and this machine; say how to fix it.")(doctor)

@@ -20,6 +20,7 @@ from pymongo import IndexModel, UpdateOne
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import DuplicateKeyError, WriteError
 
+from daemon.domain.entity import Entity
 from daemon.domain.outcome import Failure
 from daemon.domain.rollup import KINDS, Rollup
 from daemon.rollups.build import first_fields
@@ -111,6 +112,24 @@ class DeadLetters:
                 {"collection": collection, "document": {"$in": list(ids)}, "dropped_at": None}, {"document": 1}
             )
             return {letter["document"] async for letter in cursor}
+
+    async def of_entity(self, entity: Entity) -> list[Letter]:
+        """All its letters, the dropped ones and foreign values included, the oldest first."""
+        own = [kind.collection for kind in KINDS]
+        wanted: Json = {
+            "$or": [
+                {"collection": {"$in": own}, "document": entity.key},
+                {
+                    "collection": {"$in": own[1:]},
+                    # ";" follows ":". Another id may begin with this one and a colon, so the id is compared, too.
+                    "document": {"$gt": f"{entity.key}:", "$lt": f"{entity.key};"},
+                    "first.entity_id": entity.id,
+                },
+                {"collection": "", "document": {"$gt": f"{entity.key} ", "$lt": f"{entity.key}!"}},
+            ]
+        }
+        with store_error(self._address):
+            return [_read(letter) async for letter in self._letters.find(wanted).sort([("at", 1), ("_id", 1)])]
 
     async def count(self) -> int:
         """Letters that wait for a decision."""
