@@ -2,6 +2,8 @@
 
 set positional-arguments := true
 
+http_tests := "tests/integration/test_http_*.py"
+
 # List the recipes
 [private]
 default:
@@ -90,6 +92,22 @@ fuzz-check: (fuzz "--examples" "3000")
 clients *ARGS: setup
     @ops/install-servers test
     @CLIENT_EVENTS=10000 exec .venv/bin/python -m pytest -p no:benchmark -rP tests/clients -k all_is_counted_once "$@"
+
+# The tests of HTTP on the newest Granian there is, also one that pyproject.toml does not allow yet (ARGS go to pytest)
+[group('check')]
+granian *ARGS: setup
+    @ops/install-servers test
+    @rm -rf .granian
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .granian granian
+    @PYTHONPATH="$PWD/.granian" .venv/bin/python -c 'import granian; print("Granian", granian.__version__)'
+    @PYTHONPATH="$PWD/.granian" exec .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile tests/unit/ingest \
+        {{ http_tests }} tests/integration/test_unix_socket.py tests/fault/test_shutdown.py "$@"
+
+# The tests of HTTP on the ASGI application under Granian as it comes: the way out if a release breaks ours
+[group('check')]
+stock *ARGS: setup
+    @ops/install-servers test
+    @TEST_SERVER=stock exec .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile {{ http_tests }} "$@"
 
 # Known vulnerabilities and licences of the packages tallyd depends on, and their list as CycloneDX in dist/
 [group('check')]
@@ -186,5 +204,5 @@ lock: setup
 # Remove what the recipes made, except the data of `tallyd dev` in .tallyd
 [group('set up')]
 clean:
-    rm -rf .venv .audit .bench .fuzz .web dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+    rm -rf .venv .audit .bench .fuzz .granian .web dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
