@@ -15,6 +15,7 @@ from daemon.ingest import boot, exchange
 from daemon.ingest.app import App
 from daemon.ingest.boot import Boot
 from daemon.ingest.exchange import LongWay
+from daemon.ingest.process import descriptors
 from daemon.ingest.requests import BodyParts, CutOffError, RequestHead
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Rsgi:
         vars(mp)["_new_cbscheduler"] = self._scheduler  # Granian looks it up next, in this process only
 
     def __rsgi_del__(self, loop: asyncio.AbstractEventLoop) -> None:
+        descriptors.allow_all()  # the loop itself needs two to run: see `handover.leave`
         loop.run_until_complete(self._boot.stop())
 
     def _scheduler(

@@ -30,11 +30,13 @@ PAUSE_S = 0.01
 class Load:
     """`clients` threads; every second one opens a connection for each event.
 
-    All views are of movie m; with `spread` each is of a movie of its own, whose id is the event's.
+    All views are of movie m; with `spread` each is of a movie of its own, whose id is the event's. `fields` replace
+    those of the event.
     """
 
-    def __init__(self, url: str, clients: int = 8, *, spread: bool = False) -> None:
+    def __init__(self, url: str, clients: int = 8, *, spread: bool = False, **fields: Any) -> None:
         self._spread = spread
+        self._fields = fields
         self._address = urlsplit(url).netloc
         self._clients = clients
         self._stop = threading.Event()
@@ -96,11 +98,14 @@ class Load:
                 self._stop.wait(PAUSE_S)
                 continue
             id_ = secrets.token_hex(8)
-            if not self._send(connection, event(event_id=id_, entity_id=id_ if self._spread else "m")):
+            if not self._send(connection, self._event(id_)):
                 connection.close()
                 connection = None
         if connection is not None:
             connection.close()
+
+    def _event(self, id_: str) -> dict[str, Any]:
+        return event(event_id=id_, **{"entity_id": id_ if self._spread else "m", **self._fields})
 
     def _connect(self) -> http.client.HTTPConnection | None:
         connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_S)
