@@ -137,6 +137,15 @@ def test_every_limit_of_the_security_page_has_its_default() -> None:
     assert said == {(section, key): getattr(getattr(Config(), section), key) for section, key in said}
 
 
+def test_the_readme_installs_as_the_page_does_that_is_tried_on_a_bare_machine() -> None:
+    section = (ROOT / "README.md").read_text().partition("## Install and run")[2].partition("\n## ")[0]
+    lines = re.findall(r"^    (.+)$", section, re.MULTILINE)
+    page = (ROOT / "ops/install.md").read_text()
+    counts = re.findall(r"^counts='(.+?) --table", page, re.MULTILINE)[0]
+    assert len(lines) == 10
+    assert [line for line in lines if line.replace(counts, "$counts") not in page.splitlines()] == []
+
+
 def test_the_age_of_a_total_follows_from_the_defaults() -> None:
     flush, read = Config().flush, Config().read
     age_s = flush.interval_s + (flush.poll_ms + read.cache_ttl_ms) / 1000
