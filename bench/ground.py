@@ -19,7 +19,7 @@ import psutil
 import redis
 
 from bench import events, pipeline, processes
-from daemon.buffer.keys import ShardKeys, shard_keys
+from daemon.buffer.keys import Keys, ShardKeys
 from daemon.devstack import process
 from tests.kit.commands import ROOT
 from tests.kit.daemon import Daemon, run_id_at
@@ -70,7 +70,7 @@ class Ground(System):
         del self.env["TALLYD_MYSQL__URL"]
         # A rewrite of the log takes a core for seconds; it is done between the rounds instead.
         self.redis.config_set("auto-aof-rewrite-percentage", 0)
-        self.keys: ShardKeys = shard_keys(0)
+        self.keys: ShardKeys = Keys("anl").shard(0)
 
     @contextmanager
     def served(self, command: Sequence[str], **env: str) -> Iterator[Served]:

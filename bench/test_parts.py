@@ -26,7 +26,7 @@ from daemon import response
 from daemon.buffer import scripts
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Claim, Counters, Limits
-from daemon.buffer.keys import shard_keys
+from daemon.buffer.keys import Keys
 from daemon.buffer.layout import Layout
 from daemon.buffer.outcome import Counted, Limited
 from daemon.buffer.wire import Request, unlimited
@@ -215,7 +215,7 @@ def test_unfold_script(benchmark: Any, config: Config, counters: Counters, runne
     with redis.Redis.from_url(config.redis.url) as store:
         unfold = store.register_script(scripts.UNFOLD.source)
         flat = told(benchmark, f"unfold.lua and its round trip, {CLAIMED:,} entities, an entity", CLAIMED)(
-            lambda: unfold(keys=[shard_keys(0).claim], args=[claim.seq])
+            lambda: unfold(keys=[Keys("anl").shard(0).claim], args=[claim.seq])
         )
     assert len(flat) >= 4 * CLAIMED
 

@@ -57,7 +57,7 @@ class MysqlStoreError(StoreError):
 
 
 class LayoutError(ConfigError, RedisStoreError):
-    """`anl:layout` in Redis was written by a daemon with another shard count, dedupe window or format."""
+    """The layout in Redis was written by a daemon with another shard count, dedupe window or format."""
 
 
 def unforeseen(error: Exception) -> bool:

@@ -24,7 +24,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from daemon.buffer import keys, scripts
+from daemon.buffer import scripts
 from daemon.buffer.layout import MARK_INTERVAL_MS, Layout, begin_epoch, lost_transactions
 from daemon.buffer.scripts import Script
 from daemon.config import RedisSection, address_of, tls_of
@@ -133,6 +133,7 @@ class Connection:
     def __init__(self, redis: RedisSection, layout: Layout) -> None:
         self._url = redis.url
         self._layout = layout
+        self.keys = layout.keys
         self._options: dict[str, Any] = dict(parse_url(redis.url))
         self._timeout_s = redis.timeout_ms / 1000
         self._reconnect_s = redis.reconnect_ms / 1000
@@ -173,12 +174,12 @@ class Connection:
 
     async def ping(self) -> None:
         """Raises StoreError unless Redis answers and its layout is ours."""
-        self.epoch = self._layout.verify(await self.run(scripts.LAYOUT, (keys.LAYOUT,), self._layout.script_args))
+        self.epoch = self._layout.verify(await self.run(scripts.LAYOUT, (self.keys.layout,), self._layout.script_args))
 
     async def mark(self, good_for_ms: int = MARK_INTERVAL_MS) -> None:
         """Renews the marks that tell whether Redis lost its transactions, if they are older. Raises StoreError."""
-        if mark := await self.run(scripts.MARK, (keys.LAYOUT,), ("", good_for_ms)):
-            await self.run(scripts.MARK, (keys.LAYOUT,), (mark, good_for_ms))
+        if mark := await self.run(scripts.MARK, (self.keys.layout,), ("", good_for_ms)):
+            await self.run(scripts.MARK, (self.keys.layout,), (mark, good_for_ms))
 
     async def close(self) -> None:
         if self._protocol is not None:
@@ -241,11 +242,11 @@ class Connection:
                 await self._handshake(protocol, "AUTH", *user, options["password"])
             if options.get("db"):
                 await self._handshake(protocol, "SELECT", str(options["db"]))
-            reply = await self._run(protocol, scripts.LAYOUT, (keys.LAYOUT,), self._layout.script_args)
+            reply = await self._run(protocol, scripts.LAYOUT, (self.keys.layout,), self._layout.script_args)
             self.epoch = self._layout.verify(reply)
             if lost_transactions(reply):
-                await begin_epoch(partial(self._run, protocol), self._layout.shards, address_of(self._url))
-                reply = await self._run(protocol, scripts.LAYOUT, (keys.LAYOUT,), self._layout.script_args)
+                await begin_epoch(partial(self._run, protocol), self.keys, self._layout.shards, address_of(self._url))
+                reply = await self._run(protocol, scripts.LAYOUT, (self.keys.layout,), self._layout.script_args)
                 self.epoch = self._layout.verify(reply)
         except BaseException:
             protocol.drop("handshake failed")

@@ -16,7 +16,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from daemon.buffer import scripts
 from daemon.buffer.connection import Arg, Connection
 from daemon.buffer.dedupe import bucket_bits
-from daemon.buffer.keys import by_shard, shard_keys
+from daemon.buffer.keys import by_shard
 from daemon.buffer.outcome import Counted, Limited
 from daemon.buffer.wire import (
     Amounts,
@@ -82,7 +82,7 @@ class Counters:
     """The counters of one shard. Methods raise StoreError when Redis does not do what it was asked."""
 
     def __init__(self, connection: Connection, shard: int, limits: Limits) -> None:
-        keys = shard_keys(shard)
+        keys = connection.keys.shard(shard)
         self.shard = shard
         self._connection = connection
         self._ingest_keys = (

@@ -18,7 +18,6 @@ from collections.abc import Callable
 from functools import partial
 
 from daemon.buffer.connection import Connection
-from daemon.buffer.keys import shard_keys
 
 EVENTS_PER_BUCKET = 244
 """How many events a bucket is laid out for. `ingest.lua` has the same number, and the reason for it."""
@@ -26,8 +25,6 @@ SCAN_KEYS = 500
 """Keys looked at, and sets deleted, by one command: at most about 0.5 ms of Redis' time."""
 
 _BITS_MIN, _BITS_MAX = 4, 28
-_SET = re.compile(re.escape(shard_keys(0).seen).replace("0", r"(\d+)").encode() + rb":(\d+):\d+")
-"""A set of any shard: its shard and its generation. See `ingest.lua`."""
 
 # Both are built-in callables, not functions of ours: each event takes both, and a call of a function costs 0.04 us.
 hash_id = partial(hashlib.blake2b, digest_size=16)
@@ -47,6 +44,10 @@ class Forgetting:
     def __init__(self, connection: Connection, window_s: int) -> None:
         self._connection = connection
         self._window_s = window_s
+        prefix = connection.keys.prefix
+        self._pattern = f"{prefix}:{{*}}:seen:*"
+        self._set = re.compile(rb"%b:\{(\d+)\}:seen:(\d+):\d+" % re.escape(prefix.encode()))
+        """A set of any shard: its shard and its generation. See `ingest.lua`."""
         self._done_in: int | None = None
         """The window in which all keys were last looked at."""
 
@@ -60,26 +61,23 @@ class Forgetting:
             return 0
         deleted, cursor = 0, b"0"
         while not stopping():
-            cursor, found = await self._connection.command(
-                "SCAN", cursor, "MATCH", shard_keys(0).seen.replace("0", "*") + ":*", "COUNT", SCAN_KEYS
-            )
+            cursor, found = await self._connection.command("SCAN", cursor, "MATCH", self._pattern, "COUNT", SCAN_KEYS)
             # One shard at a time: in a cluster, a command may touch one slot only.
-            for sets in _past(found, now).values():
+            for sets in self._past(found, now).values():
                 deleted += int(await self._connection.command("UNLINK", *sets))
             if cursor == b"0":
                 self._done_in = now
                 break
         return deleted
 
+    def _past(self, keys: list[bytes], now: int) -> dict[bytes, list[bytes]]:
+        """By shard, the sets of windows before the last one.
 
-def _past(keys: list[bytes], now: int) -> dict[bytes, list[bytes]]:
-    """By shard, the sets of windows before the last one.
-
-    A set ahead of the clock is kept: the clock may have gone back, or time passed since it was read.
-    """
-    past: dict[bytes, list[bytes]] = defaultdict(list)
-    for key in keys:
-        match = _SET.fullmatch(key)
-        if match is not None and int(match[2]) < now - 1:
-            past[match[1]].append(key)
-    return past
+        A set ahead of the clock is kept: the clock may have gone back, or time passed since it was read.
+        """
+        past: dict[bytes, list[bytes]] = defaultdict(list)
+        for key in keys:
+            match = self._set.fullmatch(key)
+            if match is not None and int(match[2]) < now - 1:
+                past[match[1]].append(key)
+        return past

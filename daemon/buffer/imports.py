@@ -19,7 +19,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from daemon.buffer.keys import IMPORTS, LAYOUT
+from daemon.buffer.keys import Keys
 from daemon.errors import RedisStoreError
 
 _SCAN_COUNT = 1_000
@@ -43,18 +43,19 @@ class RestartedError(RedisStoreError):
 class Imports:
     """The records. Methods raise StoreError; each may be repeated."""
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis = redis
+        self._keys = keys
         self._run_id = ""
 
     async def find(self, first_line: str) -> list[Checkpoint]:
         """Every place reached in files with this first line, nearest first. Called before a file's first event."""
         try:
             self._run_id = (await self._redis.info("server"))["run_id"]
-            pairs = self._redis.hscan_iter(IMPORTS, match=f"{first_line}:*", count=_SCAN_COUNT)
-            found = [_decode(field, value) async for field, value in pairs]
+            pairs = self._redis.hscan_iter(self._keys.imports, match=f"{first_line}:*", count=_SCAN_COUNT)
+            found = [self._decode(field, value) async for field, value in pairs]
         except RedisError as error:
-            raise RedisStoreError(f"Redis, reading {IMPORTS}: {error}") from None
+            raise RedisStoreError(f"Redis, reading {self._keys.imports}: {error}") from None
         return sorted(found, key=lambda checkpoint: checkpoint.bytes)
 
     async def save(self, first_line: str, reached: Checkpoint, replaces: Checkpoint | None) -> None:
@@ -67,27 +68,28 @@ class Imports:
         try:
             async with self._redis.pipeline(transaction=True) as commands:
                 # A watch binds all commands to one connection, and so to one Redis process. The key never changes.
-                await commands.watch(LAYOUT)
+                await commands.watch(self._keys.layout)
                 if (await commands.info("server"))["run_id"] != self._run_id:
                     raise RestartedError(
                         "Redis was restarted during the import and may have lost the last events it had counted. Run"
                         " the same command again: it goes on from the last place that Redis still knows."
                     )
                 commands.multi()  # type: ignore[no-untyped-call] # redis-py's omission
-                commands.hset(IMPORTS, _field(first_line, reached), msgspec.json.encode(reached).decode())
+                commands.hset(self._keys.imports, _field(first_line, reached), msgspec.json.encode(reached).decode())
                 if replaces is not None and replaces.digest != reached.digest:
-                    commands.hdel(IMPORTS, _field(first_line, replaces))
+                    commands.hdel(self._keys.imports, _field(first_line, replaces))
                 await commands.execute()
         except RedisError as error:
-            raise RedisStoreError(f"Redis, writing {IMPORTS}: {error}") from None
+            raise RedisStoreError(f"Redis, writing {self._keys.imports}: {error}") from None
+
+    def _decode(self, field: Any, value: Any) -> Checkpoint:
+        try:
+            return msgspec.json.decode(cast("bytes", value), type=Checkpoint)
+        except msgspec.MsgspecError as error:
+            raise RedisStoreError(
+                f"{self._keys.imports} has a field {field!r} that is no checkpoint: {error}"
+            ) from None
 
 
 def _field(first_line: str, checkpoint: Checkpoint) -> str:
     return f"{first_line}:{checkpoint.bytes}:{checkpoint.digest}"
-
-
-def _decode(field: Any, value: Any) -> Checkpoint:
-    try:
-        return msgspec.json.decode(cast("bytes", value), type=Checkpoint)
-    except msgspec.MsgspecError as error:
-        raise RedisStoreError(f"{IMPORTS} has a field {field!r} that is no checkpoint: {error}") from None

@@ -17,19 +17,6 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-LAYOUT = "anl:layout"
-"""Hash: how this Redis is laid out. See `layout.py`."""
-
-IMPORTS = "anl:imports"
-"""Hash: how far each imported file was taken in. See `imports.py`."""
-
-KEYS_USED = "anl:keys"
-"""Hash: id of a producer's key → when it was last used, in seconds since the epoch."""
-
-
-SALT_PREFIX = "anl:salt"
-"""String: the secret of a day that visitors are hashed with. It expires. See `ingest/visitors.py`."""
-
 
 @dataclass(frozen=True)
 class ShardKeys:
@@ -54,8 +41,28 @@ class ShardKeys:
     aside_prefix: str
 
 
-def shard_keys(shard: int) -> ShardKeys:
-    tag = f"anl:{{{shard}}}"
+class Keys:
+    """All keys of one system. Names are built once, at a start."""
+
+    def __init__(self, prefix: str) -> None:
+        """`prefix`: `redis.prefix`. Two systems on one Redis have different ones."""
+        self.prefix = prefix
+        self.layout = f"{prefix}:layout"
+        """Hash: how this Redis is laid out. See `layout.py`."""
+        self.imports = f"{prefix}:imports"
+        """Hash: how far each imported file was taken in. See `imports.py`."""
+        self.used = f"{prefix}:keys"
+        """Hash: id of a producer's key → when it was last used, in seconds since the epoch."""
+        self.salt_prefix = f"{prefix}:salt"
+        """String: the secret of a day that visitors are hashed with. It expires. See `ingest/visitors.py`."""
+        self.acl = f"~{prefix}:*"
+        """What a user of Redis may touch."""
+
+    def shard(self, number: int) -> ShardKeys:
+        return _shard_keys(f"{self.prefix}:{{{number}}}")
+
+
+def _shard_keys(tag: str) -> ShardKeys:
     return ShardKeys(
         dirty=f"{tag}:dirty",
         claim=f"{tag}:claim",

@@ -16,7 +16,8 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from daemon.buffer import keys, scripts
+from daemon.buffer import scripts
+from daemon.buffer.keys import Keys
 from daemon.buffer.scripts import Script
 from daemon.config import Config
 from daemon.errors import LayoutError
@@ -49,6 +50,7 @@ class Layout:
     """The layout a configuration asks for."""
 
     def __init__(self, config: Config) -> None:
+        self.keys = Keys(config.redis.prefix)
         self._wanted = {
             "format": str(FORMAT),
             "shards": str(config.redis.shards),
@@ -71,10 +73,11 @@ class Layout:
         ]
         if differing:
             raise LayoutError(
-                f"Redis is laid out differently ({keys.LAYOUT}):\n" + "\n".join(differing) + "\n"
+                f"Redis is laid out differently ({self.keys.layout}):\n" + "\n".join(differing) + "\n"
                 "Either put redis.shards and dedupe.window_s back to what Redis has; or change the layout: stop every"
                 " daemon, run `tallyd flush --once` with the old configuration until it counts 0 entities,"
-                f" `redis-cli DEL {keys.LAYOUT}`, `redis-cli --scan --pattern 'anl:*:seen*' | xargs redis-cli UNLINK`"
+                f" `redis-cli DEL {self.keys.layout}`, `redis-cli --scan --pattern '{self.keys.prefix}:*:seen*' |"
+                " xargs redis-cli UNLINK`"
                 " (the event ids seen before are forgotten), and start with the new one."
             )
         return int(found.get("epoch", 0))
@@ -90,9 +93,9 @@ def lost_transactions(reply: Sequence[bytes]) -> bool:
     return "next" in found or _number(found.get("alone")) > _number(found.get("atomic"))
 
 
-async def begin_epoch(run: Run, shards: int, address: str) -> None:
+async def begin_epoch(run: Run, keys: Keys, shards: int, address: str) -> None:
     """Takes a Redis that lost its transactions as one that begins to count. Safe to repeat. Raises StoreError."""
-    epoch: bytes = await run(scripts.EPOCH, (keys.LAYOUT,), ("",))
+    epoch: bytes = await run(scripts.EPOCH, (keys.layout,), ("",))
     if not epoch:
         return  # another daemon has done it
     _log.error(
@@ -103,7 +106,7 @@ async def begin_epoch(run: Run, shards: int, address: str) -> None:
     )
     entities = claims = 0
     for shard in range(shards):
-        names, more = keys.shard_keys(shard), True
+        names, more = keys.shard(shard), True
         while more:
             renamed, claimed, more = await run(
                 scripts.SET_ASIDE,
@@ -111,11 +114,11 @@ async def begin_epoch(run: Run, shards: int, address: str) -> None:
                 (epoch, SET_ASIDE_ENTITIES),
             )
             entities, claims = entities + renamed, claims + claimed
-    if await run(scripts.EPOCH, (keys.LAYOUT,), (epoch,)):
+    if await run(scripts.EPOCH, (keys.layout,), (epoch,)):
         _log.error(
             "A new epoch begins, %s. %d entities and %d claims from before may have been flushed already. They are not"
-            " counted again: they lie under anl:{SHARD}:aside:%s:*.",
-            epoch.decode(), entities, claims, epoch.decode(),
+            " counted again: they lie under %s:{SHARD}:aside:%s:*.",
+            epoch.decode(), entities, claims, keys.prefix, epoch.decode(),
         )  # fmt: skip
 
 

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 from daemon.buffer import scripts
 from daemon.buffer.connection import Connection
-from daemon.buffer.keys import shard_keys
 from daemon.buffer.wire import part_amounts
 from daemon.domain.counter import parse_amount, parse_field
 
@@ -47,7 +46,7 @@ class Pending:
     def __init__(self, connection: Connection, shard: int, fields_max: int) -> None:
         """`fields_max`: the most counts of an entity, live and in flight, that are read."""
         self._connection = connection
-        keys = shard_keys(shard)
+        keys = connection.keys.shard(shard)
         self._keys = (keys.claim, keys.counters_prefix)
         self._claim_key = keys.claim
         self._fields_max = fields_max

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from redis.asyncio import Redis
 
 from daemon.buffer.counters import parse_ledger
-from daemon.buffer.keys import shard_keys
+from daemon.buffer.keys import ShardKeys
 from daemon.domain.counter import parse_amount
 
 
@@ -33,9 +33,8 @@ class ShardState(NamedTuple):
     now_s: float
 
 
-async def read_state(redis: Redis, shard: int, window_s: int) -> ShardState:
+async def read_state(redis: Redis, keys: ShardKeys, window_s: int) -> ShardState:
     """`window_s`: `dedupe.window_s`."""
-    keys = shard_keys(shard)
     async with redis.pipeline(transaction=True) as pipe:
         pipe.time()
         pipe.scard(keys.dirty)

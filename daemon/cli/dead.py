@@ -132,6 +132,7 @@ async def _retry(config: Config, letters: DeadLetters, letter: Letter) -> Retrie
     retry repeats the steps, and none counts twice."""
     from daemon.buffer.connection import opened
     from daemon.buffer.due import make_due
+    from daemon.buffer.keys import Keys
     from daemon.domain.entity import parse_entity
     from daemon.domain.rollup import TOTALS
 
@@ -141,6 +142,6 @@ async def _retry(config: Config, letters: DeadLetters, letter: Letter) -> Retrie
     entity = parse_entity(letter.document)
     if letter.collection == TOTALS.collection and entity and (entity.domain, entity.type) in replica_tables(config):
         async with opened(config.redis) as redis:
-            await make_due(redis, letter.shard, [letter.document])
+            await make_due(redis, Keys(config.redis.prefix).shard(letter.shard), [letter.document])
     await letters.forget(letter)
     return result

@@ -188,12 +188,12 @@ def _replace(file: Path, content: bytes, owned: os.stat_result | None) -> None:
 
 async def _last_used(config: Config) -> dict[str, str]:
     from daemon.buffer.connection import opened
-    from daemon.buffer.keys import KEYS_USED
+    from daemon.buffer.keys import Keys
 
     found: dict[Any, Any] = {}
     with suppress(StoreError):
         async with opened(config.redis) as redis:
-            found = await redis.hgetall(KEYS_USED)
+            found = await redis.hgetall(Keys(config.redis.prefix).used)
     return {
         id_.decode(): f"{dt.datetime.fromtimestamp(int(at), dt.UTC):%Y-%m-%d %H:%M:%S}" for id_, at in found.items()
     }

@@ -65,10 +65,11 @@ def _print_status(found: Status, loaded: Config) -> None:
         print_strays(found.spool.strays, loaded.spool.dir)
         if found.spool.error:
             say(f"{found.spool.error}.", "red")
+    prefix = loaded.redis.prefix
     refused = sum(shard.replica_refused for shard in found.shards)
     if refused:
         console.print(
-            f"MySQL refuses the rows of {refused} entities. HGETALL anl:{{shard}}:refused shows the reasons.",
+            f"MySQL refuses the rows of {refused} entities. HGETALL {prefix}:{{shard}}:refused shows the reasons.",
             style="red",
         )
     missing = sum(shard.ledger.get("missing", 0) for shard in found.shards)
@@ -79,7 +80,7 @@ def _print_status(found: Status, loaded: Config) -> None:
         console.print(f"{unknown:,} counts of ids that MySQL did not have: dead letters. See `tallyd dead list`.")
     aside = sum(shard.ledger.get("aside", 0) for shard in found.shards)
     if aside:
-        console.print(f"{aside} foreign values in Redis were renamed (keys anl:{{shard}}:aside:*).")
+        console.print(f"{aside} foreign values in Redis were renamed (keys {prefix}:{{shard}}:aside:*).")
     for job in found.jobs:
         ended = _age((dt.datetime.now(dt.UTC) - job.at).total_seconds())
         how = "ok" if job.ok else f"failed ({job.exit_code})"

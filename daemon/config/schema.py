@@ -40,6 +40,7 @@ _NAME_RULE = "must begin with a-z and hold only a-z, 0-9 and _, 32 characters at
 _SQL_NAME_RULE = "must begin with a letter or _ and hold only letters, digits, _ and $, 64 characters at most"
 _PATH_PATTERN = r"\A(?:(?:/[A-Za-z0-9._~-]+)+)?\Z"
 _PATH_RULE = 'must be a path like "/t": letters, digits, - . _ ~, and no / at the end'
+_PREFIX_RULE = "must begin with a-z and hold only a-z, 0-9, _ and -, 32 characters at most"
 _HOST_RULE = "must be a host name in lower case, without a port"
 _ORIGIN_RULE = 'must be like https://shop.example, or "*"'
 
@@ -56,6 +57,7 @@ ProducerKey = Annotated[str, Meta(min_length=16, max_length=255, pattern=r"\A[!-
 ReaderKey = Annotated[str, Meta(max_length=255, pattern=r"\A(?:[!-~]{16,})?\Z", extra={"rule": _KEY_RULE})]
 IdRuleText = Annotated[str, Meta(min_length=1, max_length=255, extra={"rule": "must have 1 to 255 characters"})]
 HostName = Annotated[str, Meta(pattern=r"\A(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])\Z", extra={"rule": _HOST_RULE})]
+KeyPrefix = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_-]{0,31}\Z", extra={"rule": _PREFIX_RULE})]
 PathOrOff = Annotated[str, Meta(pattern=_PATH_PATTERN, extra={"rule": _PATH_RULE})]
 Origin = Annotated[str, Meta(pattern=r"\A(?:\*|https?://[!-.0-~]+)\Z", extra={"rule": _ORIGIN_RULE})]
 
@@ -127,6 +129,9 @@ class RedisSection(Section, frozen=True):
     shards: Annotated[int, Meta(ge=1, le=16_384)] = 1
     """Each shard has its own dedupe and its own flushes. A single server needs 1. The number is fixed once data exists
     (`anl:layout`)."""
+    prefix: KeyPrefix = "anl"
+    """All keys begin with it and a colon. Two systems on one Redis have two prefixes. Each has its own `spool.dir` and
+    database of MongoDB, too. With another prefix a system begins to count anew."""
 
 
 class MongoSection(Section, frozen=True):

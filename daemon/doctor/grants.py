@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterable
 from urllib.parse import unquote, urlsplit
 
+from daemon.buffer.keys import Keys
 from daemon.config import Config, ReplicaTable, address_of, mysql_of, replica_tables
 from daemon.config.url import options_of
 
-REDIS_KEYS = "~anl:*"
 REDIS_COMMANDS = "+@all -@dangerous +info +config|get +acl|dryrun"
 """The scripts, and the questions of the doctor."""
 DEFAULT_USER = "default off nopass ~* &* +@all"
@@ -32,7 +32,7 @@ def redis(config: Config) -> list[str]:
         return []
     hashed = hashlib.sha256(unquote(parts.password or "").encode()).hexdigest()
     return [
-        f"ACL SETUSER {unquote(parts.username)} reset on #{hashed} {REDIS_KEYS} {REDIS_COMMANDS}",
+        f"ACL SETUSER {unquote(parts.username)} reset on #{hashed} {Keys(config.redis.prefix).acl} {REDIS_COMMANDS}",
         "ACL SAVE",
     ]
 

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError
 
 from daemon.buffer import scripts
-from daemon.buffer.keys import ShardKeys, shard_keys
+from daemon.buffer.keys import Keys, ShardKeys
 from daemon.buffer.layout import Layout
 from daemon.buffer.scripts import Script
 from daemon.config import Config
@@ -73,7 +73,8 @@ PROBES: Mapping[Script, Probe] = {
 
 async def run_all(redis: Redis, config: Config) -> dict[str, str | None]:
     """The name of every script in `scripts.ALL` → None if it ran, else the error that Redis answered."""
-    scratch = ShardKeys(**{name: key + _SUFFIX for name, key in dataclasses.asdict(shard_keys(0)).items()})
+    keys = dataclasses.asdict(Keys(config.redis.prefix).shard(0))
+    scratch = ShardKeys(**{name: key + _SUFFIX for name, key in keys.items()})
     return {script.name: await _refusal(redis, script, PROBES[script], scratch, config) for script in scripts.ALL}
 
 

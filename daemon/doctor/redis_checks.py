@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from daemon.buffer import keys
 from daemon.buffer.layout import Layout
 from daemon.doctor import version
 from daemon.doctor.clock import check_clock
@@ -165,7 +164,7 @@ def intset(facts: RedisFacts) -> Verdict:
 
 
 def dedupe(facts: RedisFacts) -> Verdict:
-    windows = known(facts.windows, f"{facts.cli} ACL SETUSER USER '~anl:*' +hmget")
+    windows = known(facts.windows, f"{facts.cli} ACL SETUSER USER '{facts.keys.acl}' +hmget")
     if not windows:
         return ok("no event id is known yet")
     laid_out, events = max(windows, key=lambda window: window.events / window.laid_out_for)
@@ -183,13 +182,13 @@ def dedupe(facts: RedisFacts) -> Verdict:
 def layout(facts: RedisFacts) -> Verdict:
     if isinstance(facts.layout, Refusal) and facts.layout.answer.startswith("WRONGTYPE"):
         return fatal(
-            f"{keys.LAYOUT} is not a hash",
+            f"{facts.keys.layout} is not a hash",
             "Another program uses this key: no daemon can start.",
-            f"give tallyd a Redis of its own; or look at the key, then {facts.cli} DEL {keys.LAYOUT}",
+            f"give tallyd a Redis of its own; or look at the key, then {facts.cli} DEL {facts.keys.layout}",
         )
-    found = known(facts.layout, f"{facts.cli} ACL SETUSER USER '~anl:*' +hgetall")
+    found = known(facts.layout, f"{facts.cli} ACL SETUSER USER '{facts.keys.acl}' +hgetall")
     if not found:
-        return ok(f"none yet: the first daemon that connects writes {keys.LAYOUT}")
+        return ok(f"none yet: the first daemon that connects writes {facts.keys.layout}")
     args = Layout(facts.config).script_args
     wanted = dict(zip(args[::2], args[1::2], strict=True))
     differing = [name for name, value in wanted.items() if found.get(name) != value]
@@ -199,8 +198,9 @@ def layout(facts: RedisFacts) -> Verdict:
         "; ".join(f"{name} is {found.get(name, 'not there')}, configured is {wanted[name]}" for name in differing),
         "tallyd would look for keys in the wrong place, and count events twice.",
         f"{_environment(found)}; or, to change the layout: stop every daemon, `tallyd flush --once` with the old one"
-        f" until it counts 0 entities, {facts.cli} DEL {keys.LAYOUT}, {facts.cli} --scan --pattern 'anl:*:seen*' |"
-        f" xargs {facts.cli} UNLINK (the event ids seen before are forgotten), start with the new one",
+        f" until it counts 0 entities, {facts.cli} DEL {facts.keys.layout},"
+        f" {facts.cli} --scan --pattern '{facts.keys.prefix}:*:seen*' | xargs {facts.cli} UNLINK (the event ids seen"
+        " before are forgotten), start with the new one",
     )
 
 
@@ -220,7 +220,7 @@ def lua(facts: RedisFacts) -> Verdict:
 def _lua_fix(facts: RedisFacts, answer: str) -> str:
     user = urlsplit(facts.config.redis.url).username or "default"
     if "access" in answer and "key" in answer:
-        return f"{facts.cli} ACL SETUSER {user} '~anl:*'"
+        return f"{facts.cli} ACL SETUSER {user} '{facts.keys.acl}'"
     if "NOPERM" in answer or "can't run" in answer:
         return f"{facts.cli} ACL SETUSER {user} +@all -@dangerous +info '+config|get' '+acl|dryrun'"
     if "OOM" in answer:
@@ -238,7 +238,7 @@ def spool(facts: RedisFacts) -> Verdict:
     folder = facts.config.spool.dir
     if not folder:
         return ok("no spool")
-    found = known(facts.layout, f"{facts.cli} ACL SETUSER USER '~anl:*' +hgetall")
+    found = known(facts.layout, f"{facts.cli} ACL SETUSER USER '{facts.keys.acl}' +hgetall")
     held = usage(Path(folder), origin_of(facts.config, int(found.get("epoch", 0))))
     if not held.foreign:
         return ok(f"no segment in {folder} is for another Redis")

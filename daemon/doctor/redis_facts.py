@@ -13,10 +13,9 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import AskError, ClusterDownError, NoPermissionError, ResponseError
 
-from daemon.buffer import keys
 from daemon.buffer.connection import opened
 from daemon.buffer.dedupe import EVENTS_PER_BUCKET
-from daemon.buffer.keys import shard_keys
+from daemon.buffer.keys import Keys, ShardKeys
 from daemon.config import Config, address_of
 from daemon.doctor import clock, probes
 from daemon.doctor.clock import Clock
@@ -24,16 +23,13 @@ from daemon.doctor.finding import Refusal, known
 
 T = TypeVar("T")
 
-WRITES = tuple(
-    f"{command} {shard_keys(0).ledger}{rest}"
-    for command, rest in {
-        "SET": " 1 PX 1",
-        "SADD": " m", "SPOP": "", "SREM": " m", "ZADD": " 1 m", "ZREM": " m", "HSET": " f 1", "HDEL": " f",
-        "HINCRBY": " f 1", "INCR": "", "INCRBY": " 1", "PEXPIRE": " 1", "SETRANGE": " 0 x", "DEL": "",
-        "RENAME": f" {shard_keys(0).aside_prefix}",
-    }.items()
-)  # fmt: skip
-"""The commands by which our scripts write: a transaction of the append-only file holds them."""
+WRITES = {
+    "SET": " 1 PX 1",
+    "SADD": " m", "SPOP": "", "SREM": " m", "ZADD": " 1 m", "ZREM": " m", "HSET": " f 1", "HDEL": " f",
+    "HINCRBY": " f 1", "INCR": "", "INCRBY": " 1", "PEXPIRE": " 1", "SETRANGE": " 0 x", "DEL": "", "RENAME": " {aside}",
+}  # fmt: skip
+"""The commands by which our scripts write, and what follows their key: a transaction of the append-only file holds
+them."""
 
 
 class Window(NamedTuple):
@@ -61,6 +57,10 @@ class RedisFacts:
     """Commands that Redis' default user may not run on our keys."""
     scripts: Mapping[str, str | None] | None = None
     """Script → the error that Redis answered, or None if it ran. None instead of all: they were not tried."""
+
+    @property
+    def keys(self) -> Keys:
+        return Keys(self.config.redis.prefix)
 
     @property
     def server(self) -> Mapping[str, Any]:
@@ -91,6 +91,7 @@ class RedisFacts:
 
 async def read_redis(config: Config, *, timeout_ms: int, probe: bool) -> RedisFacts:
     """`probe`: also try the scripts, and ask where the keys lie. Raises StoreError if Redis does not answer."""
+    keys = Keys(config.redis.prefix)
     section = msgspec.structs.replace(config.redis, timeout_ms=min(timeout_ms, config.redis.timeout_ms))
     async with opened(section) as redis:
         read_clock = await _clock(redis)
@@ -100,11 +101,11 @@ async def read_redis(config: Config, *, timeout_ms: int, probe: bool) -> RedisFa
             address=address_of(section.url),
             info=info,
             settings=await _asked("CONFIG GET", cast("Awaitable[dict[str, str]]", redis.config_get("*"))),
-            layout=await _layout(redis),
+            layout=await _layout(redis, keys.layout),
             clock=read_clock,
-            default_refused=await _default_refused(redis) if probe else (),
-            elsewhere=await _elsewhere(redis, config.redis.shards) if probe else (),
-            windows=await _windows(redis, config.redis.shards) if probe else (),
+            default_refused=await _default_refused(redis, keys.shard(0)) if probe else (),
+            elsewhere=await _elsewhere(redis, keys, config.redis.shards) if probe else (),
+            windows=await _windows(redis, keys, config.redis.shards) if probe else (),
             scripts=await probes.run_all(redis, config) if probe else None,
         )
 
@@ -126,11 +127,11 @@ async def _clock(redis: Redis) -> Clock | Refusal:
     return clock.compare(seconds + microseconds / 1e6, sent_s, time.time())
 
 
-async def _default_refused(redis: Redis) -> list[str] | Refusal:
+async def _default_refused(redis: Redis, keys: ShardKeys) -> list[str] | Refusal:
     """Asks with ACL DRYRUN, which runs nothing. Redis has it since 7.0."""
     refused = []
-    for command in WRITES:
-        words = command.split()
+    for command, rest in WRITES.items():
+        words = [command, keys.ledger, *rest.format(aside=keys.aside_prefix).split()]
         asking = redis.acl_dryrun("default", *words)
         answer = await _asked("ACL DRYRUN default", cast("Awaitable[object]", asking))
         if isinstance(answer, Refusal):
@@ -140,8 +141,8 @@ async def _default_refused(redis: Redis) -> list[str] | Refusal:
     return refused
 
 
-async def _layout(redis: Redis) -> dict[str, str] | Refusal:
-    fields = await _asked(f"HGETALL {keys.LAYOUT}", cast("Awaitable[dict[Any, Any]]", redis.hgetall(keys.LAYOUT)))
+async def _layout(redis: Redis, key: str) -> dict[str, str] | Refusal:
+    fields = await _asked(f"HGETALL {key}", cast("Awaitable[dict[Any, Any]]", redis.hgetall(key)))
     if isinstance(fields, Refusal):
         return fields
     return {_text(name): _text(value) for name, value in fields.items()}
@@ -151,14 +152,14 @@ def _text(raw: bytes | str) -> str:
     return raw.decode(errors="backslashreplace") if isinstance(raw, bytes) else raw
 
 
-async def _windows(redis: Redis, shards: int) -> tuple[Window, ...] | Refusal:
+async def _windows(redis: Redis, keys: Keys, shards: int) -> tuple[Window, ...] | Refusal:
     async with redis.pipeline(transaction=False) as pipe:
         for shard in range(shards):
-            pipe.hmget(shard_keys(shard).seen, "bits", "events")
+            pipe.hmget(keys.shard(shard).seen, "bits", "events")
         answers = await pipe.execute(raise_on_error=False)
     refused = [answer for answer in answers if isinstance(answer, NoPermissionError)]
     if refused:
-        return Refusal("HMGET anl:{shard}:seen", str(refused[0]))
+        return Refusal(f"HMGET {keys.prefix}:{{shard}}:seen", str(refused[0]))
     return tuple(
         Window(EVENTS_PER_BUCKET << int(answer[0]), int(answer[1]))
         for answer in answers
@@ -166,10 +167,10 @@ async def _windows(redis: Redis, shards: int) -> tuple[Window, ...] | Refusal:
     )
 
 
-async def _elsewhere(redis: Redis, shards: int) -> tuple[int, ...]:
+async def _elsewhere(redis: Redis, keys: Keys, shards: int) -> tuple[int, ...]:
     async with redis.pipeline(transaction=False) as pipe:
         for shard in range(shards):
-            pipe.exists(shard_keys(shard).dirty)
+            pipe.exists(keys.shard(shard).dirty)
         answers = await pipe.execute(raise_on_error=False)
     return tuple(
         shard

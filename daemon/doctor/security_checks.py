@@ -62,7 +62,8 @@ def redis(config: Config) -> Verdict:
     return warning(
         f"no password for {parts.hostname}",
         "Whoever reaches this Redis changes every count that is on its way, and can make the daemons count nothing.",
-        "give it a user: ACL SETUSER tallyd on '>PASSWORD' '~anl:*' +@all -@dangerous +info; redis://tallyd:PASSWORD@…",
+        f"give it a user: ACL SETUSER tallyd on '>PASSWORD' '~{config.redis.prefix}:*' +@all -@dangerous +info;"
+        " redis://tallyd:PASSWORD@…",
     )
 
 

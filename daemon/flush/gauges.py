@@ -20,7 +20,7 @@ from redis.exceptions import NoPermissionError
 
 from daemon import metrics
 from daemon.buffer.connection import opened
-from daemon.buffer.keys import LAYOUT
+from daemon.buffer.keys import Keys
 from daemon.buffer.state import ShardState, read_state
 from daemon.config import Config
 from daemon.errors import StoreError
@@ -68,14 +68,17 @@ class StoreGauges(Collector):
         self._gauges = [up, *(gauge for gauges in answers.values() for gauge in gauges or ())]
 
     async def _redis(self, config: Config) -> Gauges:
+        keys = Keys(config.redis.prefix)
         async with opened(config.redis) as redis:
             asked_at, began = time.time(), time.monotonic()
             seconds, micros = await redis.time()
             offset_s = seconds + micros / 1e6 - asked_at - (time.monotonic() - began) / 2
-            epoch = int(await redis.hget(LAYOUT, "epoch") or 0)
+            epoch = int(await redis.hget(keys.layout, "epoch") or 0)
             memory = await _memory(redis)
-            numbers = range(config.redis.shards)
-            shards = {number: await read_state(redis, number, config.dedupe.window_s) for number in numbers}
+            shards = {
+                number: await read_state(redis, keys.shard(number), config.dedupe.window_s)
+                for number in range(config.redis.shards)
+            }
         return [
             metrics.REDIS_CLOCK.at(offset_s),
             *([metrics.REDIS_EPOCH.at(epoch / 1e6)] if epoch else []),

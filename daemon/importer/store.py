@@ -119,7 +119,7 @@ async def opened_store(config: Config, stopping: threading.Event, *, dry_run: bo
     try:
         async with opened(config.redis) as redis:
             await connections[0].ping()
-            yield RedisStore(config, connections, Imports(redis), stopping)
+            yield RedisStore(config, connections, Imports(redis, layout.keys), stopping)
     finally:
         for connection in connections:
             await connection.close()

@@ -17,7 +17,6 @@ from daemon import config as configuration
 from daemon import log
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Counters, Limits
-from daemon.buffer.keys import KEYS_USED
 from daemon.buffer.layout import Layout
 from daemon.config import Config, has_windows
 from daemon.errors import LayoutError, StoreError
@@ -144,7 +143,7 @@ class Boot:
         if used:
             at = str(int(time.time()))
             with contextlib.suppress(StoreError):
-                await self._probe.command("HSET", KEYS_USED, *(each for id_ in used for each in (id_, at)))
+                await self._probe.command("HSET", self._probe.keys.used, *(each for id_ in used for each in (id_, at)))
 
 
 def create() -> Boot:

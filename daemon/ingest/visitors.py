@@ -17,7 +17,6 @@ import time
 from collections.abc import Sequence
 
 from daemon.buffer.connection import Connection
-from daemon.buffer.keys import SALT_PREFIX
 from daemon.buffer.wire import Visitor
 from daemon.errors import StoreError
 from daemon.ingest.robots import AGENT_CHARS_MAX
@@ -55,7 +54,7 @@ class Visitors:
     async def refresh(self) -> None:
         """Reads the secret of the day. The first worker of the day makes it."""
         salt: bytes | None = None
-        key = f"{SALT_PREFIX}:{time.strftime('%Y-%m-%d', time.gmtime())}"
+        key = f"{self._connection.keys.salt_prefix}:{time.strftime('%Y-%m-%d', time.gmtime())}"
         try:
             await self._connection.command("SET", key, secrets.token_bytes(SALT_BYTES), "NX", "EX", SALT_KEPT_S)
             salt = await self._connection.command("GET", key)

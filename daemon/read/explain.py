@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from daemon.buffer.connection import opened
 from daemon.buffer.due import amounts_in_flight
-from daemon.buffer.keys import shard_keys, shard_of
+from daemon.buffer.keys import Keys, ShardKeys, shard_of
 from daemon.config import Config, ReplicaTable, domain_counters, replica_tables
 from daemon.domain.counter import add_up, parse_amount, parse_field
 from daemon.domain.entity import Entity
@@ -118,16 +118,17 @@ class Explained(Struct, frozen=True):
 async def explain(config: Config, entity: Entity) -> Explained:
     """Raises StoreError if Redis or MongoDB does not answer. MySQL may be away."""
     shard = shard_of(entity.key, config.redis.shards)
+    keys = Keys(config.redis.prefix).shard(shard)
     table = replica_tables(config).get((entity.domain, entity.type))
     async with opened(config.redis) as redis, MongoSink(config.mongo) as mongo:
         for attempt in range(1, TRIES_MAX + 1):
-            hot = await _read_hot(redis, shard, entity.key)
+            hot = await _read_hot(redis, keys, entity.key)
             floor = await read_floor(mongo, shard)
             documents = await _documents(mongo, entity)
             letters = await mongo.dead_letters.of_entity(entity)
             history_pending = bool(await Marks(mongo).among([entity.key]))
             row = None if table is None else await _row(config, table, entity.id)
-            still = (await _read_hot(redis, shard, entity.key)).moves == hot.moves
+            still = (await _read_hot(redis, keys, entity.key)).moves == hot.moves
             if still or attempt == TRIES_MAX:
                 break
     live = add_up({counter: amount} for counter, amount in _amounts(hot.days))
@@ -158,8 +159,7 @@ class _Hot(Struct, frozen=True):
         return self.last, self.in_flight and self.in_flight.seq, self.due, self.setting
 
 
-async def _read_hot(redis: Redis, shard: int, key: str) -> _Hot:
-    keys = shard_keys(shard)
+async def _read_hot(redis: Redis, keys: ShardKeys, key: str) -> _Hot:
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hgetall(f"{keys.counters_prefix}:{key}")
         pipe.hgetall(keys.claim)
@@ -171,17 +171,15 @@ async def _read_hot(redis: Redis, shard: int, key: str) -> _Hot:
     claim = claim if isinstance(claim, dict) else {}
     return _Hot(
         days, len(_amounts(days)) < len(days) or not isinstance(fields, dict),
-        await _in_flight(redis, shard, key, claim), _number(claim.get(b"last")),
+        await _in_flight(redis, keys, key, claim), _number(claim.get(b"last")),
         due if isinstance(due, float) else None, setting == 1, _text(refused) if isinstance(refused, bytes) else None,
     )  # fmt: skip
 
 
-async def _in_flight(redis: Redis, shard: int, key: str, claim: Mapping[bytes, bytes]) -> InFlight | None:
+async def _in_flight(redis: Redis, keys: ShardKeys, key: str, claim: Mapping[bytes, bytes]) -> InFlight | None:
     if not claim.get(b"seq"):
         return None
-    pairs = chain.from_iterable(
-        pairs for entity, pairs in await amounts_in_flight(redis, shard, claim) if entity == key
-    )
+    pairs = chain.from_iterable(pairs for entity, pairs in await amounts_in_flight(redis, keys, claim) if entity == key)
     return InFlight(
         _number(claim[b"seq"]), _text(claim.get(b"owner", b"")), claim.get(b"open") == b"1",
         _time(_number(claim.get(b"since"))), _time(_number(claim.get(b"until"))),

@@ -8,7 +8,7 @@ from msgspec import Struct
 from redis.asyncio import Redis
 
 from daemon.buffer.connection import opened
-from daemon.buffer.keys import LAYOUT
+from daemon.buffer.keys import Keys, ShardKeys
 from daemon.buffer.state import read_state
 from daemon.config import Config
 from daemon.errors import StoreError
@@ -52,10 +52,13 @@ async def read_status(config: Config) -> Status:
     """Never raises for a store that is away: that is part of the answer."""
     shards: list[ShardStatus] = []
     redis_error, epoch = None, 0
+    keys, window_s = Keys(config.redis.prefix), config.dedupe.window_s
     try:
         async with opened(config.redis) as redis:
-            epoch = int(await redis.hget(LAYOUT, "epoch") or 0)
-            shards = [await _shard(redis, number, config.dedupe.window_s) for number in range(config.redis.shards)]
+            epoch = int(await redis.hget(keys.layout, "epoch") or 0)
+            shards = [
+                await _shard(redis, number, keys.shard(number), window_s) for number in range(config.redis.shards)
+            ]
     except StoreError as error:
         redis_error = str(error)
     spool = usage(Path(config.spool.dir), origin_of(config, epoch)) if config.spool.dir else None
@@ -68,8 +71,8 @@ async def read_status(config: Config) -> Status:
         await mongo.close()
 
 
-async def _shard(redis: Redis, number: int, window_s: int) -> ShardStatus:
-    state = await read_state(redis, number, window_s)
+async def _shard(redis: Redis, number: int, keys: ShardKeys, window_s: int) -> ShardStatus:
+    state = await read_state(redis, keys, window_s)
     age_s, acked_at_s = state.in_flight_age_s, state.acked_at_s
     return ShardStatus(
         shard=number,

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 from redis.asyncio import Redis
 
-from daemon.buffer.keys import shard_keys
+from daemon.buffer.keys import Keys
 from daemon.config import Config
 from daemon.domain.counter import add_up
 from daemon.domain.rollup import EXPIRING, Bucketed
@@ -52,7 +52,8 @@ async def expire(
     seconds, microseconds = await redis.time()
     now = dt.datetime.fromtimestamp(seconds, dt.UTC)
     quiet_us = seconds * 1_000_000 + microseconds - QUIET_DAYS * 86_400 * 1_000_000
-    in_flight = [await redis.hget(shard_keys(shard).claim, "seq") for shard in range(config.redis.shards)]
+    keys = Keys(config.redis.prefix)
+    in_flight = [await redis.hget(keys.shard(shard).claim, "seq") for shard in range(config.redis.shards)]
     seq_max = min([quiet_us, *(int(seq) for seq in in_flight if seq)])
     done = []
     for kind in EXPIRING:

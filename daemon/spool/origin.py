@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from daemon.buffer.layout import FORMAT
-from daemon.config import Config
+from daemon.config import Config, RedisSection
 
 HEAD_BYTES_MAX = 4_096
 """A longer first line is not ours."""
@@ -38,7 +38,8 @@ class Origin(msgspec.Struct, frozen=True):
     shards: int
     dedupe_window_s: int
     redis: str
-    """Its address: host:port/db, or the path of its socket and /db. Never a user or a password."""
+    """Its address: host:port/db, or the path of its socket and /db. Never a user or a password. Behind it, with a # in
+    between, `redis.prefix` if that is not the default."""
 
     def is_for(self, here: Origin) -> bool:
         """Whether the segment's events belong into this Redis."""
@@ -50,7 +51,10 @@ class Origin(msgspec.Struct, frozen=True):
 
 def origin_of(config: Config, epoch: int) -> Origin:
     """The Redis of a configuration. `epoch`: as its layout says; 0 if that is not known."""
-    return Origin(epoch, FORMAT, config.redis.shards, config.dedupe.window_s, redis_address(config.redis.url))
+    redis = redis_address(config.redis.url)
+    if config.redis.prefix != RedisSection().prefix:
+        redis += f"#{config.redis.prefix}"
+    return Origin(epoch, FORMAT, config.redis.shards, config.dedupe.window_s, redis)
 
 
 def redis_address(url: str) -> str:

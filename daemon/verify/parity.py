@@ -66,9 +66,7 @@ async def check(
                 rows = {prefix + row.id: row for row in ranked if row.id}
                 totals = await mongo.totals(rows)
                 suspected = differing(prefix, totals, {row.id: row.values for row in rows.values()}, table)
-                true, pending = await confirm(
-                    redis, config.redis.shards, mongo, mysql, tables, suspected, dirty_too=True
-                )
+                true, pending = await confirm(redis, config.redis, mongo, mysql, tables, suspected, dirty_too=True)
                 columns = {row.key: row.columns for row in true}
                 for key in filter(columns.__contains__, rows):
                     found(_mismatch(rows[key], tally.entity_type, table, columns[key]))

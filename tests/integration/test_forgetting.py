@@ -11,14 +11,15 @@ import pytest
 
 from daemon.buffer.connection import Arg, Connection
 from daemon.buffer.dedupe import SCAN_KEYS, Forgetting
-from daemon.buffer.keys import shard_keys
+from daemon.buffer.keys import Keys
 from daemon.buffer.layout import Layout
 from daemon.errors import StoreError
 from tests.kit.system import System, event, wait_until
 
 ONE_SYSTEM = True
 
-SEEN = shard_keys(0).seen
+KEYS = Keys("anl")
+SEEN = KEYS.shard(0).seen
 
 
 def sets(system: System) -> set[str]:
@@ -33,7 +34,7 @@ def generation(system: System) -> int:
 
 def remember(system: System, generation: int, buckets: int = 3, shard: int = 0) -> set[str]:
     """Sets as `ingest.lua` makes them."""
-    names = {f"{shard_keys(shard).seen}:{generation}:{bucket}" for bucket in range(buckets)}
+    names = {f"{KEYS.shard(shard).seen}:{generation}:{bucket}" for bucket in range(buckets)}
     for name in names:
         system.redis.sadd(name, 1)
     return names

@@ -12,7 +12,7 @@ import pytest
 from typer.main import get_command
 
 from bench import results
-from daemon.buffer.keys import IMPORTS, KEYS_USED, LAYOUT, shard_keys
+from daemon.buffer.keys import Keys
 from daemon.cli import app
 from daemon.config import Config
 from daemon.config.schema import keys_of, section_of
@@ -79,11 +79,9 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 def test_every_redis_key_is_in_the_design() -> None:
-    keys = {key.replace("{0}", "{s}") for key in dataclasses.asdict(shard_keys(0)).values()} | {
-        LAYOUT,
-        IMPORTS,
-        KEYS_USED,
-    }
+    every = Keys("anl")
+    keys = {key.replace("{0}", "{s}") for key in dataclasses.asdict(every.shard(0)).values()}
+    keys |= {every.layout, every.imports, every.used, every.salt_prefix}
     design = (ROOT / "daemon/DESIGN.md").read_text()
     assert {key for key in keys if f"`{key}`" not in design and f"`{key}:" not in design} == set()
 

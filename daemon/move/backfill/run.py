@@ -23,7 +23,7 @@ from msgspec import Struct, field
 from redis.asyncio import Redis
 
 from daemon.buffer.due import being_set, make_due, pending
-from daemon.buffer.keys import by_shard
+from daemon.buffer.keys import Keys, by_shard
 from daemon.config import Config, ReplicaTable, domain_counters
 from daemon.domain.entity import Entity
 from daemon.domain.rollup import TOTALS
@@ -116,6 +116,7 @@ class Backfill:
         self._table = table
         self._legacy = LegacyTable(self._mysql, table)
         self._shards = config.redis.shards
+        self._keys = Keys(config.redis.prefix)
         self._zeros = {self._domain: domain_counters(config, self._domain)}
         self._reconcile = reconcile
         self._dry_run = dry_run
@@ -200,8 +201,8 @@ class Backfill:
             for change in changes:
                 watcher.change(change)
             return _Done(changed, due, {})
-        for shard, keys in by_shard(due, self._shards, str).items():
-            await make_due(self._redis, shard, keys)
+        for shard, entities in by_shard(due, self._shards, str).items():
+            await make_due(self._redis, self._keys.shard(shard), entities)
         _, failures = await adopt(self._mongo, rows, documents, self._zeros)
         problems = {failure.id: failure.reason for failure in failures}
         return _Done(changed - problems.keys(), due, problems)
@@ -247,11 +248,11 @@ class Backfill:
         """Entity key → why the column does not tell its base. Entities whose column does are absent."""
         supposed = [key for key in wanted if not held[key].is_noted]
         behind = await self._mongo.dead_letters.waiting_for(TOTALS.collection, supposed)
-        for shard, keys in by_shard(supposed, self._shards, str).items():
-            behind |= await pending(self._redis, shard, keys)
+        for shard, entities in by_shard(supposed, self._shards, str).items():
+            behind |= await pending(self._redis, self._keys.shard(shard), entities)
         unknown: set[str] = set()
-        for shard, keys in by_shard(wanted.keys() - set(supposed), self._shards, str).items():
-            unknown |= await being_set(self._redis, shard, keys)
+        for shard, entities in by_shard(wanted.keys() - set(supposed), self._shards, str).items():
+            unknown |= await being_set(self._redis, self._keys.shard(shard), entities)
         negative = {
             key: f"{LOST_COUNTS} ({change.counter}: {change.after})"
             for key, changes in wanted.items()

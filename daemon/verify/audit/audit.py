@@ -76,13 +76,14 @@ class Auditor:
     def __init__(self, config: Config, redis: Redis, mongo: MongoSink, mysql: MysqlSink | None) -> None:
         self._config = config
         self._redis = redis
+        self._keys = keys.Keys(config.redis.prefix)
         self._mongo = mongo
         self._mysql = mysql
         self._counters = sorted({counter for domain in config.domains for counter in domain_counters(config, domain)})
 
     async def audit(self, *, thorough: bool) -> Report:
         """Checks the laws. `thorough`: for each entity, too."""
-        epoch = int(await self._redis.hget(keys.LAYOUT, "epoch") or 0)
+        epoch = int(await self._redis.hget(self._keys.layout, "epoch") or 0)
         spool, here = self._config.spool.dir, origin_of(self._config, epoch)
         # It is not accepted yet, so no law includes it.
         spooled = await asyncio.to_thread(usage, Path(spool), here) if spool else NO_USAGE
@@ -91,11 +92,11 @@ class Auditor:
         for attempt in range(STILL_TRIES):
             if attempt:
                 await asyncio.sleep(STILL_PAUSE_S)
-            hot = [await read_hot(self._redis, shard) for shard in range(self._config.redis.shards)]
+            hot = [await read_hot(self._redis, self._keys, shard) for shard in range(self._config.redis.shards)]
             counters = sorted(set(self._counters).union(*(shard.booked("accepted") for shard in hot)))
-            epoch = int(await self._redis.hget(keys.LAYOUT, "epoch") or 0)
+            epoch = int(await self._redis.hget(self._keys.layout, "epoch") or 0)
             rollups = await read_rollups(self._mongo, hot, counters, epoch)
-            after = [await read_marks(self._redis, shard.shard) for shard in hot]
+            after = [await read_marks(self._redis, self._keys, shard.shard) for shard in hot]
             exact = rollups.steady and after == [shard.marks for shard in hot]
             if exact:
                 break
@@ -140,7 +141,7 @@ class Auditor:
 
     async def _still(self, hot: Collection[Hot], expiring: Expiring) -> bool:
         """Whether nothing was accepted, claimed, acknowledged or expired since `hot` and `expiring` were read."""
-        marks = [await read_marks(self._redis, shard.shard) == shard.marks for shard in hot]
+        marks = [await read_marks(self._redis, self._keys, shard.shard) == shard.marks for shard in hot]
         return all(marks) and await read_expiring(self._mongo) == expiring
 
     async def mark_due(self) -> tuple[int, int]:
@@ -151,7 +152,7 @@ class Auditor:
             await self._give_back(found.aliases)
             due = {row.key for row in found.differing} | {alias.row for alias in found.aliases}
             for shard, entities in keys.by_shard(due, self._config.redis.shards, str).items():
-                await make_due(self._redis, shard, entities)
+                await make_due(self._redis, self._keys.shard(shard), entities)
             await forget_bases(self._mongo, [alias.key for alias in found.aliases])
             marked += len(due)
             aliases += len(found.aliases)
@@ -177,7 +178,7 @@ class Auditor:
         tables = replica_tables(self._config)
         async for found in compare(self._mongo, self._mysql, tables):
             found.differing, due = await confirm(
-                self._redis, self._config.redis.shards, self._mongo, self._mysql, tables, found.differing
+                self._redis, self._config.redis, self._mongo, self._mysql, tables, found.differing
             )
             yield found, due
 

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from daemon.buffer.counters import parse_ledger
 from daemon.buffer.due import amounts_in_flight
-from daemon.buffer.keys import shard_keys
+from daemon.buffer.keys import Keys
 from daemon.domain.counter import add_up, parse_amount, parse_field
 from daemon.domain.rollup import DAILY, Rollup
 from daemon.rollups.build import build
@@ -62,8 +62,8 @@ def moving_entities(hot: Iterable[Hot]) -> set[str]:
     return {document.entity.key for claim in claims for kind in claim.documents.values() for document in kind}
 
 
-async def read_marks(redis: Redis, shard: int) -> Marks:
-    keys = shard_keys(shard)
+async def read_marks(redis: Redis, all_keys: Keys, shard: int) -> Marks:
+    keys = all_keys.shard(shard)
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hgetall(keys.ledger)
         pipe.hmget(keys.claim, "last", "seq")
@@ -71,9 +71,9 @@ async def read_marks(redis: Redis, shard: int) -> Marks:
     return Marks(booked(parse_ledger(ledger), "accepted"), int(last or 0), int(seq or 0))
 
 
-async def read_hot(redis: Redis, shard: int) -> Hot:
+async def read_hot(redis: Redis, all_keys: Keys, shard: int) -> Hot:
     """Reads one shard. The live amounts are read in pieces, so compare `marks` with a later `read_marks`."""
-    keys = shard_keys(shard)
+    keys = all_keys.shard(shard)
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hgetall(keys.ledger)
         pipe.hgetall(keys.claim)
@@ -82,7 +82,7 @@ async def read_hot(redis: Redis, shard: int) -> Hot:
     live, malformed = await _live(redis, keys.dirty, keys.counters_prefix)
     seq, rollup = int(claim.get(b"seq", 0)), None
     if seq:
-        rollup = build(await amounts_in_flight(redis, shard, claim))
+        rollup = build(await amounts_in_flight(redis, keys, claim))
         malformed += len(rollup.malformed)
     marks = Marks(booked(ledger, "accepted"), int(claim.get(b"last", 0)), seq)
     return Hot(shard, ledger, live, seq, rollup, marks, malformed)

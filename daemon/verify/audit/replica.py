@@ -11,8 +11,8 @@ from msgspec import Struct, field
 from redis.asyncio import Redis
 
 from daemon.buffer.due import pending
-from daemon.buffer.keys import by_shard
-from daemon.config import ReplicaTable
+from daemon.buffer.keys import Keys, by_shard
+from daemon.config import RedisSection, ReplicaTable
 from daemon.domain.rollup import total
 from daemon.replica.aliases import find_aliases
 from daemon.replica.mysql import MysqlSink
@@ -84,7 +84,7 @@ async def compare(mongo: MongoSink, mysql: MysqlSink, tables: Tables) -> AsyncIt
 
 async def confirm(
     redis: Redis,
-    shards: int,
+    section: RedisSection,
     mongo: MongoSink,
     mysql: MysqlSink,
     tables: Tables,
@@ -100,10 +100,11 @@ async def confirm(
     """
     true: list[Row] = []
     rows, waiting = list(found), 0
+    keys = Keys(section.prefix)
     for _ in range(CONFIRM_TRIES):
         moving = set[str]()
-        for shard, keys in by_shard((row.key for row in rows), shards, str).items():
-            moving |= await pending(redis, shard, keys, dirty_too=dirty_too)
+        for shard, entities in by_shard((row.key for row in rows), section.shards, str).items():
+            moving |= await pending(redis, keys.shard(shard), entities, dirty_too=dirty_too)
         waiting += len(moving)
         before = {row.key: row.totals for row in rows if row.key not in moving}
         if not before:

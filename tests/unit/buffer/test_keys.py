@@ -5,18 +5,28 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.buffer.keys import IMPORTS, LAYOUT, by_shard, shard_keys, shard_of
+from daemon.buffer.keys import Keys, by_shard, shard_of
 
 
 @given(st.integers(0, 16_383))
 def test_every_key_of_a_shard_has_the_shard_as_its_hash_tag(shard: int) -> None:
-    keys = shard_keys(shard).__dict__.values()
+    keys = Keys("anl").shard(shard).__dict__.values()
     assert len(set(keys)) == len(keys)
     assert all(key.startswith(f"anl:{{{shard}}}:") for key in keys)
 
 
 def test_keys_of_all_shards_together_have_no_hash_tag() -> None:
-    assert not [key for key in (LAYOUT, IMPORTS) if "{" in key]
+    keys = Keys("anl")
+    assert not [key for key in (keys.layout, keys.imports, keys.used, keys.salt_prefix) if "{" in key]
+
+
+def test_no_key_of_one_prefix_is_one_of_another() -> None:
+    def names(prefix: str) -> set[str]:
+        keys = Keys(prefix)
+        return {keys.layout, keys.imports, keys.used, keys.salt_prefix, *keys.shard(0).__dict__.values()}
+
+    assert all(key.startswith("shop:") for key in names("shop"))
+    assert names("shop").isdisjoint(names("anl"))
 
 
 def test_an_entity_stays_in_its_shard() -> None:
