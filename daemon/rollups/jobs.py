@@ -46,4 +46,5 @@ async def read_jobs(mongo: MongoSink) -> list[JobResult]:
     """The last result of each job that ever kept one, by name. Raises StoreError."""
     with store_error(mongo.address):
         cursor = mongo.database[JOBS].find().sort("_id", 1)
-        return [JobResult(job=document.pop("_id"), **document) async for document in cursor]
+        # A later version may keep more fields.
+        return [msgspec.convert({"job": document["_id"], **document}, JobResult) async for document in cursor]

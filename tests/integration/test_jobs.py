@@ -86,6 +86,12 @@ def test_a_result_that_cannot_be_kept_fails_the_job_and_does_not_hide_why_it_fai
     assert "fatal" in done.stderr.splitlines()[-1]
 
 
+def test_what_a_later_version_keeps_besides_does_no_harm(counted: System) -> None:
+    counted.tallyd("audit", "--record")
+    counted.mongo["analytics_jobs"].update_one({"_id": "audit"}, {"$set": {"mood": "good"}})
+    assert kept(counted)["audit"]["ok"]
+
+
 def test_a_dry_run_is_no_result(counted: System) -> None:
     done = counted.tallyd("expire", "--dry-run", "--record", check=False)
     assert (done.returncode, kept(counted)) == (2, {})
