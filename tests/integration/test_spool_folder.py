@@ -17,7 +17,12 @@ COMMANDS = ("doctor", "status", "replay", "audit")
 
 
 def test_the_unit_and_a_command_with_its_configuration_have_one_spool() -> None:
-    lines = (ROOT / "ops" / "systemd" / "tallyd-ingest.service").read_text().splitlines()
+    units = ROOT / "ops" / "systemd"
+    lines = [
+        line
+        for name in ("tallyd-ingest.service", "tallyd-.service.d/10-tallyd.conf")
+        for line in (units / name).read_text().splitlines()
+    ]
     given = dict(line.removeprefix("Environment=").split("=", 1) for line in lines if line.startswith("Environment="))
     assert "TALLYD_SPOOL__DIR" not in given, "a command typed by hand does not have it"
     assert Path(given["TALLYD_CONFIG"]).is_relative_to(SYSTEM_CONFIG)
