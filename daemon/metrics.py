@@ -197,7 +197,8 @@ DIRTY = Asked("tallyd_dirty_entities", "Entities with live counts.", ("shard",))
 UNFLUSHED = Asked(
     "tallyd_unflushed_seconds",
     "The most that the oldest unflushed count can be old: the time since this flusher last asked for a claim that took"
-    " all there was. 0: nothing is dirty or in flight. After a start, until the first such claim: since the last ack.",
+    " all there was. 0: nothing is dirty or in flight. After a start, until the first such claim: since the last ack."
+    " Without one: since this Redis began to count.",
     ("shard",),
 )
 CLAIM_AGE = Asked("tallyd_claim_age_seconds", "Age of the claim in flight. 0: there is none.", ("shard",))

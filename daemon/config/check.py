@@ -134,6 +134,8 @@ def _cross_problems(config: Config) -> Iterator[Problem]:
     yield from _path_problems(config)
     if config.ingest.queue_events_max < config.http.batch_events_max:
         yield Problem(("ingest", "queue_events_max"), "below http.batch_events_max, so a full batch would never fit")
+    if config.http.metrics_port == config.flush.metrics_port != 0:
+        yield Problem(("flush", "metrics_port"), "is http.metrics_port, too, and one host may have both daemons")
     if config.flush.retry_ms > config.flush.retry_max_ms:
         yield Problem(("flush", "retry_ms"), "above flush.retry_max_ms")
 

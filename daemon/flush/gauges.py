@@ -85,17 +85,18 @@ class StoreGauges(Collector):
             *memory,
             *_of_shards(shards),
             metrics.UNFLUSHED.of(
-                ((str(number),), self._unflushed_s(number, state)) for number, state in shards.items()
+                ((str(number),), self._unflushed_s(number, state, epoch / 1e6)) for number, state in shards.items()
             ),
         ]
 
-    def _unflushed_s(self, number: int, state: ShardState) -> float:
+    def _unflushed_s(self, number: int, state: ShardState, epoch_s: float) -> float:
+        """`epoch_s`: when this Redis began to count."""
         if not state.dirty and not state.in_flight:
             return 0.0
         emptied_at = self._emptied_at().get(number)
         if emptied_at is not None:
             return time.monotonic() - emptied_at
-        return max(0.0, state.now_s - state.acked_at_s) if state.acked_at_s else state.in_flight_age_s or 0.0
+        return max(0.0, state.now_s - (state.acked_at_s or epoch_s))
 
 
 async def _memory(redis: Redis) -> Gauges:

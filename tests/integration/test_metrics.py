@@ -16,11 +16,10 @@ from daemon.devstack.process import free_port
 from daemon.metrics import FLUSH, FLUSH_ASKED, INGEST, INGEST_ASKED
 from tests.kit.daemon import Daemon
 from tests.kit.metrics import Listener
-from tests.kit.servers import RedisServer
 from tests.kit.system import BATCH, Ingest, System, event
 from tests.kit.wait import wait_until
 
-QUICK = {"FLUSH__METRICS_INTERVAL_S": "0.1"}
+QUICK = {"FLUSH__METRICS_INTERVAL_S": "0.1", "FLUSH__INTERVAL_S": "0.2"}
 
 
 class Watched(NamedTuple):
@@ -84,7 +83,16 @@ def test_the_flusher_tells_what_the_stores_hold(watched: Watched) -> None:
     watched.system.add_movies("m1")
     watched.ingest.post(event(entity_id="m1"))
     tells = watched.flusher_tells
-    wait_until(lambda: tells.samples().get("tallyd_entities_new_total", 0) >= 1, "a new entity was flushed")
+    above_0 = {
+        "tallyd_entities_new_total",
+        *(f'tallyd_flush_store_seconds_count{{store="{store}"}}' for store in ("redis", "mongo", "mysql")),
+        'tallyd_dedupe_events{shard="0"}',
+        "tallyd_dedupe_bucket_fill",
+        "tallyd_redis_memory_bytes",
+        'tallyd_flush_acked_at_seconds{shard="0"}',
+        "tallyd_redis_epoch_seconds",
+    }
+    wait_until(lambda: all(tells.samples().get(name, 0) > 0 for name in above_0), f"above 0: {above_0}")
     tells.says(
         {
             'tallyd_dirty_entities{shard="0"}': 0,
@@ -95,28 +103,24 @@ def test_the_flusher_tells_what_the_stores_hold(watched: Watched) -> None:
             'tallyd_store_up{store="redis"}': 1,
             'tallyd_store_up{store="mongo"}': 1,
             'tallyd_store_up{store="mysql"}': 1,
+            "tallyd_claim_takeovers_total": 0,
             "tallyd_dead_letters": 0,
         }
     )
     samples = tells.samples()
-    for store in ("redis", "mongo", "mysql"):
-        assert samples[f'tallyd_flush_store_seconds_count{{store="{store}"}}'] > 0
-    assert samples['tallyd_dedupe_events{shard="0"}'] >= 1
-    assert samples["tallyd_dedupe_bucket_fill"] > 0
-    assert samples["tallyd_redis_memory_bytes"] > 100_000
     assert abs(samples["tallyd_redis_clock_offset_seconds"]) < 60
     for moment in ('tallyd_flush_acked_at_seconds{shard="0"}', "tallyd_redis_epoch_seconds"):
         assert abs(samples[moment] - now_s) < 3_600
 
 
 def test_jobs_and_the_audit_are_told_by_name(watched: Watched) -> None:
-    watched.system.tallyd("audit", "--record", check=False)
     tells = watched.flusher_tells
-    wait_until(lambda: 'tallyd_job_ok{name="audit"}' in tells.samples(), "the audit's result is told")
+    tells.says({'tallyd_dirty_entities{shard="0"}': 0, 'tallyd_claim_age_seconds{shard="0"}': 0})
+    watched.system.tallyd("audit", "--record")
+    tells.says({'tallyd_job_ok{name="audit"}': 1, 'tallyd_audit_difference{counter="view"}': 0})
     samples = tells.samples()
     assert abs(samples['tallyd_job_at_seconds{name="audit"}'] - time.time()) < 3_600
     assert samples['tallyd_job_seconds{name="audit"}'] > 0
-    assert samples['tallyd_audit_difference{counter="view"}'] == 0
 
 
 def test_each_daemon_tells_its_own_metrics_and_no_others(watched: Watched) -> None:
@@ -165,47 +169,3 @@ def test_a_frozen_worker_is_told_as_a_lag_and_by_livez(watched: Watched) -> None
     finally:
         worker.resume()
     tells.answers("/readyz", 200, status="ready")
-
-
-def test_a_store_that_is_away_is_told_and_what_it_would_say_is_absent(system: System, tmp_path: Path) -> None:
-    with RedisServer(7, tmp_path) as redis:
-        system.use_redis(redis)
-        port = free_port()
-        with system.flusher(FLUSH__METRICS_PORT=str(port), **QUICK):
-            tells = Listener(port)
-            tells.says({'tallyd_store_up{store="redis"}': 1, 'tallyd_dirty_entities{shard="0"}': 0})
-            redis.kill()
-            tells.says({'tallyd_store_up{store="redis"}': 0, 'tallyd_store_up{store="mongo"}': 1})
-            assert 'tallyd_dirty_entities{shard="0"}' not in tells.samples()
-            wait_until(lambda: tells.samples()['tallyd_flush_failures_total{store="redis"}'] > 0, "failures are told")
-            tells.answers("/livez", 200)
-
-
-def test_while_redis_is_away_and_the_spool_nearly_full_a_load_balancer_is_told(system: System, tmp_path: Path) -> None:
-    with RedisServer(7, tmp_path) as redis:
-        system.use_redis(redis)
-        port = free_port()
-        limits = {"SPOOL__BYTES_MAX": "1048576", "SPOOL__READY_PERCENT": "1", "SPOOL__PROBE_MS": "50"}
-        with system.ingest(HTTP__METRICS_PORT=str(port), **limits) as ingest:
-            tells = Listener(port)
-            redis.kill()
-            assert ingest.post(event()).status_code == 202
-            wait_until(lambda: ingest.client.get("/readyz").json() == {"status": "spooling"}, "it spools")
-            ingest.post([event() for _ in range(1_000)], BATCH)
-            wait_until(lambda: ingest.client.get("/readyz").status_code == 503, "the spool is nearly full")
-            assert ingest.client.get("/readyz").json()["spool"] == "is nearly full"
-            assert ingest.post(event()).status_code == 202, "there is room for what comes all the same"
-            tells.answers("/readyz", 503, status="unavailable")
-            tells.says({"tallyd_spooling": 1, "tallyd_spool_bytes_max": 1_048_576})
-            assert tells.samples()["tallyd_spool_bytes"] > 8_000
-            wait_until(lambda: tells.samples()["tallyd_spool_oldest_seconds"] > 0, "the oldest segment has an age")
-
-
-def test_refusals_are_told_by_why(system: System) -> None:
-    ports = free_port(), free_port()
-    away = {"REDIS__URL": f"redis://127.0.0.1:{ports[0]}", "SPOOL__DIR": ""}
-    with system.ingest(HTTP__METRICS_PORT=str(ports[1]), **away) as ingest:
-        assert ingest.post(event()).status_code == 503
-        tells = Listener(ports[1])
-        tells.says({'tallyd_refusals_total{why="store"}': 1, 'tallyd_refusals_total{why="in_flight"}': 0})
-        assert "tallyd_spool_bytes_max" not in tells.samples(), "there is no spool"
