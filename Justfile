@@ -125,7 +125,7 @@ lint: setup
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     luacheck --quiet lua bench
-    shellcheck justw .ci/run ops/install-servers ops/python-env
+    shellcheck justw .ci/run ops/install-servers ops/python-env tests/systemd/boot
 
 # Check the types, strictly
 [group('check')]

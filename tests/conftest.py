@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from tests.kit.system import System
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("tallyd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tallyd")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if os.geteuid() != 0:
+        terminalreporter.write_line("tests/systemd was left out: it boots a machine, which only root may.")
 
 
 @pytest.fixture(scope="session")
