@@ -109,6 +109,12 @@ stock *ARGS: setup
     @ops/install-servers test
     @TEST_SERVER=stock exec .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile {{ http_tests }} "$@"
 
+# Two real nodes of MariaDB Galera: what the doctor says, and what two writers do (a minute; ARGS go to pytest)
+[group('check')]
+galera *ARGS: setup
+    @ops/install-servers galera
+    @exec .venv/bin/python -m pytest -p no:benchmark tests/galera/cluster.py "$@"
+
 # Known vulnerabilities and licences of the packages tallyd depends on, and their list as CycloneDX in dist/
 [group('check')]
 audit-deps: setup
@@ -125,7 +131,7 @@ lint: setup
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     luacheck --quiet lua bench
-    shellcheck justw .ci/run ops/install-servers ops/python-env tests/systemd/boot
+    shellcheck justw .ci/run ops/install-servers ops/python-env tests/galera/wsrep_sst_position tests/systemd/boot
 
 # Check the types, strictly
 [group('check')]

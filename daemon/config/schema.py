@@ -149,10 +149,10 @@ class MysqlSection(Section, frozen=True):
     """The replica: totals in columns of the application's own tables."""
 
     url: Url = ""
-    """mysql://user:password@host:3306/database. Empty: no replica columns are written. For TLS, with the certificate
-    and the name verified: `?ssl=true`, or any of `ssl_ca=FILE` (your own authority; else the system's), `ssl_cert=FILE`
-    and `ssl_key=FILE` (your certificate), `ssl_check_hostname=false`. A socket: mysql://user@/database?unix_socket=FILE.
-    Encode the password as for Redis."""
+    """mysql://user:password@host:3306/database. Empty: no replica columns are written. Of a Galera cluster, name the
+    one node that your application writes to. For TLS, with the certificate and the name verified: `?ssl=true`, or any
+    of `ssl_ca=FILE` (your own authority; else the system's), `ssl_cert=FILE` and `ssl_key=FILE` (your certificate),
+    `ssl_check_hostname=false`. A socket: mysql://user@/database?unix_socket=FILE. Encode the password as for Redis."""
     timeout_ms: Count = 10_000
     """How long one statement may take."""
     lock_timeout_s: Count = 5

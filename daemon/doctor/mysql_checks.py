@@ -76,6 +76,25 @@ def lock(facts: MysqlFacts) -> Verdict:
     )
 
 
+def writer(facts: MysqlFacts) -> Verdict:
+    if not facts.cluster_nodes:
+        return ok("no Galera cluster")
+    reached = ", ".join(sorted(facts.nodes_reached))
+    if not facts.cluster_ready:
+        return fatal(
+            f"node {reached} of a Galera cluster is not one of its majority",
+            "It takes no statement about a table: no column is set.",
+            "start the other nodes; if they are gone for good: SET GLOBAL wsrep_provider_options = 'pc.bootstrap=YES'",
+        )
+    if len(facts.nodes_reached) == 1:
+        return ok(f"node {reached} of a Galera cluster of {facts.cluster_nodes} took all connections")
+    return fatal(
+        f"connections to this address reach several nodes of a Galera cluster: {reached}",
+        "Each node gives the lock on its own. Two flushers could overwrite newer totals with older ones.",
+        "name the writer in mysql.url: the node your application writes to, or a proxy that sends all to that node",
+    )
+
+
 def clock(facts: MysqlFacts) -> Verdict:
     return check_clock(facts.clock, "Your application may use MySQL's clock; tallyd does not.", NO_LIMIT_S)
 
@@ -99,6 +118,7 @@ CHECKS: Mapping[str, Callable[[MysqlFacts], Verdict]] = {
     "mysql.sql_mode": strict,
     "mysql.packet": packet,
     "mysql.lock": lock,
+    "mysql.writer": writer,
     "mysql.clock": clock,
     "mysql.replica": mapped,
 }

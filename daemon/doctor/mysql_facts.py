@@ -22,6 +22,10 @@ from daemon.replica.sql import KeyColumn, update_sql
 
 _VARIABLES = """SELECT VERSION() release_, CURRENT_USER() user_, @@max_allowed_packet packet, @@SESSION.sql_mode mode_,
  @@GLOBAL.read_only read_only_"""
+_CLUSTER = "SHOW GLOBAL STATUS WHERE Variable_name IN ('wsrep_cluster_size', 'wsrep_ready')"
+_NODE = "SELECT @@wsrep_node_name node"
+CONNECTIONS_TRIED = 4
+"""Of a Galera cluster: enough to meet another node behind a proxy that goes round."""
 _UTC = "SELECT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) us"
 _JSON_TABLE = "SELECT k, n FROM JSON_TABLE(%s, '$[*]' COLUMNS (k VARCHAR(255) PATH '$[0]', n BIGINT PATH '$[1]')) d"
 _TABLE = """SELECT TABLE_TYPE kind, ENGINE engine, TABLE_ROWS row_count FROM information_schema.TABLES
@@ -90,6 +94,12 @@ class MysqlFacts:
     tables: Mapping[str, tuple[ReplicaTable, Table | None]]
     json_table_error: str | None = None
     lock_error: str | None = None
+    cluster_nodes: int = 0
+    """Nodes of the Galera cluster that this one sees; 0: there is no cluster."""
+    cluster_ready: bool = True
+    """Whether the node is one of the majority. Otherwise it takes no statement about a table."""
+    nodes_reached: frozenset[str] = frozenset()
+    """Nodes of it that took connections to this address."""
 
 
 async def read_mysql(config: Config, *, timeout_ms: int, probe: bool) -> MysqlFacts:
@@ -153,7 +163,23 @@ async def _read(config: Config, session: _Session, *, probe: bool) -> MysqlFacts
         tables=tables,
         json_table_error=await session.refusal(_JSON_TABLE, '[["a", 1]]') if probe else None,
         lock_error=await _lock_error(session) if probe else None,
+        **(await _cluster(config, session) if probe else {}),
     )
+
+
+async def _cluster(config: Config, session: _Session) -> dict[str, Any]:
+    status = {row["Variable_name"]: row["Value"] for row in await session.rows(_CLUSTER)}
+    size = int(status.get("wsrep_cluster_size", 0))
+    if not size:
+        return {}
+    [first] = await session.rows(_NODE)
+    reached = {str(first["node"])}
+    for _ in range(CONNECTIONS_TRIED - 1):
+        async with _connected(config.mysql.url, config.mysql.timeout_ms / 1000) as another:
+            [row] = await another.rows(_NODE)
+            reached.add(str(row["node"]))
+    ready = status.get("wsrep_ready") == "ON"
+    return {"cluster_nodes": size, "cluster_ready": ready, "nodes_reached": frozenset(reached)}
 
 
 async def _table(session: _Session, mapping: ReplicaTable, *, probe: bool) -> Table | None:

@@ -124,6 +124,10 @@ FULL = {"fsUsedSize": 91.0, "fsTotalSize": 100.0}
         ("mysql.version", mysql_facts(release="10.5.23-MariaDB"), "fatal"),
         ("mysql.packet", mysql_facts(packet_bytes=2**20), "ok"),
         ("mysql.packet", mysql_facts(packet_bytes=2**20 - 1024), "warning"),
+        ("mysql.writer", mysql_facts(), "ok"),
+        ("mysql.writer", mysql_facts(cluster_nodes=3, nodes_reached=frozenset({"a"})), "ok"),
+        ("mysql.writer", mysql_facts(cluster_nodes=3, nodes_reached=frozenset({"a", "b"})), "fatal"),
+        ("mysql.writer", mysql_facts(cluster_nodes=1, cluster_ready=False, nodes_reached=frozenset({"a"})), "fatal"),
         ("mysql.replica", mysql_facts(tables={}), "fatal"),
     ],
 )
