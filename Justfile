@@ -124,13 +124,14 @@ audit-deps: setup
         cp ops/audit/requirements.txt .audit/installed; }
     @exec .venv/bin/python ops/audit/deps.py
 
-# Check style and likely mistakes: Python, Lua, shell
+# Check style and likely mistakes: Python, Lua, shell, the Dockerfile
 [group('check')]
 lint: setup
     @ops/install-servers lint
     .venv/bin/ruff check .
     .venv/bin/ruff format --check .
     luacheck --quiet lua bench
+    .venv/bin/hadolint ops/container/Dockerfile
     shellcheck justw .ci/run ops/install-servers ops/python-env tests/galera/wsrep_sst_position tests/systemd/boot
 
 # Check the types, strictly
@@ -197,6 +198,15 @@ wheel: setup
     hash=$(sha256sum dist/tallyd-*.whl | cut -d' ' -f1)
     version=$(.venv/bin/python -m hatchling version)
     printf 'tallyd==%s --hash=sha256:%s\n--requirement constraints.txt\n' "$version" "$hash" >dist/requirements.txt
+
+# Build dist/tallyd.pyz: tallyd and all that it needs in one file, for this Python and this kind of machine
+[group('set up')]
+zipapp: wheel
+    @cmp -s ops/zipapp/requirements.txt .zipapp/installed || { \
+        rm -rf .zipapp && .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+        --target .zipapp -r ops/zipapp/requirements.txt && cp ops/zipapp/requirements.txt .zipapp/installed; }
+    PYTHONPATH=.zipapp .venv/bin/python -m shiv --console-script tallyd --compressed --output-file dist/tallyd.pyz \
+        --find-links dist --quiet --requirement dist/requirements.txt
 
 # Make requirements.lock anew from pyproject.toml, and of it the list that the wheel is installed with
 [group('change')]
