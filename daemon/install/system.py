@@ -154,6 +154,10 @@ def _write(item: Item, root: Path, owners: Mapping[str, tuple[int, int]], *, dry
     path = _below(root, item.path)
     said = f"{item.path} ({item.mode:04o} {item.user}:{item.group})"
     there = _exists(path)
+    if there and item.content is None and path.is_symlink():
+        # Of the operator, or of the daemons' user, who would be given what root owns.
+        yield f"keep  {item.path}: it is a link"
+        return
     if there and (item.kept or (item.content is not None and _text(path) == item.content)):
         yield f"keep  {said}"
         if item.kept:
@@ -171,8 +175,12 @@ def _write(item: Item, root: Path, owners: Mapping[str, tuple[int, int]], *, dry
             with replaced(path) as file:
                 os.fchmod(file.fileno(), item.mode)  # before a secret is in it
                 file.write(item.content.encode())
-        os.chown(path, uid, gid)
-        path.chmod(item.mode)
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fchown(fd, uid, gid)
+            os.fchmod(fd, item.mode)
+        finally:
+            os.close(fd)
     except OSError as error:
         raise InstallError(f"Cannot write {path}: {error.strerror}. Type the command as root.") from None
 

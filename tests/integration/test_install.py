@@ -93,6 +93,19 @@ def test_the_files_belong_to_whom_they_should(tmp_path: Path) -> None:
         assert (found.st_uid, found.st_gid) == (owner if os.geteuid() == 0 else (os.getuid(), os.getgid())), path
 
 
+def test_a_link_in_the_place_of_a_folder_gives_nothing_away(tmp_path: Path) -> None:
+    """The user tallyd may write to /var/lib/tallyd. An upgrade runs as root."""
+    list(machine.install(ANSWERS, Path("/opt/tallyd"), tmp_path, dry_run=False))
+    mine = tmp_path / "mine"
+    mine.mkdir(mode=0o755)
+    before = mine.stat()
+    (tmp_path / "var/lib/tallyd/spool").rmdir()
+    (tmp_path / "var/lib/tallyd/spool").symlink_to(mine)
+    said = list(machine.install(None, Path("/opt/tallyd"), tmp_path, dry_run=False))
+    assert "keep  /var/lib/tallyd/spool: it is a link" in said
+    assert (mine.stat().st_mode, mine.stat().st_uid) == (before.st_mode, before.st_uid)
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     said = tallyd(*INSTALL, *ADDRESSES, *COUNTS, "--root", tmp_path, "--dry-run", cwd=ROOT)
     assert "write /etc/tallyd/credentials/redis.url (0600 root:root)" in said
