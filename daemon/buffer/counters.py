@@ -13,6 +13,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from daemon import traces
 from daemon.buffer import scripts
 from daemon.buffer.connection import Arg, Connection
 from daemon.buffer.dedupe import bucket_bits
@@ -95,6 +96,7 @@ class Counters:
         self._keys = keys
         self._entity_prefix = f"{keys.counters_prefix}:"
         self._limits = limits
+        self._spanned: dict[str, str | int] = {"db.system.name": "redis", "tallyd.shard": shard}
 
     @property
     def epoch(self) -> int:
@@ -247,11 +249,13 @@ class Counters:
             await self._connection.command("HDEL", self._keys.refused, *entities)
 
     async def _freeze(self, *args: Arg) -> list[Any]:
-        reply: list[Any] = await self._connection.run(scripts.CLAIM, self._claim_keys, args)
+        with traces.span("claim.lua", self._spanned):
+            reply: list[Any] = await self._connection.run(scripts.CLAIM, self._claim_keys, args)
         return reply
 
     async def _ack(self, *args: Arg) -> bool:
-        return bool(await self._connection.run(scripts.ACK, self._ack_keys, args))
+        with traces.span("ack.lua", self._spanned):
+            return bool(await self._connection.run(scripts.ACK, self._ack_keys, args))
 
     async def _take(self, content: ClaimContent, parts: set[bytes], part: bytes, payload: bytes) -> None:
         if payload:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from daemon import log
+from daemon import log, traces
 from daemon.cli.enabled import left_due
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json, progress
@@ -32,15 +32,18 @@ def flush(
     """
     loaded = load(config, data, "redis", "mongo")
     log.configure(loaded.log.level, loaded.log.format)
+    traces.check(loaded.traces)
     from daemon.doctor.startup import check_flush
 
     run(check_flush(loaded))
     if not once:
         from daemon.flush.service import serve
 
-        run(serve(loaded, lambda: load(config, data)))
+        with traces.exported(loaded.traces, "flush"):
+            run(serve(loaded, lambda: load(config, data)))
         return
-    done = run(_flush_once(loaded))
+    with traces.exported(loaded.traces, "flush"):
+        done = run(_flush_once(loaded))
     if as_json:
         print_json(done)
     else:

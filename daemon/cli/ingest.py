@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from daemon import config as configuration
-from daemon import log
+from daemon import log, traces
 from daemon.cli.options import ConfigOption, DataOption, load, run
 from daemon.config import Config
 
@@ -33,6 +33,7 @@ def ingest(
 
     loaded = read()
     log.configure(loaded.log.level, loaded.log.format)
+    traces.check(loaded.traces)
     from daemon.doctor.startup import check_ingest
     from daemon.ingest.process.server import serve
 

@@ -55,6 +55,7 @@ from daemon.config.schema import Read as Read
 from daemon.config.schema import RedisSection as RedisSection
 from daemon.config.schema import ReplicaTable as ReplicaTable
 from daemon.config.schema import SpoolSection as SpoolSection
+from daemon.config.schema import Traces as Traces
 from daemon.config.schema import read_at_start as read_at_start
 from daemon.config.url import address_of as address_of
 from daemon.config.url import mysql_of as mysql_of

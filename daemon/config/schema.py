@@ -26,6 +26,8 @@ AT_INGEST_START = Meta(extra={"at_start": "ingest"})
 """On a key or a section: the ingest daemon reads it at its start only, never at a reload."""
 AT_FLUSH_START = Meta(extra={"at_start": "flush"})
 """The same for the flush daemon."""
+AT_START = Meta(extra={"at_start": "both"})
+"""The same for both."""
 SECRET = Meta(extra={"mask": "all"})
 """On a key: no output shows its value."""
 
@@ -424,6 +426,16 @@ class Log(Section, frozen=True):
     """A line of text for people, or a JSON object for collectors."""
 
 
+class Traces(Section, frozen=True):
+    """Spans of Redis calls, claims, bulk writes and UPDATEs, for OpenTelemetry: `pip install 'tallyd[otel]'`."""
+
+    endpoint: str = ""
+    """A collector that takes OTLP over HTTP: http://127.0.0.1:4318/v1/traces. Empty: there are no spans. Headers, such
+    as a token, are in the variable OTEL_EXPORTER_OTLP_HEADERS."""
+    calls_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01
+    """Share of the ingest daemon's calls that have a span. Claims and syncs of the flush daemon all have one."""
+
+
 BOT_PATTERN = (
     r"(?i)https?://|@[a-z]"  # an address or a contact: robots are asked to give one, browsers don't
     r"|(?<!cu)bots?(?![a-z])"  # but not the telephones called CUBOT
@@ -561,6 +573,7 @@ class Config(Section, frozen=True):
     retention: Retention = field(default_factory=Retention)
     read: Read = field(default_factory=Read)
     log: Log = field(default_factory=Log)
+    traces: Annotated[Traces, AT_START] = field(default_factory=Traces)
     import_: Import = field(default_factory=Import, name="import")
     actions: dict[Name, ActionSection] = field(default_factory=dict)
     """[actions.NAME]: what clients may report. These two are built in, and a table of the same name replaces one. See
@@ -581,7 +594,7 @@ class Key(NamedTuple):
     """The type with its bounds, and without `| None`: TOML has no null."""
     default: Any
     """`msgspec.NODEFAULT`: the key must be given."""
-    at_start: Daemon | None
+    at_start: Daemon | Literal["both"] | None
     """The daemon that reads it at its start only."""
     mask: Literal["all", "password"] | None
     """What of the value no output shows."""
@@ -623,7 +636,7 @@ def read_at_start(daemon: Daemon, key: str) -> bool:
         found = keys_of(section).get(name) if section else None
         if found is None:
             return False
-        if found.at_start == daemon:
+        if found.at_start in (daemon, "both"):
             return True
         kind = found.kind
     return False

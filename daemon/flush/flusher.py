@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
-from daemon import log, metrics
+from daemon import log, metrics, traces
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Busy, Counters, Empty, Limits
 from daemon.buffer.dedupe import Forgetting
@@ -32,7 +32,7 @@ from daemon.errors import LayoutError, StoreError
 from daemon.flush.drain import Applied, Drain
 from daemon.replica.known import KnownIds
 from daemon.replica.mysql import LockHeldError, MysqlSink
-from daemon.replica.sync import Replica
+from daemon.replica.sync import Replica, Synced
 from daemon.retry import jittered
 from daemon.rollups.mongo import MongoSink
 
@@ -191,10 +191,10 @@ class Flusher:
 
     async def sync_replicas(self, done: Flushed, progress: Callable[[Flushed], None] = lambda _: None) -> None:
         """Sets every row that is due, and nothing else. Raises StoreError."""
-        for replica in [shard.replica for shard in self.shards if shard.replica is not None]:
+        for shard in [shard for shard in self.shards if shard.replica is not None]:
             more = True
             while more:
-                synced = await replica.sync_next()
+                synced = await _sync_next(shard)
                 done.rows += synced.rows.applied
                 done.missing += synced.rows.missing
                 done.add_refused(synced.rows.failures)
@@ -292,7 +292,8 @@ class Flusher:
 
     async def _apply(self, shard: Shard) -> Applied | Busy | Empty:
         started, asked_at = time.perf_counter(), time.monotonic()
-        with self._step(f"a claim of shard {shard.counters.shard}"):
+        number = shard.counters.shard
+        with self._step(f"a claim of shard {number}"), traces.span("flush", {"tallyd.shard": number}):
             step = await shard.drain.apply_next()
         if not isinstance(step, Busy) and step.dirty_left == 0:
             self.emptied_at[shard.counters.shard] = asked_at
@@ -328,7 +329,7 @@ class Flusher:
         while more and not self._stopping.is_set():
             try:
                 with self._step(f"the MySQL sync of shard {shard.counters.shard}"):
-                    synced = await shard.replica.sync_next()
+                    synced = await _sync_next(shard)
             except LockHeldError:
                 await self._pause(jittered(LOCK_HELD_PAUSE_S))
                 continue
@@ -375,3 +376,9 @@ class Flusher:
                 await self._stopping.wait()
         except TimeoutError:
             pass
+
+
+async def _sync_next(shard: Shard) -> Synced:
+    assert shard.replica is not None
+    with traces.span("sync", {"tallyd.shard": shard.counters.shard}):
+        return await shard.replica.sync_next()

@@ -11,13 +11,16 @@ import contextlib
 import gc
 import logging
 import time
+from collections.abc import Sequence
 from functools import partial
 
 from daemon import config as configuration
-from daemon import log
+from daemon import log, traces
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Counters, Limits
 from daemon.buffer.layout import Layout
+from daemon.buffer.outcome import Counted, Limited
+from daemon.buffer.wire import Request
 from daemon.config import Config, has_windows
 from daemon.errors import LayoutError, StoreError
 from daemon.ingest import health
@@ -52,11 +55,14 @@ class Boot:
     async def start(self) -> App:
         """Call it once, before the first request. Raises LayoutError if Redis is laid out differently."""
         config, tally = self._config, IngestTally()
+        self._exported = contextlib.ExitStack()
+        self._exported.enter_context(traces.exported(config.traces, "ingest"))
         layout, limits = Layout(config), Limits.of(config)
         self._tally = tally
         self._probe = Connection(config.redis, layout)
         self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
-        self._counters = [Counters(each, shard, limits) for shard, each in enumerate(self._connections)]
+        kind = _TracedCounters if config.traces.endpoint else Counters
+        self._counters = [kind(each, shard, limits) for shard, each in enumerate(self._connections)]
         self._durable = Durable(self._counters, self._probe, config) if config.spool.dir else None
         calls: list[Call] = [each.ingest for each in self._counters]
         if self._durable is not None:
@@ -124,6 +130,7 @@ class Boot:
         await self._reads.close()
         for connection in (self._probe, *self._connections):
             await connection.close()
+        self._exported.close()
 
     def _keep_visitors(self, config: Config) -> None:
         if self._visits is None and has_windows(config):
@@ -144,6 +151,19 @@ class Boot:
             at = str(int(time.time()))
             with contextlib.suppress(StoreError):
                 await self._probe.command("HSET", self._probe.keys.used, *(each for id_ in used for each in (id_, at)))
+
+
+class _TracedCounters(Counters):
+    """Without spans, a call does not even ask whether there are any."""
+
+    async def ingest(self, requests: Sequence[Request]) -> list[Counted | Limited]:
+        called: dict[str, str | int] = {
+            "db.system.name": "redis",
+            "tallyd.shard": self.shard,
+            "tallyd.requests": len(requests),
+        }
+        with traces.span("ingest.lua", called):
+            return await super().ingest(requests)
 
 
 def create() -> Boot:

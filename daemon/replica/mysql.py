@@ -19,6 +19,7 @@ from asyncmy.constants.CLIENT import FOUND_ROWS
 from asyncmy.cursors import SSCursor
 from asyncmy.errors import MySQLError
 
+from daemon import traces
 from daemon.config import MysqlSection, ReplicaTable, address_of, mysql_of, tls_of
 from daemon.domain.counter import INT64_MAX
 from daemon.domain.outcome import Failure, SinkResult
@@ -260,7 +261,9 @@ class MysqlSink:
         while parts:
             part = parts.pop()
             try:
-                matched += await self._update(sql, _encode(part).decode())
+                spanned = {"db.system.name": "mysql", "db.operation.name": "UPDATE", "db.collection.name": table.table}
+                with traces.span(f"UPDATE {table.table}", {**spanned, "db.operation.batch.size": len(part)}):
+                    matched += await self._update(sql, _encode(part).decode())
             except _RefusedRowsError as error:
                 if len(part) == 1:
                     failures.append(Failure(table.table, part[0][0], str(error)))

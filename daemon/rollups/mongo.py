@@ -27,6 +27,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
 
+from daemon import traces
 from daemon.config import MongoSection, address_of
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import EXPIRING, KINDS, TOTALS, Document, Kind, Rollup
@@ -259,7 +260,13 @@ class MongoSink:
     async def _update(self, kind: Kind, operations: Sequence[Json]) -> Json:
         """One command; returns the server's reply."""
         # The command itself: pymongo's bulk_write builds the same from objects of its own, for a tenth of the time.
-        with store_error(self.address):
+        spanned: dict[str, str | int] = {
+            "db.system.name": "mongodb",
+            "db.operation.name": "update",
+            "db.collection.name": kind.collection,
+            "db.operation.batch.size": len(operations),
+        }
+        with traces.span(f"update {kind.collection}", spanned), store_error(self.address):
             reply: Json = await self.database.command(
                 "update",
                 kind.collection,

@@ -39,9 +39,10 @@ def test_every_number_has_bounds() -> None:
              "mysql.lock_timeout_s", "mysql.rows_max",
              "dedupe.window_s", "dedupe.events_per_window", "spool.dir", "spool.bytes_max",
              "spool.address_percent_max", "spool.producers_percent", "spool.ready_percent", "spool.segment_bytes",
-             "spool.probe_ms", "spool.replay_call_events_max", "spool.timeout_ms"},
+             "spool.probe_ms", "spool.replay_call_events_max", "spool.timeout_ms", "traces.endpoint",
+             "traces.calls_ratio"},
         ),
-        ("flush", {"flush.metrics_port", "flush.niceness"}),
+        ("flush", {"flush.metrics_port", "flush.niceness", "traces.endpoint", "traces.calls_ratio"}),
     ],
 )  # fmt: skip
 def test_the_keys_a_daemon_reads_at_start_only(daemon: Daemon, expected: set[str]) -> None:
