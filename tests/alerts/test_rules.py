@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import yaml
 from tests.kit.commands import ROOT, run
 
 PROMETHEUS = ROOT / "ops/prometheus"
+RUNBOOK = ROOT / "ops/runbook.md"
 
 
 def rules() -> Iterator[dict[str, Any]]:
@@ -44,3 +46,15 @@ def test_an_alert_says_how_urgent_it_is_and_where_its_page_is() -> None:
         assert rule["labels"]["severity"] in ("page", "ticket"), rule
         assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}, rule
         assert rule["annotations"]["runbook_url"] == f"ops/runbook.md#{rule['alert'].lower()}"
+
+
+def test_the_runbook_has_a_section_of_each_alert_and_of_no_other() -> None:
+    sections = re.findall(r"^### (\w+)\n\n\*\*(Page|Ticket)\.\*\*", RUNBOOK.read_text(), re.MULTILINE)
+    assert sorted(sections) == sorted({(rule["alert"], rule["labels"]["severity"].title()) for rule in rules()})
+
+
+def test_alerts_and_dashboards_ask_for_nothing_that_no_daemon_tells() -> None:
+    asked = "".join(path.read_text() for path in (PROMETHEUS / "alerts.yml", *(ROOT / "ops/grafana").glob("*.json")))
+    told = set(re.findall(r"^\| `(tallyd_\w+)`", (ROOT / "ops/metrics.md").read_text(), re.MULTILINE))
+    names = {re.sub("_bucket$", "", name) for name in re.findall(r"\btallyd_\w+", asked)}
+    assert names - told == set()
