@@ -158,6 +158,14 @@ class Machine:
     def show(self, unit: str, property_: str) -> str:
         return self.do(f"systemctl show --value -p {property_} {unit}").strip()
 
+    @contextmanager
+    def changed(self, unit: str, text: str) -> Iterator[None]:
+        """A drop-in of the unit for the block, as `systemctl edit` makes them."""
+        folder = f"/etc/systemd/system/{unit}.d"
+        self.do(f"mkdir {folder}; cat >{folder}/test.conf <<'END'\n{text}END\nsystemctl daemon-reload")
+        yield
+        self.do(f"rm -r {folder}; systemctl daemon-reload")
+
     def python(self, text: str) -> str:
         """Runs a program of the test's own Python, in the machine's network."""
         return run([*self._inside("--net"), sys.executable, "-c", text], check=True).stdout

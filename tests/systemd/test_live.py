@@ -131,17 +131,27 @@ def test_a_reload_takes_a_right_file_and_fails_on_a_wrong_one(machine: Machine) 
 
 
 def test_a_worker_that_hangs_has_the_daemon_killed_and_started_again(machine: Machine) -> None:
-    drop_in = "/etc/systemd/system/tallyd-ingest.service.d/test.conf"
-    machine.do(f"mkdir {drop_in.rpartition('/')[0]}; printf '[Service]\\nWatchdogSec=5\\n' >{drop_in}")
-    machine.do("systemctl daemon-reload; systemctl restart tallyd-ingest")
-    run_id = health(machine)["run_id"]
-    restarts = int(machine.show("tallyd-ingest", "NRestarts"))
-    machine.do("kill -STOP $(pgrep -P $(systemctl show --value -p MainPID tallyd-ingest) | tail -1)")
-    wait_until(lambda: int(machine.show("tallyd-ingest", "NRestarts")) > restarts, "it is started again", TIMEOUT_S)
-    wait_until(lambda: machine.says("systemctl is-active tallyd-ingest") == "active", "it is ready", TIMEOUT_S)
-    assert health(machine)["run_id"] != run_id
-    wait_for_words(machine, "tallyd-ingest", "Watchdog timeout")
-    machine.do(f"rm -r {drop_in.rpartition('/')[0]}; systemctl daemon-reload; systemctl restart tallyd-ingest")
+    with machine.changed("tallyd-ingest.service", "[Service]\nWatchdogSec=5\n"):
+        machine.do("systemctl restart tallyd-ingest")
+        run_id = health(machine)["run_id"]
+        restarts = int(machine.show("tallyd-ingest", "NRestarts"))
+        machine.do("kill -STOP $(pgrep -P $(systemctl show --value -p MainPID tallyd-ingest) | tail -1)")
+        wait_until(lambda: int(machine.show("tallyd-ingest", "NRestarts")) > restarts, "it is started again", TIMEOUT_S)
+        wait_until(lambda: machine.says("systemctl is-active tallyd-ingest") == "active", "it is ready", TIMEOUT_S)
+        assert health(machine)["run_id"] != run_id
+        wait_for_words(machine, "tallyd-ingest", "Watchdog timeout")
+    machine.do("systemctl restart tallyd-ingest")
+
+
+def test_a_daemon_that_cannot_start_pauses_and_one_with_a_wrong_file_stays_down(machine: Machine) -> None:
+    with machine.changed("tallyd-flush.service", "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 2'\n"):
+        assert machine.try_("systemctl restart tallyd-flush").returncode == 1
+        assert machine.show("tallyd-flush", "ActiveState") == "failed"
+    with machine.changed("tallyd-flush.service", "[Service]\nExecStart=\nExecStart=/bin/sh -c 'exit 1'\n"):
+        machine.do("systemctl restart --no-block tallyd-flush")
+        wait_until(lambda: machine.show("tallyd-flush", "SubState") == "stop-post", "it pauses", TIMEOUT_S)
+        machine.do("systemctl kill --signal=KILL tallyd-flush")
+    machine.do("systemctl restart tallyd-flush")
 
 
 def test_a_restart_under_load_fails_no_request(machine: Machine) -> None:
@@ -173,14 +183,12 @@ def test_each_job_keeps_its_result_and_fails_its_unit(machine: Machine) -> None:
 
 def test_a_timer_fires(machine: Machine) -> None:
     before = machine.show("tallyd-audit.service", "InvocationID")
-    machine.do("mkdir /etc/systemd/system/tallyd-audit.timer.d")
-    soon = "[Timer]\\nOnCalendar=\\nOnActiveSec=1s\\nRandomizedDelaySec=0\\nAccuracySec=100ms\\n"
-    machine.do(f"printf '{soon}' >/etc/systemd/system/tallyd-audit.timer.d/test.conf")
-    machine.do("systemctl daemon-reload; systemctl restart tallyd-audit.timer")
-    wait_until(lambda: machine.show("tallyd-audit.service", "InvocationID") != before, "it fires", TIMEOUT_S)
-    wait_until(lambda: machine.show("tallyd-audit.service", "ActiveState") == "inactive", "it has run", TIMEOUT_S)
-    assert machine.show("tallyd-audit.service", "Result") == "success"
-    machine.do("rm -r /etc/systemd/system/tallyd-audit.timer.d; systemctl daemon-reload")
+    soon = "[Timer]\nOnCalendar=\nOnActiveSec=1s\nRandomizedDelaySec=0\nAccuracySec=100ms\n"
+    with machine.changed("tallyd-audit.timer", soon):
+        machine.do("systemctl restart tallyd-audit.timer")
+        wait_until(lambda: machine.show("tallyd-audit.service", "InvocationID") != before, "it fires", TIMEOUT_S)
+        wait_until(lambda: machine.show("tallyd-audit.service", "ActiveState") == "inactive", "it has run", TIMEOUT_S)
+        assert machine.show("tallyd-audit.service", "Result") == "success"
 
 
 def test_an_upgrade_under_load_fails_no_request(machine: Machine) -> None:
