@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from pathlib import Path
 
 import psutil
@@ -122,7 +123,19 @@ def files(config: Config) -> Verdict:
     )
 
 
+def package(_: Config) -> Verdict:
+    others = sorted(set(metadata.packages_distributions().get("daemon", ())) - {"tallyd"})
+    if not others:
+        return ok("no other package here has the name daemon")
+    return warning(
+        f"{', '.join(others)} has a package daemon, too",
+        "Each of the two overwrites files of the other: tallyd may start with code that is not its own.",
+        "install tallyd in an environment of its own: python3 -m venv /opt/tallyd",
+    )
+
+
 CHECKS: Mapping[str, Callable[[Config], Verdict]] = {
+    "machine.package": package,
     "machine.spool": spool,
     "machine.filesystem": filesystem,
     "machine.disk": disk,

@@ -20,6 +20,7 @@ from packaging.version import Version
 
 import daemon
 from daemon.errors import TallydError
+from daemon.install import shipped
 from daemon.web.assets import BUILT, COUNTS, SOURCE
 from tests.kit.commands import ROOT, run
 from tests.kit.system import System, event
@@ -79,6 +80,17 @@ def test_the_installed_package_is_not_the_checkout(installed: Path, tmp_path: Pa
 def test_the_installed_command_answers(installed: Path, tmp_path: Path) -> None:
     assert "exactly once" in said(installed / "tallyd", "--help", cwd=tmp_path)
     assert said(installed / "tallyd", "--version", cwd=tmp_path).strip() == f"tallyd {daemon.__version__}"
+
+
+def test_the_installed_command_puts_its_own_units_on_a_server(installed: Path, tmp_path: Path) -> None:
+    stores = ("--redis-url", "redis://r", "--mongo-url", "mongodb://m", "--domain", "shop", "--type", "article")
+    root = ("--prefix", installed.parent, "--root", tmp_path, "--no-check")
+    said(installed / "tallyd", "install", "--system", *stores, *root, cwd=tmp_path)
+    units = shipped.units()
+    assert units
+    for name, text in units.items():
+        written = (tmp_path / "etc/systemd/system" / name).read_text()
+        assert written == text.replace("/opt/tallyd", str(installed.parent))
 
 
 def test_the_installed_command_knows_the_text_of_every_key(installed: Path, tmp_path: Path) -> None:

@@ -68,3 +68,15 @@ def test_the_limit_of_open_files_is_held_against_the_requests() -> None:
     assert findings("", TALLYD_HTTP__REQUESTS_IN_FLIGHT_MAX="1")["machine.files"].severity == "ok"
     found = findings("", TALLYD_HTTP__REQUESTS_IN_FLIGHT_MAX=str(min(allowed, 2**31 - 1)))["machine.files"]
     assert found.severity == ("ok" if allowed == resource.RLIM_INFINITY else "warning")
+
+
+def test_another_package_of_our_name_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert findings(tmp_path)["machine.package"].severity == "ok"
+    strange = tmp_path / "python_daemon-3.1.2.dist-info"
+    strange.mkdir()
+    (strange / "METADATA").write_text("Metadata-Version: 2.1\nName: python-daemon\nVersion: 3.1.2\n")
+    (strange / "top_level.txt").write_text("daemon\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    found = findings(tmp_path)["machine.package"]
+    assert found.severity == "warning"
+    assert "python-daemon has a package daemon, too" in found.found
