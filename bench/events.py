@@ -14,6 +14,7 @@ import hiredis
 import msgspec
 
 from daemon.buffer.counters import Counters, Limits
+from daemon.buffer.keys import Keys
 from daemon.buffer.scripts import Script
 from daemon.buffer.wire import unlimited
 from daemon.config import Config
@@ -82,8 +83,8 @@ def spread(config: Config, count: int, of: int) -> Iterator[Event]:
 
 def calls(config: Config, events: Iterable[Event], events_per_call: int) -> list[bytes]:
     """Calls of `ingest.lua` ready to be written to a socket: what `Counters` sends for these events."""
-    recorder = _Recorder()
-    counters = Counters(recorder, 0, Limits.of(config))  # type: ignore[arg-type]  # has the one method that is called
+    recorder = _Recorder(Keys(config.redis.prefix))
+    counters = Counters(recorder, 0, Limits.of(config))  # type: ignore[arg-type]  # has what is asked of it
 
     async def record() -> None:
         left = iter(events)
@@ -97,7 +98,8 @@ def calls(config: Config, events: Iterable[Event], events_per_call: int) -> list
 class _Recorder:
     """Stands in the connection's place and keeps what would be sent."""
 
-    def __init__(self) -> None:
+    def __init__(self, keys: Keys) -> None:
+        self.keys = keys
         self.packed: list[bytes] = []
 
     async def run(self, script: Script, names: Sequence[str], args: Sequence[Any]) -> list[int]:
