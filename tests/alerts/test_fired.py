@@ -42,6 +42,7 @@ QUICK = {
     "SPOOL__PRODUCERS_PERCENT": "0",
     "SPOOL__PROBE_MS": "100",
     "DEDUPE__EVENTS_PER_WINDOW": "1",
+    "FLUSH__NICENESS": "0",
     "FLUSH__LEASE_MS": "300",
     "FLUSH__INTERVAL_S": "0.2",
     "FLUSH__POLL_MS": "50",
