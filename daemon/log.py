@@ -96,6 +96,11 @@ def neutral_lines(text: str) -> str:
     return "\n".join(map(neutral, text.split("\n")))
 
 
+def is_json() -> bool:
+    """Whether this process logs JSON. A command that logs nothing does not."""
+    return any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.getLogger().handlers)
+
+
 def configure(level: str, style: Literal["text", "json"]) -> None:
     """All loggers of this process, from now on: ours, those of libraries, and Granian's (see `ingest/process`)."""
     handler = logging.StreamHandler(sys.stderr)

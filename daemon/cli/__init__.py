@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import typer
@@ -35,7 +36,9 @@ from daemon.cli.status import status
 from daemon.cli.top import top
 from daemon.cli.uninstall import uninstall
 from daemon.errors import TallydError
-from daemon.log import neutral_lines
+from daemon.log import is_json, neutral_lines
+
+_log = logging.getLogger(__name__)
 
 app = typer.Typer(
     name="tallyd",
@@ -97,5 +100,8 @@ def main() -> None:
     try:
         app()
     except TallydError as error:
-        print(neutral_lines(f"tallyd: {error}"), file=sys.stderr)
+        if is_json():  # a daemon's last words are for the collector, too
+            _log.critical("%s", error)
+        else:
+            print(neutral_lines(f"tallyd: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)

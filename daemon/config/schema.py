@@ -423,7 +423,8 @@ class Log(Section, frozen=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe messages that are logged."""
     format: Literal["text", "json"] = "text"
-    """A line of text for people, or a JSON object for collectors."""
+    """A line of text for people, or a JSON object for collectors. Both have the time with its zone, the level, the
+    logger, `run_id` (of a daemon and its workers) and `pid`. Some have `worker`, `shard` or `request_id`."""
 
 
 class Traces(Section, frozen=True):

@@ -66,6 +66,16 @@ def test_the_flusher_names_the_shard(system: System) -> None:
     assert {each["run_id"] for each in entries(flusher)} == {flusher.run_id}
 
 
+@pytest.mark.parametrize("command", ["ingest", "flush"])
+def test_the_last_line_of_a_daemon_that_cannot_start_is_json_too(system: System, command: str) -> None:
+    system.count(event())
+    done = system.tallyd(command, LOG__FORMAT="json", REDIS__SHARDS="2", check=False)
+    assert done.returncode == 2
+    last = [json.loads(line) for line in done.stderr.splitlines()][-1]
+    assert last["level"] == "critical"
+    assert "redis.layout: shards is 1" in last["message"]
+
+
 # Request ids ------------------------------------------------------------------------------------------------------
 
 
