@@ -13,14 +13,17 @@
 --   An entity that is taken out of the dirty set has its counts in a part, or still in its hash: never in neither or in
 --   both. If some of them stay in the hash, it stays dirty. Counted again, it may also be in a later part of the claim.
 --
+-- Redis and MongoDB remember the seqs that the other one had. So this is where a store that was restored is met: before
+-- anything is frozen, and again at each call until the caller says that it knows (`met`), or the floor is raised.
+--
 -- Example: at 100 the first call freezes part 100, of the entities a and b, and answers 'more'. An event for a is
 -- counted. At 250 the second call freezes part 250, of a and c, and finds nothing more. The claim is sealed under seq
 -- 250: a is in two parts, and the rollup adds them up.
 --
 -- KEYS  1 dirty     set: the entities that have live counts
 --       2 claim     hash, of the claim in flight: seq; owner; since, until (ms); entities and fields (counter-days) so
---                   far; open (1: it may grow); payload:<part> for each part, named by the seq it was frozen under.
---                   Kept after the ack: last, the seq last given; acked_at (s)
+--                   far; open (1: it may grow); payload:<part> for each part, named by the seq it was frozen under;
+--                   acked: what `last` was before it. Kept after the ack: last, the seq last given; acked_at (s)
 --       3 counters  prefix of an entity's hash: <counters>:<entity>
 --       4 ledger    hash: aside
 --       5 aside     prefix of foreign values that were moved away: <aside>:<microseconds>:<key>
@@ -29,7 +32,10 @@
 --       3 floor         the highest seq ever applied, as MongoDB knows it. A Redis that lost its memory starts above it
 --       4 entities, 5 counter-days   the most that the whole claim may hold
 --       6 microseconds  after which this call stops
--- Returns {'empty', entities left dirty}
+--       7 met           the `last` of a reply 'behind' that the caller has dealt with; "" if there was none
+-- Returns {'behind', last}: MongoDB holds claims above the last one that this Redis knows ("0": it knows none)
+--         {'ahead', acked}: this Redis knows of an acknowledged claim above the floor
+--         {'empty', entities left dirty}
 --         {'busy', ms left of another owner's lease}
 --         {'more', part, payload, entities left dirty}: the time was up, ask again
 --         {'new', part, payload, entities left dirty, {part, ...}}: sealed, and its parts in any order. A caller that
@@ -44,8 +50,8 @@
 local call, pcall = redis.call, redis.pcall
 local dirty, claim, counters, ledger, aside = KEYS[1], KEYS[2], KEYS[3] .. ':', KEYS[4], KEYS[5] .. ':'
 local owner, lease_ms, floor = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local entities_max, fields_max, us_max = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-if not (owner and lease_ms and floor and entities_max and fields_max and us_max) then
+local entities_max, fields_max, us_max, met = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
+if not (owner and lease_ms and floor and entities_max and fields_max and us_max and met) then
   return redis.error_reply('BADCALL ARGV 2 to 6 must be numbers')
 end
 
@@ -79,8 +85,13 @@ expect(ledger, 'hash') -- first: the others are booked there
 expect(dirty, 'set')
 expect(claim, 'hash')
 
-local held = call('HMGET', claim, 'seq', 'owner', 'until', 'open', 'last', 'entities', 'fields')
+local held = call('HMGET', claim, 'seq', 'owner', 'until', 'open', 'last', 'entities', 'fields', 'acked')
 local seq, is_open, taken_from = held[1], held[1] and held[4] == '1', nil
+local last = tonumber(held[5] or nil) or 0
+local last_text = string.format('%.0f', last)
+if last < floor and last_text ~= met then return {'behind', last_text} end
+local acked = seq and (tonumber(held[8] or nil) or 0) or last
+if acked > floor then return {'ahead', string.format('%.0f', acked)} end
 local until_ms = string.format('%.0f', now_ms + lease_ms)
 
 local function names()
@@ -178,8 +189,8 @@ if size == 0 and not is_open then return {'empty', left} end
 
 local more, packed = time_is_up and left > 0, size > 0 and cmsgpack.pack(payload) or ''
 if size > 0 then
-  seq = string.format('%.0f', math.max((tonumber(held[5] or nil) or 0) + 1, floor + 1, now_us))
-  if not is_open then call('HSET', claim, 'since', string.format('%.0f', now_ms)) end
+  seq = string.format('%.0f', math.max(last + 1, floor + 1, now_us))
+  if not is_open then call('HSET', claim, 'since', string.format('%.0f', now_ms), 'acked', last_text) end
   call('HSET', claim, 'seq', seq, 'last', seq, 'owner', owner, 'until', until_ms, 'entities', taken, 'fields', fields,
     'payload:' .. seq, packed)
 end

@@ -180,6 +180,7 @@ class Connection:
         """Renews the marks that tell whether Redis lost its transactions, if they are older. Raises StoreError."""
         if mark := await self.run(scripts.MARK, (self.keys.layout,), ("", good_for_ms)):
             await self.run(scripts.MARK, (self.keys.layout,), (mark, good_for_ms))
+            self._layout.has_marked(int(mark))
 
     async def close(self) -> None:
         if self._protocol is not None:

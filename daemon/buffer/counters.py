@@ -79,6 +79,18 @@ class Empty(NamedTuple):
     dirty_left: int
 
 
+class Behind(NamedTuple):
+    """MongoDB holds claims above `last`, the last one that this Redis knows; 0: it knows none. Nothing was claimed."""
+
+    last: int
+
+
+class Ahead(NamedTuple):
+    """This Redis knows that the claim `acked` was acknowledged, and the floor is below it. Nothing was claimed."""
+
+    acked: int
+
+
 class Counters:
     """The counters of one shard. Methods raise StoreError when Redis does not do what it was asked."""
 
@@ -129,13 +141,16 @@ class Counters:
         fields_max: int,
         us_max: int,
         taken_over: Callable[[str], None] = lambda _: None,
-    ) -> Claim[C] | Busy | Empty:
+        met: str = "",
+    ) -> Claim[C] | Busy | Empty | Behind | Ahead:
         """The claim in flight, or a new one, added to a new `content()`. The same one comes back until its ack.
+
+        `met`: the `last` of a Behind that the caller has dealt with. It is not returned again.
 
         It is frozen part by part, in calls of `us_max` microseconds each. If this caller stops after any of them, the
         next claim, by any flusher, finishes it. `taken_over` is told the owner that held it until its lease ran out.
         """
-        freeze = partial(self._freeze, owner, lease_ms, floor, entities_max, fields_max, us_max)
+        freeze = partial(self._freeze, owner, lease_ms, floor, entities_max, fields_max, us_max, met)
         taken, parts = content(), set[bytes]()
         reply = await freeze()
         opened = self._connection.opened
@@ -145,6 +160,10 @@ class Counters:
                     return Empty(left)
                 case [b"busy", left_ms]:
                     return Busy(left_ms)
+                case [b"behind", last]:
+                    return Behind(int(last))
+                case [b"ahead", acked]:
+                    return Ahead(int(acked))
                 case [b"more", part, payload, _, *others]:
                     _tell(taken_over, others)
                     # Redis freezes the next part while this one is taken in: 0.96 of a flush's time.
@@ -183,6 +202,10 @@ class Counters:
             if not await self._ack(seq, pack([]), pack(due[at : at + DUE_PER_CALL]), "more"):
                 return False
         return await self._ack(seq, pack(flat), pack(due[last:]), "")
+
+    async def look(self) -> None:
+        """Learns the epoch anew. An open connection does not notice that Redis was emptied."""
+        await self._connection.ping()
 
     async def mark(self, *, flushed: bool) -> None:
         """Renews the marks of Redis: at once if something was `flushed`, so that its loss is noticed.

@@ -3,6 +3,8 @@
 `connection.Connection` checks it on every new connection. So a wrong configuration is noticed, and also a Redis that
 was exchanged or emptied while the daemon ran.
 
+A Redis that was emptied, exchanged or restored while the daemon ran has another epoch or older marks. `Layout` says so.
+
 It also notices a Redis that lost its transactions (`lost_transactions`). Redis 7.0 replays its append-only file as the
 default user. If that user may not run everything, Redis drops each transaction, and so all counts since the last
 rewrite of the file. It comes back with an older state that knows nothing of what was flushed since. So a new epoch
@@ -19,7 +21,8 @@ from typing import Any
 from daemon.buffer import scripts
 from daemon.buffer.keys import Keys
 from daemon.buffer.scripts import Script
-from daemon.config import Config
+from daemon.config import Config, address_of
+from daemon.domain.instant import moment
 from daemon.errors import LayoutError
 
 FORMAT = 1
@@ -47,7 +50,8 @@ _log = logging.getLogger(__name__)
 
 
 class Layout:
-    """The layout a configuration asks for."""
+    """The layout a configuration asks for, and the memory that Redis had when it was last seen. The connections of one
+    process to one Redis share it."""
 
     def __init__(self, config: Config) -> None:
         self.keys = Keys(config.redis.prefix)
@@ -56,6 +60,9 @@ class Layout:
             "shards": str(config.redis.shards),
             "dedupe_window_s": str(config.dedupe.window_s),
         }
+        self._address = address_of(config.redis.url)
+        self._epoch = self._mark = 0
+        """The latest that any connection saw."""
 
     @property
     def script_args(self) -> list[str]:
@@ -80,7 +87,30 @@ class Layout:
                 " xargs redis-cli UNLINK`"
                 " (the event ids seen before are forgotten), and start with the new one."
             )
-        return int(found.get("epoch", 0))
+        epoch, mark = _number(found.get("epoch")), _number(found.get("atomic"))
+        self._compare(epoch, mark)
+        return epoch
+
+    def has_marked(self, mark: int) -> None:
+        """This process left a mark (us)."""
+        self._mark = max(self._mark, mark)
+
+    def _compare(self, epoch: int, mark: int) -> None:
+        """Logs, once, that this is not the memory that was seen before. The marks only grow (`mark.lua`)."""
+        if self._epoch and epoch != self._epoch:
+            _log.error(
+                "Redis at %s counts in epoch %s in place of %s: it was emptied, exchanged or restored while this daemon"
+                " ran. Counts that were live or in flight are lost, and event ids are forgotten. See ops/backup.md.",
+                self._address, moment(epoch), moment(self._epoch),
+            )  # fmt: skip
+        elif mark < self._mark:
+            _log.error(
+                "Redis at %s came back with an older state: its last mark is %s, and this daemon saw %s. It was"
+                " restored, or it restarted without its last seconds. Counts in between are lost; counts that were"
+                " flushed in between may be counted again. `tallyd audit` says how many. See ops/backup.md.",
+                self._address, moment(mark), moment(self._mark),
+            )  # fmt: skip
+        self._epoch, self._mark = epoch, mark
 
     @property
     def shards(self) -> int:

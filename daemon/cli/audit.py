@@ -13,7 +13,8 @@ from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json, print_strays, print_table, say
 from daemon.cli.record import RecordOption, recorded
 from daemon.config import NOTHING_MAPPED, require
-from daemon.errors import CheckFailed
+from daemon.domain.instant import moment
+from daemon.errors import CheckFailed, ConfigError
 
 if TYPE_CHECKING:
     from daemon.verify.audit.audit import Report
@@ -28,6 +29,14 @@ def audit(
     repair_replica: Annotated[
         bool, typer.Option("--repair-replica", help="Set every row of MySQL that differs to MongoDB's totals.")
     ] = False,
+    accept: Annotated[
+        str | None,
+        typer.Option(
+            "--accept",
+            metavar="REASON",
+            help="After a restore: put the amounts that differ on record as accepted. The laws hold again from there.",
+        ),
+    ] = None,
     record: RecordOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -38,6 +47,8 @@ def audit(
     holds all that was acknowledged, and nothing that was not accepted.
 
     Example: `tallyd audit --deep --data .tallyd`
+
+    After a restore: `tallyd audit --accept "MongoDB restored from the backup of 02:00"`
     """
     from daemon.flush.flusher import Flushed, Flusher
     from daemon.verify.audit.audit import auditor
@@ -46,6 +57,8 @@ def audit(
     if repair_replica:
         require_on(loaded, "--repair-replica")
         require(loaded, "mysql")
+    if accept is not None and not accept.strip():
+        raise ConfigError("--accept: say why, for the record.")
 
     async def work() -> tuple[Report, int, int]:
         async with auditor(loaded) as by:
@@ -54,6 +67,8 @@ def audit(
                 repaired, aliases = await by.mark_due()
                 async with Flusher(loaded) as flusher:
                     await flusher.sync_replicas(Flushed())
+            if accept is not None and await by.accept(accept) is None:
+                say("There is nothing to accept.", console=Console(stderr=True))
             return await by.audit(thorough=deep), repaired, aliases
 
     with recorded(loaded, "audit", wanted=record) as kept:
@@ -80,6 +95,24 @@ def _verdict(report: Report) -> str:
     return "The law holds." if report.exact else "Counts are moving. What can be stated now holds."
 
 
+def _print_records(report: Report) -> None:
+    """What was accepted, and which stores came back older: both explain a difference, or a baseline."""
+    for epoch in report.epochs:
+        for older in epoch.older:
+            other = "MongoDB" if older.store == "redis" else "Redis"
+            say(
+                f"{'Redis' if older.store == 'redis' else 'MongoDB'} came back older than {other}: of shard"
+                f" {older.shard}, Redis knew claims up to {moment(older.redis)}, MongoDB up to {moment(older.mongo)}."
+            )
+        for each in epoch.accepted:
+            amounts = ", ".join(
+                f"{rollup} {counter} {amount:+,}"
+                for rollup, counters in each.differences.items()
+                for counter, amount in counters.items()
+            )
+            say(f"Accepted {each.at:%Y-%m-%d %H:%M:%S} UTC by {each.by}: {amounts}. {each.reason}")
+
+
 def _print(report: Report, repaired: int, aliases: int, console: Console, *, deep: bool) -> None:
     print_table(
         ("counter", "accepted", "live", "in flight", "applied", "dead", "difference", "base"),
@@ -94,6 +127,7 @@ def _print(report: Report, repaired: int, aliases: int, console: Console, *, dee
             for line in report.lines
         ],
     )
+    _print_records(report)
     for broken in report.broken[:DIFFERENCES_SHOWN]:
         where = "" if broken.shard is None else f" shard {broken.shard}"
         say(f"{broken.law}{where} {broken.counter}: {broken.difference:+,}  {broken.detail}", "red")

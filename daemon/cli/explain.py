@@ -10,6 +10,7 @@ import typer
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, chosen_type, load, run
 from daemon.cli.output import print_json, print_table, say
 from daemon.domain.entity import Entity
+from daemon.domain.instant import moment
 from daemon.domain.rollup import BUCKETED, TOTALS
 
 if TYPE_CHECKING:
@@ -73,13 +74,13 @@ def _print(found: Explained) -> None:
     more = len(found.documents) - len(_newest(found))
     if more:
         say(f"… and {more} older documents (--json lists them)")
-    say(f"Last claim of the shard: {_seq(found.last)}. Floor in MongoDB: {_seq(found.floor)}.")
+    say(f"Last claim of the shard: {moment(found.last)}. Floor in MongoDB: {moment(found.floor)}.")
     if claim:
         state = "open" if claim.open else "sealed"
         held = "with this entity" if amounts else "without this entity"
-        say(f"In flight: {_seq(claim.seq)}, {state}, {held}, of {claim.owner} until {_time(claim.until)}.")
+        say(f"In flight: {moment(claim.seq)}, {state}, {held}, of {claim.owner} until {_time(claim.until)}.")
     if found.row is not None:
-        say("Its row is not due." if found.due is None else f"Its row is due since claim {_seq(int(found.due))}.")
+        say("Its row is not due." if found.due is None else f"Its row is due since claim {moment(int(found.due))}.")
     if found.setting:
         say("A sync sets its row now, or died while it did.")
     for letter in found.letters[:LETTERS_SHOWN]:
@@ -107,11 +108,6 @@ def _newest(found: Explained) -> list[Stored]:
     for kind in BUCKETED:
         shown += [each for each in found.documents if each.rollup == kind.name][-NEWEST_SHOWN:]
     return shown
-
-
-def _seq(seq: int) -> str:
-    """A seq, and the moment it was given: seqs are microseconds of Redis' clock."""
-    return f"{seq} ({_time(dt.datetime.fromtimestamp(seq / 1e6, dt.UTC))})" if seq else "none"
 
 
 def _time(at: dt.datetime | None) -> str:

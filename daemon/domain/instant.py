@@ -20,6 +20,16 @@ is_utc = re.compile(r"\d{4}-\d\d-\d\dT(?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d+)
 exists. Its date may still be no day. Such texts sort like their instants, as far as whole seconds go."""
 
 
+def moment(us: int) -> str:
+    """A seq or an epoch, both microseconds of Redis' clock, with the moment that it names. "none" for 0."""
+    if not us:
+        return "none"
+    try:
+        return f"{us} ({dt.datetime.fromtimestamp(us / 1e6, dt.UTC):%Y-%m-%d %H:%M:%S} UTC)"
+    except (ValueError, OverflowError, OSError):  # beyond the year 9999: Redis' clock was wrong once
+        return str(us)
+
+
 def parse_instant(text: str) -> dt.datetime | None:
     """The instant in UTC, or None if the text is not an RFC 3339 date-time with an offset.
 

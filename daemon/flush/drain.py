@@ -11,22 +11,24 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from daemon import metrics
-from daemon.buffer.counters import Busy, Claim, Counters, Empty
+from daemon.buffer.counters import Ahead, Behind, Busy, Claim, Counters, Empty
 from daemon.config import Flush
+from daemon.domain.instant import moment
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import TOTALS, Rollup
 from daemon.metrics import FLUSH_STORE_SECONDS
 from daemon.replica.known import KnownIds
 from daemon.rollups.build import Builder
 from daemon.rollups.dead_letters import UNKNOWN_ID
-from daemon.rollups.floors import open_epoch, raise_floor, read_floor
+from daemon.rollups.floors import Older, note_older, open_epoch, raise_floor, read_floor
 from daemon.rollups.mongo import MongoSink
 
 STEPS = {
     "floor": "Nothing has changed.",
+    "note_older": "MongoDB has on record that a store is older. The next flusher meets it again, and says so again.",
+    "open_epoch": "MongoDB has what the totals held before this Redis counted. That is recorded once.",
     "freeze": "The claim is open, and no document knows its parts. After the lease, the next claim adds to it.",
     "seal": "The claim is sealed. After the lease, the next flusher gets the same content under the same seq.",
-    "open_epoch": "MongoDB has what the totals held before this Redis counted. That is recorded once.",
     "look_up": "Nothing has changed. The next flusher asks MySQL again, and may get another answer.",
     "raise_floor": "The floor names the claim's seq and its unknown ids. Every flusher obeys that, however late.",
     "write": "Some documents hold the seq and refuse the claim (E11000). The next flusher writes the others.",
@@ -36,6 +38,8 @@ STEPS = {
 }
 """Each step of `apply_next` in order, and what holds if the process dies after it or its reply is lost.
 
+`note_older`: only if a store was restored, or Redis fell back. The floor that is lifted after it is as in
+`raise_floor`. `open_epoch`: before `freeze` if this Redis knows no claim and MongoDB holds some; else after `seal`.
 `freeze`: each part of the claim but the last, `seal` the last part. `list_due`: each script of 1,000 due entities but
 the last, which is `ack`."""
 
@@ -76,6 +80,8 @@ class Drain:
         self._mapped = mapped
         self._known = known
         self._epoch = 0
+        self._met = ""
+        """The last seq of a Redis that was met behind MongoDB, until it gave a higher one."""
 
     async def apply_next(self) -> Applied | Busy | Empty:
         """Applies the claim in flight, or the next one."""
@@ -91,12 +97,21 @@ class Drain:
                 fields_max=self._flush.claim_fields_max,
                 us_max=self._flush.claim_us_max,
                 taken_over=self._taken_over,
+                met=self._met,
             )
+        if isinstance(claim, Behind):
+            await self._meet_behind(claim.last, floor)
+            return await self.apply_next()
+        if isinstance(claim, Ahead):
+            await self._meet_ahead(claim.acked)
+            return await self.apply_next()
         if not isinstance(claim, Claim):
             return claim
-        if self._counters.epoch != self._epoch:
-            await open_epoch(mongo, self._counters.epoch, {name for names in self._zeros.values() for name in names})
-            self._epoch = self._counters.epoch
+        if self._met or not floor:  # Redis may have been emptied again, and no seq would tell
+            await self._counters.look()
+        if claim.seq >= floor:  # else it was in flight in an older Redis: the next one is met the same
+            self._met = ""
+        await self._open_epoch()
         rollup = claim.content.rollup()
         buried = await mongo.dead_letters.of_claim(shard, claim.seq) if claim.again else set()
         unknown = await self._raise_floor(claim.seq, rollup, floor)
@@ -153,6 +168,55 @@ class Drain:
             return None if held is None else set()
         keys = keys or sorted(document.id for document in rollup.documents[TOTALS])
         return {keys[position] for position in held}
+
+    async def _open_epoch(self) -> bool:
+        """Whether MongoDB did not know the epoch of this Redis yet."""
+        epoch = self._counters.epoch
+        if epoch == self._epoch:
+            return False
+        new = await open_epoch(self._mongo, epoch, {name for names in self._zeros.values() for name in names})
+        self._epoch = epoch
+        return new
+
+    async def _meet_behind(self, last: int, floor: int) -> None:
+        """MongoDB holds claims that this Redis does not know: it was emptied, or it is an older one."""
+        shard, counters = self._counters.shard, self._counters
+        await counters.look()
+        is_new = await self._open_epoch()
+        if not last and (is_new or counters.epoch > floor):
+            _log.warning(
+                "Shard %d: Redis has lost its memory. It began to count anew at %s, and MongoDB holds claims up to %s."
+                " Counts that were live or in flight are lost, and event ids are forgotten. The audit begins with the"
+                " totals as they are. Rows that were due: `tallyd audit --repair-replica`.",
+                shard, moment(counters.epoch), moment(floor),
+            )  # fmt: skip
+        else:
+            await note_older(self._mongo, counters.epoch, Older("redis", shard, last, floor))
+            _log.error(
+                "Shard %d: Redis is older than MongoDB. It knows claims up to %s, and MongoDB holds those up to %s. It"
+                " was restored, or it restarted without its last seconds. What it holds live may have been flushed"
+                " already, and is counted again. `tallyd audit` says how much, `tallyd audit --accept` accepts it.",
+                shard, moment(last), moment(floor),
+            )  # fmt: skip
+        self._met = str(last)
+
+    async def _meet_ahead(self, acked: int) -> None:
+        """Redis knows a claim above the floor. Another flusher may have raised it meanwhile; else MongoDB is older."""
+        shard, mongo = self._counters.shard, self._mongo
+        floor = await read_floor(mongo, shard)
+        if floor >= acked:
+            return
+        await self._counters.look()
+        self._epoch = 0  # MongoDB may have forgotten it
+        await self._open_epoch()
+        await note_older(mongo, self._counters.epoch, Older("mongo", shard, acked, floor))
+        _log.error(
+            "Shard %d: MongoDB is older than Redis. Redis knows that claims up to %s were written, and MongoDB holds"
+            " those up to %s. It was restored, or exchanged. Counts of the claims in between are gone. `tallyd audit`"
+            " says how many, `tallyd audit --accept` accepts it. Rows of MySQL may still hold them: ops/backup.md.",
+            shard, moment(acked), moment(floor),
+        )  # fmt: skip
+        await raise_floor(mongo, shard, acked)
 
     def _due(self, rollup: Rollup, dead_ids: Collection[str]) -> list[str]:
         return [

@@ -107,6 +107,7 @@ class Flusher:
         self._mysql = [MysqlSink(config.mysql) for _ in range(config.redis.shards)] if config.mysql.url else []
         self._lookups = [MysqlSink(config.mysql) for _ in range(config.redis.shards)] if knows else []
         self._connections: list[Connection] = []
+        self._layout = Layout(config)
         self._stopping = asyncio.Event()
         self._steps: dict[str, float] = {}
         """Each step that is running → when it began (monotonic seconds). A pause is no step."""
@@ -122,7 +123,7 @@ class Flusher:
 
     def _shard(self, number: int) -> Shard:
         config, tables = self._config, replica_tables(self._config)
-        connection = Connection(config.redis, Layout(config))
+        connection = Connection(config.redis, self._layout)
         self._connections.append(connection)
         counters = Counters(connection, number, Limits.of(config))
         drain = Drain(

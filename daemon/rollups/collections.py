@@ -46,6 +46,8 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "_id": "the epoch of a Redis",
         "baseline": "{counter: amount}: what totals and dead letters held when that Redis began to count",
         "at": "when it was recorded",
+        "accepted": "[{at, by, reason, differences}]: by `tallyd audit --accept`, {rollup: {counter: amount}}",
+        "older": "[{store, shard, redis, mongo}]: a store that came back older, by the highest seq that each one knew",
     },
     HISTORY_MARKS: {"_id": "key of an entity whose history is half written"},
     BASE_COLUMNS: {

@@ -11,13 +11,26 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Sequence
+from typing import Literal
 
+import msgspec
+from msgspec import Struct
 from pymongo import ReturnDocument
 
 from daemon.domain.rollup import TOTALS
 from daemon.rollups.collections import EPOCHS, FLOORS
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
+
+
+class Older(Struct, frozen=True):
+    """A store that was met older than the other: `store`. `redis` and `mongo`: the highest seq that each one knew of
+    the shard's acknowledged claims."""
+
+    store: Literal["redis", "mongo"]
+    shard: int
+    redis: int
+    mongo: int
 
 
 async def read_floor(mongo: MongoSink, shard: int) -> int:
@@ -49,22 +62,59 @@ async def raise_floor(mongo: MongoSink, shard: int, seq: int, unknown: Sequence[
     return held["at"] if held.get("seq") == seq else ()
 
 
-async def open_epoch(mongo: MongoSink, epoch: int, counters: Collection[str]) -> None:
+async def open_epoch(mongo: MongoSink, epoch: int, counters: Collection[str]) -> bool:
     """Records, once, what the totals held when a Redis began to count. Must precede the first write of what that Redis
-    counted. Raises StoreError."""
+    counted. Returns whether it was not recorded yet. Raises StoreError."""
     with store_error(mongo.address):
         if await mongo.database[EPOCHS].find_one({"_id": epoch}) is not None:
-            return
+            return False
         letters = (await mongo.dead_letters.sums()).get(TOTALS.collection, {})
         totals = await mongo.sums(TOTALS, counters)
         baseline = {counter: totals.get(counter, 0) + letters.get(counter, 0) for counter in counters}
         await mongo.database[EPOCHS].update_one(
             {"_id": epoch}, {"$setOnInsert": {"baseline": baseline, "at": dt.datetime.now(dt.UTC)}}, upsert=True
         )
+    return True
 
 
-async def read_baseline(mongo: MongoSink, epoch: int) -> dict[str, int] | None:
-    """What `open_epoch` recorded, or None if nothing of that epoch was flushed yet. Raises StoreError."""
+async def note_older(mongo: MongoSink, epoch: int, older: Older) -> None:
+    """Records a store that came back older than the other. Its epoch must be open. Raises StoreError."""
     with store_error(mongo.address):
-        found = await mongo.database[EPOCHS].find_one({"_id": epoch})
-    return None if found is None else {counter: int(n) for counter, n in found["baseline"].items()}
+        await mongo.database[EPOCHS].update_one({"_id": epoch}, {"$addToSet": {"older": msgspec.to_builtins(older)}})
+
+
+class Acceptance(Struct, frozen=True):
+    """Differences that an operator accepted, and why. `totals`: what MongoDB held besides accepted and baseline. Other
+    rollups: what their sums were above the totals."""
+
+    at: dt.datetime
+    by: str
+    reason: str
+    differences: dict[str, dict[str, int]]
+
+
+class Epoch(Struct, frozen=True):
+    """What MongoDB remembers of one Redis. `baseline`: what `open_epoch` recorded."""
+
+    epoch: int
+    baseline: dict[str, int]
+    accepted: list[Acceptance]
+    older: list[Older]
+
+
+async def read_epochs(mongo: MongoSink) -> list[Epoch]:
+    """Of every Redis that was flushed from, the oldest first. Raises StoreError."""
+    with store_error(mongo.address):
+        found = [document async for document in mongo.database[EPOCHS].find().sort("_id", 1)]
+    return [msgspec.convert({"accepted": [], "older": [], "epoch": each.pop("_id"), **each}, Epoch) for each in found]
+
+
+async def accept(mongo: MongoSink, epoch: int, acceptance: Acceptance, *, nth: int) -> bool:
+    """Puts it on record as the epoch's `nth` (from 0). False, and nothing changes, if there is such a one. The epoch
+    must be open. Raises StoreError."""
+    with store_error(mongo.address):
+        result = await mongo.database[EPOCHS].update_one(
+            {"_id": epoch, f"accepted.{nth}": {"$exists": False}},
+            {"$push": {"accepted": msgspec.structs.asdict(acceptance)}},
+        )
+    return result.modified_count == 1

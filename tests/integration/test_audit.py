@@ -15,6 +15,7 @@ from daemon.buffer.layout import Layout
 from daemon.cli.options import run
 from daemon.domain.rollup import KINDS, TOTALS
 from daemon.rollups.build import Builder
+from daemon.rollups.floors import read_floor
 from daemon.rollups.mongo import MongoSink
 from tests.kit.system import BATCH, System, event
 
@@ -159,8 +160,9 @@ def claim_and_write_totals_only(system: System) -> None:
     async def work() -> None:
         connection, mongo = Connection(config.redis, Layout(config)), MongoSink(config.mongo)
         counters = Counters(connection, 0, Limits.of(config))
+        floor = await read_floor(mongo, 0)
         claim = await counters.claim(
-            Builder, owner="test", floor=0, lease_ms=60_000, entities_max=100, fields_max=1000, us_max=10_000
+            Builder, owner="test", floor=floor, lease_ms=60_000, entities_max=100, fields_max=1000, us_max=10_000
         )
         assert isinstance(claim, Claim)
         rollup = claim.content.rollup()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from daemon.buffer.connection import Connection
-from daemon.buffer.counters import Busy, Claim, Counters, Limits
+from daemon.buffer.counters import Ahead, Busy, Claim, Counters, Limits
 from daemon.buffer.layout import Layout
 from daemon.buffer.wire import Amounts
 from tests.kit.system import System, event
@@ -51,10 +51,16 @@ def counters(system: System, connection: Connection, before: Mapping[int, Meddle
 
 
 async def claim(of: Counters, owner: str, lease_ms: int = 1) -> Any:
-    """An entity a call."""
-    return await of.claim(
-        Content, owner=owner, floor=0, lease_ms=lease_ms, entities_max=100, fields_max=1_000, us_max=1
-    )
+    """An entity a call. The floor follows what was acknowledged, as a flusher reads it anew."""
+    floor = 0
+    while isinstance(
+        found := await of.claim(
+            Content, owner=owner, floor=floor, lease_ms=lease_ms, entities_max=100, fields_max=1_000, us_max=1
+        ),
+        Ahead,
+    ):
+        floor = found.acked
+    return found
 
 
 def count(system: System, value: int = 1) -> None:

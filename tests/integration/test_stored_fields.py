@@ -42,6 +42,10 @@ def do_everything(system: System) -> None:
     system.tallyd("expire")
     system.count(event(entity_id="c"))
     system.flush()
+    system.redis.hset("anl:{0}:claim", "last", 1)
+    system.flush()
+    system.mongo["analytics_entity_totals"].update_one({"entity_id": "c"}, {"$inc": {"view": 1}})
+    system.tallyd("audit", "--accept", "a test", check=False)
     system.mongo["analytics_backfill_marks"].insert_one({"_id": "jav:movie:a"})
 
     async def begin_an_expiry() -> None:

@@ -39,9 +39,10 @@ class Stop(NamedTuple):
 STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
     "daemon.flush.drain": {
         "floor": (Stop("mongo", command_of("find", FLOORS)),),
-        "freeze": (Stop("redis", scripts.CLAIM.sha.encode(), nth=5),),
-        "seal": (Stop("redis", scripts.CLAIM.sha.encode()),),
+        "note_older": (Stop("mongo", (update_of(EPOCHS), b"$addToSet\x00")),),
         "open_epoch": (Stop("mongo", update_of(EPOCHS)),),
+        "freeze": (Stop("redis", scripts.CLAIM.sha.encode(), nth=6),),
+        "seal": (Stop("redis", scripts.CLAIM.sha.encode(), nth=2),),  # the first one meets a Redis that was emptied
         "look_up": (Stop("mysql", b"SELECT CAST(d.k AS CHAR), t.`uuid` FROM"),),
         "raise_floor": (Stop("mongo", command_of("findAndModify", FLOORS)),),
         "write": tuple(Stop("mongo", update_of(kind.collection)) for kind in KINDS),

@@ -139,6 +139,8 @@ class Shard:
         self.dirty_key, self.claim_key, self.replica_key, self.ledger_key, self.seen_key = (
             f"{self.tag}:{name}" for name in ("dirty", "claim", "replica", "ledger", "seen")
         )
+        self.floor = 0
+        """As MongoDB has it: each ack raises it."""
 
     # The scripts ------------------------------------------------------------------------------------------------
 
@@ -166,12 +168,14 @@ class Shard:
         return self._run("ingest", [self.dirty_key, self.ledger_key, self.seen_key, *prefixes], args)
 
     def claim(
-        self, owner: str = "a", *, lease_ms: int = 60_000, floor: int = 0, entities: int = 1_000, fields: int = 10_000,
-        us: int = 1_000_000,
+        self, owner: str = "a", *, lease_ms: int = 60_000, floor: int | None = None, entities: int = 1_000,
+        fields: int = 10_000, us: int = 1_000_000, met: str = "",
     ) -> Claimed:  # fmt: skip
-        """One call: "more" if another is to follow. With `us=0`, each freezes one entity."""
-        reply = self.claim_raw(owner, lease_ms, floor, entities, fields, us)
+        """One call: "more" if another is to follow. With `us=0`, each freezes one entity. `floor`: None for its own."""
+        reply = self.claim_raw(owner, lease_ms, self.floor if floor is None else floor, entities, fields, us, met)
         match reply:
+            case [b"behind" | b"ahead" as status, seq]:
+                return Claimed(status.decode(), int(seq), {}, 0)
             case [b"empty", left]:
                 return Claimed("empty", 0, {}, left)
             case [b"busy", left_ms]:
@@ -188,7 +192,7 @@ class Shard:
                 return Claimed("again", int(seq), unpack_parts(flat), left, *others)
         raise AssertionError(reply)
 
-    def claim_whole(self, owner: str = "a", **limits: int) -> Claimed:
+    def claim_whole(self, owner: str = "a", **limits: Any) -> Claimed:
         """As many calls as it takes."""
         while (claimed := self.claim(owner, **limits)).status == "more":
             pass
@@ -210,6 +214,7 @@ class Shard:
     def ack(
         self, seq: int | str, booked: Mapping[str, int] | None = None, due: Sequence[str] = (), *, more: bool = False
     ) -> int:
+        self.floor = max(self.floor, int(seq))
         flat = [text for field, amount in (booked or {}).items() for text in (field, str(amount))]
         keys = [self.claim_key, self.replica_key, self.ledger_key, f"{self.tag}:aside"]
         return int(self._run("ack", keys, (seq, pack(flat), pack(list(due)), "more" if more else "")))

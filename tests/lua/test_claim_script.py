@@ -305,7 +305,8 @@ def test_an_open_claim_of_a_redis_that_came_back_older_gets_a_seq_no_document_ho
     applied = shard.claim_whole("a")
     shard.redis.restore(shard.claim_key, 0, saved, replace=True)
     shard.count(Ev("later"))
-    assert shard.claim_whole("a", floor=applied.seq).seq > applied.seq > opened.seq
+    assert shard.claim("a", floor=applied.seq) == Claimed("behind", opened.seq, {}, 0)
+    assert shard.claim_whole("a", floor=applied.seq, met=str(opened.seq)).seq > applied.seq > opened.seq
 
 
 # Seqs -------------------------------------------------------------------------------------------------------------
@@ -322,6 +323,7 @@ def test_a_seq_is_the_time_in_microseconds(shard: Shard) -> None:
 def test_a_seq_is_above_the_last_one_even_if_the_clock_went_back(shard: Shard) -> None:
     ahead = (shard.redis.time()[0] + 10**8) * 10**6
     shard.redis.hset(shard.claim_key, "last", ahead)
+    shard.floor = ahead
     for expected in (ahead + 1, ahead + 2):
         shard.count(Ev(f"e{expected}"))
         claimed = shard.claim()
@@ -332,8 +334,8 @@ def test_a_seq_is_above_the_last_one_even_if_the_clock_went_back(shard: Shard) -
 def test_a_seq_is_above_the_floor_of_its_first_call(shard: Shard) -> None:
     floor = (shard.redis.time()[0] + 10**8) * 10**6
     shard.count(Ev("e1"))
-    assert shard.claim(floor=floor).seq == floor + 1
-    assert shard.claim(floor=floor + 10**9).seq == floor + 1, "in flight it changes nothing"
+    assert shard.claim(floor=floor, met="0").seq == floor + 1
+    assert shard.claim(floor=floor + 10**9, met=str(floor + 1)).seq == floor + 1, "in flight it changes nothing"
 
 
 def test_a_redis_that_lost_its_memory_starts_above_the_floor(shard: Shard) -> None:
@@ -341,7 +343,30 @@ def test_a_redis_that_lost_its_memory_starts_above_the_floor(shard: Shard) -> No
     seq = shard.claim().seq
     shard.redis.flushall()
     shard.count(Ev("e1"))
-    assert shard.claim(floor=seq).seq > seq
+    for _ in range(2):
+        assert shard.claim(floor=seq) == Claimed("behind", 0, {}, 0), "until the caller says that it knows"
+    assert shard.claim(floor=seq, met="0").seq > seq
+
+
+def test_a_redis_that_is_older_than_mongodb_says_so_even_with_nothing_to_claim(shard: Shard) -> None:
+    assert shard.claim(floor=7) == Claimed("behind", 0, {}, 0)
+    assert shard.everything() == {}
+    assert shard.claim(floor=7, met="0").status == "empty"
+
+
+def test_a_mongodb_that_is_older_than_redis_is_met_idle_and_in_flight(shard: Shard) -> None:
+    shard.count(Ev("e1"))
+    acked = shard.claim().seq
+    assert shard.claim(floor=0).seq == acked, "in flight, and none before it was acknowledged"
+    shard.ack(acked)
+    assert shard.claim(floor=acked).status == "empty"
+    assert shard.claim(floor=acked - 1) == Claimed("ahead", acked, {}, 0)
+    shard.count(Ev("e2"))
+    in_flight = shard.claim(floor=acked).seq
+    assert shard.claim(floor=acked - 1) == Claimed("ahead", acked, {}, 0)
+    assert shard.claim(floor=in_flight).seq == in_flight, "its documents are being written"
+    shard.ack(in_flight)
+    assert set(shard.redis.hgetall(shard.claim_key)) == {b"last", b"acked_at"}
 
 
 # Amounts and text -------------------------------------------------------------------------------------------------
@@ -358,7 +383,7 @@ def test_amounts_pass_through_digit_by_digit(shard: Shard, amount: int) -> None:
 def test_unfold_shows_the_payload_as_plain_strings(shard: Shard) -> None:
     shard.redis.hset(f"{shard.tag}:counters:jav:movie:\udcff".encode(errors="surrogateescape"), VIEW, 1)
     shard.redis.sadd(shard.dirty_key, b"jav:movie:\xff")
-    seq = int(shard.claim_raw("a", 60_000, 0, 10, 10, 10**6)[1])
+    seq = int(shard.claim_raw("a", 60_000, 0, 10, 10, 10**6, "")[1])
     assert shard.unfold(seq) == [b"jav:movie:\xff", 1, VIEW.encode(), b"1"]
 
 
@@ -400,6 +425,7 @@ def test_out_of_memory_nothing_is_lost_and_the_claim_can_be_claimed_again(shard:
     [
         (), ("a",), ("a", "x", 0, 1, 1, 1), ("a", 1, "", 1, 1, 1), ("a", 1, 0, "x", 1, 1), ("a", 1, 0, 1, "x", 1),
         ("a", 1, 0, 1, 1, "x"), ("a", 1, 0, 1, 1),
+        ("a", 1, 0, 1, 1, 1),
     ],
 )  # fmt: skip
 def test_a_malformed_call_writes_nothing(shard: Shard, args: tuple[object, ...]) -> None:

@@ -7,9 +7,14 @@ are checked exactly. Under traffic it tries a few times, then checks only what h
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import getpass
+import os
+import socket
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct
 from redis.asyncio import Redis
@@ -19,20 +24,22 @@ from daemon.buffer.connection import opened
 from daemon.buffer.due import make_due
 from daemon.config import Config, domain_counters, replica_tables, unmapped_types
 from daemon.domain.entity import Entity, parse_entity
+from daemon.errors import CheckFailed
 from daemon.replica.adopt import adopt
 from daemon.replica.aliases import forget_bases
 from daemon.replica.mysql import MysqlSink
 from daemon.retention.expiring import Expiring, read_expiring
+from daemon.rollups.floors import Acceptance, Epoch, accept, open_epoch
 from daemon.rollups.history_marks import Marks
 from daemon.rollups.mongo import MongoSink
 from daemon.spool.origin import origin_of
 from daemon.spool.segment import NO_USAGE, Stray, usage
 from daemon.verify.audit import laws
 from daemon.verify.audit.deep import deep
-from daemon.verify.audit.hot import Hot, moving_entities, read_hot, read_marks
+from daemon.verify.audit.hot import Hot, HotMarks, moving_entities, read_hot, read_marks
 from daemon.verify.audit.laws import Broken, Line
 from daemon.verify.audit.replica import Alias, Compared, compare, confirm
-from daemon.verify.audit.rollups import read_rollups
+from daemon.verify.audit.rollups import Rollups, read_rollups
 
 STILL_TRIES = 5
 STILL_PAUSE_S = 0.3
@@ -43,7 +50,7 @@ BROKEN_MAX = 1_000
 class Report(Struct, frozen=True):
     """What an audit found. `exact`: nothing moved while it read. `rows_pending`: rows that differ but are due.
     `rows_missing`: entities of mapped types that have totals and no row. `mapped`: the entity types whose rows were
-    compared; `unmapped`: those without a table, while `mysql.url` is set.
+    compared; `unmapped`: those without a table, while `mysql.url` is set. `epochs`: what is on record of each Redis.
 
     `deep`: each entity was compared. It is False if counts moved meanwhile: two reads of an entity may then differ.
     `history_pending`: entities of a `backfill --daily` that is running or was interrupted. Bases are not compared then.
@@ -57,6 +64,7 @@ class Report(Struct, frozen=True):
     malformed: int
     rows_pending: int
     rows_missing: int
+    epochs: list[Epoch]
     mapped: list[str]
     unmapped: list[str]
     history_pending: int
@@ -70,6 +78,17 @@ class Report(Struct, frozen=True):
         return not self.broken
 
 
+class _State(NamedTuple):
+    """What an audit read. `after`: the marks of each shard, read last. `exact`: nothing moved while it read."""
+
+    hot: list[Hot]
+    rollups: Rollups
+    counters: list[str]
+    after: list[HotMarks]
+    exact: bool
+    lines: list[Line]
+
+
 class Auditor:
     """One audit and its connections. Methods raise StoreError if a store does not answer."""
 
@@ -81,6 +100,25 @@ class Auditor:
         self._mysql = mysql
         self._counters = sorted({counter for domain in config.domains for counter in domain_counters(config, domain)})
 
+    async def accept(self, reason: str) -> Acceptance | None:
+        """Puts what breaks `conservation` and `rollups` on record as accepted, so that both hold from now on.
+
+        None: there is nothing to accept. Raises CheckFailed if counts move, or if another one accepts at the same time.
+        """
+        epoch = int(await self._redis.hget(self._keys.layout, "epoch") or 0)
+        state = await self._read()
+        if not state.exact:
+            raise CheckFailed("Counts move, so nothing was accepted. Stop the ingest and the flush daemons meanwhile.")
+        differences = laws.acceptable(state.lines, state.rollups, state.counters)
+        if not differences:
+            return None
+        await open_epoch(self._mongo, epoch, state.counters)
+        known = next((len(each.accepted) for each in state.rollups.epochs if each.epoch == epoch), 0)
+        acceptance = Acceptance(dt.datetime.now(dt.UTC), _who(), reason, differences)
+        if not await accept(self._mongo, epoch, acceptance, nth=known):
+            raise CheckFailed("Another one accepted at the same moment. Run the audit again.")
+        return acceptance
+
     async def audit(self, *, thorough: bool) -> Report:
         """Checks the laws. `thorough`: for each entity, too."""
         epoch = int(await self._redis.hget(self._keys.layout, "epoch") or 0)
@@ -89,19 +127,8 @@ class Auditor:
         spooled = await asyncio.to_thread(usage, Path(spool), here) if spool else NO_USAGE
         marks = Marks(self._mongo)
         history_pending = await marks.count()
-        for attempt in range(STILL_TRIES):
-            if attempt:
-                await asyncio.sleep(STILL_PAUSE_S)
-            hot = [await read_hot(self._redis, self._keys, shard) for shard in range(self._config.redis.shards)]
-            counters = sorted(set(self._counters).union(*(shard.booked("accepted") for shard in hot)))
-            epoch = int(await self._redis.hget(self._keys.layout, "epoch") or 0)
-            rollups = await read_rollups(self._mongo, hot, counters, epoch)
-            after = [await read_marks(self._redis, self._keys, shard.shard) for shard in hot]
-            exact = rollups.steady and after == [shard.marks for shard in hot]
-            if exact:
-                break
+        hot, rollups, counters, after, exact, stated = await self._read()
         history_pending = max(history_pending, await marks.count())
-        stated = laws.lines(hot, rollups, counters)
         if exact:
             broken = laws.conservation(stated) + laws.ledger(hot) + laws.rollups_agree(rollups, counters)
         else:
@@ -124,10 +151,25 @@ class Auditor:
                 broken += lines if len(broken) < BROKEN_MAX else []
         malformed = sum(shard.malformed for shard in hot)
         return Report(
-            exact, compared, stated, broken, more, malformed, pending, missing,
+            exact, compared, stated, broken, more, malformed, pending, missing, rollups.epochs,
             [".".join(name) for name in replica_tables(self._config)], unmapped_types(self._config), history_pending,
             spooled.segments, spooled.bytes, spooled.strays, spooled.error,
         )  # fmt: skip
+
+    async def _read(self) -> _State:
+        """What Redis and MongoDB hold; of one moment, if one of a few tries found it."""
+        for attempt in range(STILL_TRIES):
+            if attempt:
+                await asyncio.sleep(STILL_PAUSE_S)
+            hot = [await read_hot(self._redis, self._keys, shard) for shard in range(self._config.redis.shards)]
+            counters = sorted(set(self._counters).union(*(shard.booked("accepted") for shard in hot)))
+            epoch = int(await self._redis.hget(self._keys.layout, "epoch") or 0)
+            rollups = await read_rollups(self._mongo, hot, counters, epoch)
+            after = [await read_marks(self._redis, self._keys, shard.shard) for shard in hot]
+            exact = rollups.steady and after == [shard.marks for shard in hot]
+            if exact:
+                break
+        return _State(hot, rollups, counters, after, exact, laws.lines(hot, rollups, counters))
 
     async def _deep(
         self, counters: list[str], hot: list[Hot], expiring: Expiring, *, bases: bool
@@ -191,3 +233,12 @@ async def auditor(config: Config) -> AsyncIterator[Auditor]:
         mongo = await stores.enter_async_context(MongoSink(config.mongo))
         mysql = await stores.enter_async_context(MysqlSink(config.mysql)) if config.mysql.url else None
         yield Auditor(config, redis, mongo, mysql)
+
+
+def _who() -> str:
+    """Who runs the command, for the record."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a user without a name
+        user = f"uid {os.getuid()}"
+    return f"{user} on {socket.gethostname()}"

@@ -19,7 +19,7 @@ SCAN_COUNT = 1_000
 Sums = dict[str, int]
 
 
-class Marks(Struct, frozen=True):
+class HotMarks(Struct, frozen=True):
     """Values that change whenever a count moves. If two reads are equal, nothing moved between them."""
 
     accepted: Sums
@@ -35,7 +35,7 @@ class Hot(Struct, frozen=True):
     live_by_day: dict[str, Sums]
     in_flight_seq: int
     in_flight: Rollup | None
-    marks: Marks
+    marks: HotMarks
     malformed: int
     """Values under our keys that are no amounts. They are in no sum."""
 
@@ -62,13 +62,13 @@ def moving_entities(hot: Iterable[Hot]) -> set[str]:
     return {document.entity.key for claim in claims for kind in claim.documents.values() for document in kind}
 
 
-async def read_marks(redis: Redis, all_keys: Keys, shard: int) -> Marks:
+async def read_marks(redis: Redis, all_keys: Keys, shard: int) -> HotMarks:
     keys = all_keys.shard(shard)
     async with redis.pipeline(transaction=True) as pipe:
         pipe.hgetall(keys.ledger)
         pipe.hmget(keys.claim, "last", "seq")
         ledger, (last, seq) = await pipe.execute()
-    return Marks(booked(parse_ledger(ledger), "accepted"), int(last or 0), int(seq or 0))
+    return HotMarks(booked(parse_ledger(ledger), "accepted"), int(last or 0), int(seq or 0))
 
 
 async def read_hot(redis: Redis, all_keys: Keys, shard: int) -> Hot:
@@ -84,7 +84,7 @@ async def read_hot(redis: Redis, all_keys: Keys, shard: int) -> Hot:
     if seq:
         rollup = build(await amounts_in_flight(redis, keys, claim))
         malformed += len(rollup.malformed)
-    marks = Marks(booked(ledger, "accepted"), int(claim.get(b"last", 0)), seq)
+    marks = HotMarks(booked(ledger, "accepted"), int(claim.get(b"last", 0)), seq)
     return Hot(shard, ledger, live, seq, rollup, marks, malformed)
 
 

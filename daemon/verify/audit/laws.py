@@ -6,7 +6,8 @@
     base           Σ daily = the sum of each coarser rollup ≤ totals, of what was taken over  per counter
 
 `applied` is the sum of MongoDB's totals minus the part of claims in flight that is already in them. `baseline` is what
-the totals held when this Redis began to count. It is 0 unless Redis once lost its memory.
+the totals held when this Redis began to count, and what an operator accepted since (`tallyd audit --accept`). It is 0
+unless Redis once lost its memory, or a store was restored.
 
 The first three laws are about what was counted, without bases. A history (`backfill --daily`) may begin later than its
 counter. So the days' bases may sum to less than the totals', but never to more.
@@ -18,7 +19,7 @@ holds all that was acknowledged before, and nothing that was not accepted by the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -102,7 +103,28 @@ def ledger(hot: Sequence[Hot]) -> list[Broken]:
 
 
 def rollups_agree(rollups: Rollups, counters: Sequence[str]) -> list[Broken]:
-    broken = []
+    return [
+        Broken(
+            "rollups", counter, difference,
+            f"{name} sum to {totals + apart + difference}, totals to {totals} (dead letters included)"
+            + (f"; {apart:+} were accepted" if apart else ""),
+        )
+        for name, counter, totals, apart, difference in _apart(rollups, counters)
+        if difference
+    ]  # fmt: skip
+
+
+def acceptable(stated: Sequence[Line], rollups: Rollups, counters: Sequence[str]) -> dict[str, Sums]:
+    """By rollup and counter, the differences that `Acceptance` takes. Empty if there are none."""
+    found: dict[str, Sums] = {TOTALS.name: {line.counter: line.difference for line in stated if line.difference}}
+    for name, counter, _, _, difference in _apart(rollups, counters):
+        if difference:
+            found.setdefault(name, {})[counter] = difference
+    return {name: differences for name, differences in found.items() if differences}
+
+
+def _apart(rollups: Rollups, counters: Sequence[str]) -> Iterator[tuple[str, str, int, int, int]]:
+    """Rollup, counter, the totals' sum, what was accepted of its difference to that, and the rest of the difference."""
     for counter in counters:
         net = {
             kind.name: rollups.sums[kind.name].get(counter, 0)
@@ -111,12 +133,9 @@ def rollups_agree(rollups: Rollups, counters: Sequence[str]) -> list[Broken]:
             for kind in KINDS
         }
         totals = net[TOTALS.name]
-        broken += [
-            Broken("rollups", counter, n - totals, f"{name} sum to {n}, totals to {totals} (dead letters included)")
-            for name, n in net.items()
-            if n != totals
-        ]
-    return broken
+        for name, n in net.items():
+            apart = rollups.apart.get(name, {}).get(counter, 0)
+            yield name, counter, totals, apart, n - totals - apart
 
 
 def bases_agree(bases: Mapping[str, Sums], counters: Sequence[str], who: str = "") -> list[Broken]:

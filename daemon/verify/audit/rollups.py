@@ -8,9 +8,9 @@ from collections.abc import Collection
 from msgspec import Struct
 
 from daemon.domain.counter import add_up
-from daemon.domain.rollup import KINDS, TOTALS
+from daemon.domain.rollup import BUCKETED, KINDS, TOTALS
 from daemon.retention.expiring import Expiring, read_expiring
-from daemon.rollups.floors import read_baseline
+from daemon.rollups.floors import Epoch, read_epochs
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.hot import Hot, Sums
 
@@ -19,14 +19,17 @@ class Rollups(Struct, frozen=True):
     """Sums by kind name (totals, daily, …) and counter. They include no bases; `bases` are the sums of those.
 
     `ahead`: the part of the sums that belongs to claims in flight. `dead`: amounts of dead letters. `baseline`: what
-    the totals held when this Redis began to count. `expiring`: the part of the sums that an expiry is moving. `steady`:
-    no expiry moved anything meanwhile.
+    the totals held when this Redis began to count, and what was accepted since. `apart`: what was accepted of a
+    rollup's difference to the totals. `epochs`: the records that both come from. `expiring`: the part of the sums that
+    an expiry is moving. `steady`: no expiry moved anything meanwhile.
     """
 
     sums: dict[str, Sums]
     ahead: dict[str, Sums]
     dead: dict[str, Sums]
     baseline: Sums
+    apart: dict[str, Sums]
+    epochs: list[Epoch]
     bases: dict[str, Sums]
     expiring: Expiring
     steady: bool
@@ -51,7 +54,14 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
                 written += [amounts[id_] for id_ in await mongo.holding(kind, amounts, shard.in_flight_seq)]
         ahead[kind.name] = add_up(written)
     dead = {kind.name: letters.get(kind.collection, {}) for kind in KINDS}
-    baseline = await read_baseline(mongo, epoch)
-    if baseline is None:  # this Redis has not been flushed from yet: all there is was there before
+    epochs = await read_epochs(mongo)
+    accepted = [each.differences for known in epochs for each in known.accepted]
+    apart = {kind.name: add_up(each.get(kind.name, {}) for each in accepted) for kind in BUCKETED}
+    this = next((known for known in epochs if known.epoch == epoch), None)
+    if this is None:  # this Redis has not been flushed from yet: all there is was there before
         baseline = add_up((sums[TOTALS.name], dead[TOTALS.name]))
-    return Rollups(sums, ahead, dead, baseline, bases, expiring, steady=await read_expiring(mongo) == expiring)
+    else:
+        baseline = add_up((this.baseline, *(each.differences.get(TOTALS.name, {}) for each in this.accepted)))
+    return Rollups(
+        sums, ahead, dead, baseline, apart, epochs, bases, expiring, steady=await read_expiring(mongo) == expiring
+    )

@@ -1,0 +1,420 @@
+"""Stores restored to different moments: what is said at once, what the audit says, and what mends or accepts it.
+
+`ops/backup.md` has a row for each of these tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import itertools
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from daemon.rollups import floors
+from daemon.rollups.mongo import MongoSink
+from daemon.verify.audit import audit as audits
+from daemon.verify.audit.hot import HotMarks
+from tests.kit.daemon import Daemon
+from tests.kit.kill import STOPS, Kill, killed, kills
+from tests.kit.proxy import Fault
+from tests.kit.servers import RedisServer
+from tests.kit.system import System, event, wait_until
+from tests.kit.takeover import add_rows
+
+ONE_SYSTEM = True
+AOF = "appendonlydir"
+QUICK = {"TALLYD_FLUSH__INTERVAL_S": "0.1", "TALLYD_FLUSH__LEASE_MS": "300", "TALLYD_REDIS__RECONNECT_MS": "50"}
+LOSS = "lost its memory"
+FlushedTo = Callable[..., None]
+OLDER_REDIS, OLDER_MONGO = "Redis is older than MongoDB", "MongoDB is older than Redis"
+
+
+class Restorable:
+    """The three stores, as they were when `back_up` was called: each can be restored by itself."""
+
+    def __init__(self, system: System, server: RedisServer) -> None:
+        self._system, self._server = system, server
+        self._log, self._earlier = server.data / AOF, server.data / "earlier"
+
+    def back_up(self) -> None:
+        """As ops/backup.md says: nothing is flushed meanwhile."""
+        shutil.copytree(self._log, self._earlier)
+        names = self._system.mongo.list_collection_names()
+        self._documents = {name: list(self._system.mongo[name].find()) for name in names}
+        self._rows = self._system.sql("SELECT uuid, views, downloads FROM jav")
+
+    def restore_redis(self) -> None:
+        self._server.kill()
+        shutil.rmtree(self._log)
+        shutil.copytree(self._earlier, self._log)
+        self._server.start()
+
+    def restore_mongo(self) -> None:
+        for name in self._system.mongo.list_collection_names():
+            self._system.mongo[name].delete_many({})
+            if documents := self._documents.get(name):
+                self._system.mongo[name].insert_many(documents)
+
+    def restore_mysql(self) -> None:
+        self._system.sql("DELETE FROM jav")
+        add_rows(self._system, {uuid: (views, downloads) for uuid, views, downloads in self._rows})
+
+    def empty_redis(self) -> None:
+        self._server.kill()
+        shutil.rmtree(self._log)
+        self._server.start()
+
+
+@pytest.fixture
+def stores(system: System, tmp_path: Path) -> Iterator[Restorable]:
+    with RedisServer(7, tmp_path, "--appendonly", "yes", "--appendfsync", "always") as server:
+        system.env |= QUICK
+        system.use_redis(server)
+        yield Restorable(system, server)
+
+
+def count(system: System, n: int, id_: str = "a") -> None:
+    assert system.count(*(event(entity_id=id_) for _ in range(n))) == n
+
+
+def total(system: System) -> int:
+    return sum(counters.get("view", 0) for counters in system.rollup("totals").values())
+
+
+def audit(system: System, *options: str) -> dict[str, Any]:
+    code, output = system.tallyd_here("audit", "--json", *options)
+    report: dict[str, Any] = json.loads(output)
+    assert report["exact"]
+    assert code == (0 if report["holds"] else 1)
+    return report
+
+
+def difference(system: System) -> dict[str, int]:
+    """What the audit finds, by law."""
+    return {found["law"]: found["difference"] for found in audit(system)["broken"]}
+
+
+def older(system: System) -> list[dict[str, Any]]:
+    """What MongoDB has on record."""
+    return [each for epoch in system.mongo["analytics_epochs"].find() for each in epoch.get("older", [])]
+
+
+@pytest.fixture
+def flushed_to(system: System, caplog: pytest.LogCaptureFixture) -> FlushedTo:
+    """Flushes until the totals are this amount. The log says this once; if "", nothing."""
+
+    def flush(amount: int, *, says: str) -> None:
+        caplog.clear()
+        system.flush()
+        assert total(system) == amount
+        said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        said = [text for text in said if "taken over" not in text]  # what was left in flight
+        assert [says in text for text in said] == [True] * bool(says), said
+
+    return flush
+
+
+def accepted(system: System, reason: str = "a test") -> dict[str, Any]:
+    """What an acceptance puts on record. The laws hold then."""
+    report = audit(system, "--accept", reason)
+    assert report["holds"]
+    record: dict[str, Any] = report["epochs"][-1]["accepted"][-1]
+    assert record["reason"] == reason
+    assert " on " in record["by"]
+    differences: dict[str, Any] = record["differences"]
+    return differences
+
+
+def said_nothing(daemon: Daemon) -> None:
+    assert not any(text in daemon.text() for text in (LOSS, OLDER_REDIS, OLDER_MONGO, "epoch", "older state"))
+
+
+def test_redis_older_is_named_and_counts_what_it_held_live_again(
+    system: System, stores: Restorable, flushed_to: FlushedTo
+) -> None:
+    count(system, 5)
+    system.flush()
+    count(system, 10)
+    stores.back_up()
+    system.flush()
+    stores.restore_redis()
+    flushed_to(25, says=OLDER_REDIS)
+    assert difference(system) == {"conservation": 10}
+    assert accepted(system) == {"totals": {"view": 10}}
+    count(system, 1)
+    system.flush()
+    assert difference(system) == {}
+    [met] = older(system)
+    assert (met["store"], met["shard"]) == ("redis", 0)
+    assert met["redis"] < met["mongo"]
+
+
+def test_redis_older_is_named_even_if_it_holds_nothing_live(
+    system: System, stores: Restorable, flushed_to: FlushedTo
+) -> None:
+    count(system, 5)
+    system.flush()
+    stores.back_up()
+    count(system, 10)
+    system.flush()
+    stores.restore_redis()
+    flushed_to(15, says=OLDER_REDIS)
+    assert difference(system) == {"conservation": 10}, "Redis knows of 5"
+
+
+def test_a_claim_that_was_in_flight_in_an_older_redis_is_not_counted_again(
+    system: System, stores: Restorable, flushed_to: FlushedTo
+) -> None:
+    count(system, 5)
+    system.flush()
+    count(system, 10)
+    stop = kill_at("ack")
+    killed(system, stop, "flush")
+    stores.back_up()
+    system.flush()
+    count(system, 1)
+    system.flush()
+    stores.restore_redis()
+    flushed_to(16, says=OLDER_REDIS)
+    assert difference(system) == {"conservation": 1}, "the event after the backup, which this Redis does not know"
+
+
+def kill_at(step: str) -> Kill:
+    return Kill(step, STOPS["daemon.flush.drain"][step][0], Fault.HOLD_REQUEST)
+
+
+@pytest.mark.parametrize("in_flight", [False, True])
+def test_mongodb_older_is_named_and_misses_what_was_flushed_since(
+    system: System, stores: Restorable, flushed_to: FlushedTo, *, in_flight: bool
+) -> None:
+    count(system, 5)
+    system.flush()
+    stores.back_up()
+    count(system, 10)
+    system.flush()
+    count(system, 2)
+    if in_flight:
+        killed(system, kill_at("write"), "flush")
+    stores.restore_mongo()
+    flushed_to(7, says=OLDER_MONGO)
+    assert difference(system) == {"conservation": -10}
+    assert [met["store"] for met in older(system)] == ["mongo"]
+    assert accepted(system) == {"totals": {"view": -10}}
+    count(system, 1)
+    system.flush()
+    assert difference(system) == {}
+
+
+def test_mongodb_restored_under_a_running_flusher_is_named(system: System, stores: Restorable) -> None:
+    count(system, 5)
+    system.flush()
+    stores.back_up()
+    with system.flusher() as flusher:
+        count(system, 10)
+        wait_until(lambda: total(system) == 15 and not system.redis.hexists("anl:{0}:claim", "seq"), "all is flushed")
+        said_nothing(flusher)
+        stores.restore_mongo()
+        flusher.says(OLDER_MONGO)
+        count(system, 2)
+        wait_until(lambda: total(system) == 7 and not system.redis.exists("anl:{0}:dirty"), "it goes on")
+    assert difference(system) == {"conservation": -10}
+
+
+def test_all_restored_to_one_moment_is_exact_and_nothing_is_said(
+    system: System, stores: Restorable, flushed_to: FlushedTo
+) -> None:
+    add_rows(system, {"a": (100, 0)})
+    count(system, 5)
+    system.flush()
+    count(system, 10)
+    stores.back_up()
+    count(system, 3)
+    system.flush()
+    stores.restore_redis()
+    stores.restore_mongo()
+    stores.restore_mysql()
+    flushed_to(15, says="")
+    assert system.replica() == {"a": (115, 0)}
+    assert difference(system) == {}
+    assert older(system) == []
+
+
+def test_an_emptied_redis_begins_a_new_baseline(system: System, stores: Restorable, flushed_to: FlushedTo) -> None:
+    """It loses what was live, and no law is broken."""
+    count(system, 5)
+    system.flush()
+    count(system, 10)
+    stores.empty_redis()
+    count(system, 2)
+    flushed_to(7, says=LOSS)
+    assert difference(system) == {}
+    assert older(system) == []
+
+
+@pytest.mark.parametrize("flushed_before", [True, False])
+def test_flushall_under_running_daemons_begins_a_new_baseline(
+    system: System, stores: Restorable, *, flushed_before: bool
+) -> None:
+    with system.ingest() as ingest, system.flusher() as flusher:
+        flusher.says("Flushing every")
+        if flushed_before:
+            assert ingest.post(event(value=5)).status_code == 202
+            wait_until(lambda: total(system) == 5, "they are flushed")
+        wait_until(lambda: not system.redis.hexists("anl:{0}:claim", "seq"), "nothing is in flight")
+        said_nothing(ingest)
+        held = total(system)
+        system.redis.flushall()
+        ingest.says("in place of")
+        for n in range(1, 4):
+            assert ingest.post(event()).status_code == 202
+            wait_until(lambda: total(system) == held + n, "it is flushed")  # noqa: B023
+        if flushed_before:
+            flusher.says(LOSS)
+        assert "Redis is older" not in flusher.text()
+    assert difference(system) == {}
+    assert total(system) == held + 3
+
+
+def test_flushall_twice_begins_two_baselines(system: System, stores: Restorable) -> None:
+    count(system, 5)
+    system.flush()
+    with system.flusher() as flusher:
+        for n in range(2):
+            system.redis.flushall()
+            wait_until(lambda: flusher.text().count(LOSS) == n + 1, "it is met")  # noqa: B023
+            count(system, 2)
+            wait_until(lambda: total(system) == 7 + 2 * n, "they are flushed")  # noqa: B023
+            wait_until(lambda: not system.redis.hexists("anl:{0}:claim", "seq"), "nothing is in flight")
+    assert difference(system) == {}
+
+
+def test_mysql_older_is_set_to_the_totals(system: System, stores: Restorable) -> None:
+    add_rows(system, {"a": (100, 0), "b": (7, 0)})
+    count(system, 5)
+    system.flush()
+    stores.back_up()
+    count(system, 10)
+    count(system, 1, "b")
+    system.flush()
+    stores.restore_mysql()
+    assert sorted(found["difference"] for found in audit(system)["broken"]) == [-10, -1]
+    done = audit(system, "--repair-replica")
+    assert done["repaired"] == 2
+    assert system.replica() == {"a": (115, 0), "b": (8, 0)}
+
+
+def test_rows_that_an_emptied_redis_forgot_are_repaired(system: System, stores: Restorable) -> None:
+    add_rows(system, {"a": (100, 0)})
+    count(system, 5)
+    system.flush()
+    system.sql("UPDATE jav SET views = 100")  # as if MySQL had been away
+    system.redis.flushall()
+    assert system.replica() == {"a": (100, 0)}
+    count(system, 1, "b")
+    system.flush()
+    assert difference(system) == {"replica": -5}
+    assert audit(system, "--repair-replica")["holds"]
+    assert system.replica() == {"a": (105, 0)}
+
+
+def test_an_ingest_daemon_names_a_redis_that_came_back_older(system: System, stores: Restorable) -> None:
+    """It knows only the marks that it saw itself. It renews them every five seconds."""
+    with system.ingest() as ingest:
+        assert ingest.post(event()).status_code == 202
+        wait_until(lambda: system.redis.hexists("anl:layout", "atomic"), "it leaves its mark")
+        stores.back_up()
+        first = system.redis.hget("anl:layout", "atomic")
+        wait_until(lambda: system.redis.hget("anl:layout", "atomic") != first, "it leaves another")
+        stores.restore_redis()
+        ingest.says("came back with an older state")
+
+
+@kills("daemon.flush.drain", "note_older")
+def test_a_flusher_killed_while_it_records_an_older_store_leaves_it_to_the_next(
+    system: System, stores: Restorable, flushed_to: FlushedTo, kill: Kill
+) -> None:
+    count(system, 5)
+    system.flush()
+    stores.back_up()
+    count(system, 10)
+    system.flush()
+    stores.restore_mongo()
+    killed(system, kill, "flush")
+    assert len(older(system)) == kill.after
+    flushed_to(5, says=OLDER_MONGO)
+    assert len(older(system)) == 1
+
+
+# Accepting --------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_restore_is_accepted_beside_the_first(system: System, stores: Restorable) -> None:
+    for n in range(1, 3):
+        count(system, 5)
+        system.flush()
+        system.mongo["analytics_entity_totals"].update_one({}, {"$inc": {"view": n}})
+        assert accepted(system, f"restore {n}")["totals"] == {"view": n}
+    assert [each["reason"] for each in audit(system)["epochs"][0]["accepted"]] == ["restore 1", "restore 2"]
+    shown = system.tallyd_here("audit")[1]
+    assert "totals view +2" in shown
+    assert "restore 2" in shown
+
+
+def test_rollups_that_a_dump_caught_half_way_are_accepted_for_good(system: System, stores: Restorable) -> None:
+    """They stay apart, also after Redis began anew."""
+    count(system, 5)
+    system.flush()
+    system.mongo["analytics_entity_daily"].update_one({}, {"$inc": {"view": -2}})
+    assert difference(system) == {"rollups": -2}
+    assert accepted(system) == {"daily": {"view": -2}}
+    stores.empty_redis()
+    count(system, 1)
+    system.flush()
+    assert difference(system) == {}
+    system.mongo["analytics_entity_daily"].update_one({}, {"$inc": {"view": -1}})
+    assert difference(system) == {"rollups": -1}
+
+
+def test_there_may_be_nothing_to_accept(system: System) -> None:
+    count(system, 5)
+    system.flush()
+    assert not [each for epoch in audit(system, "--accept", "nothing")["epochs"] for each in epoch["accepted"]]
+    assert system.tallyd_here("audit", "--accept", " ")[0] == 2
+
+
+def test_nothing_is_accepted_while_counts_move(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    count(system, 5)
+    system.flush()
+    system.mongo["analytics_entity_totals"].update_one({}, {"$inc": {"view": 1}})
+    real, n = audits.read_marks, itertools.count()
+
+    async def moving(*args: Any) -> HotMarks:
+        return replace(await real(*args), last_seq=next(n))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(audits, "read_marks", moving)
+        assert system.tallyd_here("audit", "--accept", "too early")[0] == 1
+    assert difference(system) == {"conservation": 1, "rollups": -1}
+
+
+def test_of_two_that_accept_at_the_same_moment_one_does(system: System) -> None:
+    count(system, 5)
+    system.flush()
+    acceptance = floors.Acceptance(dt.datetime.now(dt.UTC), "a on b", "both", {"totals": {"view": 1}})
+    epoch = system.mongo["analytics_epochs"].find_one({})
+    assert epoch is not None
+
+    async def both() -> list[bool]:
+        async with MongoSink(system.config().mongo) as mongo:
+            return [await floors.accept(mongo, epoch["_id"], acceptance, nth=0) for _ in range(2)]
+
+    assert asyncio.run(both()) == [True, False]
+    assert difference(system) == {"conservation": -1}
