@@ -20,7 +20,7 @@ from daemon.errors import ConfigError
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-EXPORT_TIMEOUT_S = 2.0
+EXPORT_TIMEOUT_S = 3.0
 """How long one request to the collector may take, and the last one of a process."""
 
 _OFF: AbstractContextManager[object] = nullcontext()

@@ -79,13 +79,18 @@ def collecting() -> Iterator[Collector]:
 @pytest.fixture
 def collector(system: System) -> Iterator[Collector]:
     with collecting() as running:
-        system.env |= {"TALLYD_TRACES__ENDPOINT": running.endpoint, "TALLYD_TRACES__CALLS_RATIO": "1"}
+        system.env |= {
+            "TALLYD_TRACES__ENDPOINT": running.endpoint,
+            "TALLYD_TRACES__CALLS_RATIO": "1",
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
+        }
         yield running
 
 
 def test_a_call_has_one_span_however_many_events_it_holds(system: System, collector: Collector) -> None:
     with system.ingest() as ingest:
         assert ingest.post([event() for _ in range(50)], BATCH).status_code == 202
+        wait_until(lambda: collector.spans, "the call's span has come")
     (call,) = collector.named("ingest.lua")
     assert (call.service, call.failed) == ("tallyd-ingest", False)
     assert call.attributes == {"db.system.name": "redis", "tallyd.shard": 0, "tallyd.requests": 1}
@@ -136,6 +141,6 @@ def test_a_collector_that_does_not_answer_costs_no_count(
     system: System, collector: Collector, spoil: Callable[[System, Collector], None]
 ) -> None:
     spoil(system, collector)
-    with system.ingest() as ingest, system.flusher(FLUSH__INTERVAL_S="0.1"):
-        assert ingest.post(event(entity_id="a")).status_code == 202
+    system.count(event(entity_id="a"))
+    with system.flusher(FLUSH__INTERVAL_S="0.1"):
         wait_until(lambda: system.rollup("totals") == {"jav:movie:a": {"view": 1}}, "it is flushed")
