@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from tests.kit.events import EVENTS, event
-from tests.kit.wait import wait_until
+from tests.kit.wait import WAIT_TIMEOUT_S, wait_until
 
 TIMEOUT_S = 15.0
 PAUSE_S = 0.01
@@ -31,11 +31,14 @@ class Load:
     """`clients` threads; every second one opens a connection for each event.
 
     All views are of movie m; with `spread` each is of a movie of its own, whose id is the event's. `fields` replace
-    those of the event.
+    those of the event. `timeout_s`: how long a client waits for an answer.
     """
 
-    def __init__(self, url: str, clients: int = 8, *, spread: bool = False, **fields: Any) -> None:
+    def __init__(
+        self, url: str, clients: int = 8, *, spread: bool = False, timeout_s: float = TIMEOUT_S, **fields: Any
+    ) -> None:
         self._spread = spread
+        self._timeout_s = timeout_s
         self._fields = fields
         self._address = urlsplit(url).netloc
         self._clients = clients
@@ -65,7 +68,7 @@ class Load:
         """Asks the clients to end; leaving the context waits for them, too."""
         self._stop.set()
         for thread in self._threads:
-            thread.join(2 * TIMEOUT_S)
+            thread.join(2 * self._timeout_s)
 
     def labelled(self, label: str) -> set[str]:
         """The ids of these events."""
@@ -77,8 +80,8 @@ class Load:
             return Counter(self.labels.values())[label]
 
     def wait_for_more(self, acked: int = 100) -> None:
-        goal = self.count("acked") + acked
-        wait_until(lambda: self.count("acked") >= goal, f"{acked} more events are answered")
+        goal, timeout_s = self.count("acked") + acked, max(WAIT_TIMEOUT_S, self._timeout_s)
+        wait_until(lambda: self.count("acked") >= goal, f"{acked} more events are answered", timeout_s)
 
     def resend(self, url: str) -> None:
         """Sends unknown events again, under the same ids; afterwards none is."""
@@ -108,7 +111,7 @@ class Load:
         return event(event_id=id_, **{"entity_id": id_ if self._spread else "m", **self._fields})
 
     def _connect(self) -> http.client.HTTPConnection | None:
-        connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT_S)
+        connection = http.client.HTTPConnection(self._address, timeout=self._timeout_s)
         try:
             connection.connect()
         except OSError as error:

@@ -11,10 +11,12 @@ import sys
 from tests.kit.load import Load
 
 URL = "http://127.0.0.1:8080"
+TIMEOUT_S = 120.0
+"""A restart on a busy machine takes long. Clients wait for it in the socket's queue."""
 
 
 def main() -> None:
-    load = Load(URL, **json.loads(sys.argv[1]))
+    load = Load(URL, timeout_s=TIMEOUT_S, **json.loads(sys.argv[1]))
     with load.running():
         for line in sys.stdin:
             if line == "more\n":

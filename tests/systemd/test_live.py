@@ -131,11 +131,13 @@ def test_a_reload_takes_a_right_file_and_fails_on_a_wrong_one(machine: Machine) 
 
 
 def test_a_worker_that_hangs_has_the_daemon_killed_and_started_again(machine: Machine) -> None:
-    with machine.changed("tallyd-ingest.service", "[Service]\nWatchdogSec=5\n"):
+    with machine.changed("tallyd-ingest.service", "[Service]\nWatchdogSec=10\n"):
         machine.do("systemctl restart tallyd-ingest")
         run_id = health(machine)["run_id"]
         restarts = int(machine.show("tallyd-ingest", "NRestarts"))
-        machine.do("kill -STOP $(pgrep -P $(systemctl show --value -p MainPID tallyd-ingest) | tail -1)")
+        main = int(machine.show("tallyd-ingest", "MainPID"))
+        assert main > 0
+        machine.do(f"kill -STOP $(pgrep -P {main} | tail -1)")
         wait_until(lambda: int(machine.show("tallyd-ingest", "NRestarts")) > restarts, "it is started again", TIMEOUT_S)
         wait_until(lambda: machine.says("systemctl is-active tallyd-ingest") == "active", "it is ready", TIMEOUT_S)
         assert health(machine)["run_id"] != run_id
@@ -224,7 +226,7 @@ def test_an_upgrade_under_load_fails_no_request(machine: Machine) -> None:
 
 
 def test_poweroff_stops_all_in_order(machine: Machine) -> None:
-    machine.do("systemctl poweroff")
+    machine.try_("systemctl poweroff")  # the shell itself may not come to its end
     wait_until(lambda: not machine.running, "it is off", TIMEOUT_S)
     for unit in ("tallyd-ingest", "tallyd-flush"):
         end = machine.journal(unit).rpartition("Stopping ")[2]
