@@ -12,6 +12,8 @@ import tarfile
 import tomllib
 from pathlib import Path
 
+import pytest
+
 from tests.kit.commands import ROOT, run
 from tests.systemd.image import CACHE, locked
 
@@ -30,7 +32,8 @@ def before(folder: Path) -> Path:
     commits = _git("log", "--format=%H", "--", "pyproject.toml").decode().split()
     versions = {commit: _version(_git("show", f"{commit}:pyproject.toml").decode()) for commit in commits}
     last = max((version for version in versions.values() if version < current), default=None)
-    assert last is not None, "The history has no version before this one: fetch it, `git fetch --unshallow`."
+    if last is None:
+        pytest.skip("This clone has no history, and so no version before this one: git fetch --unshallow")
     release = [commit for commit in commits if versions[commit] == last][-1]  # it gave the version its number
     archive = _git("archive", release, "daemon", "lua", "ops", "pyproject.toml", "README.md", "LICENSE")
     with tarfile.open(fileobj=io.BytesIO(archive)) as packed:
