@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from daemon.buffer.keys import Keys
 from daemon.config import Config, ReplicaTable, address_of, mysql_of, replica_tables
 from daemon.config.url import options_of
+from daemon.rollups.mongo import DATABASE_DEFAULT
 
 REDIS_COMMANDS = "+@all -@dangerous +info +config|get +acl|dryrun"
 """The scripts, and the questions of the doctor."""
@@ -42,8 +43,10 @@ def mongo(config: Config) -> list[str]:
     parts, options = urlsplit(config.mongo.url), options_of(config.mongo.url)
     if not parts.username:
         return []
-    database = parts.path.strip("/") or "test"
-    source = {name.lower(): value for name, value in options.items()}.get("authsource", database)
+    named = unquote(parts.path.strip("/"))
+    database = named or DATABASE_DEFAULT
+    # A driver that is given no database logs in at "admin".
+    source = {name.lower(): value for name, value in options.items()}.get("authsource", named or "admin")
     user = {
         "user": unquote(parts.username),
         "pwd": unquote(parts.password or ""),

@@ -9,6 +9,7 @@ import pytest
 from daemon.config import Config, ReplicaTable
 from daemon.config.schema import DomainSection, MongoSection, MysqlSection, RedisSection
 from daemon.doctor import grants
+from daemon.rollups.mongo import open_client
 
 TABLE = ReplicaTable(table="articles", key="slug", columns={"view": "views"}, label="title", shadow={"view": "old"})
 
@@ -34,6 +35,16 @@ def test_the_user_of_mongodb_is_made_where_it_logs_in(options: str, source: str)
     assert json.loads(user.removesuffix(")")) == {
         "user": "tallyd", "pwd": 'p"w', "roles": [{"role": "readWrite", "db": "counts"}],
     }  # fmt: skip
+
+
+def test_the_user_of_mongodb_without_a_database_in_its_address_has_the_one_that_is_used() -> None:
+    config = Config(mongo=MongoSection(url="mongodb://tallyd:pw@h/"))
+    client, database = open_client(config.mongo.url, 1_000, "test")
+    login = client.options.pool_options._credentials
+    assert login is not None
+    [statement] = grants.mongo(config)
+    assert statement.startswith(f'db.getSiblingDB("{login.source}").createUser(')
+    assert f'{{"role": "readWrite", "db": "{database.name}"}}' in statement
 
 
 @pytest.mark.parametrize(
