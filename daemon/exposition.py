@@ -107,7 +107,11 @@ class _Server(ThreadingWSGIServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         if self._places.acquire(blocking=False):
-            super().process_request(request, client_address)
+            try:
+                super().process_request(request, client_address)
+            except BaseException:  # no thread could be started, so none gives the place back
+                self._places.release()
+                raise
         else:
             self.shutdown_request(request)
 

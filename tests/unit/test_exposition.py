@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from functools import partial
 
 import pytest
 
@@ -39,6 +40,21 @@ def test_idle_clients_take_no_more_than_the_places_there_are(monkeypatch: pytest
             for _ in range(exposition.CONNECTIONS_MAX + 5)
         ]
         wait_until(lambda: sum(map(_is_closed, clients)) >= 5, "those beyond are closed unanswered")
+    tells.answers("/livez", 200)
+
+
+def test_a_machine_without_room_for_a_thread_loses_no_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    tells = listener()
+    tells.answers("/livez", 200)
+
+    def full(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched, contextlib.ExitStack() as opened:
+        patched.setattr(exposition.ThreadingWSGIServer, "process_request", full)
+        for _ in range(exposition.CONNECTIONS_MAX + 1):
+            client = opened.enter_context(socket.create_connection((exposition.ADDRESS, tells.port)))
+            wait_until(partial(_is_closed, client), "it is closed unanswered")
     tells.answers("/livez", 200)
 
 
