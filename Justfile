@@ -2,6 +2,7 @@
 
 set positional-arguments := true
 
+way_tests := "tests/integration/test_http_event.py tests/integration/test_whole_way.py tests/fault/test_shutdown.py"
 http_tests := "tests/integration/test_http_*.py"
 
 # List the recipes
@@ -108,6 +109,18 @@ granian *ARGS: setup
 stock *ARGS: setup
     @ops/install-servers test
     @TEST_SERVER=stock exec .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile {{ http_tests }} "$@"
+
+# The unit tests, and events on their whole way, on other Pythons (ARGS: versions in place of 3.12 and 3.13)
+[group('check')]
+pythons *ARGS: setup
+    #!/bin/sh
+    set -eu
+    ops/install-servers test
+    [ $# -gt 0 ] || set -- 3.12 3.13
+    for version in "$@"; do
+        TALLYD_PYTHON=$version ops/python-env
+        .pythons/$version/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile tests/unit {{ way_tests }}
+    done
 
 # Two real nodes of MariaDB Galera: what the doctor says, and what two writers do (a minute; ARGS go to pytest)
 [group('check')]
@@ -220,5 +233,5 @@ lock: setup
 # Remove what the recipes made, except the data of `tallyd dev` in .tallyd
 [group('set up')]
 clean:
-    rm -rf .venv .audit .bench .fuzz .granian .web dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+    rm -rf .venv .audit .bench .fuzz .granian .pythons .web dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
     find . -name __pycache__ -type d -prune -exec rm -rf {} +

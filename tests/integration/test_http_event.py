@@ -226,7 +226,7 @@ GOOD = json.dumps(event(entity_id="m")).encode()
         GOOD.replace(b'"m"', b'"\xff"'), GOOD.replace(b'"m"', b'"\xed\xa0\x80"'), GOOD.replace(b'"m"', b'"\xc0\x80"'),
         GOOD.replace(b'"m"', b'"\\ud800"'), GOOD.replace(b'"m"', b'"\\udc00\\ud800"'), GOOD.replace(b'"m"', b'"\x01"'),
         GOOD[:-1] + b', "note": "\xff"}', GOOD[:-1] + b', "\xff": 1}', GOOD[:-1] + b', "note": "\\ud800"}',
-        b"[" * 30_000, b'{"a":' * 10_000, GOOD[:-1] + b', "a": ' + b"[" * 5_000 + b"]" * 5_000 + b"}",
+        b"[" * 30_000, b'{"a":' * 10_000, GOOD[:-1] + b', "a": ' + b"[" * 20_000 + b"]" * 20_000 + b"}",
         b"[" * 20_000 + b"]" * 20_000,
     ],
 )  # fmt: skip
