@@ -230,6 +230,24 @@ def test_mongodb_restored_under_a_running_flusher_is_named(system: System, store
     assert difference(system) == {"conservation": -10}
 
 
+def test_columns_of_mysql_outlive_an_older_mongodb_if_they_are_taken_over_first(
+    system: System, stores: Restorable, flushed_to: FlushedTo
+) -> None:
+    add_rows(system, {"a": (100, 0)})
+    count(system, 5)
+    system.flush()
+    stores.back_up()
+    count(system, 10)
+    system.flush()
+    stores.restore_mongo()
+    assert system.replica() == {"a": (115, 0)}
+    assert system.tallyd_here("backfill", "--reconcile")[0] == 0
+    count(system, 1)
+    flushed_to(6, says=OLDER_MONGO)
+    assert system.replica() == {"a": (116, 0)}
+    assert accepted(system) == {"totals": {"view": -10}}
+
+
 def test_all_restored_to_one_moment_is_exact_and_nothing_is_said(
     system: System, stores: Restorable, flushed_to: FlushedTo
 ) -> None:
