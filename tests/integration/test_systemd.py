@@ -292,13 +292,14 @@ def test_a_timer_runs_a_command_that_keeps_its_result(job: str, units: dict[str,
     assert timer["Install"]["WantedBy"] == timer["Unit"]["PartOf"] == "tallyd.target"
 
 
-def test_a_reload_asks_first_whether_the_file_is_right(
+def test_a_reload_tells_the_daemon_and_fails_if_the_file_is_wrong(
     tmp_path: Path, units: dict[str, configparser.ConfigParser]
 ) -> None:
     file = tmp_path / "tallyd.toml"
     for service in ("tallyd-ingest.service", "tallyd-flush.service"):
         lines = re.findall(r"^ExecReload=(.*)$", (UNITS / service).read_text(), re.MULTILINE)
-        assert [line.rpartition("tallyd ")[2] for line in lines] == ["config --check", "/bin/kill -HUP $MAINPID"]
+        # In this order: a daemon that is not told of a wrong file never says in its metrics that it refused one.
+        assert [line.rpartition("tallyd ")[2] for line in lines] == ["/bin/kill -HUP $MAINPID", "config --check"]
         assert units[service]["Service"]["Restart"] == "always"
     for text, code in (("enabled = false", 0), ("enabled = maybe", 2)):
         file.write_text(text)

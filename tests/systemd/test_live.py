@@ -117,9 +117,11 @@ def test_a_reload_takes_a_right_file_and_fails_on_a_wrong_one(machine: Machine) 
     with machine.load(**EVENT) as load:
         load.wait_for_more()
         machine.do("cp -p /etc/tallyd/tallyd.toml /root/right.toml; sed -i '1i enabled = 7' /etc/tallyd/tallyd.toml")
-        for unit in ("tallyd-ingest", "tallyd-flush"):
+        for unit, port in (("tallyd-ingest", 9464), ("tallyd-flush", 9465)):
             assert machine.try_(f"systemctl reload {unit}").returncode == 1
-            wait_for_words(machine, unit, "enabled: ")
+            wait_for_words(machine, unit, "(?s)Not reloaded.*enabled: ")
+            metrics = machine.do(f"curl --fail --silent http://127.0.0.1:{port}/metrics")
+            assert "tallyd_config_reload_ok 0.0" in metrics, "the alert ReloadFailed fires"
         load.wait_for_more()
         machine.do("cp -p /root/right.toml /etc/tallyd/tallyd.toml; systemctl reload tallyd-ingest tallyd-flush")
         load.wait_for_more()
