@@ -60,7 +60,7 @@ def install(
 
     if not system:
         raise ConfigError("Say --system: tallyd is installed for a whole machine.")
-    root, place = root.absolute(), prefix or machine.prefix_of_this_program()
+    root, place = root.absolute(), (prefix or machine.prefix_of_this_program()).absolute()
     if root == Path("/"):
         machine.check_prefix(place)
         if os.geteuid() != 0 and not dry_run:

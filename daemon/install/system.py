@@ -61,12 +61,16 @@ def prefix_of_this_program() -> Path:
 
 
 def check_prefix(prefix: Path) -> None:
-    """Raises ConfigError if the daemons could not run what lies there."""
+    """Raises ConfigError if the daemons could not run what lies there, or if others than root can change it: a reload
+    runs it as root."""
     if any(prefix.is_relative_to(folder) for folder in HIDDEN):
         raise ConfigError(f"The units cannot see {prefix} (ProtectHome=). Install tallyd in {PREFIX}.")
     closed = [folder for folder in (prefix, *prefix.parents) if folder.exists() and not folder.stat().st_mode & 1]
     if closed:
         raise ConfigError(f"The user {USER} cannot enter {closed[-1]}: chmod a+rX {closed[-1]}")
+    inner = [prefix / "bin/tallyd", prefix / "bin", prefix / "lib"]
+    if loose := [path for path in (*inner, prefix, *prefix.parents) if path.exists() and _is_loose(path.stat())]:
+        raise ConfigError(f"Others than root can change {loose[-1]}. A reload runs tallyd as root: see ls -ld.")
 
 
 def user_item() -> Item:
@@ -124,6 +128,12 @@ def uninstall(root: Path, *, purge: bool, dry_run: bool) -> Iterator[str]:
 
 
 # Steps ----------------------------------------------------------------------------------------------------------------
+
+
+def _is_loose(found: os.stat_result) -> bool:
+    """Whether others than root may write it, or exchange what lies in it."""
+    by_anybody = found.st_mode & stat.S_IWOTH and not found.st_mode & stat.S_ISVTX
+    return found.st_uid != 0 or bool(by_anybody)
 
 
 def _below(root: Path, path: Path) -> Path:

@@ -13,6 +13,7 @@ import pty
 import shlex
 import stat
 import subprocess
+import tempfile
 import termios
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,7 @@ from typer.testing import CliRunner
 
 from daemon.cli import app
 from daemon.config import load
-from daemon.errors import TallydError
+from daemon.errors import ConfigError, TallydError
 from daemon.install import shipped
 from daemon.install import system as machine
 from daemon.install.answers import Answers
@@ -104,6 +105,33 @@ def test_a_link_in_the_place_of_a_folder_gives_nothing_away(tmp_path: Path) -> N
     said = list(machine.install(None, Path("/opt/tallyd"), tmp_path, dry_run=False))
     assert "keep  /var/lib/tallyd/spool: it is a link" in said
     assert (mine.stat().st_mode, mine.stat().st_uid) == (before.st_mode, before.st_uid)
+
+
+def test_root_runs_no_program_that_others_can_change() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # which has no parent that only its owner may enter
+        place = Path(folder)
+        place.chmod(0o755)
+        (place / "bin").mkdir(mode=0o755)
+        program = place / "bin/tallyd"
+        program.touch()
+        if os.geteuid() == 0:
+            machine.check_prefix(place)
+        (place / "bin").chmod(0o777)
+        with pytest.raises(ConfigError, match="Others than root can change"):
+            machine.check_prefix(place)
+        (place / "bin").chmod(0o755)
+        if os.geteuid() == 0:
+            os.chown(program, 65534, 0)
+            with pytest.raises(ConfigError, match=f"Others than root can change {program}"):
+                machine.check_prefix(place)
+
+
+def test_the_units_have_a_whole_path(tmp_path: Path) -> None:
+    tallyd(
+        "install", "--system", "--prefix", "here", *ADDRESSES, "--no-check", *COUNTS, "--root", tmp_path, cwd=tmp_path
+    )
+    shared = tmp_path / "etc/systemd/system/tallyd-.service.d/10-tallyd.conf"
+    assert f"PATH={tmp_path}/here/bin:" in shared.read_text()
 
 
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
