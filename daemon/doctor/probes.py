@@ -53,7 +53,7 @@ PROBES: Mapping[Script, Probe] = {
     ),
     scripts.CLAIM: Probe(
         lambda k: (k.dirty, k.claim, k.counters_prefix, k.ledger, k.aside_prefix),
-        lambda config: ("doctor", config.flush.lease_ms, 0, 1, 1, config.flush.claim_us_max),
+        lambda config: ("doctor", config.flush.lease_ms, 0, 1, 1, config.flush.claim_us_max, ""),
     ),
     scripts.UNFOLD: Probe(lambda k: (k.claim,), lambda _: (0,)),
     scripts.ACK: Probe(lambda k: (k.claim, k.due, k.ledger, k.aside_prefix), lambda _: (0, _nothing, _nothing, "")),
