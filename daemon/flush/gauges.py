@@ -54,12 +54,21 @@ class StoreGauges(Collector):
     async def _keep(self) -> None:
         while True:
             config = self._config()
-            async with contextlib.AsyncExitStack() as stack:
-                mongo = await stack.enter_async_context(MongoSink(config.mongo))
-                mysql = await stack.enter_async_context(MysqlSink(config.mysql)) if config.mysql.url else None
-                while self._config() is config:
-                    await self._ask(config, mongo, mysql)
-                    await asyncio.sleep(config.flush.metrics_interval_s)
+            try:
+                await self._keep_asking(config)
+            except Exception:  # noqa: BLE001  (drivers raise more than they say, and old gauges would lie for ever)
+                self._gauges = []
+                _log.exception("The stores could not be asked for their gauges")
+                await asyncio.sleep(config.flush.metrics_interval_s)
+
+    async def _keep_asking(self, config: Config) -> None:
+        """Asks until there is another configuration."""
+        async with contextlib.AsyncExitStack() as stack:
+            mongo = await stack.enter_async_context(MongoSink(config.mongo))
+            mysql = await stack.enter_async_context(MysqlSink(config.mysql)) if config.mysql.url else None
+            while self._config() is config:
+                await self._ask(config, mongo, mysql)
+                await asyncio.sleep(config.flush.metrics_interval_s)
 
     async def _ask(self, config: Config, mongo: MongoSink, mysql: MysqlSink | None) -> None:
         asked = {"redis": self._redis(config), "mongo": _mongo(mongo)} | ({"mysql": _mysql(mysql)} if mysql else {})
