@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from daemon.files import make_folder_of, replaced
+from daemon.files import FileError, make_folder_of, replaced
 from daemon.verify.report.artifact import SCHEMA_VERSION, FileSum, Manifest, encode, instant
 
 MANIFEST = "manifest.sums"
@@ -36,8 +36,8 @@ def update_manifest(folder: Path, written: Mapping[str, FileSum], now: dt.dateti
     of them. Raises FileError."""
     files: dict[str, FileSum] = {}
     for name in MANIFESTS:
-        with suppress(OSError, msgspec.MsgspecError):  # there is none, or not ours: this one replaces it
-            files |= msgspec.json.decode((folder / name).read_bytes(), type=Manifest).files
+        with suppress(FileNotFoundError, msgspec.MsgspecError):  # there is none, or not ours: this one replaces it
+            files |= msgspec.json.decode(_read(folder / name), type=Manifest).files
     files |= written
     write(folder, MANIFEST, _manifest(files, now))
     (folder / MANIFEST_BEFORE).unlink(missing_ok=True)
@@ -54,6 +54,16 @@ def pack(folder: Path, files: Mapping[str, FileSum], now: dt.datetime) -> str:
             packed.writestr(_entry(path, now), (folder / path).read_bytes())
         packed.writestr(_entry(MANIFEST, now), encode(_manifest(files, now)))
     return name
+
+
+def _read(path: Path) -> bytes:
+    """Raises FileNotFoundError, and FileError if it is there and cannot be read: its sums must not be lost."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise FileError(f"Cannot read {path}: {error.strerror}.") from None
 
 
 def sum_of(content: bytes) -> FileSum:

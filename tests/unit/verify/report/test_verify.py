@@ -14,6 +14,7 @@ import jsonschema_rs
 import pytest
 
 from daemon.domain.rollup import DAILY, MONTHLY, TOTALS, WEEKLY, YEARLY
+from daemon.files import FileError
 from daemon.verify.parity import Tally
 from daemon.verify.report import archive, contents
 from daemon.verify.report.artifact import (
@@ -315,6 +316,20 @@ def test_a_manifest_under_its_name_of_before_holds_and_the_next_report_renames_i
     archive.update_manifest(folder, {PARITY: archive.sum_of((folder / PARITY).read_bytes())}, NOW)
     assert not (folder / "manifest.json").exists()
     assert problems(folder) == changed
+
+
+def test_a_manifest_that_may_not_be_read_is_not_replaced(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a report that root wrote by hand: its sums are the evidence of earlier days."""
+    before = (folder / "manifest.sums").read_text()
+
+    def denied(_: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", denied)
+        with pytest.raises(FileError, match="Permission denied"):
+            archive.update_manifest(folder, {}, NOW)
+    assert (folder / "manifest.sums").read_text() == before
 
 
 def test_a_symbolic_link_in_the_folder_is_named(folder: Path) -> None:
