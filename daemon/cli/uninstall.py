@@ -10,7 +10,7 @@ import typer
 
 from daemon.cli.install import DryRunOption, RootOption
 from daemon.cli.output import say
-from daemon.errors import CheckFailed, ConfigError
+from daemon.errors import ConfigError
 
 
 def uninstall(
@@ -28,15 +28,12 @@ def uninstall(
     Example: `tallyd uninstall --dry-run`
     """
     from daemon.install import system as machine
-    from daemon.spool.segment import usage
 
     root = root.absolute()
     if root == Path("/") and os.geteuid() != 0 and not dry_run:
         raise ConfigError("Only root can uninstall tallyd: type the command as root, or look with --dry-run.")
     if purge:
-        held = usage(root / (machine.STATE / "spool").relative_to("/"))
-        if held.segments or held.strays or held.error:
-            raise CheckFailed(f"The spool holds events: {held.error or 'send them to Redis with tallyd replay'}.")
+        machine.check_spool(root)
     for step in machine.uninstall(root, purge=purge, dry_run=dry_run):
         say(step)
     if not dry_run:

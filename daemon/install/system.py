@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from daemon.config import SYSTEM_FILE
-from daemon.errors import ConfigError, TallydError
+from daemon.errors import CheckFailed, ConfigError, TallydError
 from daemon.files import replaced
 from daemon.install import shipped
 from daemon.install.answers import Answers, secret_name, toml
+from daemon.spool.segment import usage
 
 PREFIX = "/opt/tallyd"
 """Where the units look for tallyd. Installed elsewhere, they are written with that folder."""
@@ -112,6 +113,13 @@ def install(answers: Answers | None, prefix: Path, root: Path, *, dry_run: bool)
     yield from _reload(root, dry_run=dry_run)
 
 
+def check_spool(root: Path) -> None:
+    """Raises CheckFailed if events wait in the spool: they were answered 202."""
+    held = usage(_below(root, STATE / "spool"))
+    if held.segments or held.strays or held.error:
+        raise CheckFailed(f"The spool holds events: {held.error or 'send them to Redis with tallyd replay'}.")
+
+
 def uninstall(root: Path, *, purge: bool, dry_run: bool) -> Iterator[str]:
     """Stops the units and removes them. With `purge` also configuration, secrets, spool, reports and the user. Yields
     and raises like `install`."""
@@ -120,6 +128,8 @@ def uninstall(root: Path, *, purge: bool, dry_run: bool) -> Iterator[str]:
     names = [unit.name for unit in units if unit.parent == UNITS and _exists(_below(root, unit))]
     if names and _is_this_machine(root):
         yield from _run(["systemctl", "disable", "--now", *names], dry_run=dry_run)
+        if purge and not dry_run:
+            check_spool(root)  # again: what was on its way when the daemons stopped may lie there now
     for path in (*units, SYSUSERS, *folders, *((CONFIG_FOLDER, STATE) if purge else ())):
         yield from _remove(_below(root, path), whole=path in (CONFIG_FOLDER, STATE), dry_run=dry_run)
     yield from _reload(root, dry_run=dry_run)

@@ -15,7 +15,7 @@ import stat
 import subprocess
 import tempfile
 import termios
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from daemon.cli import app
 from daemon.config import load
-from daemon.errors import ConfigError, TallydError
+from daemon.errors import CheckFailed, ConfigError, TallydError
 from daemon.install import shipped
 from daemon.install import system as machine
 from daemon.install.answers import Answers
@@ -213,6 +213,24 @@ def test_uninstall_keeps_configuration_and_spool_and_purge_takes_them(tmp_path: 
         tallyd("uninstall", "--purge", "--root", tmp_path, cwd=tmp_path)
         assert {path for path in content(tmp_path) if "systemd" not in path} == set()
         assert "tallyd:" not in (tmp_path / "etc/passwd").read_text()
+
+
+def test_purge_looks_into_the_spool_again_when_the_daemons_have_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(machine.install(ANSWERS, Path("/opt/tallyd"), tmp_path, dry_run=False))
+    segment = tmp_path / "var/lib/tallyd/spool/1-1-x.seg"
+
+    def stopped(command: list[str], *, dry_run: bool) -> Iterator[str]:
+        segment.write_text("events")
+        yield f"run {' '.join(command)}"
+
+    monkeypatch.setattr(machine, "_is_this_machine", lambda _: True)
+    monkeypatch.setattr(machine, "_run", stopped)
+    machine.check_spool(tmp_path)
+    with pytest.raises(CheckFailed, match="The spool holds events"):
+        list(machine.uninstall(tmp_path, purge=True, dry_run=False))
+    assert segment.exists()
 
 
 # The rights of each store's user, typed into the store --------------------------------------------------------------

@@ -68,7 +68,7 @@ ROOMS: dict[str, Room] = {
     "verify/shadow": Room("does the application count the same?", "rollups replica"),
     "verify/report": Room("evidence as files", "buffer rollups files read verify/audit verify/parity"),
     "doctor": Room("is the ground sound?", "buffer rollups replica spool"),
-    "install": Room("puts tallyd on a server, and takes it off", "files"),
+    "install": Room("puts tallyd on a server, and takes it off", "files spool"),
     "move/backfill": Room("takes old counts over", "buffer rollups replica importer retention"),
     "move/drill": Room("rehearses going over and back", "devstack flush read move/backfill verify/audit verify/report"),
 }
