@@ -430,7 +430,7 @@ class Log(Section, frozen=True):
 class Traces(Section, frozen=True):
     """Spans of Redis calls, claims, bulk writes and UPDATEs, for OpenTelemetry: `pip install 'tallyd[otel]'`."""
 
-    endpoint: str = ""
+    endpoint: Url = ""
     """A collector that takes OTLP over HTTP: http://127.0.0.1:4318/v1/traces. Empty: there are no spans. Headers, such
     as a token, are in the variable OTEL_EXPORTER_OTLP_HEADERS."""
     calls_ratio: Annotated[float, Meta(ge=0, le=1)] = 0.01

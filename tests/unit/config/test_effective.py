@@ -57,6 +57,13 @@ def test_producer_keys_are_not_shown_but_their_names_are() -> None:
     assert "hush" not in json.dumps(plain)
 
 
+def test_the_password_of_the_collector_of_spans_is_not_shown() -> None:
+    shown = masked(read(TRACES__ENDPOINT="https://tallyd:hush@collector:4318/v1/traces?token=hush"))["traces"][
+        "endpoint"
+    ]
+    assert shown == "https://tallyd:***@collector:4318/v1/traces?token=***"
+
+
 def test_a_masked_configuration_can_be_read_again() -> None:
     plain = masked(read())
     assert msgspec.convert(plain, Config) == Config()

@@ -60,6 +60,7 @@ def test_the_secrets() -> None:
         "redis.url": "password",
         "mongo.url": "password",
         "mysql.url": "password",
+        "traces.endpoint": "password",
         "producers.keys": "all",
         "keys.entries": "all",
         "read.key": "all",
