@@ -37,6 +37,9 @@ CONNECTIONS_MAX = 16
 
 NOT_FOUND = json_response(HTTPStatus.NOT_FOUND, Message("There are /metrics, /livez, /readyz and /version."))
 
+FAILED = json_response(HTTPStatus.INTERNAL_SERVER_ERROR, Message("This could not be answered; the log says why."))
+PATH_CHARACTERS_MAX = 200
+
 _log = logging.getLogger(__name__)
 
 Answer = Callable[[], Response]
@@ -80,10 +83,14 @@ def _serve(port: int, key: str, registry: CollectorRegistry, answers: Mapping[st
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
-        if path == "/metrics":
-            page: Iterable[bytes] = metrics(environ, start_response)
-            return page
-        answer = answers.get(path, lambda: NOT_FOUND)()
+        try:
+            if path == "/metrics":
+                page: Iterable[bytes] = metrics(environ, start_response)
+                return page
+            answer = answers.get(path, lambda: NOT_FOUND)()
+        except Exception:  # noqa: BLE001  (the server would write it to the log in a form of its own)
+            _log.exception("%s could not be answered", path[:PATH_CHARACTERS_MAX])
+            answer = FAILED
         start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", answer.headers)
         return [answer.body]
 

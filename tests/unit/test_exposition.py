@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from collections.abc import Iterable
 from functools import partial
 
 import pytest
+from prometheus_client import Metric
+from prometheus_client.registry import Collector
 
 from daemon import exposition
 from daemon.devstack.process import free_port
@@ -28,6 +31,23 @@ def test_a_daemon_that_hangs_is_not_alive_and_says_why() -> None:
 @pytest.mark.parametrize(("status", "code"), [("ready", 200), ("spooling", 200), ("unavailable", 503)])
 def test_readyz_is_503_only_if_nothing_can_be_done(status: str, code: int) -> None:
     listener(ready=Ready(status)).answers("/readyz", code, status=status)  # type: ignore[arg-type]
+
+
+def test_a_question_that_fails_is_one_entry_of_the_log(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(Collector):
+        def describe(self) -> Iterable[Metric]:
+            return ()
+
+        def collect(self) -> Iterable[Metric]:
+            raise OSError("a file is gone")
+
+    port = free_port()
+    exposition.expose(port, "a.port", (Broken(),), lambda: None, lambda: Ready("ready"))
+    Listener(port).answers("/metrics", 500)
+    assert [record.getMessage() for record in caplog.records] == ["/metrics could not be answered"]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_idle_clients_take_no_more_than_the_places_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
