@@ -11,13 +11,14 @@ import itertools
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from daemon.domain.rollup import Kind
 from daemon.rollups import floors
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit import audit as audits
@@ -423,6 +424,30 @@ def test_nothing_is_accepted_while_counts_move(system: System, monkeypatch: pyte
         patched.setattr(audits, "read_marks", moving)
         assert system.tallyd_here("audit", "--accept", "too early")[0] == 1
     assert difference(system) == {"conservation": 1, "rollups": -1}
+
+
+def test_what_a_flusher_writes_meanwhile_is_no_difference_to_accept(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim stays in flight, so no mark of Redis moves."""
+    count(system, 5)
+    system.flush()
+    count(system, 10)
+    killed(system, kill_at("write"), "flush")
+    seq, real = int(system.redis.hget("anl:{0}:claim", "seq")), MongoSink.sums
+
+    async def sums(sink: MongoSink, kind: Kind, fields: Collection[str]) -> dict[str, int]:
+        found = await real(sink, kind, fields)
+        system.mongo[kind.collection].update_many(
+            {"flush_seq": {"$lt": seq}}, {"$inc": {"view": 10}, "$set": {"flush_seq": seq}}
+        )
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MongoSink, "sums", sums)
+        assert not audit(system, "--accept", "too early")["epochs"][-1]["accepted"]
+    system.flush()
+    assert difference(system) == {}
 
 
 def test_of_two_that_accept_at_the_same_moment_one_does(system: System) -> None:

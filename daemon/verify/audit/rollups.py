@@ -8,7 +8,7 @@ from collections.abc import Collection
 from msgspec import Struct
 
 from daemon.domain.counter import add_up
-from daemon.domain.rollup import BUCKETED, KINDS, TOTALS
+from daemon.domain.rollup import BUCKETED, KINDS, TOTALS, Kind
 from daemon.retention.expiring import Expiring, read_expiring
 from daemon.rollups.floors import Epoch, read_epochs
 from daemon.rollups.mongo import MongoSink
@@ -36,23 +36,23 @@ class Rollups(Struct, frozen=True):
 
 
 async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collection[str], epoch: int) -> Rollups:
-    letters = await mongo.dead_letters.sums((shard.shard, shard.in_flight_seq) for shard in hot if shard.in_flight_seq)
+    claims = [(shard.shard, shard.in_flight_seq) for shard in hot if shard.in_flight_seq]
+    letters = await mongo.dead_letters.sums(claims)
     expiring = await read_expiring(mongo)
     sums: dict[str, Sums] = {}
     bases: dict[str, Sums] = {}
     ahead: dict[str, Sums] = {}
+    steady = True
     for kind in KINDS:
         fields = [*counters, *(f"base.{counter}" for counter in counters)]
         between = expiring.sums.get(kind.name, {})
+        before = await _written(mongo, kind, hot)
         both = add_up((await mongo.sums(kind, fields), {field: between.get(field, 0) for field in fields}))
         sums[kind.name] = {counter: both.get(counter, 0) for counter in counters}
         bases[kind.name] = {counter: both.get(f"base.{counter}", 0) for counter in counters}
-        written: list[Sums] = []
-        for shard in hot:
-            if shard.in_flight is not None:
-                amounts = {document.id: document.amounts for document in shard.in_flight.documents[kind]}
-                written += [amounts[id_] for id_ in await mongo.holding(kind, amounts, shard.in_flight_seq)]
-        ahead[kind.name] = add_up(written)
+        written = await _written(mongo, kind, hot)
+        steady = steady and written == before
+        ahead[kind.name] = add_up(written.values())
     dead = {kind.name: letters.get(kind.collection, {}) for kind in KINDS}
     epochs = await read_epochs(mongo)
     accepted = [each.differences for known in epochs for each in known.accepted]
@@ -62,6 +62,15 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
         baseline = add_up((sums[TOTALS.name], dead[TOTALS.name]))
     else:
         baseline = add_up((this.baseline, *(each.differences.get(TOTALS.name, {}) for each in this.accepted)))
-    return Rollups(
-        sums, ahead, dead, baseline, apart, epochs, bases, expiring, steady=await read_expiring(mongo) == expiring
-    )
+    steady = steady and await read_expiring(mongo) == expiring and await mongo.dead_letters.sums(claims) == letters
+    return Rollups(sums, ahead, dead, baseline, apart, epochs, bases, expiring, steady)
+
+
+async def _written(mongo: MongoSink, kind: Kind, hot: Collection[Hot]) -> dict[str, Sums]:
+    """Document → its amounts in the claims in flight, if it has them already."""
+    written: dict[str, Sums] = {}
+    for shard in hot:
+        if shard.in_flight is not None:
+            amounts = {document.id: document.amounts for document in shard.in_flight.documents[kind]}
+            written |= {id_: amounts[id_] for id_ in await mongo.holding(kind, amounts, shard.in_flight_seq)}
+    return written
