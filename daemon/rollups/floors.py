@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 from msgspec import Struct
-from pymongo import ReturnDocument
+from pymongo import ReadPreference, ReturnDocument
 
 from daemon.domain.rollup import TOTALS
 from daemon.rollups.collections import EPOCHS, FLOORS
@@ -34,9 +34,13 @@ class Older(Struct, frozen=True):
 
 
 async def read_floor(mongo: MongoSink, shard: int) -> int:
-    """The highest seq that may have been written to this shard's documents; 0 if none. Raises StoreError."""
+    """The highest seq that may have been written to this shard's documents; 0 if none. Raises StoreError.
+
+    Of the primary, whatever `mongo.url` prefers: a secondary that lags looks like a MongoDB that was restored.
+    """
     with store_error(mongo.address):
-        document = await mongo.database[FLOORS].find_one({"_id": shard})
+        floors = mongo.database.get_collection(FLOORS, read_preference=ReadPreference.PRIMARY)
+        document = await floors.find_one({"_id": shard})
     return int(document["seq"]) if document else 0
 
 
@@ -78,9 +82,13 @@ async def open_epoch(mongo: MongoSink, epoch: int, counters: Collection[str]) ->
 
 
 async def note_older(mongo: MongoSink, epoch: int, older: Older) -> None:
-    """Records a store that came back older than the other. Its epoch must be open. Raises StoreError."""
+    """Records a store that came back older than the other, up to OLDER_MAX. Its epoch must be open. Raises
+    StoreError."""
     with store_error(mongo.address):
-        await mongo.database[EPOCHS].update_one({"_id": epoch}, {"$addToSet": {"older": msgspec.to_builtins(older)}})
+        await mongo.database[EPOCHS].update_one(
+            {"_id": epoch},
+            {"$addToSet": {"older": msgspec.to_builtins(older)}},
+        )
 
 
 class Acceptance(Struct, frozen=True):

@@ -1,4 +1,5 @@
-"""`tallyd doctor` on a replica set of three members: it judges the primary, which the flusher writes to."""
+"""A replica set of three members. `tallyd doctor` judges the primary, which the flusher writes to, and reads floors
+from."""
 
 from __future__ import annotations
 
@@ -17,6 +18,8 @@ from daemon import config as configuration
 from daemon.config import Config
 from daemon.doctor import checks
 from daemon.doctor.finding import Finding
+from daemon.rollups.floors import raise_floor, read_floor
+from daemon.rollups.mongo import MongoSink
 from tests.kit.servers import MONGO, Server
 from tests.kit.wait import wait_until
 
@@ -144,3 +147,21 @@ def test_the_doctor_judges_the_set_and_not_the_member_that_answers(members: list
     wait_until(lambda: "primary" not in hello(other), "no primary is known", ELECTION_S)
     assert severities(config(members), "reachable", "primary", "write") == ["ok", "fatal", "fatal"]
     other.kill()  # asked to stop, it would wait for the others
+
+
+def test_a_floor_is_read_from_the_primary_whatever_the_address_prefers(members: list[Server]) -> None:
+    """A secondary that lags would look like a MongoDB that was restored."""
+
+    async def raise_and_read() -> list[int]:
+        async with MongoSink(config(members, "replicaSet=rs0&readPreference=secondary").mongo) as mongo:
+            await raise_floor(mongo, 0, 1)
+            lagging = next(each for each in members if each is not primary_of(members))
+            with pymongo.MongoClient[dict[str, Any]](lagging.url) as client:
+                client.admin.command("fsync", lock=True)
+                try:
+                    await raise_floor(mongo, 0, 2)
+                    return [await read_floor(mongo, 0) for _ in range(50)]
+                finally:
+                    client.admin.command("fsyncUnlock")
+
+    assert set(asyncio.run(raise_and_read())) == {2}
