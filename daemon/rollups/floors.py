@@ -22,6 +22,9 @@ from daemon.rollups.collections import EPOCHS, FLOORS
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
 
+OLDER_MAX = 100
+"""Records of an epoch. Two systems that share a database by mistake meet each other at every flush."""
+
 
 class Older(Struct, frozen=True):
     """A store that was met older than the other: `store`. `redis` and `mongo`: the highest seq that each one knew of
@@ -86,7 +89,7 @@ async def note_older(mongo: MongoSink, epoch: int, older: Older) -> None:
     StoreError."""
     with store_error(mongo.address):
         await mongo.database[EPOCHS].update_one(
-            {"_id": epoch},
+            {"_id": epoch, f"older.{OLDER_MAX - 1}": {"$exists": False}},
             {"$addToSet": {"older": msgspec.to_builtins(older)}},
         )
 

@@ -22,7 +22,7 @@ from daemon.domain.rollup import Kind
 from daemon.rollups import floors
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit import audit as audits
-from daemon.verify.audit.hot import HotMarks
+from daemon.verify.audit.hot import HotMarks, read_marks
 from tests.kit.daemon import Daemon
 from tests.kit.kill import STOPS, Kill, killed, kills
 from tests.kit.proxy import Fault
@@ -374,6 +374,20 @@ def test_a_flusher_killed_while_it_records_an_older_store_leaves_it_to_the_next(
     assert len(older(system)) == 1
 
 
+def test_records_of_older_stores_have_an_end(system: System) -> None:
+    count(system, 5)
+    system.flush()
+    epoch = int(system.redis.hget("anl:layout", "epoch") or 0)
+
+    async def note() -> None:
+        async with MongoSink(system.config().mongo) as mongo:
+            for seq in range(floors.OLDER_MAX + 1):
+                await floors.note_older(mongo, epoch, floors.Older("redis", 0, seq, seq + 1))
+
+    asyncio.run(note())
+    assert len(older(system)) == floors.OLDER_MAX
+
+
 # Accepting --------------------------------------------------------------------------------------------------------
 
 
@@ -415,7 +429,7 @@ def test_nothing_is_accepted_while_counts_move(system: System, monkeypatch: pyte
     count(system, 5)
     system.flush()
     system.mongo["analytics_entity_totals"].update_one({}, {"$inc": {"view": 1}})
-    real, n = audits.read_marks, itertools.count()
+    real, n = read_marks, itertools.count()
 
     async def moving(*args: Any) -> HotMarks:
         return replace(await real(*args), last_seq=next(n))
@@ -434,7 +448,7 @@ def test_what_a_flusher_writes_meanwhile_is_no_difference_to_accept(
     system.flush()
     count(system, 10)
     killed(system, kill_at("write"), "flush")
-    seq, real = int(system.redis.hget("anl:{0}:claim", "seq")), MongoSink.sums
+    seq, real = int(system.redis.hget("anl:{0}:claim", "seq") or 0), MongoSink.sums
 
     async def sums(sink: MongoSink, kind: Kind, fields: Collection[str]) -> dict[str, int]:
         found = await real(sink, kind, fields)
