@@ -425,6 +425,15 @@ def test_there_may_be_nothing_to_accept(system: System) -> None:
     assert system.tallyd_here("audit", "--accept", " ")[0] == 2
 
 
+def test_nothing_is_accepted_for_a_redis_that_no_daemon_began(system: System) -> None:
+    count(system, 5)
+    system.flush()
+    system.mongo["analytics_entity_daily"].update_one({}, {"$inc": {"view": 1}})
+    system.redis.flushall()
+    assert system.tallyd_here("audit", "--accept", "too early")[0] == 1
+    assert [epoch["_id"] for epoch in system.mongo["analytics_epochs"].find({"_id": 0})] == []
+
+
 def test_nothing_is_accepted_while_counts_move(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     count(system, 5)
     system.flush()

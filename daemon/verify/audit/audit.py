@@ -79,8 +79,10 @@ class Report(Struct, frozen=True):
 
 
 class _State(NamedTuple):
-    """What an audit read. `after`: the marks of each shard, read last. `exact`: nothing moved while it read."""
+    """What an audit read. `epoch`: of the Redis that it read, 0 if that has no layout. `after`: the marks of each
+    shard, read last. `exact`: nothing moved while it read."""
 
+    epoch: int
     hot: list[Hot]
     rollups: Rollups
     counters: list[str]
@@ -105,17 +107,18 @@ class Auditor:
 
         None: there is nothing to accept. Raises CheckFailed if counts move, or if another one accepts at the same time.
         """
-        epoch = int(await self._redis.hget(self._keys.layout, "epoch") or 0)
         state = await self._read()
+        if not state.epoch:
+            raise CheckFailed("Redis was emptied, and no daemon came since. Start the flush daemon first.")
         if not state.exact:
             raise CheckFailed("Counts move, so nothing was accepted. Stop the ingest and the flush daemons meanwhile.")
         differences = laws.acceptable(state.lines, state.rollups, state.counters)
         if not differences:
             return None
-        await open_epoch(self._mongo, epoch, state.counters)
-        known = next((len(each.accepted) for each in state.rollups.epochs if each.epoch == epoch), 0)
+        await open_epoch(self._mongo, state.epoch, state.counters)
+        known = next((len(each.accepted) for each in state.rollups.epochs if each.epoch == state.epoch), 0)
         acceptance = Acceptance(dt.datetime.now(dt.UTC), _who(), reason, differences)
-        if not await accept(self._mongo, epoch, acceptance, nth=known):
+        if not await accept(self._mongo, state.epoch, acceptance, nth=known):
             raise CheckFailed("Another one accepted at the same moment. Run the audit again.")
         return acceptance
 
@@ -127,7 +130,7 @@ class Auditor:
         spooled = await asyncio.to_thread(usage, Path(spool), here) if spool else NO_USAGE
         marks = Marks(self._mongo)
         history_pending = await marks.count()
-        hot, rollups, counters, after, exact, stated = await self._read()
+        _, hot, rollups, counters, after, exact, stated = await self._read()
         history_pending = max(history_pending, await marks.count())
         if exact:
             broken = laws.conservation(stated) + laws.ledger(hot) + laws.rollups_agree(rollups, counters)
@@ -169,7 +172,7 @@ class Auditor:
             exact = rollups.steady and after == [shard.marks for shard in hot]
             if exact:
                 break
-        return _State(hot, rollups, counters, after, exact, laws.lines(hot, rollups, counters))
+        return _State(epoch, hot, rollups, counters, after, exact, laws.lines(hot, rollups, counters))
 
     async def _deep(
         self, counters: list[str], hot: list[Hot], expiring: Expiring, *, bases: bool
