@@ -21,7 +21,7 @@ def show_config(
         bool, typer.Option("--schema", help="Print a JSON Schema of the file instead, for editors such as taplo.")
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Print only whether it is right. The units ask before each reload.")
+        bool, typer.Option("--check", help="Print only whether it is right. The units ask at each reload.")
     ] = False,
 ) -> None:
     """Print the configuration in force as JSON, secrets masked. Exit 2 and every problem if it is wrong.
