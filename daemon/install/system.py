@@ -174,8 +174,8 @@ def _write(item: Item, root: Path, owners: Mapping[str, tuple[int, int]], *, dry
     path = _below(root, item.path)
     said = f"{item.path} ({item.mode:04o} {item.user}:{item.group})"
     there = _exists(path)
-    if there and item.content is None and path.is_symlink():
-        # Of the operator, or of the daemons' user, who would be given what root owns.
+    if there and path.is_symlink() and (item.content is None or item.path.is_relative_to(UNITS)):
+        # Of the operator (`systemctl mask`), or of the daemons' user, who would be given what root owns.
         yield f"keep  {item.path}: it is a link"
         return
     if there and (item.kept or (item.content is not None and _text(path) == item.content)):

@@ -107,6 +107,16 @@ def test_a_link_in_the_place_of_a_folder_gives_nothing_away(tmp_path: Path) -> N
     assert (mine.stat().st_mode, mine.stat().st_uid) == (before.st_mode, before.st_uid)
 
 
+def test_a_unit_that_the_operator_masked_stays_masked(tmp_path: Path) -> None:
+    list(machine.install(ANSWERS, Path("/opt/tallyd"), tmp_path, dry_run=False))
+    unit = tmp_path / "etc/systemd/system/tallyd-ingest.service"
+    unit.unlink()
+    unit.symlink_to("/dev/null")
+    said = list(machine.install(None, Path("/opt/tallyd"), tmp_path, dry_run=False))
+    assert "keep  /etc/systemd/system/tallyd-ingest.service: it is a link" in said
+    assert unit.readlink() == Path("/dev/null")
+
+
 def test_root_runs_no_program_that_others_can_change() -> None:
     with tempfile.TemporaryDirectory() as folder:  # which has no parent that only its owner may enter
         place = Path(folder)
