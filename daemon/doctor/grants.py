@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 from daemon.buffer.keys import Keys
 from daemon.config import Config, ReplicaTable, address_of, mysql_of, replica_tables
 from daemon.config.url import options_of
+from daemon.errors import ConfigError
 from daemon.rollups.mongo import DATABASE_DEFAULT
 
 REDIS_COMMANDS = "+@all -@dangerous +info +config|get +acl|dryrun"
@@ -31,9 +32,12 @@ def redis(config: Config) -> list[str]:
     parts = urlsplit(config.redis.url)
     if not parts.username:
         return []
+    user = unquote(parts.username)
+    if not user.isprintable() or " " in user:  # a line more would be a command more
+        raise ConfigError("redis.url: the name of a user of Redis has no spaces.")
     hashed = hashlib.sha256(unquote(parts.password or "").encode()).hexdigest()
     return [
-        f"ACL SETUSER {unquote(parts.username)} reset on #{hashed} {Keys(config.redis.prefix).acl} {REDIS_COMMANDS}",
+        f"ACL SETUSER {user} reset on #{hashed} {Keys(config.redis.prefix).acl} {REDIS_COMMANDS}",
         "ACL SAVE",
     ]
 
@@ -76,7 +80,7 @@ def columns(database: str, account: tuple[str, str], mapping: ReplicaTable) -> s
     read = dict.fromkeys([mapping.key, *written, *label, *mapping.shadow.values(), *mapping.enrich])
     return (
         f"GRANT SELECT ({_names(read)}), UPDATE ({_names(written)})"
-        f" ON `{database}`.`{mapping.table}` TO {_account(*account)}"
+        f" ON {_names([database])}.{_names([mapping.table])} TO {_account(*account)}"
     )
 
 
@@ -90,7 +94,7 @@ def about(config: Config) -> dict[str, tuple[str, list[str]]]:
 
 
 def _names(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
+    return ", ".join("`" + name.replace("`", "``") + "`" for name in names)
 
 
 def _account(user: str, host: str) -> str:

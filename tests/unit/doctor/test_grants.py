@@ -9,6 +9,7 @@ import pytest
 from daemon.config import Config, ReplicaTable
 from daemon.config.schema import DomainSection, MongoSection, MysqlSection, RedisSection
 from daemon.doctor import grants
+from daemon.errors import ConfigError
 from daemon.rollups.mongo import open_client
 
 TABLE = ReplicaTable(table="articles", key="slug", columns={"view": "views"}, label="title", shadow={"view": "old"})
@@ -24,6 +25,17 @@ def test_a_password_of_redis_is_shown_as_its_hash_only() -> None:
     assert rights.startswith("ACL SETUSER tallyd reset on #a4048cba70dad0be0b01a8bb00027c77")
     assert "p@ss" not in rights
     assert save == "ACL SAVE"
+
+
+@pytest.mark.parametrize("user", ["a%0AFLUSHALL", "a%20b", "a%00b"])
+def test_no_name_of_a_user_makes_another_command_of_redis(user: str) -> None:
+    with pytest.raises(ConfigError, match="no spaces"):
+        grants.redis(Config(redis=RedisSection(url=f"redis://{user}:pw@h")))
+
+
+def test_no_name_of_a_database_makes_another_statement_of_mysql() -> None:
+    rights = grants.columns("a`.* TO x; --", ("tallyd", "%"), TABLE)
+    assert " ON `a``.* TO x; --`.`articles` TO 'tallyd'@'%'" in rights
 
 
 @pytest.mark.parametrize(("options", "source"), [("", "counts"), ("?authSource=admin", "admin")])
