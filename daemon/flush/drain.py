@@ -142,7 +142,13 @@ class Drain:
                 shard, claim.seq, amount, len(unknown),
             )  # fmt: skip
         with FLUSH_STORE_SECONDS.labels("redis").time():
-            await self._counters.ack(claim.seq, booked, self._due(rollup, dead_ids))
+            was_in_flight = await self._counters.ack(claim.seq, booked, self._due(rollup, dead_ids))
+        if unknown is None and was_in_flight:  # only in a Redis that is older, or that another one overtook
+            _log.error(
+                "Shard %d, claim %d: MongoDB is beyond it. So its %d counts were not written again. If they never were,"
+                " they are lost, and `tallyd audit` says so.",
+                shard, claim.seq, sum(rollup.sums().values()),
+            )  # fmt: skip
         return Applied(len(rollup.documents[TOTALS]), result, len(failures) + malformed, claim.dirty_left)
 
     def _taken_over(self, owner: str) -> None:

@@ -117,7 +117,8 @@ def flushed_to(system: System, caplog: pytest.LogCaptureFixture) -> FlushedTo:
         system.flush()
         assert total(system) == amount
         said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-        said = [text for text in said if "taken over" not in text]  # what was left in flight
+        # What was left in flight has lines of its own.
+        said = [text for text in said if "taken over" not in text and "not written again" not in text]
         assert [says in text for text in said] == [True] * bool(says), said
 
     return flush
@@ -190,6 +191,24 @@ def test_a_claim_that_was_in_flight_in_an_older_redis_is_not_counted_again(
 
 def kill_at(step: str) -> Kill:
     return Kill(step, STOPS["daemon.flush.drain"][step][0], Fault.HOLD_REQUEST)
+
+
+def test_a_claim_that_another_redis_overtook_is_named(
+    system: System, stores: Restorable, flushed_to: FlushedTo, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was never written. Nothing tells that from one that was, so it is given up, and not in silence."""
+    count(system, 5)
+    system.flush()
+    count(system, 10)
+    killed(system, kill_at("raise_floor"), "flush")
+    stores.back_up()
+    stores.empty_redis()
+    count(system, 3)
+    flushed_to(8, says=LOSS)
+    stores.restore_redis()
+    flushed_to(8, says=OLDER_REDIS)
+    assert "its 10 counts were not written again" in caplog.text
+    assert difference(system) == {"conservation": -7}, "this Redis knows of 15"
 
 
 @pytest.mark.parametrize("in_flight", [False, True])
