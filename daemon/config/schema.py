@@ -133,7 +133,8 @@ class RedisSection(Section, frozen=True):
     (`anl:layout`)."""
     prefix: KeyPrefix = "anl"
     """All keys begin with it and a colon. Two systems on one Redis have two prefixes. Each has its own `spool.dir` and
-    database of MongoDB, too. With another prefix a system begins to count anew."""
+    database of MongoDB, too. With another prefix a system begins to count anew. So before a change, stop ingest and run
+    `tallyd flush --once`: nothing looks for counts under the old one."""
 
 
 class MongoSection(Section, frozen=True):
