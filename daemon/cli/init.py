@@ -206,9 +206,11 @@ def _check(store: Store, name: str, answers: Answers) -> None:
         say(f"{name} is fit.", "green")
         return
     where, statements = _rights(store, answers)
-    if statements:
+    if statements and (store == "redis" or sys.stdout.isatty()):
         say(f"The rights that its user needs; type them in {where}:")
         print("\n".join(statements))
+    elif statements:  # they hold its password, and what is no terminal may be a log
+        say(f"`tallyd init --grants {store}` prints the rights that its user needs, to type in {where}.")
     if statements and store == "redis":
         say("Without an ACL file, CONFIG REWRITE keeps them. Redis 7.0: the default user must keep all rights, or be")
         say(f"closed so: ACL SETUSER {grants.DEFAULT_USER}")

@@ -272,6 +272,9 @@ def test_with_the_rights_that_it_prints_each_store_is_fit(system: System, tmp_pa
         [mongo] = tallyd("init", "--grants", "mongo", *COUNTS, cwd=tmp_path, **env).splitlines()
         user = json.loads(mongo.partition(".createUser(")[2].removesuffix(")"))
         system.mongo.command("createUser", user["user"], pwd=user["pwd"], roles=user["roles"])
+        refused = tallyd("init", *COUNTS, cwd=tmp_path, code=1, **env)
+        assert "`tallyd init --grants mysql`" in refused
+        assert "it's" not in refused.replace("''", "'"), "what is no terminal may be a log"
         for statement in tallyd("init", "--grants", "mysql", *COUNTS, cwd=tmp_path, **env).splitlines():
             system.sql(statement.removesuffix(";"), database="")
         try:
