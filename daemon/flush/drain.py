@@ -107,8 +107,11 @@ class Drain:
             return await self.apply_next()
         if not isinstance(claim, Claim):
             return claim
-        if self._met or not floor:  # Redis may have been emptied again, and no seq would tell
+        if self._met or not floor or claim.again:  # Redis may have been emptied again, and no seq would tell
+            epoch = self._counters.epoch
             await self._counters.look()
+            if self._counters.epoch != epoch:  # the claim may be of the memory that was lost
+                return await self.apply_next()
         if claim.seq >= floor:  # else it was in flight in an older Redis: the next one is met the same
             self._met = ""
         await self._open_epoch()

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from daemon.buffer import scripts
 from daemon.domain.rollup import Kind
 from daemon.rollups import floors
 from daemon.rollups.mongo import MongoSink
@@ -25,7 +26,7 @@ from daemon.verify.audit import audit as audits
 from daemon.verify.audit.hot import HotMarks, read_marks
 from tests.kit.daemon import Daemon
 from tests.kit.kill import STOPS, Kill, killed, kills
-from tests.kit.proxy import Fault
+from tests.kit.proxy import Fault, Proxy
 from tests.kit.servers import RedisServer
 from tests.kit.system import System, event, wait_until
 from tests.kit.takeover import add_rows
@@ -334,6 +335,47 @@ def test_flushall_twice_begins_two_baselines(system: System, stores: Restorable)
             wait_until(lambda: total(system) == 7 + 2 * n, "they are flushed")  # noqa: B023
             wait_until(lambda: not system.redis.hexists("anl:{0}:claim", "seq"), "nothing is in flight")
     assert difference(system) == {}
+
+
+def hold_look(system: System, nth: int) -> Proxy:
+    """A line to Redis that holds the `nth` question for the layout. The first one is that of the new connection."""
+    for script in scripts.ALL:
+        system.redis.script_load(script.source)
+    return Proxy(system.env["TALLYD_REDIS__URL"], scripts.LAYOUT.sha.encode(), nth=nth, keep=True)
+
+
+def test_flushall_between_the_first_claim_and_its_look_drops_the_claim(system: System, stores: Restorable) -> None:
+    """The new baseline does not include it, so it may not be written any more."""
+    count(system, 5)
+    with hold_look(system, 2).running() as line, system.flusher(REDIS__URL=line.url()) as flusher:
+        wait_until(line.tripped.is_set, "it has the claim")
+        system.redis.flushall()
+        line.release()
+        flusher.says("in place of")
+        count(system, 2)
+        wait_until(lambda: total(system) >= 2 and not system.redis.hexists("anl:{0}:claim", "seq"), "they are flushed")
+    assert difference(system) == {}
+    assert total(system) == 2
+
+
+def test_a_claim_of_an_epoch_that_no_flusher_opened_is_taken_over(system: System, stores: Restorable) -> None:
+    """Redis is emptied twice, and the flusher that met it dies. The other one has an open connection."""
+    count(system, 5)
+    system.flush()
+    with system.flusher(FLUSH__INTERVAL_S="3600", FLUSH__THRESHOLD="2") as other:
+        other.says("Flushing every")
+        system.redis.flushall()
+        with hold_look(system, 3).running() as line, system.flusher(REDIS__URL=line.url()) as first:
+            first.says(LOSS)
+            system.redis.flushall()
+            count(system, 2)
+            wait_until(line.tripped.is_set, "it has the claim")
+            first.kill()
+        count(system, 1, "b")
+        count(system, 1, "c")
+        wait_until(lambda: total(system) == 9 and not system.redis.hexists("anl:{0}:claim", "seq"), "all is flushed")
+    assert difference(system) == {}
+    assert "in place of" in other.text()
 
 
 def test_mysql_older_is_set_to_the_totals(system: System, stores: Restorable) -> None:
