@@ -191,9 +191,24 @@ bench-baseline: setup
     @ops/install-servers bench
     .venv/bin/python -m bench --baseline
 
+# The tests of CI. At most three that fail run once more, alone: a busy machine can fail one of thousands
+[private]
+test-ci: setup
+    #!/bin/sh
+    set -u
+    ops/install-servers test || exit
+    .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile
+    code=$?
+    [ $code = 1 ] || exit $code
+    again='-m pytest -p no:benchmark --last-failed --last-failed-no-failures none'
+    failed=$(.venv/bin/python $again --collect-only | grep -c '::')
+    [ "$failed" -le 3 ] || exit 1
+    echo "These $failed failed. They run once more, alone. One that passes now is a fault to mend all the same."
+    exec .venv/bin/python $again -v
+
 # All that CI runs
 [group('check')]
-ci: lint types test load-check fuzz-check bench-check
+ci: lint types test-ci load-check fuzz-check bench-check
 
 # Build the browser tracker anew: daemon/web/static/analytics.min.js
 [group('change')]
