@@ -38,21 +38,17 @@ class Origins:
     """Of one configuration."""
 
     def __init__(self, origins: Sequence[str]) -> None:
-        self._all = "*" in origins
+        self._all = _Page([("access-control-allow-origin", "*")]) if "*" in origins else None
         self._named = {origin: _Page([_VARY, ("access-control-allow-origin", origin)]) for origin in origins}
         self._others = _Page([_VARY])
-        # One origin, or every one: the answer is the same to all pages, so it does not vary. Another page's browser
-        # finds that it is not the page's own origin.
-        only = "*" if self._all else origins[0] if len(origins) == 1 else None
-        self._only = _Page([("access-control-allow-origin", only)]) if only else None
 
     def allows(self, head: RequestHead) -> bool:
         """Whether the events are counted: they come from a page of an allowed origin, of our own, or from no page."""
-        return self._all or self._knows(_first(head, "origin"), head)
+        return self._all is not None or self._knows(_first(head, "origin"), head)
 
     def shows(self, head: RequestHead) -> bool:
         """The same for an image, whose request has no `Origin`: its page is told by `Referer`."""
-        if self._all:
+        if self._all is not None:
             return True
         try:
             page = urlsplit(_first(head, "referer"))
@@ -73,10 +69,10 @@ class Origins:
 
     def preflight(self, head: RequestHead) -> Response:
         """Whether the page may send; one that may not gets the same 204, without a permission."""
-        return response.PREFLIGHT if self._all or _first(head, "origin") in self._named else response.NO_PREFLIGHT
+        return response.PREFLIGHT if self._page(head) is not self._others else response.NO_PREFLIGHT
 
     def _page(self, head: RequestHead) -> _Page:
-        return self._only or self._named.get(_first(head, "origin"), self._others)
+        return self._all or self._named.get(_first(head, "origin"), self._others)
 
 
 def host_of(head: RequestHead) -> str:
