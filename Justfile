@@ -28,7 +28,7 @@ prepare-dev: setup
 [group('check')]
 test *ARGS: setup
     @ops/install-servers test
-    @exec .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile "$@"
+    @exec .venv/bin/python -m pytest -p no:benchmark -n 4 --dist loadfile --no-loadscope-reorder "$@"
 
 # Run the tests and say how much of the daemons they ran, workers and commands included (ARGS go to pytest)
 [group('check')]
@@ -38,7 +38,7 @@ coverage *ARGS: setup
     ops/install-servers test
     export COVERAGE_FILE="$PWD/.coverage" # of all processes, wherever they run
     .venv/bin/coverage erase
-    .venv/bin/coverage run -m pytest -p no:benchmark -n 3 --dist loadfile "$@"
+    .venv/bin/coverage run -m pytest -p no:benchmark -n 4 --dist loadfile --no-loadscope-reorder "$@"
     .venv/bin/coverage combine --quiet
     .venv/bin/coverage report
 
@@ -101,14 +101,14 @@ granian *ARGS: setup
     @rm -rf .granian
     .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --target .granian granian
     @PYTHONPATH="$PWD/.granian" .venv/bin/python -c 'import granian; print("Granian", granian.__version__)'
-    @PYTHONPATH="$PWD/.granian" exec .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile tests/unit/ingest \
+    @PYTHONPATH="$PWD/.granian" exec .venv/bin/python -m pytest -p no:benchmark -n 4 --dist loadfile --no-loadscope-reorder tests/unit/ingest \
         {{ http_tests }} tests/integration/test_unix_socket.py tests/fault/test_shutdown.py "$@"
 
 # The tests of HTTP on the ASGI application under Granian as it comes: the way out if a release breaks ours
 [group('check')]
 stock *ARGS: setup
     @ops/install-servers test
-    @TEST_SERVER=stock exec .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile {{ http_tests }} "$@"
+    @TEST_SERVER=stock exec .venv/bin/python -m pytest -p no:benchmark -n 4 --dist loadfile --no-loadscope-reorder {{ http_tests }} "$@"
 
 # The unit tests, and events on their whole way, on other Pythons (ARGS: versions in place of 3.12 and 3.13)
 [group('check')]
@@ -119,7 +119,7 @@ pythons *ARGS: setup
     [ $# -gt 0 ] || set -- 3.12 3.13
     for version in "$@"; do
         TALLYD_PYTHON=$version ops/python-env
-        .pythons/$version/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile tests/unit {{ way_tests }}
+        .pythons/$version/bin/python -m pytest -p no:benchmark -n 4 --dist loadfile --no-loadscope-reorder tests/unit {{ way_tests }}
     done
 
 # Two real nodes of MariaDB Galera: what the doctor says, and what two writers do (a minute; ARGS go to pytest)
@@ -197,7 +197,7 @@ test-ci: setup
     #!/bin/sh
     set -u
     ops/install-servers test || exit
-    .venv/bin/python -m pytest -p no:benchmark -n 3 --dist loadfile
+    .venv/bin/python -m pytest -p no:benchmark -n 4 --dist loadfile --no-loadscope-reorder
     code=$?
     [ $code = 1 ] || exit $code
     again='-m pytest -p no:benchmark --last-failed --last-failed-no-failures none'
