@@ -57,11 +57,11 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     seed = folder / "seed"
     packages.build(seed / "root/tallyd")
     packages.dependencies(seed / "root/wheels")
-    before = packages.before(folder / "before")
-    shutil.copytree(before / "ops/systemd", seed / "root/before/systemd")
-    for wheel in (before / "dist").glob("*.whl"):
-        shutil.copy(wheel, seed / "root/before")
-    (seed / "root/before/tallyd.toml").write_text(CONFIG_BEFORE)
+    if before := packages.before(folder / "before"):
+        shutil.copytree(before / "ops/systemd", seed / "root/before/systemd")
+        for wheel in (before / "dist").glob("*.whl"):
+            shutil.copy(wheel, seed / "root/before")
+        (seed / "root/before/tallyd.toml").write_text(CONFIG_BEFORE)
     (seed / "etc").mkdir()
     (seed / "etc/pip.conf").write_text(PIP)
     with Machine(seed) as booted:
@@ -196,6 +196,8 @@ def test_a_timer_fires(machine: Machine) -> None:
 
 
 def test_an_upgrade_under_load_fails_no_request(machine: Machine) -> None:
+    if machine.try_("ls before").returncode:
+        pytest.skip("This clone has no history, and so no version before this one: git fetch --unshallow")
     machine.do("cp -a /opt/tallyd /root/environment")
     machine.do(commands("Take it off"))
     assert machine.do("systemctl list-unit-files 'tallyd*' --no-legend || true") == ""
