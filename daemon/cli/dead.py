@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -12,7 +12,9 @@ from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json, print_table, say
 from daemon.config import Config, replica_tables
 from daemon.errors import CheckFailed, ConfigError
-from daemon.rollups.dead_letters import DeadLetters, Letter, Retried
+
+if TYPE_CHECKING:
+    from daemon.rollups.dead_letters import DeadLetters, Letter, Retried
 
 app = typer.Typer(help="Look at, retry or drop the amounts no document could take.", no_args_is_help=True)
 
@@ -80,6 +82,8 @@ def retry(
 
     Example: `tallyd dead retry --all`
     """
+    from daemon.rollups.dead_letters import Retried
+
     if (id_ is None) == (not all_):
         raise ConfigError("Name one letter, or --all.")
 
@@ -135,6 +139,7 @@ async def _retry(config: Config, letters: DeadLetters, letter: Letter) -> Retrie
     from daemon.buffer.keys import Keys
     from daemon.domain.entity import parse_entity
     from daemon.domain.rollup import TOTALS
+    from daemon.rollups.dead_letters import Retried
 
     result = await letters.retry(letter)
     if result is not Retried.APPLIED:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -10,7 +11,9 @@ from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
 from daemon.cli.output import print_json, print_strays, print_table, say
 from daemon.config import Config
 from daemon.errors import StoreError
-from daemon.read.status import Status, read_status
+
+if TYPE_CHECKING:
+    from daemon.read.status import Status
 
 
 def status(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
@@ -20,6 +23,8 @@ def status(config: ConfigOption = None, data: DataOption = None, as_json: JsonOp
 
     Example: `tallyd status --data .tallyd`
     """
+    from daemon.read.status import read_status
+
     loaded = load(config, data, "redis", "mongo")
     found = run(read_status(loaded))
     if as_json:

@@ -6,12 +6,14 @@ import csv
 import io
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import IO, Any, Protocol
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from daemon.errors import ConfigError
-from daemon.export.rows import Row
+
+if TYPE_CHECKING:
+    from daemon.export.rows import Row
 
 
 class Format(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from typer.main import get_command
 
 from daemon.cli import CHECK, KEEP, LOOK, MOVE, RUN, app
+from tests.kit.commands import run
 
 LINE_MAX = 60
 """What the list of commands has room for on a terminal of 80 columns."""
@@ -37,3 +39,9 @@ def test_each_is_in_the_list_with_one_line(name: str) -> None:
     command = listed()[name]
     assert command.rich_help_panel in (RUN, LOOK, CHECK, MOVE, KEEP)
     assert 0 < len(command.short_help) <= LINE_MAX
+
+
+def test_a_command_waits_for_no_driver_that_it_does_not_use() -> None:
+    """`--help`, and the check at each reload. A command imports a store's driver itself."""
+    program = "import daemon.cli, sys; print({'redis', 'pymongo', 'asyncmy', 'granian'} & {*sys.modules})"
+    assert run([sys.executable, "-c", program]).stdout == "set()\n"
