@@ -1,4 +1,4 @@
-"""What lies in one shard of Redis at one moment: for `tallyd status`, and for the flusher's metrics. Reads only."""
+"""The content of one shard of Redis at one moment: for `tallyd status`, and for the flusher's metrics. Reads only."""
 
 from __future__ import annotations
 

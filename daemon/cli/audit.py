@@ -96,7 +96,7 @@ def _verdict(report: Report) -> str:
 
 
 def _print_records(report: Report) -> None:
-    """What was accepted, and which stores came back older: both explain a difference, or a baseline."""
+    """The accepted differences, and the stores that came back older: both explain a difference, or a baseline."""
     for epoch in report.epochs:
         for older in epoch.older:
             other = "MongoDB" if older.store == "redis" else "Redis"

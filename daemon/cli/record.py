@@ -29,7 +29,7 @@ RecordOption = Annotated[
 
 
 class Found(Struct):
-    """What the command fills in. If it fails, the error is the summary."""
+    """The result of a command, which the command fills in. If it fails, the error is the summary."""
 
     summary: str = ""
     figures: dict[str, int | float] = {}

@@ -107,7 +107,7 @@ def _is_of_the_system(file: Path) -> bool:
 
 
 def _why(error: OSError, file: Path) -> str:
-    """What the operating system said about a file that belongs to the configuration `file`."""
+    """The reason why a file of the configuration `file` cannot be read."""
     as_root = isinstance(error, PermissionError) and _is_of_the_system(file) and os.geteuid() != 0
     return f"{error.strerror}{', type the command as root' if as_root else ''}"
 

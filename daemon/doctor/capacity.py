@@ -61,7 +61,7 @@ WEEK_DAYS, MONTH_DAYS, YEAR_DAYS = 7, 31, 366
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What comes. `events_per_second`: the mean over a day. `peak`: the busiest second, as a multiple of the mean.
+    """The load. `events_per_second`: the mean over a day. `peak`: the busiest second, as a multiple of the mean.
 
     `entities`: all there are. `active`: of them, those that are counted on one day. `outage_h`: how long a store may be
     away. `years`: for which MongoDB's disk is to last.
@@ -86,14 +86,14 @@ class Need(msgspec.Struct, frozen=True):
 
 
 class Capacity(msgspec.Struct, frozen=True):
-    """What it takes, and the keys that must change for it: key → value as TOML has it."""
+    """The needs of a load, and the keys that must change for it: key → value as TOML has it."""
 
     needs: list[Need]
     settings: dict[str, str]
 
 
 def capacity(config: Config, load: Load) -> Capacity:
-    """What the servers of this load need, with this configuration."""
+    """The needs of this load, with this configuration."""
     peak = load.events_per_second * load.peak
     window_events = load.events_per_second * config.dedupe.window_s
     outage_events = load.events_per_second * load.outage_h * 3_600

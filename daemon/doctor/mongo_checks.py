@@ -20,7 +20,7 @@ DISK_WARN_PERCENT = 90
 NOT_FLUSHED = "Nothing is flushed: counts pile up in Redis."
 UPGRADE = "upgrade MongoDB, one major version at a time, to 6.0 or later"
 _MONITOR = 'db.getSiblingDB("admin").grantRolesToUser("USER", ["clusterMonitor"])'
-"""What reading a set's configuration takes."""
+"""The right to read a set's configuration."""
 
 Keys = tuple[tuple[str, int], ...]
 

@@ -1,4 +1,4 @@
-"""What the flush daemon tells Prometheus of the stores: how much waits in each, how old it is, and what jobs found.
+"""The flush daemon's gauges of the stores: how much waits in each, how old it is, and the results of jobs.
 
 `service.py` starts it. It asks in a thread with a loop and connections of its own. So no flush waits for a question,
 and no scrape for a store. What a store that is away would say is absent.

@@ -76,7 +76,7 @@ class Service:
         expose(port, "flush.metrics_port", own, self._hanging, self._readiness)
 
     def _hanging(self) -> str | None:
-        """What hangs: a step, or the event loop itself. Called in the metrics' threads."""
+        """The step that hangs, or the event loop itself; None if neither does. Called in the metrics' threads."""
         turned = threading.Event()
         self._loop.call_soon_threadsafe(turned.set)
         return self._flusher.stuck() or (None if turned.wait(TURN_TIMEOUT_S) else "The event loop")

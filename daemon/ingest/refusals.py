@@ -1,4 +1,4 @@
-"""The log of requests that were refused or failed, for whoever looks for one by its id.
+"""The log of requests that were refused or failed, so that one is found by its id.
 
 A proxy or a client gives a request its id, in `X-Request-Id`. `app.py` reports every answer from 400 on. One with an id
 becomes an entry, `ENTRIES_PER_SECOND_MAX` of them at most: anybody can send requests that are refused. A good event
@@ -19,7 +19,7 @@ from daemon.response import Response
 
 HEADER = "x-request-id"
 ID = re.compile(r"[!-~]{1,128}")
-"""What an id may be. A request with another one has none."""
+"""The form of an id. A request with another one has none."""
 PATH_CHARACTERS_MAX = 200
 WHY_CHARACTERS_MAX = 300
 ENTRIES_PER_SECOND_MAX = 10

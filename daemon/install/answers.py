@@ -20,7 +20,7 @@ HEAD = """\
 
 
 class Answers(Struct, frozen=True, kw_only=True):
-    """What `tallyd init` asks. An address may be empty while it is not known yet. `types`: the first one has the table.
+    """The answers to `tallyd init`. An address that is not known yet is empty. `types`: the first one has the table.
 
     `columns`: counter → column. Without a table, no row of MySQL is set.
     """

@@ -1,4 +1,4 @@
-"""What `tallyd install --system` puts on a machine, in one list, and how it is written and taken away.
+"""All that `tallyd install --system` puts on a machine, in one list, and how it is written and taken away.
 
 Each file is there whole or not at all. So an installation that was cut off at any step is finished by the next one.
 Nothing starts here. A configuration and its secrets that are there already are never written again.
@@ -75,12 +75,12 @@ def check_prefix(prefix: Path) -> None:
 
 
 def user_item() -> Item:
-    """What systemd-sysusers makes the user of."""
+    """The file of which systemd-sysusers makes the user."""
     return Item(SYSUSERS, 0o644, content=shipped.user())
 
 
 def items(answers: Answers | None, prefix: Path) -> list[Item]:
-    """What lies on the machine besides the user, in the order in which it is written. Without answers, the
+    """All files and folders besides the user, in the order in which they are written. Without answers, the
     configuration is there already."""
     found = [
         Item(CONFIG_FOLDER, 0o755),

@@ -105,12 +105,12 @@ class Explained(Struct, frozen=True):
         return next((each for each in self.documents if each.rollup == TOTALS.name), None)
 
     def total(self, counter: str) -> int:
-        """What MongoDB says of the counter, and the row should."""
+        """The total in MongoDB, which the row should have."""
         counted, base = self.sums(TOTALS.name)
         return counted.get(counter, 0) + base.get(counter, 0)
 
     def sums(self, rollup: str) -> tuple[Amounts, Amounts]:
-        """What the rollup's documents hold of each counter: counted, and taken over."""
+        """The sums of each counter over the rollup's documents: counted, and taken over."""
         of_kind = [each for each in self.documents if each.rollup == rollup]
         return add_up(each.counted for each in of_kind), add_up(each.base for each in of_kind)
 
@@ -143,7 +143,7 @@ async def explain(config: Config, entity: Entity) -> Explained:
 
 
 class _Hot(Struct, frozen=True):
-    """What Redis holds of the entity. `foreign`: its key, or a field of it, is not ours."""
+    """The entity in Redis. `foreign`: its key, or a field of it, is not ours."""
 
     days: dict[str, str]
     foreign: bool
@@ -233,7 +233,7 @@ async def _row(config: Config, table: ReplicaTable, id_: str) -> Row:
 
 
 def _findings(found: Explained, *, foreign: bool) -> Iterator[str]:
-    """What an operator should know, each with the command that helps."""
+    """Findings for the operator, each with the command that helps."""
     if not found.still:
         yield "Counts moved while this was read. Try again."
     waiting = [letter for letter in found.letters if letter.dropped_at is None]

@@ -26,11 +26,11 @@ UNAPPLICABLE = {
 
 SENTENCE_CHARACTERS_MAX = 300
 _DETAILS = re.compile(r" \(configured timeouts: [^)]*\)|, Timeout: .*|, full error: .*", re.DOTALL)
-"""What pymongo appends: time-outs, its view of the servers, the server's whole reply with cluster time and key ids."""
+"""The additions of pymongo: time-outs, its view of the servers, the server's reply with cluster time and key ids."""
 
 
 def sentence(error: PyMongoError) -> str:
-    """What went wrong, without what pymongo appends, and without a full stop."""
+    """The error in one sentence, without pymongo's additions and without a full stop."""
     details = getattr(error, "details", None)
     if isinstance(details, Mapping) and (text := details.get("errmsg")):
         text = f"{str(text).rstrip('.')} ({name})" if (name := details.get("codeName")) else str(text)

@@ -39,7 +39,7 @@ class Older(Struct, frozen=True):
 async def read_floor(mongo: MongoSink, shard: int) -> int:
     """The highest seq that may have been written to this shard's documents; 0 if none. Raises StoreError.
 
-    Of the primary, whatever `mongo.url` prefers: a secondary that lags looks like a MongoDB that was restored.
+    Of the primary, even if `mongo.url` prefers others: a secondary that lags looks like a MongoDB that was restored.
     """
     with store_error(mongo.address):
         floors = mongo.database.get_collection(FLOORS, read_preference=ReadPreference.PRIMARY)
@@ -105,7 +105,7 @@ class Acceptance(Struct, frozen=True):
 
 
 class Epoch(Struct, frozen=True):
-    """What MongoDB remembers of one Redis. `baseline`: what `open_epoch` recorded."""
+    """The record of one Redis in MongoDB. `baseline`: what `open_epoch` recorded."""
 
     epoch: int
     baseline: dict[str, int]

@@ -19,7 +19,7 @@ Job = Literal["audit", "parity-check", "report", "expire", "shadow-compare", "do
 
 
 class JobResult(Struct, frozen=True):
-    """What a job's last run found. `at`: when it ended. `exit_code`: as of its command; 0 is `ok`.
+    """The result of a job's last run. `at`: when it ended. `exit_code`: as of its command; 0 is `ok`.
 
     `summary`: one sentence. `host`: where it ran. `figures`: what it counted, by name. The subject of a figure follows
     a colon: an audit has `difference:view`.

@@ -1,4 +1,4 @@
-"""What the ingest daemon's main process tells Prometheus: its workers' values, and its own.
+"""The metrics of the ingest daemon's main process: its workers' values, and its own.
 
 `server.py` registers it. The workers write their values to files (`daemon/metrics.py`), and this adds them up.
 """
@@ -37,7 +37,7 @@ class WorkerMetrics(Collector):
 
 
 class ProcessGauges(Collector):
-    """What the main process knows or can look up."""
+    """The values that the main process knows or can look up."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -70,7 +70,7 @@ def _spool(config: Config) -> Iterable[Metric]:
 
 
 def hanging(supervisor: Supervisor) -> str | None:
-    """What of the daemon hangs."""
+    """The part of the daemon that hangs, for an answer; None if none does."""
     pid = supervisor.hanging()
     return None if pid is None else f"Worker process {pid}: its event loop, or a call"
 

@@ -79,8 +79,8 @@ class Report(Struct, frozen=True):
 
 
 class _State(NamedTuple):
-    """What an audit read. `epoch`: of the Redis that it read, 0 if that has no layout. `after`: the marks of each
-    shard, read last. `exact`: nothing moved while it read."""
+    """The numbers that an audit read. `epoch`: of its Redis, 0 if that has no layout. `after`: the marks of each shard,
+    read last. `exact`: nothing moved while it read."""
 
     epoch: int
     hot: list[Hot]
@@ -160,7 +160,7 @@ class Auditor:
         )  # fmt: skip
 
     async def _read(self) -> _State:
-        """What Redis and MongoDB hold; of one moment, if one of a few tries found it."""
+        """The amounts in Redis and MongoDB; of one moment, if one of a few tries found it."""
         for attempt in range(STILL_TRIES):
             if attempt:
                 await asyncio.sleep(STILL_PAUSE_S)

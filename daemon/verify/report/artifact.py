@@ -116,7 +116,7 @@ class ParityArtifact(ParityV1, kw_only=True):
 
 
 class CheckArtifact(ParityV1, kw_only=True):
-    """What `tallyd parity-check` found. `limit` 0: it compared every row. `pending`: rows that a flush makes equal."""
+    """The result of `parity-check`. `limit` 0: every row was compared. `pending`: rows that a flush makes equal."""
 
     generated_at: Instant
     types: list[Tally]

@@ -55,7 +55,7 @@ def read_gate(folder: Path, days: int, today: dt.date) -> Gate:
 
 
 def _why(found: Mapping[str, Any]) -> str | None:
-    """What is bad about an artifact that is in order. Those of other producers have no `day`."""
+    """The bad news of an artifact that is in order. Those of other producers have no `day`."""
     written = found["generated_at"].partition("T")[0]
     day = found.get("day")
     agreement = day.get("agreement") if isinstance(day, dict) else None
