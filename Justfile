@@ -24,6 +24,12 @@ dev *ARGS: prepare-dev
 prepare-dev: setup
     @ops/install-servers dev
 
+# Show the dashboard of an invented catalogue, in new servers, until Ctrl-C (ARGS: --hostile, --picture FILE)
+[group('run')]
+dashboard *ARGS: setup
+    @ops/install-servers test
+    @exec .venv/bin/python -m tests.web.dashboard "$@"
+
 # Run the tests against real servers, installing what is missing (ARGS go to pytest)
 [group('check')]
 test *ARGS: setup

@@ -12,6 +12,7 @@
     load.py       clients that remember what became of each event
     wire.py       HTTP as bytes on a socket
     kill.py       a process killed at each step of a module's `STEPS`
+    catalogue.py  movies with names and a past, and hostile ids: what a dashboard shows
     shard.py      the Lua scripts of one shard, called without tallyd's own code
     importing.py  `tallyd import` in a test
     takeover.py   `tallyd backfill` in a test

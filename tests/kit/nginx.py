@@ -47,11 +47,11 @@ def nginx_folder() -> Iterator[Path]:
 
 
 @contextmanager
-def nginx(folder: Path, upstream: str, *, also: str = "", site: str = "") -> Iterator[str]:
+def nginx(folder: Path, upstream: str, *, also: str = "", site: str = "", under: str = "") -> Iterator[str]:
     """nginx as ops/proxy sets it up, and the URL it answers at.
 
     `upstream`: where tallyd listens. `also`: another location of tallyd, as nginx writes it. `site`: the URL of the
-    server of everything else.
+    server of everything else. `under`: all of tallyd once more below this path, as "/stats/".
     """
     program = shutil.which("nginx", path="/usr/sbin:/sbin:/usr/bin:/bin")
     assert program is not None, "The tests need nginx: run ./justw test, or apt-get install nginx."
@@ -64,10 +64,14 @@ def nginx(folder: Path, upstream: str, *, also: str = "", site: str = "") -> Ite
     ):
         assert blocks.count(theirs) == 1
         blocks = blocks.replace(theirs, ours)
+    end = "    }\n"
+    block = LOCATION + blocks.partition(LOCATION)[2].partition(end)[0] + end
     if also:
-        end = "    }\n"
-        block = LOCATION + blocks.partition(LOCATION)[2].partition(end)[0] + end
         blocks = blocks.replace(block, block + block.replace(LOCATION, f"    location {also} {{"))
+    if under:
+        below = block.replace(LOCATION, f"    location {under} {{")
+        assert below.count("proxy_pass http://tallyd;") == 1
+        blocks = blocks.replace(block, block + below.replace("http://tallyd;", "http://tallyd/;"))
     if site:
         blocks = blocks.replace(LOCATION, f"    location / {{ proxy_pass {site}; }}\n{LOCATION}")
     file = folder / "nginx.conf"

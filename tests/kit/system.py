@@ -159,10 +159,11 @@ class System(Stores):
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
         return done.exit_code, done.stdout
 
-    def count(self, *events: dict[str, Any]) -> int:
-        """Counts events as the ingest worker would, without HTTP. Returns how many were new."""
+    def count(self, *events: dict[str, Any], robots: bool = False) -> int:
+        """Counts events as the ingest worker would, without HTTP. Returns how many were new. `robots`: by
+        whom they were sent."""
         config = self.config()
-        decoder = Decoder(build_catalogue(config), batch_events_max=len(events), clock=time.time)
+        decoder = Decoder(build_catalogue(config, apart=robots), batch_events_max=len(events), clock=time.time)
 
         async def work() -> int:
             connection = Connection(config.redis, Layout(config))
