@@ -1,7 +1,7 @@
 """Actions: what a client may report, and what each does to the counters.
 
-The client names an action and a value, never a counter. An action turns them, with the event's bucket of the finest
-rollup, into an effect: the increments one event makes.
+The client names an action and a value, never a counter. An action turns them, with the event's bucket (a day or an
+hour), into an effect: the increments one event makes.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Action:
         self._effects: dict[tuple[int, str], Effect] = {}
 
     def effect(self, value: int, bucket: str) -> Effect:
-        """What an event with this value adds in this bucket of the finest rollup."""
+        """What an event with this value adds in this bucket, a day or an hour."""
         known = self._effects.get((value, bucket))
         if known is not None:
             return known

@@ -18,14 +18,14 @@ from daemon.domain.event import EVENT_ID_CHARS_MAX, Event, EventIn, own_id
 from daemon.domain.id_rule import IdRule, Matches
 from daemon.domain.instant import is_utc, parse_instant
 from daemon.domain.rejection import Rejection, say, say_allowed, say_ranges
-from daemon.domain.rollup import FINEST, start_of_day
+from daemon.domain.rollup import DAILY, start_of_day
 
 SECONDS_MAX = 253_402_300_799
 """The last second a datetime can be."""
 USUAL_CACHED = 8_192
 """Kinds of events (what, value, bucket) that are known to be good."""
-BUCKET_CHARS = len(FINEST.bucket_of(start_of_day(dt.date.min)))
-"""A text that `is_utc` begins with the name of its bucket of the finest rollup."""
+BUCKET_CHARS = len(DAILY.bucket_of(start_of_day(dt.date.min)))
+"""A text that `is_utc` begins with the name of its day."""
 
 FIELDS_TEXT = {
     "event_id": EVENT_ID_CHARS_MAX,
@@ -163,7 +163,7 @@ class Catalogue:
         return self._producers_max_age_s if producer else self._max_age_s
 
     def _bucket(self, occurred_at: str, now_s: float, producer: str) -> str | None:
-        """The bucket of the finest rollup the event is counted under, or None if the instant is not one or too old."""
+        """The bucket the event is counted under, or None if the instant is not one or too old."""
         instant = parse_instant(occurred_at)
         if instant is None:
             return None
@@ -172,7 +172,7 @@ class Catalogue:
             instant = dt.datetime.fromtimestamp(now_s, dt.UTC)
         elif (oldest_s := self._oldest_s(producer)) and at_s < now_s - oldest_s:
             return None
-        return FINEST.bucket_of(instant)
+        return DAILY.bucket_of(instant)
 
     def _instant_problem(self, text: object, now_s: float, producer: str) -> str | None:
         if text is None:

@@ -1,6 +1,6 @@
 """Counters: what an action moves, and the Redis hash field that holds one counter's amount of one bucket.
 
-The bucket is one of the finest rollup: `view:2026-02-19`.
+The bucket is a day, `view:2026-02-19`; or an hour, `view:2026-02-19T05`, if the event's domain counts by hours.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-from daemon.domain.rollup import BUCKETED, FINEST, OWN_FIELDS
+from daemon.domain.rollup import COMPLETE, DAILY, HOURLY, KINDS, OWN_FIELDS, Bucketed
 
 NAME_PATTERN = r"\A[a-z][a-z0-9_]{0,31}\Z"
 """Domains, entity types, actions and counters are named like this: 1 to 32 characters, no colon, no dot, no dollar."""
@@ -27,11 +27,12 @@ _FIELDS_CACHED = 8_192
 
 
 class Field(NamedTuple):
-    """A hash field. `at`: the first instant of its bucket. `buckets`: that instant's, in the order of KINDS."""
+    """A hash field. `at`: the first instant of its bucket. `buckets`: (a rollup's place in KINDS, that instant's bucket
+    of it) for each rollup that its amount is added to. An amount of a day is in no hour."""
 
     counter: str
     at: dt.datetime
-    buckets: tuple[str | None, ...]
+    buckets: tuple[tuple[int, str | None], ...]
 
 
 def field_name(counter: str, bucket: str) -> str:
@@ -44,8 +45,13 @@ def parse_field(name: str) -> Field | None:
     match = _FIELD.match(name)
     if match is None or match[1] in RESERVED:
         return None
-    at = FINEST.parse(match[2])
-    return None if at is None else Field(match[1], at, (None, *(kind.bucket_of(at) for kind in BUCKETED)))
+    kinds, at = COMPLETE, DAILY.parse(match[2])
+    if at is None:
+        kinds, at = KINDS, HOURLY.parse(match[2])
+    if at is None:
+        return None
+    buckets = ((KINDS.index(kind), kind.bucket_of(at) if isinstance(kind, Bucketed) else None) for kind in kinds)
+    return Field(match[1], at, tuple(buckets))
 
 
 def parse_amount(text: str) -> int | None:

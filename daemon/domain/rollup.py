@@ -60,6 +60,8 @@ class Bucketed(Kind, frozen=True, eq=False, kw_only=True):
     retention_key: str = ""
     """The key of `[retention]` that says how many buckets are kept. "": all are, for ever. Only buckets that all have
     the same length can expire."""
+    retention_buckets: int = 1
+    """So many buckets are kept for each unit of that key."""
 
     def last_of(self, at: dt.datetime) -> dt.datetime:
         """The last instant of the instant's bucket. Raises OverflowError behind the year 9999."""
@@ -69,9 +71,9 @@ class Bucketed(Kind, frozen=True, eq=False, kw_only=True):
     def kept_from(self, now: dt.datetime, kept: Mapping[str, int]) -> str | None:
         """The oldest bucket that is kept; `now` (UTC) is in the newest. None: all buckets are kept.
 
-        `kept`: the keys of `[retention]`, each a number of buckets; 0 keeps all.
+        `kept`: the keys of `[retention]`, each a number of `retention_buckets`; 0 keeps all.
         """
-        buckets = kept.get(self.retention_key, 0)
+        buckets = kept.get(self.retention_key, 0) * self.retention_buckets
         return self.bucket_of(now - (buckets - 1) * self.length_min) if buckets else None
 
     def lies_in(self, outer: Bucketed, at: dt.datetime) -> bool:
@@ -104,6 +106,11 @@ def end_of_day(day: dt.date) -> dt.datetime:
 
 
 TOTALS = Kind("totals")
+HOURLY = Bucketed(
+    "hourly", bucket_field="hour", bucket_of=lambda at: at.isoformat()[:13],
+    start_of=lambda at: start_of_day(at) + dt.timedelta(hours=at.hour),
+    length_min=dt.timedelta(hours=1), points=24, retention_key="hourly_days", retention_buckets=24,
+)  # fmt: skip
 DAILY = Bucketed(
     "daily", bucket_field="date", bucket_of=lambda at: at.date().isoformat(), start_of=start_of_day,
     length_min=dt.timedelta(days=1), points=30, retention_key="daily_days",
@@ -124,12 +131,12 @@ YEARLY = Bucketed(
     length_min=dt.timedelta(days=365), points=5,
 )  # fmt: skip
 
-BUCKETED = (DAILY, WEEKLY, MONTHLY, YEARLY)
+BUCKETED = (HOURLY, DAILY, WEEKLY, MONTHLY, YEARLY)
 """From the finest to the coarsest."""
 KINDS: tuple[Kind, ...] = (TOTALS, *BUCKETED)
 
-FINEST = BUCKETED[0]
-"""Its buckets name the fields in Redis (`counter.field_name`)."""
+COMPLETE: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind is not HOURLY)
+"""Those that hold all that was counted. `hourly` holds what recent events of domains with hours add."""
 COARSER = BUCKETED[BUCKETED.index(DAILY) + 1 :]
 """Those whose buckets are made of days."""
 EXPIRING = tuple(kind for kind in BUCKETED if kind.retention_key)

@@ -18,7 +18,7 @@ from daemon.buffer.keys import Keys, ShardKeys, shard_of
 from daemon.config import Config, ReplicaTable, domain_counters, replica_tables
 from daemon.domain.counter import add_up, parse_amount, parse_field
 from daemon.domain.entity import Entity
-from daemon.domain.rollup import BUCKETED, EXPIRING, KINDS, OWN_FIELDS, TOTALS, Kind, amount_of
+from daemon.domain.rollup import COMPLETE, EXPIRING, KINDS, OWN_FIELDS, TOTALS, Kind, amount_of
 from daemon.errors import StoreError
 from daemon.replica.mysql import MysqlSink
 from daemon.rollups.dead_letters import Letter
@@ -258,7 +258,7 @@ def _findings(found: Explained, *, foreign: bool) -> Iterator[str]:
 
 def _rollups_apart(found: Explained) -> Iterator[str]:
     totals, _ = found.sums(TOTALS.name)
-    for kind in BUCKETED:
+    for kind in COMPLETE:
         counted, _ = found.sums(kind.name)
         for counter in found.counters:
             if (sums := counted.get(counter, 0)) != (total := totals.get(counter, 0)):

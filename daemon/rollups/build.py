@@ -36,8 +36,8 @@ class Builder:
                     continue
                 counter = field.counter
                 targets = [
-                    (documents, key if bucket is None else f"{key}:{bucket}", bucket)
-                    for documents, bucket in zip(grouped, field.buckets, strict=True)
+                    (grouped[kind], key if bucket is None else f"{key}:{bucket}", bucket)
+                    for kind, bucket in field.buckets
                 ]
                 if not all(_fits(documents.get(id_), counter, amount) for documents, id_, _ in targets):
                     malformed.append(Malformed(key, name, text))

@@ -30,7 +30,7 @@ from pymongo.errors import PyMongoError
 from daemon import traces
 from daemon.config import MongoSection, address_of
 from daemon.domain.outcome import Failure, SinkResult
-from daemon.domain.rollup import EXPIRING, KINDS, TOTALS, Document, Kind, Rollup
+from daemon.domain.rollup import COMPLETE, EXPIRING, TOTALS, Document, Kind, Rollup
 from daemon.domain.window import RANKED
 from daemon.errors import ConfigError
 from daemon.rollups.build import first_fields
@@ -109,10 +109,10 @@ class MongoSink:
     async def close(self) -> None:
         await close_client(self._client)
 
-    async def ensure_indexes(self) -> None:
-        """Creates the unique index of each rollup's natural key, and the indexes of the dead letters."""
+    async def ensure_indexes(self, kinds: Iterable[Kind] = COMPLETE) -> None:
+        """Creates the unique index of each of these rollups' natural key, and the indexes of the dead letters."""
         with store_error(self.address):
-            for kind in KINDS:
+            for kind in kinds:
                 natural_key = IndexModel([(field, 1) for field in kind.key_fields], name="natural_key", unique=True)
                 await self.collection(kind).create_indexes([natural_key])
         await self.dead_letters.ensure_indexes()

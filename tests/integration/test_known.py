@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from daemon.domain.rollup import KINDS
+from daemon.domain.rollup import COMPLETE
 from daemon.errors import ConfigError, MysqlStoreError, StoreError
 from daemon.flush.flusher import Flusher
 from daemon.rollups.dead_letters import UNKNOWN_ID
@@ -49,7 +49,7 @@ def test_known_and_unknown_ids_of_one_claim_part(knowing: System) -> None:
         event(entity_id="A", value=3), event(entity_id="a ", value=4), event(entity_type="actor", entity_id="ghost"),
     )  # fmt: skip
     done = knowing.flush()
-    assert (done.dead, done.missing, done.rows) == (3 * len(KINDS), 0, 2)
+    assert (done.dead, done.missing, done.rows) == (3 * len(COMPLETE), 0, 2)
 
     counted = [
         ("jav:movie:a", "view", DAY, 2), ("jav:movie:b", "download", DAY, 1), ("jav:actor:ghost", "view", DAY, 1)

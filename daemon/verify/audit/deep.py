@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 
-from daemon.domain.rollup import KINDS, TOTALS
+from daemon.domain.rollup import COMPLETE, TOTALS
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.hot import Sums
 from daemon.verify.audit.laws import Broken, bases_agree
@@ -21,9 +21,9 @@ async def deep(
     """`moving`: entities to leave out. They have amounts in flight or in dead letters, so their rollups may differ.
     `bases`: compare what was taken over, too."""
     fields = [*counters, *(f"base.{counter}" for counter in counters)]
-    async for key, sums in _merged([mongo.sums_by_entity(kind, fields) for kind in KINDS]):
-        totals = sums[KINDS.index(TOTALS)]
-        for kind, found in zip(KINDS, sums, strict=True):
+    async for key, sums in _merged([mongo.sums_by_entity(kind, fields) for kind in COMPLETE]):
+        totals = sums[COMPLETE.index(TOTALS)]
+        for kind, found in zip(COMPLETE, sums, strict=True):
             for counter in counters:
                 difference = found.get(counter, 0) - totals.get(counter, 0)
                 if difference and key not in moving:
@@ -34,7 +34,7 @@ async def deep(
         if bases and key not in moving:
             by_kind = {
                 kind.name: {counter: found.get(f"base.{counter}", 0) for counter in counters}
-                for kind, found in zip(KINDS, sums, strict=True)
+                for kind, found in zip(COMPLETE, sums, strict=True)
             }
             for broken in bases_agree(by_kind, counters, key):
                 yield broken

@@ -2,7 +2,7 @@
 
     conservation   accepted + baseline = live + in flight + dead + applied                  per counter
     ledger         accepted = live + in flight + flushed + dead                            per counter and shard
-    rollups        totals = the sum of each other rollup, dead letters added               per counter
+    rollups        totals = the sum of each other complete rollup, dead letters added      per counter
     base           Σ daily = the sum of each coarser rollup ≤ totals, of what was taken over  per counter
 
 `applied` is the sum of MongoDB's totals minus the part of claims in flight that is already in them. `baseline` is what
@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from daemon.domain.counter import add_up
-from daemon.domain.rollup import COARSER, DAILY, KINDS, TOTALS
+from daemon.domain.rollup import COARSER, COMPLETE, DAILY, TOTALS
 from daemon.verify.audit.hot import Hot, Sums
 from daemon.verify.audit.rollups import Rollups
 
@@ -130,7 +130,7 @@ def _apart(rollups: Rollups, counters: Sequence[str]) -> Iterator[tuple[str, str
             kind.name: rollups.sums[kind.name].get(counter, 0)
             - rollups.ahead[kind.name].get(counter, 0)
             + rollups.dead[kind.name].get(counter, 0)
-            for kind in KINDS
+            for kind in COMPLETE
         }
         totals = net[TOTALS.name]
         for name, n in net.items():

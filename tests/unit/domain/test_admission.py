@@ -15,12 +15,12 @@ from daemon.domain.admission import Catalogue
 from daemon.domain.event import Event, EventIn, own_id
 from daemon.domain.id_rule import id_rule
 from daemon.domain.rejection import Rejection
-from daemon.domain.rollup import FINEST
+from daemon.domain.rollup import DAILY
 from tests.kit.events import event as good_event
 
 NOW = dt.datetime(2026, 2, 19, 12, tzinfo=dt.UTC)
 NOW_S = NOW.timestamp()
-BUCKET = FINEST.bucket_of(dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC))
+BUCKET = DAILY.bucket_of(dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC))
 """Of an event that says nothing else."""
 FUTURE_MAX_S = 300
 MAX_AGE_S = 86_400
@@ -70,14 +70,14 @@ def test_an_admitted_event_names_its_entity_and_what_it_adds() -> None:
 def test_the_far_future_is_the_servers_time(ahead_s: int, counted_at: dt.datetime) -> None:
     event = admit(occurred_at=(NOW + dt.timedelta(seconds=ahead_s)).isoformat())
     assert event is not None
-    assert event.effect.increments[0][1] == f"view:{FINEST.bucket_of(counted_at)}"
+    assert event.effect.increments[0][1] == f"view:{DAILY.bucket_of(counted_at)}"
 
 
 def test_the_near_future_is_its_own_day() -> None:
     midnight = dt.datetime(2026, 2, 19, 23, 58, tzinfo=dt.UTC)
     event = CATALOGUE.admit(msgspec.convert(raw(occurred_at="2026-02-20T00:02:00Z"), EventIn), midnight.timestamp())
     assert event is not None
-    assert event.effect.increments[0][1] == f"view:{FINEST.bucket_of(dt.datetime(2026, 2, 20, tzinfo=dt.UTC))}"
+    assert event.effect.increments[0][1] == f"view:{DAILY.bucket_of(dt.datetime(2026, 2, 20, tzinfo=dt.UTC))}"
 
 
 @pytest.mark.parametrize("future_max_s", [0, FUTURE_MAX_S])
@@ -92,7 +92,7 @@ def test_an_event_that_does_not_say_when_counts_now(future_max_s: int) -> None:
                 event = catalogue.admit(msgspec.convert(sent, EventIn), now_s)
                 assert event is not None
                 at = dt.datetime.combine(day, dt.time(), dt.UTC)
-                assert event.effect.increments == (("view", f"view:{FINEST.bucket_of(at)}", "1"),)
+                assert event.effect.increments == (("view", f"view:{DAILY.bucket_of(at)}", "1"),)
     assert catalogue.explain(absent, last_s).errors == {}
 
 

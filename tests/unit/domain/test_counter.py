@@ -9,17 +9,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.domain.counter import INT64_MAX, RESERVED, field_name, parse_amount, parse_field
-from daemon.domain.rollup import BUCKETED, FINEST
+from daemon.domain.rollup import DAILY, HOURLY, KINDS, TOTALS, Bucketed, Kind
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,31}", fullmatch=True)
 
 
-@given(names.filter(lambda name: name not in RESERVED), st.datetimes())
-def test_a_field_is_read_as_it_was_written(counter: str, at: dt.datetime) -> None:
-    field = parse_field(field_name(counter, FINEST.bucket_of(at)))
+def buckets(kind: Bucketed, at: dt.datetime) -> dict[Kind, str | None]:
+    """Where the amount goes that a field of the instant's bucket has."""
+    field = parse_field(field_name("view", kind.bucket_of(at)))
     assert field is not None
-    assert (field.counter, field.at) == (counter, FINEST.start_of(at))
-    assert field.buckets == (None, *(kind.bucket_of(at) for kind in BUCKETED))
+    assert field.at == kind.start_of(at)
+    return {KINDS[number]: bucket for number, bucket in field.buckets}
+
+
+@given(st.datetimes())
+def test_an_amount_of_an_hour_goes_to_every_rollup_and_one_of_a_day_to_all_but_the_hours(at: dt.datetime) -> None:
+    every = {kind: kind.bucket_of(at) if isinstance(kind, Bucketed) else None for kind in KINDS}
+    assert buckets(HOURLY, at) == every
+    assert buckets(DAILY, at) == {kind: bucket for kind, bucket in every.items() if kind is not HOURLY}
+    assert every[TOTALS] is None
+
+
+@given(names.filter(lambda name: name not in RESERVED), st.datetimes(), st.sampled_from([HOURLY, DAILY]))
+def test_a_field_is_read_as_it_was_written(counter: str, at: dt.datetime, kind: Bucketed) -> None:
+    field = parse_field(field_name(counter, kind.bucket_of(at)))
+    assert field is not None
+    assert (field.counter, field.at) == (counter, kind.start_of(at))
 
 
 def test_a_field_names_a_counter_and_a_bucket() -> None:
@@ -32,7 +47,9 @@ def test_a_field_names_a_counter_and_a_bucket() -> None:
         "", "view", "view:", ":2026-02-19", "view:2026-02-30", "view:2026-2-19", "view:2026-02-19 ",
         "view:2026-02-19\n", " view:2026-02-19", "View:2026-02-19", "view.x:2026-02-19", "$inc:2026-02-19",
         "_id:2026-02-19", "1view:2026-02-19", "view:20260219", "view:2026-W08-4", "view:٢٠٢٦-02-19",
-        "view:2026-02-19:x", "a" * 33 + ":2026-02-19", "view:0000-01-01",
+        "view:2026-02-19:x", "view:2026-02-19T24", "view:2026-02-19T5", "view:2026-02-19t05", "view:2026-02-19 05",
+        "view:2026-02-19T05:00", "view:2026-02-19T05Z", "view:2026-02-19T\N{ARABIC-INDIC DIGIT ZERO}5",
+        "view:2026-02-30T05", "a" * 33 + ":2026-02-19", "view:0000-01-01",
         *(f"{name}:2026-02-19" for name in sorted(RESERVED)),
     ],
 )  # fmt: skip

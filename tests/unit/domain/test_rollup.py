@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 
 from daemon.domain.rollup import (
     BUCKETED,
+    COMPLETE,
     DAILY,
+    HOURLY,
     INSTANT_STEP,
     KINDS,
     MONTHLY,
@@ -46,8 +48,8 @@ def test_buckets_agree_with_the_calendar(at: dt.datetime) -> None:
     week = (thursday - first_of_year) // 7 + 1
     year = dt.date.fromordinal(first_of_year).year
     text = at.isoformat()
-    assert [kind.bucket_of(at) for kind in (DAILY, WEEKLY, MONTHLY, YEARLY)] == [
-        text[:10], f"{year:04d}-W{week:02d}", text[:7], text[:4]
+    assert [kind.bucket_of(at) for kind in (HOURLY, DAILY, WEEKLY, MONTHLY, YEARLY)] == [
+        text[:13], text[:10], f"{year:04d}-W{week:02d}", text[:7], text[:4]
     ]  # fmt: skip
 
 
@@ -98,6 +100,7 @@ def test_a_bucket_lies_in_another_if_all_its_days_do(
 
 def test_rollups_are_listed_once_from_the_finest_to_the_coarsest() -> None:
     assert KINDS[1:] == BUCKETED
+    assert (KINDS[0], *BUCKETED[1:]) == COMPLETE
     lengths = [kind.length_min for kind in BUCKETED]
     assert lengths == sorted(lengths)
     for names in ([kind.name for kind in KINDS], [kind.bucket_field for kind in BUCKETED]):
@@ -107,6 +110,7 @@ def test_rollups_are_listed_once_from_the_finest_to_the_coarsest() -> None:
 @pytest.mark.parametrize(
     ("kind", "days", "weeks", "oldest"),
     [
+        (HOURLY, 1, 0, "2027-01-01T04"), (HOURLY, 8, 0, "2026-12-25T04"), (HOURLY, 0, 5, None),
         (DAILY, 1, 0, "2027-01-02"), (DAILY, 3, 0, "2026-12-31"), (DAILY, 0, 5, None),
         (WEEKLY, 0, 1, "2026-W53"), (WEEKLY, 0, 53, "2026-W01"), (WEEKLY, 0, 54, "2025-W52"), (WEEKLY, 5, 0, None),
         (MONTHLY, 1, 1, None), (YEARLY, 1, 1, None),
@@ -116,7 +120,8 @@ def test_the_oldest_bucket_that_is_kept_is_the_first_of_as_many_as_are_configure
     kind: Bucketed, days: int, weeks: int, oldest: str | None
 ) -> None:
     saturday_of_week_53 = dt.datetime.fromisoformat("2027-01-02T03:04")
-    assert kind.kept_from(saturday_of_week_53, {"daily_days": days, "weekly_weeks": weeks}) == oldest
+    kept = {"hourly_days": days, "daily_days": days, "weekly_weeks": weeks}
+    assert kind.kept_from(saturday_of_week_53, kept) == oldest
 
 
 def test_only_buckets_of_one_length_can_expire() -> None:

@@ -14,7 +14,7 @@ from msgspec import convert
 from daemon.config import Config
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
-from daemon.domain.rollup import FINEST
+from daemon.domain.rollup import DAILY
 from daemon.ingest.decode import EXPLAINED_MAX, SLICE_EVENTS, Batch, Decoder, Unreadable, build_catalogue
 from tests.kit.events import event
 
@@ -209,7 +209,7 @@ def test_a_good_event_is_an_event() -> None:
     event = DECODER.single(BODY)
     assert isinstance(event, Event)
     assert (event.event_id, event.entity) == ("e1", "jav:movie:m")
-    assert event.effect.increments == (("view", f"view:{FINEST.bucket_of(COUNTED_AT)}", "1"),)
+    assert event.effect.increments == (("view", f"view:{DAILY.bucket_of(COUNTED_AT)}", "1"),)
 
 
 @pytest.mark.parametrize("space", [b"", b" ", b"\n\t \r"])
