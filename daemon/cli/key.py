@@ -1,4 +1,4 @@
-"""`tallyd key`: makes, lists and revokes the keys of producers and readers, in the file that `keys.file` names."""
+"""`tallyd key`: makes, lists and revokes keys, in the file that `keys.file` names."""
 
 from __future__ import annotations
 
@@ -22,15 +22,18 @@ from daemon.errors import ConfigError, StoreError
 ID_CHARACTERS, ID_LENGTH = "abcdefghijkmnpqrstuvwxyz23456789", 6
 SECRET_BYTES = 32
 
-app = typer.Typer(help="Make, list and revoke keys of producers and readers.", no_args_is_help=True)
+app = typer.Typer(help="Make, list and revoke keys of producers, readers and operators.", no_args_is_help=True)
 
 
 @app.command("new")
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The producer's or reader's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The name of the producer, reader or operator.")],
     config: ConfigOption = None,
     data: DataOption = None,
     read: Annotated[bool, typer.Option("--read", help="A key for reading, and for nothing else.")] = False,
+    operator: Annotated[
+        bool, typer.Option("--operator", help="A key for the dashboard, for status and dead, and for reading.")
+    ] = False,
     signed: Annotated[
         bool, typer.Option("--signed", help="A key that signs requests and is never sent. The file holds it as it is.")
     ] = False,
@@ -50,13 +53,15 @@ def new(
 
     Example: `tallyd key new shop --domain jav --action view --expires 2027-12-31`
     """
+    if read and operator:
+        raise typer.BadParameter("an operator's key reads, too", param_hint="--read")
     loaded = load(config, data)
     id_ = "".join(secrets.choice(ID_CHARACTERS) for _ in range(ID_LENGTH))
     key = f"{id_}.{secrets.token_urlsafe(SECRET_BYTES)}"
     entry = KeyEntry(
         id=id_,
         name=name,
-        kind="reader" if read else "producer",
+        kind="operator" if operator else "reader" if read else "producer",
         hash="" if signed else hashed(key),
         secret=key if signed else "",
         domains=tuple(domain or ()),
@@ -68,6 +73,8 @@ def new(
         _write(loaded, [*_entries(loaded), entry], config, data)
     print(key)
     how = f"It signs: X-Tallyd-Signature: key={id_},t=…,v1=…" if signed else "It is sent as X-Tallyd-Key."
+    if operator:
+        how += " In a browser it is the password of /dashboard, with any user."
     typer.echo(f"{how} It is not shown again. Reload the daemons: systemctl reload tallyd-ingest", err=True)
 
 
@@ -87,7 +94,7 @@ def list_(config: ConfigOption = None, data: DataOption = None, as_json: JsonOpt
             "id": entry.id,
             "name": entry.name,
             "kind": entry.kind + (" (signs)" if entry.secret else ""),
-            "scope": ", ".join((*entry.domains, *entry.actions)) or ("" if entry.kind == "reader" else "all"),
+            "scope": ", ".join((*entry.domains, *entry.actions)) or ("all" if entry.kind == "producer" else ""),
             "events_per_minute": entry.events_per_minute,
             "expires": entry.expires,
             "last_used": used.get(entry.id, ""),

@@ -15,6 +15,7 @@ from daemon.config.effective import domain_actions as domain_actions
 from daemon.config.effective import domain_counters as domain_counters
 from daemon.config.effective import effective_actions as effective_actions
 from daemon.config.effective import has_windows as has_windows
+from daemon.config.effective import key_hashes as key_hashes
 from daemon.config.effective import masked as masked
 from daemon.config.effective import moved_counters as moved_counters
 from daemon.config.effective import producer_names as producer_names
@@ -42,6 +43,7 @@ from daemon.config.schema import UNIX as UNIX
 from daemon.config.schema import Browser as Browser
 from daemon.config.schema import Budget as Budget
 from daemon.config.schema import Config as Config
+from daemon.config.schema import Dashboard as Dashboard
 from daemon.config.schema import Flush as Flush
 from daemon.config.schema import Http as Http
 from daemon.config.schema import Import as Import

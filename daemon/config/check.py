@@ -41,6 +41,7 @@ _PATHS = (
     "/openapi.json/",
     "/analytics.",
     "/counts.js/",
+    "/dashboard/",
 )
 """How the paths of the ingest daemon begin, with a / at the end, and those of the tracker."""
 
@@ -136,6 +137,8 @@ def _cross_problems(config: Config) -> Iterator[Problem]:
         yield Problem(("ingest", "queue_events_max"), "below http.batch_events_max, so a full batch would never fit")
     if config.http.metrics_port == config.flush.metrics_port != 0:
         yield Problem(("flush", "metrics_port"), "is http.metrics_port, too, and one host may have both daemons")
+    if config.dashboard.enabled and not config.read.enabled:
+        yield Problem(("dashboard", "enabled"), "the page shows nothing with read.enabled = false")
     if config.flush.retry_ms > config.flush.retry_max_ms:
         yield Problem(("flush", "retry_ms"), "above flush.retry_max_ms")
 
@@ -248,8 +251,8 @@ def _key_problems(config: Config) -> Iterator[Problem]:
         ids.add(entry.id)
         if bool(entry.hash) == bool(entry.secret):
             yield Problem(path, "needs one of hash and secret")
-        if entry.kind == "reader" and (entry.secret or entry.domains or entry.actions or entry.events_per_minute):
-            yield Problem(path, "a reader's key has a hash and an expiry only")
+        if entry.kind != "producer" and (entry.secret or entry.domains or entry.actions or entry.events_per_minute):
+            yield Problem(path, "only a producer's key has more than a hash and an expiry")
         yield from (
             Problem((*path, "domains"), f"there is no domain {name!r}")
             for name in entry.domains
@@ -266,9 +269,11 @@ def _key_problems(config: Config) -> Iterator[Problem]:
             ("keys", "signature_window_s"),
             "above half of dedupe.window_s, so a signed request that is sent again could count again",
         )
-    for name, key in (*config.producers.keys.items(), ("", config.read.key)):
+    given: dict[KeyPath, str] = {("producers", "keys", name): key for name, key in config.producers.keys.items()}
+    given |= {("read", "key"): config.read.key, ("dashboard", "key"): config.dashboard.key}
+    for place, key in given.items():
         if key.startswith(HASH_PREFIX) and not re.fullmatch(HASH_PREFIX + "[0-9a-f]{64}", key):
-            yield Problem(("producers", "keys", name) if name else ("read", "key"), "must be sha256: and 64 hex digits")
+            yield Problem(place, "must be sha256: and 64 hex digits")
 
 
 def _proxy_problem(proxy: str) -> str:

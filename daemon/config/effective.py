@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from daemon.config.keyfile import at_rest
 from daemon.config.schema import (
     ACTIONS_BUILT_IN,
     DOMAINS_DEFAULT,
@@ -126,7 +127,15 @@ def producer_names(config: Config) -> set[str]:
 
 def reads_are_keyed(config: Config) -> bool:
     """Whether readers need a key. An expired one counts: with the last key reading ends, and does not become public."""
-    return bool(config.read.key) or any(entry.kind == "reader" for entry in config.keys.entries)
+    return bool(key_hashes(config, "reader"))
+
+
+def key_hashes(config: Config, kind: Literal["reader", "operator"]) -> dict[str, str]:
+    """The hash of each reader's or operator's key → the first day on which it is refused, or ""."""
+    hashes = {entry.hash: entry.expires for entry in config.keys.entries if entry.kind == kind}
+    if key := config.read.key if kind == "reader" else config.dashboard.key:
+        hashes[at_rest(key)] = ""
+    return hashes
 
 
 def signs(config: Config) -> bool:

@@ -232,10 +232,9 @@ class KeyEntry(Section, frozen=True):
     id: Annotated[str, Meta(pattern=r"\A[a-z0-9]{4,32}\Z", extra={"rule": "must have 4 to 32 of a-z and 0-9"})]
     """What tells it from the other keys. A signature names it."""
     name: Name
-    """The producer's or reader's name. A producer may have several keys, so that an old one can go once all use the
-    new one."""
-    kind: Literal["producer", "reader"] = "producer"
-    """Who sends it: a producer events, a reader GETs."""
+    """Whose it is. One may have several keys, so that an old one can go once all use the new one."""
+    kind: Literal["producer", "reader", "operator"] = "producer"
+    """Who sends it: a producer events, a reader GETs. An operator sees the dashboard, too."""
     hash: Annotated[str, Meta(pattern=r"\A(?:sha256:[0-9a-f]{64})?\Z", extra={"rule": "must be sha256:… in hex"})] = ""
     """SHA-256 of the key. Empty: it signs."""
     secret: ReaderKey = ""
@@ -251,7 +250,7 @@ class KeyEntry(Section, frozen=True):
 
 
 class Keys(Section, frozen=True):
-    """Keys of producers and readers that can be exchanged, scoped and expire: see `tallyd key`."""
+    """Keys of producers, readers and operators that can be exchanged, scoped and expire: see `tallyd key`."""
 
     file: str = ""
     """The file in which `tallyd key` keeps them, hashed. A reload reads it again. Missing: no keys yet."""
@@ -371,8 +370,8 @@ class Read(Section, frozen=True):
     enabled: bool = True
     """False: every read gets 404."""
     key: Annotated[ReaderKey, SECRET] = ""
-    """Readers send it as `X-Tallyd-Key` or `Authorization: Bearer`. It may be a hash, `sha256:…`, and `tallyd key new
-    --read` makes more of them. Others get 401. Without any key, anyone may read."""
+    """Readers send it as `X-Tallyd-Key`, as `Authorization: Bearer`, or as the password of `Basic`. It may be a hash,
+    `sha256:…`, and `tallyd key new --read` makes more of them. Others get 401. Without any key, anyone may read."""
     cors_origins: tuple[Origin, ...] = ()
     """Pages of these origins ("https://shop.example") may read from a browser. "*": pages of any origin."""
     timeout_ms: Annotated[Count, AT_INGEST_START] = 2_000
@@ -416,6 +415,20 @@ class Read(Section, frozen=True):
     top_windows: tuple[Window, ...] = WINDOWS
     """Windows that a top list can be about. Windows of days need indexes on the daily documents, and "year" on the
     yearly ones. The flusher keeps these indexes."""
+
+
+class Dashboard(Section, frozen=True):
+    """The page that shows the counts, and whether all is well: GET /dashboard of the ingest daemon."""
+
+    enabled: bool = False
+    """Whether the page is served. It needs `read.enabled`. Without an operator's key only a browser on this machine
+    sees it, and only while `http.trusted_proxies` is empty."""
+    key: Annotated[ReaderKey, SECRET] = ""
+    """An operator's key. It opens the page, GET status, GET dead, and every read. It is sent as `X-Tallyd-Key`, as
+    `Authorization: Bearer`, or as the password that a browser asks for (any user). It may be a hash, `sha256:…`, and
+    `tallyd key new --operator` makes more of them."""
+    demo: bool = False
+    """For `tallyd dev`: / leads to the page, and the page has a button that sends an event."""
 
 
 class Log(Section, frozen=True):
@@ -574,6 +587,7 @@ class Config(Section, frozen=True):
     flush: Flush = field(default_factory=Flush)
     retention: Retention = field(default_factory=Retention)
     read: Read = field(default_factory=Read)
+    dashboard: Dashboard = field(default_factory=Dashboard)
     log: Log = field(default_factory=Log)
     traces: Annotated[Traces, AT_START] = field(default_factory=Traces)
     import_: Import = field(default_factory=Import, name="import")

@@ -83,7 +83,11 @@ async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | No
 
     run_id = uuid4().hex
     spool = configuration.load(config, data=data).spool.dir  # as every command with this --data has it
-    environment = environment_of(raised.info, port, config, run_id) | {"TALLYD_SPOOL__DIR": spool}
+    environment = environment_of(raised.info, port, config, run_id) | {
+        "TALLYD_SPOOL__DIR": spool,
+        "TALLYD_DASHBOARD__ENABLED": "true",
+        "TALLYD_DASHBOARD__DEMO": "true",
+    }
     flush = await running.enter_async_context(Child("flush", environment, _show, stop_timeout_s=FLUSH_STOP_TIMEOUT_S))
     ingest = await running.enter_async_context(
         Child("ingest", environment, _show, stop_timeout_s=INGEST_STOP_TIMEOUT_S)
@@ -182,6 +186,7 @@ def _welcome(data: Path, port: int, info: stack.StackInfo) -> None:
     lines = [
         ("", ""),
         (f"tallyd counts at http://127.0.0.1:{port}", "bold green"),
+        (f"Look at it: http://127.0.0.1:{port}/dashboard", "bold"),
         ("", ""),
         (f"A first view of “{movie.title}”:", ""),
         (f"  curl -s -H 'content-type: application/json' -d {shlex.quote(json.dumps(event))} {url}", "bold"),

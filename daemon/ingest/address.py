@@ -82,6 +82,12 @@ def is_near(peer: str) -> bool:
     return parsed is None or parsed.is_private
 
 
+def is_loopback(peer: str) -> bool:
+    """Whether a peer connected from this machine, over loopback."""
+    parsed = _parse(peer)
+    return parsed is not None and parsed.is_loopback
+
+
 def _forwarded_node(element: str) -> str | None:
     """The node that an element of `Forwarded` names with `for=`; None if it names none, or two."""
     if not _ELEMENT.fullmatch(element):

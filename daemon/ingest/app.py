@@ -18,7 +18,7 @@ import msgspec
 
 from daemon import log
 from daemon.buffer.wire import Limit, Visitor
-from daemon.config import UNIX, Budget, Config, RateLimit, has_windows, valued_actions
+from daemon.config import UNIX, Budget, Config, Dashboard, RateLimit, has_windows, valued_actions
 from daemon.domain.entity import Entity
 from daemon.domain.rejection import TAKES_VALUE, Rejection, say, say_allowed
 from daemon.ingest import accounts, health, response
@@ -27,6 +27,7 @@ from daemon.ingest.address import HEADERS as FORWARDED_HEADERS
 from daemon.ingest.address import TrustedProxies, is_near
 from daemon.ingest.handler import Handler
 from daemon.ingest.keyring import SIGNATURE_HEADER, Keyring
+from daemon.ingest.operators import Operators
 from daemon.ingest.origins import Origins, host_of
 from daemon.ingest.refusals import Refusals, request_id
 from daemon.ingest.requests import CrowdedError, HttpRequest, OpenRequests, RequestHead
@@ -35,6 +36,7 @@ from daemon.ingest.visitors import Visitors
 from daemon.read.api import PREFIXES as READ_PREFIXES
 from daemon.read.api import Api
 from daemon.response import Response, encode, invalid
+from daemon.web import dashboard
 from daemon.web.assets import Asset, Assets
 from daemon.web.badge import badge
 from daemon.web.pixel import PIXEL, fields_of, is_prefetch
@@ -137,12 +139,15 @@ class App:
                 path: Route("file", ("GET", "HEAD"), self._file(asset))
                 for path, asset in self._assets.by_path(browser).items()
             },
+            **(self._dashboard(config.dashboard) if config.dashboard.enabled else {}),
             **({browser.pixel: Route("pixel", ("GET",), self._pixel)} if browser.pixel else {}),
             **({browser.badge: Route("badge", ("GET", "HEAD"), self._badge)} if browser.badge else {}),
             **self._event_routes,
             **self._fixed_routes,
         }
         """The other routes are the read API's: every path that begins with one of its PREFIXES."""
+        self._operators = Operators(config)
+        self._not_found = response.not_found(dashboard=config.dashboard.enabled)
         self.origins = Origins(config.browser.origins) if config.browser.origins else None
         self._hosts = frozenset(config.http.hosts)
         self._guarded = bool(self._hosts or config.browser.origins)
@@ -333,8 +338,9 @@ class App:
                     request.query,
                     request.headers,
                     account.charge_read,
+                    operator=self._operators.admit(head),
                 )
-            return response.NOT_FOUND
+            return self._not_found
         if head.method not in route.methods:
             return response.method_not_allowed(", ".join(route.methods))
         return await route.answer(head, account, request)
@@ -378,6 +384,25 @@ class App:
             robot=self._is_robot(head, sender),
             visitor=self.visitor and self.visitor(head, sender),
         )
+
+    def _dashboard(self, section: Dashboard) -> dict[str, Route]:
+        """The page, its files, and the way to it."""
+        page = dashboard.page(demo=section.demo)
+
+        async def answer(head: RequestHead, account: Account, _: HttpRequest) -> Response:
+            if not self._operators.admit(head):
+                return self._operators.refusal
+            account.charge(accounts.READ)
+            return page.answer(head.headers.get_all)
+
+        async def lead(*_: object) -> Response:
+            return dashboard.LEAD
+
+        return {
+            dashboard.PATH: Route("file", ("GET", "HEAD"), answer),
+            **({"/": Route("file", ("GET", "HEAD"), lead)} if section.demo else {}),
+            **{path: Route("file", ("GET", "HEAD"), self._file(asset)) for path, asset in dashboard.files().items()},
+        }
 
     def _file(self, asset: Asset) -> Answer:
         async def answer(head: RequestHead, account: Account, _: HttpRequest) -> Response:

@@ -68,6 +68,10 @@ class _AsgiHeaders:
         wanted = key.encode()
         return [value.decode() for name, value in self._pairs if name == wanted and value.isascii()]
 
+    def __contains__(self, key: str, /) -> bool:
+        wanted = key.encode()
+        return any(name == wanted for name, _ in self._pairs)
+
 
 class _AsgiRequest:
     """An `HttpRequest` under ASGI."""

@@ -31,6 +31,9 @@ class Headers(Protocol):
     def get_all(self, key: str, /) -> Sequence[str]:
         """The values of a header, in order. One that is not ASCII is missing."""
 
+    def __contains__(self, key: str, /) -> bool:
+        """Whether a header is there, whatever its value."""
+
 
 class RequestHead(NamedTuple):
     """The parts of a request's head that matter here.

@@ -59,7 +59,6 @@ BAD_SIGNATURE = message(
     HTTPStatus.UNAUTHORIZED,
     "X-Tallyd-Signature is of no key, of another path or body, or too far from the server's time.",
 )
-NOT_FOUND = message(HTTPStatus.NOT_FOUND, "There is nothing here. Events go to POST /api/v1/analytics/events.")
 BODY_TIMEOUT = message(HTTPStatus.REQUEST_TIMEOUT, "The body took too long to arrive.", CLOSE)
 BODY_CUT_OFF = message(HTTPStatus.BAD_REQUEST, "The body ended before it was complete.", CLOSE)
 BODY_IN_PARTS = message(HTTPStatus.BAD_REQUEST, "The body came in too many small pieces.", CLOSE)
@@ -67,6 +66,13 @@ TOO_MANY_BODIES = message(
     HTTPStatus.TOO_MANY_REQUESTS, "You are sending too many bodies at a time.", ("retry-after", "1"), CLOSE
 )
 FAILED = message(HTTPStatus.INTERNAL_SERVER_ERROR, "The server failed. The event may or may not have been counted.")
+
+
+def not_found(*, dashboard: bool) -> Response:
+    """404, to a path that is none. `dashboard`: there is one."""
+    there_is = f"{'/dashboard, ' if dashboard else ''}/openapi.json and /healthz"
+    text = f"There is nothing here. Events go to POST /api/v1/analytics/events. See {there_is}."
+    return message(HTTPStatus.NOT_FOUND, text)
 
 
 def method_not_allowed(allowed: str) -> Response:

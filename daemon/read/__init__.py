@@ -1,6 +1,7 @@
 """Reading what was counted. Writes nothing.
 
 api.py         the read API of one ingest worker: keys, origins, tags, and the cache (cache.py) around all
+credentials.py the key that a request has, and whether it is a good one
 routes.py      the table of reads: path → the class that answers it
 endpoints/     the reads: the type of each answer, its parameters, and how it is found; endpoint.py is their base
 parameters.py  the kinds of parameters: parsing, and describing for OpenAPI

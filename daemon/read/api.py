@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 
-from daemon.config import Config, at_rest, has_expired, hashed, reads_are_keyed
+from daemon.config import Config, key_hashes
 from daemon.domain.entity import Entity
 from daemon.errors import MongoAwayError, StoreError
 from daemon.metrics import ReadTally
 from daemon.read import openapi, response
 from daemon.read.breaker import Breaker
 from daemon.read.cache import Cache, Spelling
+from daemon.read.credentials import is_good, key_of
 from daemon.read.endpoint import PREFIX, Question
 from daemon.read.gate import QUICK, Gate, Kind, RefusedReadError
 from daemon.read.routes import ROUTES, Routes
@@ -53,8 +54,8 @@ class Api:
     def reconfigure(self, config: Config) -> None:
         """Uses another configuration from the next request on. The connections to the stores stay as they are."""
         read = self._read = config.read
-        self._keyed = reads_are_keyed(config)
-        self._keys = _keys(config)
+        self._keys = key_hashes(config, "reader")
+        self._keyed = bool(self._keys)
         self._visibility = "private" if self._keyed else "public"
         self._routes: Routes | None = None
         if self._stores is not None and read.enabled:
@@ -79,16 +80,24 @@ class Api:
             await self._stores.close()
 
     async def answer(
-        self, method: str, path: str, query: str, headers: Iterable[tuple[bytes, bytes]], charge: Charge
+        self,
+        method: str,
+        path: str,
+        query: str,
+        headers: Iterable[tuple[bytes, bytes]],
+        charge: Charge,
+        *,
+        operator: bool = False,
     ) -> Response:
-        """`path`: percent-decoded, one of PREFIXES; `query`: as it came; `headers`: names in lower case."""
+        """`path`: percent-decoded, one of PREFIXES; `query`: as it came; `headers`: names in lower case. `operator`:
+        one asks, who may read everything."""
         if self._routes is None:
             return response.NOT_FOUND
         head: dict[bytes, bytes] = {}
         for name, value in headers:
             head.setdefault(name, value)  # the first counts, as everywhere
         route = path[len(PREFIX) :].partition("/")[0] if path.startswith(PREFIX) else OPENAPI
-        found = await self._answer(self._routes, method, route, (path, query), head, charge)
+        found = await self._answer(self._routes, method, route, (path, query), head, charge, operator=operator)
         self.tally.replied(route, found.status)
         if not self._origins:
             return found
@@ -111,15 +120,17 @@ class Api:
         spelling: Spelling,
         head: Mapping[bytes, bytes],
         charge: Charge,
+        *,
+        operator: bool,
     ) -> Response:
         if method == "OPTIONS":
             return response.PREFLIGHT if self._allows(head.get(b"origin", b"")) else response.OPTIONS
         if method not in ("GET", "HEAD"):
             return response.GET_ONLY
-        if self._keyed and not self._admits(_key(head)):
-            return response.UNAUTHORIZED
-        if self._keyed:
+        if operator or (self._keyed and is_good(_key(head), self._keys)):
             charge = _free
+        elif self._keyed:
+            return response.UNAUTHORIZED
         if route == OPENAPI:
             charge(None)
             return self._openapi if spelling[0] == OPENAPI_PATH else response.NOT_FOUND
@@ -198,11 +209,6 @@ class Api:
             cache.put(question.key, spelling, found, question.ttl_ms / 1000, stale_s)
         return found
 
-    def _admits(self, key: bytes) -> bool:
-        """Whether a reader has this key, and it has not expired. Only hashes are compared, so time tells nothing."""
-        until = self._keys.get(hashed(key.decode("latin-1")))
-        return until is not None and not has_expired(until, _today().isoformat())
-
     def _keep(self, seconds: int) -> Header:
         return "cache-control", f"{self._visibility}, max-age={seconds}"
 
@@ -226,21 +232,12 @@ def _free(_: Kind | None) -> None:
     """Who has a key may read as much as the gates let pass."""
 
 
-def _keys(config: Config) -> dict[str, str]:
-    """The hash of each reader's key → the first day on which it is refused, or ""."""
-    keys = {entry.hash: entry.expires for entry in config.keys.entries if entry.kind == "reader"}
-    if key := config.read.key:
-        keys[at_rest(key)] = ""
-    return keys
-
-
 def _today() -> dt.date:
     return dt.datetime.now(dt.UTC).date()
 
 
-def _key(head: Mapping[bytes, bytes]) -> bytes:
-    bearer = head.get(b"authorization", b"")
-    return head.get(b"x-tallyd-key") or (bearer[7:].strip() if bearer[:7].lower() == b"bearer " else b"")
+def _key(head: Mapping[bytes, bytes]) -> str:
+    return key_of(head.get(b"x-tallyd-key", b"").decode("latin-1"), head.get(b"authorization", b"").decode("latin-1"))
 
 
 def _matches(known: bytes, etag: bytes) -> bool:

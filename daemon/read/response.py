@@ -12,7 +12,7 @@ NO_STORE: Header = ("cache-control", "no-store")
 NOT_FOUND = message(HTTPStatus.NOT_FOUND, "There is nothing here. GET /openapi.json lists what there is.")
 UNAUTHORIZED = message(
     HTTPStatus.UNAUTHORIZED,
-    "Reading needs the key: X-Tallyd-Key, or Authorization: Bearer.",
+    "Reading needs the key: X-Tallyd-Key, Authorization: Bearer, or Basic with it as the password.",
     ("www-authenticate", 'Bearer realm="tallyd"'),
 )
 _METHODS = "GET, HEAD, OPTIONS"

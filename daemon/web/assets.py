@@ -1,4 +1,4 @@
-"""The tracker's files as they are served: names, tags, compression, headers.
+"""The tracker's files as they are served, and what any file for browsers has: tags, compression, headers.
 
 A worker reads them once, at its start (`ingest/boot.py`); `ingest/app.py` answers with them, and `tallyd snippet` names
 their hash. A request never reads a file. They are part of the package, so a missing one is a broken installation.
@@ -23,7 +23,11 @@ HASH_CHARS = 12
 """Of the SHA-256, in the name under which the bytes never change."""
 
 _LATEST = "public, max-age=3600, stale-while-revalidate=86400"
-_FOR_EVER = "public, max-age=31536000, immutable"
+FOR_EVER = "public, max-age=31536000, immutable"
+ANY_PAGE: tuple[Header, ...] = (
+    ("access-control-allow-origin", "*"),  # module scripts and `integrity` are CORS requests
+    ("cross-origin-resource-policy", "cross-origin"),
+)
 _CODINGS_MAX = 16
 """Of an Accept-Encoding so many are looked at: a head may hold thousands."""
 _UNENCODED = ("content-type", "content-encoding")
@@ -33,12 +37,15 @@ _is_refused = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*\Z").match
 class Asset:
     """A file under one rule of caching: as it is, compressed, and the answers to those who have it already."""
 
-    def __init__(self, content: bytes, keep: str) -> None:
-        """`keep`: its Cache-Control."""
+    def __init__(
+        self, content: bytes, keep: str, kind: str = "text/javascript", use: Sequence[Header] = ANY_PAGE
+    ) -> None:
+        """`keep`: its Cache-Control. `kind`: its content type. `use`: the headers that say who may use it."""
         tag = hashlib.sha256(content).hexdigest()[:32]
-        self._plain = _Answers(content, f'"{tag}"', keep)
+        self._plain = _Answers(content, f'"{tag}"', keep, kind, use)
         # Without a time, so that every worker sends the same bytes.
-        self._gzipped = _Answers(gzip.compress(content, mtime=0), f'"{tag}-gzip"', keep, ("content-encoding", "gzip"))
+        gzipped = gzip.compress(content, mtime=0)
+        self._gzipped = _Answers(gzipped, f'"{tag}-gzip"', keep, kind, use, ("content-encoding", "gzip"))
 
     def answer(self, get_all: Callable[[str], Sequence[str]]) -> Response:
         """The answer to a GET or HEAD. `get_all`: the values of a header."""
@@ -49,16 +56,15 @@ class Asset:
 class _Answers:
     """Of one representation. Their messages are built once, so no Response is told its tag."""
 
-    def __init__(self, body: bytes, tag: str, keep: str, *encoding: Header) -> None:
+    def __init__(self, body: bytes, tag: str, keep: str, kind: str, use: Sequence[Header], *encoding: Header) -> None:
         self._tag = tag
         headers = [
-            ("content-type", "text/javascript; charset=utf-8"),
+            ("content-type", f"{kind}; charset=utf-8"),
             *encoding,
             ("cache-control", keep),
             ("etag", tag),
             ("vary", "accept-encoding"),
-            ("access-control-allow-origin", "*"),  # module scripts and `integrity` are CORS requests
-            ("cross-origin-resource-policy", "cross-origin"),
+            *use,
             ("x-content-type-options", "nosniff"),
         ]
         self.found = Response(HTTPStatus.OK, body, headers)
@@ -81,7 +87,7 @@ class Assets:
         self.integrity = f"sha384-{b64encode(hashlib.sha384(built).digest()).decode()}"
         """Of the built file, as the attribute `integrity` has it."""
         self._hash = hashlib.sha256(built).hexdigest()[:HASH_CHARS]
-        self._source, self._built, self._kept = Asset(source, _LATEST), Asset(built, _LATEST), Asset(built, _FOR_EVER)
+        self._source, self._built, self._kept = Asset(source, _LATEST), Asset(built, _LATEST), Asset(built, FOR_EVER)
         self._counts = Asset(counts, _LATEST)
 
     def hashed(self, path: str) -> str:

@@ -64,4 +64,5 @@ def test_the_secrets() -> None:
         "producers.keys": "all",
         "keys.entries": "all",
         "read.key": "all",
+        "dashboard.key": "all",
     }
