@@ -96,6 +96,11 @@ def neutral_lines(text: str) -> str:
     return "\n".join(map(neutral, text.split("\n")))
 
 
+def is_configured() -> bool:
+    """Whether this process logs: a daemon does, and most commands do not."""
+    return any(isinstance(handler.formatter, _Formatter) for handler in logging.getLogger().handlers)
+
+
 def is_json() -> bool:
     """Whether this process logs JSON. A command that logs nothing does not."""
     return any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.getLogger().handlers)

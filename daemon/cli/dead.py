@@ -73,7 +73,7 @@ def show(id_: IdArgument, config: ConfigOption = None, data: DataOption = None) 
 
 @app.command()
 def retry(
-    id_: Annotated[str | None, typer.Argument(metavar="[ID]", help="The letter's id, as `dead list` shows it.")] = None,
+    id_: Annotated[str | None, typer.Argument(metavar="ID", help="The letter's id, as `dead list` shows it.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Retry every letter.")] = False,
     config: ConfigOption = None,
     data: DataOption = None,

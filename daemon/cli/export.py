@@ -39,7 +39,9 @@ STANDARD_OUTPUT = Path("-")
 
 
 def export(
-    rollup: Annotated[RollupName, typer.Argument(help="Which rollup.")],
+    rollup: Annotated[
+        RollupName, typer.Argument(metavar="ROLLUP", help=f"One of {', '.join(kind.name for kind in KINDS)}.")
+    ],
     config: ConfigOption = None,
     data: DataOption = None,
     format_: Annotated[

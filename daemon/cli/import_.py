@@ -27,7 +27,7 @@ STANDARD_INPUT = 0
 
 
 def import_files(
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files, gzipped or not; - for standard input.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files, gzipped or not; - for standard input.")],
     config: ConfigOption = None,
     data: DataOption = None,
     format_: Annotated[

@@ -30,7 +30,9 @@ TypeOption = Annotated[str | None, typer.Option("--type", help="Entity type. Def
 OneTypeOption = Annotated[
     str | None, typer.Option("--type", metavar="DOMAIN.TYPE", help="Only this entity type. Default: all.")
 ]
-FirstOption = Annotated[dt.datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day.")]
+FirstOption = Annotated[
+    dt.datetime | None, typer.Option("--from", formats=["%Y-%m-%d"], help="First UTC day, such as 2026-11-30.")
+]
 LastOption = Annotated[dt.datetime | None, typer.Option("--to", formats=["%Y-%m-%d"], help="Last UTC day.")]
 WaitOption = Annotated[bool, typer.Option("--wait", help="Flush first, so that fewer rows are due.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

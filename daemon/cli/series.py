@@ -33,12 +33,12 @@ else:  # what typer offers as choices
 
 
 def series(
-    entity_id: Annotated[str, typer.Argument(help="The entity's id.")],
+    entity_id: Annotated[str, typer.Argument(metavar="ID", help="The entity's id.")],
     config: ConfigOption = None,
     data: DataOption = None,
     domain: DomainOption = None,
     entity_type: TypeOption = None,
-    bucket: Annotated[Bucket, typer.Option(help="Size of a bucket.")] = DAILY.name,
+    bucket: Annotated[Bucket, typer.Option(help=f"One of {', '.join(kind.name for kind in BUCKETED)}.")] = DAILY.name,
     first: FirstOption = None,
     last: LastOption = None,
     as_json: JsonOption = False,

@@ -26,7 +26,9 @@ def top(
     entity_type: TypeOption = None,
     counter: Annotated[str, typer.Option(help="Counter to order by.")] = "view",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 10,
-    window: Annotated[Window, typer.Option(help="All, or this day, week … (UTC), or the last days.")] = "total",
+    window: Annotated[
+        Window, typer.Option(help="Days are UTC. One of total, day, week, month, year, 7d, 14d, 30d, 90d.")
+    ] = "total",
     as_json: JsonOption = False,
 ) -> None:
     """Show the most counted entities of a counter, out of MongoDB.
