@@ -181,15 +181,18 @@ def _domain_problems(config: Config) -> Iterator[Problem]:
             if name not in actions:
                 known = ", ".join(sorted(actions))
                 yield Problem(("domains", domain, "actions"), f"there is no action {name!r}; known: {known}")
+        known = ", ".join(sorted(section.entity_types))
+        for key in ("entity_id", "urls"):
+            yield from (
+                Problem(("domains", domain, key, kind), f"there is no such entity type; known: {known}")
+                for kind in getattr(section, key)
+                if kind not in section.entity_types
+            )
         for kind, rule in section.entity_id.items():
-            path = ("domains", domain, "entity_id", kind)
-            if kind not in section.entity_types:
-                known = ", ".join(sorted(section.entity_types))
-                yield Problem(path, f"there is no such entity type; known: {known}")
             try:
                 id_rule(rule)
             except ValueError as error:
-                yield Problem(path, str(error))
+                yield Problem(("domains", domain, "entity_id", kind), str(error))
 
 
 def _twin_problems(config: Config) -> Iterator[Problem]:

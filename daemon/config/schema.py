@@ -45,6 +45,8 @@ _PATH_RULE = 'must be a path like "/t": letters, digits, - . _ ~, and no / at th
 _PREFIX_RULE = "must begin with a-z and hold only a-z, 0-9, _ and -, 32 characters at most"
 _HOST_RULE = "must be a host name in lower case, without a port"
 _ORIGIN_RULE = 'must be like https://shop.example, or "*"'
+_PAGE_PATTERN = r"\Ahttps?://[A-Za-z0-9._:\[\]-]+[/?#][!-z|~]*\{id\}[!-z|~]*\Z"
+_PAGE_RULE = 'must be like "https://shop.example/movies/{id}", with {id} once, behind the host'
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN, extra={"rule": _NAME_RULE})]
 SqlName = Annotated[str, Meta(pattern=r"\A[A-Za-z_][A-Za-z0-9_$]{0,63}\Z", extra={"rule": _SQL_NAME_RULE})]
@@ -61,6 +63,7 @@ IdRuleText = Annotated[str, Meta(min_length=1, max_length=255, extra={"rule": "m
 HostName = Annotated[str, Meta(pattern=r"\A(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])\Z", extra={"rule": _HOST_RULE})]
 KeyPrefix = Annotated[str, Meta(pattern=r"\A[a-z][a-z0-9_-]{0,31}\Z", extra={"rule": _PREFIX_RULE})]
 PathOrOff = Annotated[str, Meta(pattern=_PATH_PATTERN, extra={"rule": _PATH_RULE})]
+PageUrl = Annotated[str, Meta(pattern=_PAGE_PATTERN, extra={"rule": _PAGE_RULE})]
 Origin = Annotated[str, Meta(pattern=r"\A(?:\*|https?://[!-.0-~]+)\Z", extra={"rule": _ORIGIN_RULE})]
 
 
@@ -534,6 +537,9 @@ class DomainSection(Section, frozen=True):
     entity_id: dict[Name, IdRuleText] = {}
     """Entity type → what its ids look like: "uuid" (in lower case), "integer", or a pattern of the whole id such as
     "[a-z0-9-]{1,64}". Other ids get 422. A type without a rule takes any id of 1 to 255 characters."""
+    urls: dict[Name, PageUrl] = {}
+    """Entity type → the page of an entity, as "https://shop.example/movies/{id}". `GET …/domains` tells it to readers,
+    which put the percent-encoded id in. A dashboard links its lists so."""
 
 
 class ReplicaTable(Section, frozen=True):

@@ -29,6 +29,15 @@ def span_of(window: Window, today: dt.date) -> Span:
     return Span(DAILY, tuple(days_between(today - dt.timedelta(days - 1), today)))
 
 
+def span_before(span: Span, window: Window) -> Span | None:
+    """The window before that of `span`, whole: of the week that has begun, the week before it. None: there is none."""
+    if not span.kind.bucket_field:
+        return None
+    first = span.buckets[0]
+    begin = dt.date(int(first), 1, 1) if span.kind is YEARLY else dt.date.fromisoformat(first)
+    return span_of(window, begin - dt.timedelta(1)) if begin > dt.date.min else None
+
+
 def kinds_of(windows: Iterable[Window]) -> tuple[Kind, ...]:
     """The rollups that these windows are read from, in the order of KINDS."""
     kinds = {span_of(window, dt.date.max).kind for window in windows}

@@ -7,7 +7,8 @@ endpoints/     the reads: the type of each answer, its parameters, and how it is
 parameters.py  the kinds of parameters: parsing, and describing for OpenAPI
 openapi.py     the description of the daemon, made from the table and the types
 response.py    the answers that hold no counts
-totals.py, exact.py, top.py, series.py   how counts are read from the stores (stores.py)
+totals.py, exact.py, top.py, series.py, sums.py   how counts are read from the stores (stores.py)
+names.py       the MySQL rows beside them
 breaker.py     refuses reads while MongoDB does not answer
 gate.py        how many reads of a kind are under way at once
 slices.py      work in slices, between which the event loop serves others

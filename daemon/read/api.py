@@ -20,15 +20,15 @@ from daemon.read.breaker import Breaker
 from daemon.read.cache import Cache, Spelling
 from daemon.read.credentials import is_good, key_of
 from daemon.read.endpoint import PREFIX, Question
-from daemon.read.gate import QUICK, Gate, Kind, RefusedReadError
+from daemon.read.gate import QUICK, WITHOUT_MONGO, Gate, Kind, RefusedReadError
 from daemon.read.routes import ROUTES, Routes
 from daemon.read.stores import Stores
 from daemon.response import JSON, Header, Response
 
 OPENAPI = "openapi"
 OPENAPI_PATH = "/openapi.json"
-PREFIXES = (*(f"{PREFIX}{route}/" for route in ROUTES), OPENAPI_PATH)
-"""The beginnings of all paths that are answered here. So a route is one of few names, and labels metrics."""
+PREFIXES = (*(f"{PREFIX}{route}" for route in ROUTES), OPENAPI_PATH)
+"""The beginnings of all paths that are answered here."""
 
 OPENAPI_MAX_AGE_S = 60
 
@@ -71,6 +71,7 @@ class Api:
             Kind.TOP: Gate(read.tops_at_once_max, wait_s),
             Kind.SUMMARY: Gate(read.summaries_at_once_max, wait_s),
             Kind.FRESH: Gate(read.fresh_at_once_max, wait_s),
+            Kind.CATALOGUE: Gate(read.reads_in_flight_max, wait_s),
         }
         self._unavailable = response.unavailable(read.retry_after_s)
 
@@ -97,6 +98,9 @@ class Api:
         for name, value in headers:
             head.setdefault(name, value)  # the first counts, as everywhere
         route = path[len(PREFIX) :].partition("/")[0] if path.startswith(PREFIX) else OPENAPI
+        if route not in ROUTES and route != OPENAPI:  # so a route is one of few names, and labels metrics
+            charge(None)
+            return response.NOT_FOUND
         found = await self._answer(self._routes, method, route, (path, query), head, charge, operator=operator)
         self.tally.replied(route, found.status)
         if not self._origins:
@@ -149,7 +153,7 @@ class Api:
 
     async def _parsed(self, routes: Routes, route: str, spelling: Spelling, charge: Charge) -> Response:
         path, query = spelling
-        question = routes.parse(route, path[len(PREFIX) + len(route) + 1 :], query)
+        question = routes.parse(path[len(PREFIX) :], query)
         if isinstance(question, Response):
             return question
         found = self._cache.get(question.key, spelling)
@@ -157,17 +161,18 @@ class Api:
             self.tally.hit()
             charge(None)
             return found
-        if not await routes.breaker.lets_pass():
+        breaker = None if question.kind in WITHOUT_MONGO else routes.breaker
+        if breaker is not None and not await breaker.lets_pass():
             charge(None)
             found = self._unavailable
         else:
-            found = await self._miss(routes.breaker, route, question, spelling, charge)
+            found = await self._miss(breaker, route, question, spelling, charge)
         if found.status == HTTPStatus.SERVICE_UNAVAILABLE:
             return self._cache.stale(question.key) or found
         return found
 
     async def _miss(
-        self, breaker: Breaker, route: str, question: Question, spelling: Spelling, charge: Charge
+        self, breaker: Breaker | None, route: str, question: Question, spelling: Spelling, charge: Charge
     ) -> Response:
         joins = self._cache.is_being_read(question.key)
         if not joins and self._reading >= self._read.reads_in_flight_max:
@@ -186,24 +191,25 @@ class Api:
         finally:
             self.tally.missed(route, time.perf_counter() - started_s)
 
-    async def _read_in_turn(self, breaker: Breaker, question: Question, spelling: Spelling) -> Response:
+    async def _read_in_turn(self, breaker: Breaker | None, question: Question, spelling: Spelling) -> Response:
         cache = self._cache  # a reload exchanges it
         keep = self._keep(question.ttl_ms // 1000) if question.ttl_ms else response.NO_STORE
         try:
             async with self._gates[question.kind]:
-                if breaker.open:  # since it waits for its turn
+                if breaker is not None and breaker.open:  # since it waits for its turn
                     raise RefusedReadError(response.UNAVAILABLE)
                 if not question.ttl_ms:
                     # Its answer must be of a moment after each request for it began.
                     cache.close(question.key)
                 found = await _read(question, keep)
         except MongoAwayError:
-            if question.kind in QUICK:  # else the question may have been too much
+            if breaker is not None and question.kind in QUICK:  # else the question may have been too much
                 breaker.failed()
             raise
         finally:
             self._reading -= 1
-        breaker.answered()
+        if breaker is not None:
+            breaker.answered()
         if question.ttl_ms:
             stale_s = 0 if question.kind in QUICK else self._read.stale_s
             cache.put(question.key, spelling, found, question.ttl_ms / 1000, stale_s)

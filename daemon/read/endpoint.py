@@ -11,8 +11,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
+from msgspec.structs import asdict
+
 from daemon.config import Config, domain_counters
 from daemon.domain.entity import Entity
+from daemon.domain.rollup import Bucketed, start_of_day
+from daemon.domain.window import Span, Window, span_before, span_of
 from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
@@ -49,6 +53,7 @@ class Endpoint(ABC):
         self.ttl_ms: int = getattr(config.read, self.ttl_key)
         self.stores = stores
         self.today = today
+        self._kept = asdict(config.retention)
         self._counters = {name: domain_counters(config, name) for name in config.domains}
 
     @property
@@ -73,6 +78,21 @@ class Endpoint(ABC):
         """`arguments`, `flags`: of `_read`. Who gives the same asks the same."""
         key = repr((self.answer.__name__, arguments, flags))
         return Question(key, kind, partial(self._read, *arguments, **flags), ttl_ms)
+
+    def before(self, window: Window) -> Span | None:
+        """The window before, whole. None: there is none, or documents of it have expired, so nobody can say."""
+        span = span_before(span_of(window, self.today()), window)
+        if span is None or not isinstance(span.kind, Bucketed):
+            return None
+        kept_from = span.kind.kept_from(start_of_day(self.today()), self._kept)
+        return span if kept_from is None or span.buckets[0] >= kept_from else None
+
+    def types(self, domain: str) -> tuple[str, ...]:
+        """The entity types of a domain; of all domains, for OpenAPI, if the domain is ""."""
+        section = self.config.domains.get(domain)
+        if section is not None:
+            return section.entity_types
+        return tuple(sorted({name for each in self.config.domains.values() for name in each.entity_types}))
 
     def counters(self, domain: str) -> tuple[str, ...]:
         """The counters of a domain, sorted; of all domains, for OpenAPI, if the domain is ""."""

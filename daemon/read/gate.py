@@ -22,10 +22,15 @@ class Kind(Enum):
     TOP = "lists that indexes keep, or a sum over a window"
     SUMMARY = "sums of days, and many top lists"
     FRESH = "Redis, and totals"
+    CATALOGUE = "nothing"
 
 
 QUICK = frozenset((Kind.TOTALS, Kind.SERIES, Kind.FRESH))
 """Kinds that take a sound MongoDB milliseconds. The others may take it longer than they are given."""
+
+
+WITHOUT_MONGO = frozenset((Kind.CATALOGUE,))
+"""Kinds that are answered whether MongoDB is there or not."""
 
 
 class Gate:

@@ -77,11 +77,11 @@ class Parameters:
             self.wrong(name, say_ranges(name, [(lowest, highest)]))
         return default
 
-    def flag(self, name: str) -> bool:
+    def flag(self, name: str, default: bool = False) -> bool:  # noqa: FBT001, FBT002  (read as `flag("top", True)`)
         value = self._one(name, {"enum": ["0", "1", "true", "false"]})
         if value is not None and value not in (*_ON, *_OFF):
             self.wrong(name, say(rejection.NO_FLAG, name))
-        return value in _ON
+        return default if value is None else value in _ON
 
     def day(self, name: str) -> dt.date | None:
         value = self._one(name, {"type": "string", "format": "date"})

@@ -13,6 +13,7 @@ from daemon.config import Config
 from daemon.domain.entity import Entity
 from daemon.domain.rejection import Rejection
 from daemon.read.endpoint import Endpoint, Question
+from daemon.read.endpoints.domains import ReadDomains
 from daemon.read.endpoints.series import ReadSeries
 from daemon.read.endpoints.summary import ReadSummary
 from daemon.read.endpoints.top import ReadTop
@@ -27,6 +28,7 @@ ENDPOINTS: dict[str, type[Endpoint]] = {
     "top/{domain}/{type}": ReadTop,
     "series/{domain}/{type}/{id}": ReadSeries,
     "summary/{domain}": ReadSummary,
+    "domains": ReadDomains,
 }
 """Path behind PREFIX → what answers it. A path is a route, and the names of what is read."""
 ROUTES = tuple(dict.fromkeys(path.partition("/")[0] for path in ENDPOINTS))
@@ -41,13 +43,14 @@ class Routes:
         self.endpoints = {path: endpoint(config, stores, today) for path, endpoint in ENDPOINTS.items()}
         self._by_shape = {(path.partition("/")[0], path.count("/")): each for path, each in self.endpoints.items()}
 
-    def parse(self, route: str, rest: str, query: str) -> Question | Response:
+    def parse(self, path: str, query: str) -> Question | Response:
         """The question, or the answer to a request that asks none.
 
-        `route`: one of ROUTES; `rest`: the path behind it, percent-decoded.
+        `path`: the one behind PREFIX, percent-decoded. It begins with one of ROUTES.
         """
-        domain, *others = names = rest.split("/", 2)
-        if domain not in self._types:
+        route, *names = path.split("/", 3)
+        domain, *others = names or [""]
+        if names and domain not in self._types:
             return _not_found(f"There is no domain of this name; there are: {', '.join(self._types)}.")
         if others and others[0] not in self._types[domain]:
             known = ", ".join(self._types[domain])

@@ -46,6 +46,7 @@ COMMAND_LOOKUPS = 500
 class Ranked(Body):
     entity_id: str
     amount: Amount
+    previous: Annotated[Amount | UnsetType, Meta(description="With `compare`: that of the window before.")] = UNSET
     row: Annotated[dict[str, Any] | UnsetType | None, Meta(description="With `enrich`: the MySQL row or null.")] = UNSET
 
 

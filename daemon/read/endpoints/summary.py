@@ -10,26 +10,30 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import Callable, Collection, Sequence
-from typing import NamedTuple
+from typing import Annotated, ClassVar, NamedTuple
 
 import pymongo
+from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import replace
 
 from daemon.config import Config, Read
 from daemon.domain.entity import Entity
 from daemon.domain.rollup import DAILY
-from daemon.domain.window import days_between
+from daemon.domain.window import Window, days_between
 from daemon.errors import StoreError
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.endpoints.top import LIMIT_DEFAULT, windows
 from daemon.read.gate import Kind
+from daemon.read.names import Names
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
+from daemon.read.sums import window_sums
 from daemon.read.top import Ranked, TopReader
 from daemon.response import Amount, Body, Day
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
 
-DAYS = (7, 14, 30, 90)
+DAYS = (1, 7, 14, 30, 90)
 DAYS_DEFAULT = 30
 OPEN_DAYS = 2
 """Today, and yesterday: its events still arrive."""
@@ -38,19 +42,37 @@ REST_FACTOR = 20
 the time at most."""
 
 
-class Summary(Body):
-    """Per counter its sum on each day of `labels`; per entity type and counter a top list."""
+class Before(Body):
+    """The days before, as many."""
+
+    labels: list[Day]
+    counters: dict[str, list[Amount]]
+    sums: dict[str, Amount]
+
+
+class Summary(Body, kw_only=True):
+    """Per counter its sum on each day of `labels`, and on all of them; per entity type and counter a top list."""
 
     domain: str
+    entity_type: Annotated[str | UnsetType, Meta(description="With `type`: the one that all is about.")] = UNSET
     days: int
     labels: list[Day]
     counters: dict[str, list[Amount]]
+    sums: dict[str, Amount]
+    previous: Annotated[Before | UnsetType, Meta(description="With `compare`.")] = UNSET
     top_window: str
-    top: dict[str, dict[str, list[Ranked]]]
+    top: Annotated[dict[str, dict[str, list[Ranked]]] | UnsetType, Meta(description="Absent with `top=0`.")] = UNSET
 
 
 class ReadSummary(Endpoint):
     summary = "What a dashboard shows: sums per day, and top lists"
+    about: ClassVar[dict[str, str]] = {
+        "days": "The last days, today included. 1: today so far.",
+        "type": "Only this entity type.",
+        "top": "0: without top lists.",
+        "compare": "1: with the days before, as many, each whole; rows with their amount in the window before.",
+        "enrich": "1: rows with the configured columns of the MySQL row.",
+    }
     answer = Summary
     ttl_key = "top_cache_ttl_ms"
 
@@ -58,26 +80,75 @@ class ReadSummary(Endpoint):
         super().__init__(config, stores, today)
         self._reader = TopReader(stores.mongo, self.limits.sum_timeout_ms / 1000)
         self._day_sums = DaySums(stores.mongo, self.limits, time.monotonic)
-        self._types = {name: section.entity_types for name, section in config.domains.items()}
+        self._names = Names(config, stores)
         self._windows = windows(self.limits)
 
     def ask(self, place: Entity, parameters: Parameters) -> Question:
-        return self.question(
-            Kind.SUMMARY, place.domain, parameters.number("days", DAYS, DAYS_DEFAULT), ttl_ms=self.ttl_ms
+        days = parameters.number("days", DAYS, DAYS_DEFAULT)
+        entity_type = parameters.choice("type", self.types(place.domain), "")
+        flags = {"top": parameters.flag("top", True)}  # noqa: FBT003  (its default)
+        flags |= {name: parameters.flag(name) for name in ("compare", "enrich")}
+        if not flags["top"]:
+            flags["enrich"] = False
+        return self.question(Kind.SUMMARY, place.domain, entity_type, days, **flags, ttl_ms=self.ttl_ms)
+
+    async def _read(
+        self, domain: str, entity_type: str, days: int, *, top: bool, compare: bool, enrich: bool
+    ) -> Summary:
+        today = self.today()
+        types = (entity_type,) if entity_type else self.types(domain)
+        counters = self.counters(domain)
+        labels = days_between(today - dt.timedelta(days * (1 + compare) - 1), today)
+        sums = await self._day_sums.read(domain, types, counters, labels, today)
+        own = {counter: amounts[-days:] for counter, amounts in sums.items()}
+        before = {counter: amounts[:-days] for counter, amounts in sums.items()}
+        named = f"{days}d" if days > 1 else "day"
+        window = next((window for window in self._windows if window == named), self._windows[0])
+        return Summary(
+            domain=domain,
+            entity_type=entity_type or UNSET,
+            days=days,
+            labels=labels[-days:],
+            counters=own,
+            sums=_added(own),
+            previous=Before(labels[:-days], before, _added(before)) if compare else UNSET,
+            top_window=window,
+            top=await self._top(domain, types, window, compare=compare, enrich=enrich) if top else UNSET,
         )
 
-    async def _read(self, domain: str, days: int) -> Summary:
-        today = self.today()
-        types, counters = self._types[domain], self.counters(domain)
-        labels = days_between(today - dt.timedelta(days - 1), today)
-        sums = await self._day_sums.read(domain, types, counters, labels, today)
-        window = next((window for window in self._windows if window == f"{days}d"), self._windows[0])
-        top: dict[str, dict[str, list[Ranked]]] = {entity_type: {} for entity_type in types}
-        for entity_type in types:
-            for counter in counters:
-                ranked = await self._reader.read(domain, entity_type, counter, window, LIMIT_DEFAULT, today)
-                top[entity_type][counter] = ranked
-        return Summary(domain, days, labels, sums, window, top)
+    async def _top(
+        self, domain: str, types: Sequence[str], window: Window, **flags: bool
+    ) -> dict[str, dict[str, list[Ranked]]]:
+        return {entity_type: await self._lists(domain, entity_type, window, **flags) for entity_type in types}
+
+    async def _lists(
+        self, domain: str, entity_type: str, window: Window, *, compare: bool, enrich: bool
+    ) -> dict[str, list[Ranked]]:
+        """Counter → the top list of an entity type."""
+        counters, today = self.counters(domain), self.today()
+        lists = {
+            counter: await self._reader.read(domain, entity_type, counter, window, LIMIT_DEFAULT, today)
+            for counter in counters
+        }
+        ids = {row.entity_id for ranked in lists.values() for row in ranked}
+        rows = await self._names.rows(domain, entity_type, ids) if enrich and ids else {}
+        span = self.before(window) if compare else None
+        sums = await window_sums(self.stores.mongo, domain, entity_type, ids, counters, span) if span and ids else {}
+        return {
+            counter: [
+                replace(
+                    row,
+                    previous=sums.get(row.entity_id, {}).get(counter, 0) if span else UNSET,
+                    row=(rows or {}).get(row.entity_id) if enrich else UNSET,
+                )
+                for row in ranked
+            ]
+            for counter, ranked in lists.items()
+        }
+
+
+def _added(counters: dict[str, list[int]]) -> dict[str, int]:
+    return {counter: sum(amounts) for counter, amounts in counters.items()}
 
 
 class _DaySum(NamedTuple):
@@ -95,8 +166,8 @@ class DaySums:
         self._limits = limits
         self._timeout_s = limits.sum_timeout_ms / 1000
         self._monotonic = monotonic
-        self._days: dict[tuple[str, str], _DaySum] = {}
-        """(domain, day)."""
+        self._days: dict[tuple[str, Sequence[str], str], _DaySum] = {}
+        """(domain, entity types, day)."""
         self._adding = asyncio.Lock()
         """One day at a time: no read asks more of MongoDB."""
 
@@ -108,7 +179,7 @@ class DaySums:
             started_s = self._monotonic()
             self._days = {key: day for key, day in self._days.items() if day.until > started_s}
             for day in days:
-                if (domain, day) in self._days:
+                if (domain, entity_types, day) in self._days:
                     continue
                 if self._monotonic() - started_s > self._timeout_s:
                     raise StoreError(f"MongoDB was still adding up the days of {domain!r}; asked again, it goes on.")
@@ -117,8 +188,10 @@ class DaySums:
                 now_s = self._monotonic()
                 is_open = (today - dt.date.fromisoformat(day)).days < OPEN_DAYS
                 ttl_s = self._limits.top_cache_ttl_ms / 1000 if is_open else self._limits.closed_day_ttl_s
-                self._days[domain, day] = _DaySum(sums, now_s + max(ttl_s, REST_FACTOR * (now_s - began_s)))
-            return {counter: [self._days[domain, day].sums[counter] for day in days] for counter in counters}
+                until_s = now_s + max(ttl_s, REST_FACTOR * (now_s - began_s))
+                self._days[domain, entity_types, day] = _DaySum(sums, until_s)
+            of_day = [self._days[domain, entity_types, day].sums for day in days]
+            return {counter: [sums[counter] for sums in of_day] for counter in counters}
 
     async def _add_up(
         self, domain: str, entity_types: Sequence[str], counters: Collection[str], day: str

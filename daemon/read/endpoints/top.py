@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 from msgspec import UNSET, Meta, UnsetType
 from msgspec.structs import replace
 
-from daemon.config import Config, Read, replica_tables
+from daemon.config import Config, Read
 from daemon.domain.entity import Entity
 from daemon.domain.window import WINDOWS, Window
-from daemon.errors import StoreError
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.gate import Kind
+from daemon.read.names import Names
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
 from daemon.read.top import Ranked, TopReader
@@ -43,7 +43,7 @@ class ReadTop(Endpoint):
     def __init__(self, config: Config, stores: Stores, today: Callable[[], dt.date]) -> None:
         super().__init__(config, stores, today)
         self._reader = TopReader(stores.mongo, self.limits.sum_timeout_ms / 1000)
-        self._tables = replica_tables(config)
+        self._names = Names(config, stores)
         self._windows = windows(config.read)
 
     def ask(self, place: Entity, parameters: Parameters) -> Question:
@@ -61,20 +61,9 @@ class ReadTop(Endpoint):
         top = Top(domain=domain, entity_type=entity_type, counter=counter, window=window, rows=ranked)
         if not enrich:
             return top
-        described = await self._describe(domain, entity_type, ranked)
+        described = await self._names.rows(domain, entity_type, [row.entity_id for row in ranked])
         rows = [replace(row, row=(described or {}).get(row.entity_id)) for row in ranked]
         return replace(top, enriched=described is not None, rows=rows)
-
-    async def _describe(self, domain: str, entity_type: str, ranked: list[Ranked]) -> dict[str, dict[str, Any]] | None:
-        """Entity id → columns of its row; None if there are none to be had."""
-        table = self._tables.get((domain, entity_type))
-        if table is None or not table.enrich:
-            return None
-        try:
-            return await self.stores.describe(table, [row.entity_id for row in ranked])
-        except StoreError as error:
-            self.stores.note(error)
-            return None
 
 
 def windows(read: Read) -> tuple[Window, ...]:

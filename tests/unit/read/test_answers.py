@@ -16,8 +16,9 @@ from daemon.metrics import ReadTally
 from daemon.read import openapi
 from daemon.read.api import PREFIXES
 from daemon.read.endpoint import PREFIX, Endpoint
+from daemon.read.endpoints.domains import Domain, Domains, EntityType
 from daemon.read.endpoints.series import Series
-from daemon.read.endpoints.summary import Summary
+from daemon.read.endpoints.summary import Before, Summary
 from daemon.read.endpoints.top import Top
 from daemon.read.endpoints.totals import EntityTotal, Total, Totals
 from daemon.read.parameters import Parameters
@@ -48,10 +49,11 @@ BODIES = [
     (
         Top(
             domain="jav", entity_type="movie", counter="view", window="7d", enriched=True,
-            rows=[Ranked("m", 3, row={"code": "x"}), Ranked("n", 1, row=None)],
+            rows=[Ranked("m", 3, previous=4, row={"code": "x"}), Ranked("n", 1, row=None)],
         ),
         (b'{"domain":"jav","entity_type":"movie","counter":"view","window":"7d","enriched":true,'
-        b'"rows":[{"entity_id":"m","amount":3,"row":{"code":"x"}},{"entity_id":"n","amount":1,"row":null}],'),
+        b'"rows":[{"entity_id":"m","amount":3,"previous":4,"row":{"code":"x"}},'
+        b'{"entity_id":"n","amount":1,"row":null}],'),
     ),
     (
         Series("jav", "movie", "m", "daily", DAY, DAY, msgspec.Raw(b'[{"date":"2026-02-19","view":3}]')),
@@ -59,9 +61,29 @@ BODIES = [
         b'"to":"2026-02-19","points":[{"date":"2026-02-19","view":3}],'),
     ),
     (
-        Summary("jav", 7, ["2026-02-19"], {"view": [3]}, "7d", {"movie": {"view": [Ranked("m", 3)]}}),
-        (b'{"domain":"jav","days":7,"labels":["2026-02-19"],"counters":{"view":[3]},"top_window":"7d",'
-        b'"top":{"movie":{"view":[{"entity_id":"m","amount":3}]}},'),
+        Summary(
+            domain="jav", days=1, labels=["2026-02-19"], counters={"view": [3]}, sums={"view": 3}, top_window="day",
+            top={"movie": {"view": [Ranked("m", 3)]}},
+        ),
+        (b'{"domain":"jav","days":1,"labels":["2026-02-19"],"counters":{"view":[3]},"sums":{"view":3},'
+        b'"top_window":"day","top":{"movie":{"view":[{"entity_id":"m","amount":3}]}},'),
+    ),
+    (
+        Summary(
+            domain="jav", entity_type="movie", days=1, labels=["2026-02-19"], counters={"view": [3]}, sums={"view": 3},
+            previous=Before(["2026-02-18"], {"view": [2]}, {"view": 2}), top_window="day",
+        ),
+        (b'{"domain":"jav","entity_type":"movie","days":1,"labels":["2026-02-19"],"counters":{"view":[3]},'
+        b'"sums":{"view":3},"previous":{"labels":["2026-02-18"],"counters":{"view":[2]},"sums":{"view":2}},'
+        b'"top_window":"day",'),
+    ),
+    (
+        Domains(
+            [Domain("jav", ["view"], ["view"], [EntityType("movie", True, ["code"], "https://shop.example/{id}")])],
+            ["total"], 500,
+        ),
+        (b'{"domains":[{"name":"jav","counters":["view"],"actions":["view"],"types":[{"name":"movie","label":true,'
+        b'"enrich":["code"],"url":"https://shop.example/{id}"}]}],"windows":["total"],"ids_max":500,'),
     ),
 ]  # fmt: skip
 

@@ -22,9 +22,8 @@ def keys(path: str, *queries: str) -> list[str]:
     async def parse() -> list[Question | Response]:
         stores = Stores(CONFIG, ReadTally())
         routes = Routes(CONFIG, stores, lambda: DAY)
-        route, _, rest = path.partition("/")
         try:
-            return [routes.parse(route, rest, query) for query in queries]
+            return [routes.parse(path, query) for query in queries]
         finally:
             await stores.close()
 
@@ -35,7 +34,9 @@ def keys(path: str, *queries: str) -> list[str]:
 @pytest.mark.parametrize(
     ("path", "queries"),
     [
-        ("summary/jav", ["", "days=30", "days=30&", "&&days=30&&", "d%61ys=3%30"]),
+        ("summary/jav", ["", "days=30", "days=30&", "&&days=30&&", "d%61ys=3%30", "top=1&compare=0"]),
+        ("summary/jav", ["top=0", "enrich=1&top=0"]),
+        ("domains", ["", "&"]),
         ("top/jav/movie", ["", "limit=10", "window=total&limit=10", "limit=10&&window=total", "enrich=0"]),
         ("series/jav/movie/a", ["", "to=2026-02-19", "bucket=daily&from=2026-01-21", "from=2026-01-21&&bucket=daily"]),
         ("totals/jav/movie", ["ids=a,b", "id=a&id=b", "ids=a&id=b", "ids=a,b,a", "ids=%61%2Cb", "&ids=a,b&"]),
@@ -51,7 +52,7 @@ def test_a_question_has_one_key_however_it_is_spelled(path: str, queries: list[s
 @pytest.mark.parametrize(
     ("path", "queries"),
     [
-        ("summary/jav", ["", "days=7"]),
+        ("summary/jav", ["", "days=7", "type=movie", "top=0", "compare=1", "enrich=1"]),
         ("top/jav/movie", ["", "limit=11", "window=7d", "enrich=1", "counter=download"]),
         ("top/jav/actor", [""]),
         ("series/jav/movie/a", ["", "to=2026-02-18", "bucket=weekly"]),

@@ -1,0 +1,35 @@
+"""The counts of many entities in one window: one query, which adds the documents of each entity up in MongoDB.
+
+Called by the reads that are about a set of entities, and by those that compare a window with the one before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from daemon.domain.rollup import amount_of
+from daemon.domain.window import Span
+from daemon.read.slices import SLICE_ITEMS, batches
+from daemon.rollups.errors import store_error
+from daemon.rollups.mongo import Json, MongoSink
+
+Sums = dict[str, dict[str, int]]
+"""Entity id → counter → amount, of the entities that have a document."""
+
+
+async def window_sums(
+    mongo: MongoSink, domain: str, entity_type: str, ids: Collection[str], counters: Collection[str], span: Span
+) -> Sums:
+    """What was counted of each entity in the span, bases included. It reads at most a document an entity and bucket, by
+    the index of the natural key. Raises StoreError."""
+    wanted: Json = {"domain": domain, "entity_type": entity_type, "entity_id": {"$in": list(ids)}}
+    if span.kind.bucket_field:
+        wanted[span.kind.bucket_field] = {"$gte": span.buckets[0], "$lte": span.buckets[-1]}
+    # A field that is missing or no number is 0.
+    amounts = {counter: {"$sum": {"$sum": [f"${counter}", f"$base.{counter}"]}} for counter in counters}
+    pipeline: list[Json] = [{"$match": wanted}, {"$group": {"_id": "$entity_id", **amounts}}]
+    sums: Sums = {}
+    with store_error(mongo.address):
+        async for lines in batches(await mongo.collection(span.kind).aggregate(pipeline, batchSize=SLICE_ITEMS)):
+            sums |= {line["_id"]: {counter: amount_of(line[counter]) for counter in counters} for line in lines}
+    return sums

@@ -1,0 +1,170 @@
+"""Reads about a whole domain and about many entities, compared with the window before. Without HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from daemon.read.gate import Kind
+from tests.kit.reads import reading
+from tests.kit.system import System, event
+
+TODAY = dt.datetime.now(dt.UTC).date()
+AWAY = "mongodb://127.0.0.1:9/away"
+MYSQL_AWAY = "mysql://root@127.0.0.1:9/away"
+CONFIG = {
+    "DOMAINS": json.dumps(
+        {
+            "jav": {
+                "entity_types": ["movie", "tag"],
+                "actions": ["view", "download"],
+                "urls": {"movie": "https://shop.example/movies/{id}"},
+            }
+        }
+    ),
+    "REPLICA": json.dumps(
+        {"jav": {"movie": {"table": "jav", "key": "uuid", "columns": {"view": "views"}, "label": "code",
+                           "enrich": ["code"]}}}
+    ),
+    "READ__TIMEOUT_MS": "20000",
+    "READ__SUM_TIMEOUT_MS": "20000",
+}  # fmt: skip
+
+
+def at(days_ago: int) -> str:
+    return f"{day(days_ago)}T00:00:00Z"
+
+
+def day(days_ago: int) -> str:
+    return (TODAY - dt.timedelta(days_ago)).isoformat()
+
+
+@pytest.fixture(scope="module")
+def filled(shared_system: System) -> Iterator[System]:
+    """Views of movies and tags on days of this window and the one before. Movie `b` brings a base of 100 views, which
+    it had yesterday."""
+    shared_system.sql("INSERT INTO jav (uuid, code) VALUES ('a', 'A-1'), ('b', 'B-2')")
+    shared_system.count(
+        event(entity_id="a", value=5, occurred_at=at(0)),
+        event(entity_id="a", value=3, occurred_at=at(1)),
+        event(entity_id="a", value=2, occurred_at=at(8)),
+        event(entity_id="b", value=4, occurred_at=at(0)),
+        event(entity_id="b", action="download", occurred_at=at(13)),
+        event(entity_id="b", value=7, occurred_at=at(14)),
+        event(entity_type="tag", entity_id="7", value=9, occurred_at=at(0)),
+        event(entity_type="tag", entity_id="8", value=1, occurred_at=at(9)),
+    )
+    shared_system.flush(**CONFIG)
+    shared_system.mongo.analytics_entity_daily.update_one(
+        {"_id": f"jav:movie:b:{day(0)}"}, {"$set": {"base": {"view": 100}}}
+    )
+    return shared_system
+
+
+def asked(system: System, *paths: str, **env: str) -> list[Any]:
+    """The answers of a worker to these paths, one after the other; those that are no 200 with their status."""
+
+    async def work() -> list[Any]:
+        async with reading(system, **{**CONFIG, **env}) as reader:
+            answers = [await reader.get(path) for path in paths]
+            return [json.loads(each.body) | ({} if each.status == 200 else {"status": each.status}) for each in answers]
+
+    return asyncio.run(work())
+
+
+# Summaries -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_summary_of_a_day_compares_today_with_yesterday(filled: System) -> None:
+    (found,) = asked(filled, "summary/jav?days=1&compare=1&top=0")
+    assert (found["labels"], found["counters"]["view"], found["sums"]) == (
+        [day(0)], [118], {"download": 0, "view": 118}
+    )  # fmt: skip
+    assert found["previous"] == {
+        "labels": [day(1)], "counters": {"download": [0], "view": [3]}, "sums": {"download": 0, "view": 3}
+    }  # fmt: skip
+    assert "top" not in found
+
+
+def test_a_summary_compares_with_as_many_days_before(filled: System) -> None:
+    plain, compared = asked(filled, "summary/jav?days=7", "summary/jav?days=7&compare=1")
+    assert compared["counters"]["view"] == plain["counters"]["view"] == [0] * 5 + [3, 118]
+    assert "previous" not in plain
+    assert compared["previous"]["labels"] == [day(n) for n in range(13, 6, -1)]
+    assert compared["previous"]["counters"]["view"] == [0, 0, 0, 0, 1, 2, 0]
+    assert compared["previous"]["sums"] == {"download": 1, "view": 3}
+    assert compared["top"] == {
+        "movie": {
+            "download": [],
+            "view": [
+                {"entity_id": "b", "amount": 104, "previous": 0}, {"entity_id": "a", "amount": 8, "previous": 2}
+            ],
+        },
+        "tag": {"download": [], "view": [{"entity_id": "7", "amount": 9, "previous": 0}]},
+    }  # fmt: skip
+
+
+def test_a_summary_may_be_about_one_type(filled: System) -> None:
+    (found,) = asked(filled, "summary/jav?days=7&type=tag")
+    assert (found["entity_type"], found["sums"]) == ("tag", {"download": 0, "view": 9})
+    assert list(found["top"]) == ["tag"]
+
+
+def test_the_rows_of_a_summary_carry_the_configured_columns(filled: System) -> None:
+    (found,) = asked(filled, "summary/jav?days=7&enrich=1")
+    assert [row["row"] for row in found["top"]["movie"]["view"]] == [{"code": "B-2"}, {"code": "A-1"}]
+    assert [row["row"] for row in found["top"]["tag"]["view"]] == [None]
+
+
+def test_without_mysql_the_rows_of_a_summary_have_no_columns(filled: System) -> None:
+    (found,) = asked(filled, "summary/jav?days=7&enrich=1", MYSQL__URL=MYSQL_AWAY)
+    assert [row["row"] for row in found["top"]["movie"]["view"]] == [None, None]
+
+
+def test_a_row_is_not_compared_with_days_that_may_have_expired(filled: System) -> None:
+    kept, expired = asked(filled, "summary/jav?days=7&compare=1", RETENTION__DAILY_DAYS="14") + asked(
+        filled, "summary/jav?days=7&compare=1", RETENTION__DAILY_DAYS="13"
+    )
+    assert "previous" in kept["top"]["movie"]["view"][0]
+    assert "previous" not in expired["top"]["movie"]["view"][0]
+
+
+# What there is -------------------------------------------------------------------------------------------------------
+
+
+def test_the_domains_are_told_with_types_counters_labels_and_pages(shared_system: System) -> None:
+    (found,) = asked(shared_system, "domains")
+    assert found["domains"] == [
+        {
+            "name": "jav", "counters": ["download", "view"], "actions": ["view", "download"],
+            "types": [
+                {"name": "movie", "label": True, "enrich": ["code"], "url": "https://shop.example/movies/{id}"},
+                {"name": "tag", "label": False, "enrich": [], "url": None},
+            ],
+        }
+    ]  # fmt: skip
+    assert (found["windows"][0], found["ids_max"]) == ("total", 500)
+
+
+def test_without_mongodb_the_domains_are_told_all_the_same(shared_system: System) -> None:
+    env = {**CONFIG, "MONGO__URL": AWAY, "READ__TIMEOUT_MS": "200", "READ__SUM_TIMEOUT_MS": "200"}
+
+    async def work() -> None:
+        async with reading(shared_system, **env) as reader:
+            for _ in range(4):  # of which two open the breaker
+                assert (await reader.get("totals/jav/movie/a")).status == 503
+                assert (await reader.get("domains")).status == 200
+            assert reader.charged.count(Kind.CATALOGUE) == 1
+
+    asyncio.run(work())
+
+
+@pytest.mark.parametrize("path", ["domains/", "domains/jav", "domainsjav", "domain", "topics/jav/movie"])
+def test_what_only_begins_like_a_read_is_not_there(shared_system: System, path: str) -> None:
+    (found,) = asked(shared_system, path)
+    assert found["status"] == 404
