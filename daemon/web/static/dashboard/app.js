@@ -1,1 +1,0 @@
-document.getElementById("state").textContent = "The page comes here.";

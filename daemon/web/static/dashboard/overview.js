@@ -1,0 +1,538 @@
+/** The overview: each counter in each window against the window before, its curve, and the most counted entities. */
+
+import { get, post } from "./api.js";
+import { Chart, sparkline } from "./chart.js";
+import { bucketNames, change, clock, counterName, dayBefore, number, range } from "./format.js";
+import { csvButton, Details, foreign, h, write } from "./page.js";
+
+const DAY_MS = 86_400_000;
+const LISTS_EVERY_MS = 30_000;
+const TYPES_MAX = 3; // whose lists are read while no type is chosen
+const SPARK_DAYS_MIN = 14;
+const WINDOWS = [
+  { name: "today", top: "day", title: "Today", days: 1, said: "today", before: "yesterday, the whole day" },
+  { name: "24h", top: "24h", title: "24 hours", hours: 24, said: "in 24 hours", before: "the 24 hours before" },
+  ...[7, 14, 30, 90].map((days) => ({
+    name: `${days}d`,
+    top: `${days}d`,
+    title: `${days} days`,
+    days,
+    said: `in ${days} days`,
+    before: `the ${days} days before`,
+  })),
+];
+const sum = (amounts) => amounts.reduce((all, each) => all + (each ?? 0), 0);
+
+/** [the counters that have charts, base → those counted apart from it: [[counter, name]]] */
+export function counterGroups(counters) {
+  const apart = Object.fromEntries(
+    counters.map((counter) => [
+      counter,
+      [
+        ["robot", "robots"],
+        ["raw", "raw"],
+      ]
+        .map(([suffix, name]) => [`${counter}_${suffix}`, name])
+        .filter(([other]) => counters.includes(other)),
+    ]),
+  );
+  const besides = new Set(
+    Object.values(apart)
+      .flat()
+      .map(([counter]) => counter),
+  );
+  return [counters.filter((counter) => !besides.has(counter)), apart];
+}
+
+/** An entity's [name, what stands smaller beside it] out of its MySQL row; its id if it has none. */
+export function entityNames(id, row) {
+  const known = Object.entries(row ?? {})
+    .filter(([, value]) => value != null && value !== "")
+    .map(([column, value]) => [column, String(value)]);
+  if (!known.length) return [id, ""];
+  const title = known.find(([column]) => /title|name/.test(column)) ?? known.at(-1);
+  return [title[1], known.find((each) => each !== title)?.[1] ?? ""];
+}
+
+/** The entity's page in the application, or null. */
+export function entityUrl(pattern, id) {
+  if (!/^https?:\/\//.test(pattern ?? "")) return null;
+  return pattern.replaceAll("{id}", () => encodeURIComponent(id));
+}
+
+export function overview(app) {
+  const { domain, params, go } = app;
+  const [main, apart] = counterGroups(domain.counters);
+  const type = domain.types.find((each) => each.name === params.get("type"));
+  const windows = WINDOWS.filter((each) => each.days || domain.hourly);
+  const open = windows.find((each) => each.name === params.get("window")) ?? windows.find((each) => each.days === 30);
+  const shown = type ? [type] : domain.types.slice(0, TYPES_MAX);
+
+  const asOf = h("p.asof", {}, "\u00a0");
+  const figures = new Figures(main, apart, windows, open, (name) => go({ window: name }, true));
+  const curves = main.map((counter, index) => new Curve(counter, apart[counter], index, open));
+  const lists = shown.flatMap((each) => main.map((counter, index) => new List(app, each, counter, index, open)));
+  const empty = h("div", {});
+  let listsAt = 0;
+
+  async function loadFigures(signal) {
+    const scope = { type: type?.name };
+    const [days, hours] = await Promise.all([
+      get(`summary/${domain.name}`, { days: 90, compare: 1, top: 0, ...scope }, signal),
+      domain.hourly
+        ? get(`series/${domain.name}`, { bucket: "hourly", window: "24h", compare: 1, ...scope }, signal)
+        : null,
+    ]);
+    const spans = Object.fromEntries(
+      windows.map((each) => [each.name, each.days ? daySpan(days, each.days) : hourSpan(hours)]),
+    );
+    figures.update(spans);
+    const drawn = open.days > 1 || open.hours ? spans[open.name] : hours ? todaySpan(hours) : daySpan(days, 7);
+    for (const curve of curves) curve.update(drawn, spans[open.name], domain.name);
+    write(asOf, `As of ${clock(days.as_of)}`);
+    const none = ![days.counters, days.previous.counters].some((part) => Object.values(part).some(sum));
+    empty.replaceChildren(...(none ? [nothingYet(domain, shown[0])] : []));
+  }
+
+  async function loadLists(signal) {
+    if (Date.now() - listsAt < LISTS_EVERY_MS) return;
+    await Promise.all(lists.map((list) => list.load(signal)));
+    await Promise.all(shown.map((each) => loadSparks(each, signal)));
+    listsAt = Date.now();
+  }
+
+  async function loadSparks(each, signal) {
+    const its = lists.filter((list) => list.type === each);
+    const ids = [...new Set(its.flatMap((list) => list.ids))].slice(0, app.limits.series_ids_max);
+    if (!ids.length) return;
+    const days = Math.max(open.days ?? 1, SPARK_DAYS_MIN);
+    const read = await get(
+      `series/${domain.name}/${each.name}`,
+      { id: ids, bucket: "daily", from: dayBefore(days - 1), to: dayBefore(0) },
+      signal,
+    );
+    const byId = new Map(read.series.map((series) => [series.entity_id, series.counters]));
+    for (const list of its) list.spark(byId);
+  }
+
+  const element = h(
+    "div",
+    {},
+    h(
+      "div.title",
+      {},
+      h("h1", {}, domain.name, type && h("span.soft", {}, ` ${type.name}`)),
+      typeChoice(domain, type, go),
+      asOf,
+    ),
+    app.demo && sender(app, shown[0] ?? domain.types[0]),
+    empty,
+    figures.element,
+    h(
+      "div.curves",
+      {},
+      curves.map((curve) => curve.element),
+    ),
+    h(
+      "div.lists",
+      {},
+      lists.map((list) => list.element),
+    ),
+    !type &&
+      domain.types.length > shown.length &&
+      h(
+        "p.soft",
+        {},
+        `Lists of ${domain.types
+          .slice(TYPES_MAX)
+          .map((each) => each.name)
+          .join(", ")}: choose the type above.`,
+      ),
+  );
+  return {
+    element,
+    everyMs: 15_000,
+    load: (signal) => Promise.all([loadFigures(signal), loadLists(signal)]),
+    stop: () => curves.forEach((curve) => curve.chart.remove()),
+  };
+}
+
+function typeChoice(domain, type, go) {
+  if (domain.types.length < 2) return null;
+  return h(
+    "select",
+    { "aria-label": "Type of entity", onchange: (event) => go({ type: event.target.value || undefined }, true) },
+    h("option", { value: "" }, "All types"),
+    domain.types.map((each) => h("option", { value: each.name, selected: each === type }, each.name)),
+  );
+}
+
+function nothingYet(domain, type) {
+  const event = {
+    event_id: "a fresh UUID",
+    domain: domain.name,
+    entity_type: type?.name ?? "movie",
+    entity_id: "1",
+    action: domain.actions[0] ?? "view",
+  };
+  return h(
+    "div.plain",
+    {},
+    h("p", {}, "Nothing was counted in the last 180 days. An event looks like this:"),
+    h("pre", { tabindex: "0" }, `POST /api/v1/analytics/events\n${JSON.stringify(event, null, 2)}`),
+  );
+}
+
+// Spans: the buckets of a window and of the window before ------------------------------------------------------------
+
+/** The last `count` days of a summary of 90, and as many before them. */
+function daySpan(summary, count) {
+  const labels = [...summary.previous.labels, ...summary.labels];
+  const part = (from, to) =>
+    Object.fromEntries(
+      Object.keys(summary.counters).map((counter) => [
+        counter,
+        [...(summary.previous.counters[counter] ?? []), ...summary.counters[counter]].slice(from, to),
+      ]),
+    );
+  const cut = labels.length - count;
+  return { labels: labels.slice(cut), now: part(cut), before: part(cut - count, cut), open: labels.at(-1) };
+}
+
+/** The current hour and the 23 before it. */
+const hourSpan = (series) => pointsSpan(series.points, series.previous.points, series.points.at(-1).hour);
+
+/** Today's hours beside yesterday's, out of 48. Those to come have no amount. */
+function todaySpan(series) {
+  const current = series.points.at(-1).hour;
+  const [today, yesterday] = [current, new Date(Date.parse(`${current}:00Z`) - DAY_MS).toISOString()].map((time) =>
+    time.slice(0, 10),
+  );
+  const points = new Map([...series.previous.points, ...series.points].map((point) => [point.hour, point]));
+  const hours = (day) =>
+    Array.from({ length: 24 }, (_, hour) => `${day}T${String(hour).padStart(2, "0")}`).map(
+      (hour) => points.get(hour) ?? { hour },
+    );
+  return pointsSpan(hours(today), hours(yesterday), current);
+}
+
+function pointsSpan(now, before, open) {
+  const part = (points) => new Proxy({}, { get: (_, counter) => points.map((point) => point[counter] ?? null) });
+  return { labels: now.map((point) => point.hour), now: part(now), before: part(before), open };
+}
+
+// Parts --------------------------------------------------------------------------------------------------------------
+
+/** Counters × windows; the head's buttons choose the window of all that is below. */
+class Figures {
+  #cells = [];
+
+  constructor(main, apart, windows, open, choose) {
+    const on = (each) => (each === open ? "on" : null);
+    const row = (counter, index) =>
+      h(
+        `tr.c${index % 6}`,
+        { role: "row" },
+        h("th", { scope: "row", role: "rowheader" }, h("i.dot", {}), counterName(counter)),
+        windows.map((each) => {
+          const cell = {
+            counter,
+            apart: apart[counter],
+            each,
+            amount: h("b", {}, "\u2007"),
+            change: h("span.change", {}, "\u00a0"),
+            beside: h("span.beside", {}),
+          };
+          this.#cells.push(cell);
+          return h("td", { class: on(each), role: "cell" }, cell.amount, cell.change, cell.beside);
+        }),
+      );
+    this.element = h(
+      "table.figures",
+      { role: "table" },
+      h(
+        "caption.unseen",
+        {},
+        "Each counter in each window, against the window before. Choose a window for the charts and lists below.",
+      ),
+      h(
+        "thead",
+        { role: "rowgroup" },
+        h(
+          "tr",
+          { role: "row" },
+          h("th", { scope: "col", role: "columnheader" }, h("span.unseen", {}, "Counter")),
+          windows.map((each) =>
+            h(
+              "th",
+              { scope: "col", role: "columnheader", class: on(each) },
+              h(
+                "button",
+                { type: "button", "aria-pressed": String(each === open), onclick: () => choose(each.name) },
+                each.title,
+              ),
+            ),
+          ),
+        ),
+      ),
+      h("tbody", { role: "rowgroup" }, main.map(row)),
+    );
+    this.element.classList.add(`of${Math.min(main.length, 6)}`, "waits");
+  }
+
+  update(spans) {
+    this.element.classList.remove("waits");
+    for (const { counter, apart, each, amount, change: by, beside } of this.#cells) {
+      const span = spans[each.name];
+      const [now, before] = [sum(span.now[counter] ?? []), sum(span.before[counter] ?? [])];
+      write(amount, number(now));
+      // Today is not over: a percentage of a whole day would always fall.
+      write(by, each.name === "today" ? `yesterday ${number(before)}` : change(now, before) || "\u00a0");
+      by.title = `${number(before)}: ${each.before}`;
+      write(beside, apart.map(([other, name]) => `${number(sum(span.now[other] ?? []))} ${name}`).join(" · "));
+    }
+  }
+}
+
+/** One counter's chart with its sum, its table and its CSV. */
+class Curve {
+  constructor(counter, apart, index, open) {
+    Object.assign(this, { counter, apart, open });
+    this.chart = new Chart("overview");
+    this.total = h("b", {}, "\u2007");
+    this.against = h("span.soft", {}, "\u00a0");
+    this.data = new Details(`${counterName(counter)} ${open.said}`);
+    this.tools = h("div.tools", {}, this.data.element);
+    this.element = h(
+      `section.curve.c${index % 6}`,
+      {},
+      h(
+        "header",
+        {},
+        h("h2", {}, h("i.dot", {}), counterName(counter), h("span.soft", {}, ` ${open.said}`)),
+        h("p.sum", {}, this.total, this.against),
+      ),
+      this.chart.readout,
+      this.chart.element,
+      this.tools,
+    );
+  }
+
+  /** `span`: what is drawn; `whole`: the window itself. */
+  update(span, whole, domain) {
+    const { counter, apart, open } = this;
+    const [now, before] = [span.now[counter], span.before[counter]];
+    const [total, past] = [sum(whole.now[counter]), sum(whole.before[counter])];
+    write(this.total, number(total));
+    write(this.against, `${open.name === "today" ? "" : change(total, past)} against ${number(past)} ${open.before}`);
+    const most = now.reduce((best, amount, at) => (amount > (now[best] ?? -1) ? at : best), 0);
+    const about = `${counterName(counter)} ${open.said}: ${number(total)} in all, ${number(past)} ${open.before}. Most at ${bucketNames(span.labels[most])[0]}: ${number(now[most] ?? 0)}. The arrow keys read each bar; a table follows.`;
+    this.chart.draw({ labels: span.labels, now, before, open: span.open, about });
+    this.rows = () => [
+      ["UTC", counterName(counter), "Before", ...apart.map(([, name]) => name)],
+      ...span.labels.map((label, at) => [
+        label.replace("T", " "),
+        now[at],
+        before[at] ?? null,
+        ...apart.map(([other]) => span.now[other][at]),
+      ]),
+    ];
+    this.data.update(this.rows);
+    if (this.tools.childElementCount < 2)
+      this.tools.append(csvButton(`tallyd-${domain}-${counter}-${open.name}-${span.labels.at(-1)}`, () => this.rows()));
+  }
+}
+
+/** The most counted entities of one type, by one counter. */
+class List {
+  ids = [];
+  #sparks = new Map();
+
+  constructor(app, type, counter, index, open) {
+    Object.assign(this, { app, type, counter, open });
+    const title =
+      { view: "Most viewed", download: "Most downloaded" }[counter] ?? `Top by ${counterName(counter).toLowerCase()}`;
+    this.body = h(
+      "tbody",
+      {},
+      Array.from({ length: 10 }, () => h("tr.waits", {}, h("td", { colspan: "4" }, "\u00a0"))),
+    );
+    this.note = h("p.plain", { hidden: true });
+    this.table = h(
+      `table.list${open.name === "today" ? ".plainly" : ""}`,
+      {},
+      h(
+        "thead",
+        {},
+        h(
+          "tr",
+          {},
+          [["Entity"], ["Course", "course"], [counterName(counter), "n"], ["Change", "change"]].map(([name, side]) =>
+            h("th", { scope: "col", class: side }, h("span.unseen", {}, name)),
+          ),
+        ),
+      ),
+      this.body,
+    );
+    this.tools = h(
+      "div.tools",
+      {},
+      h("span"),
+      csvButton(`tallyd-${app.domain.name}-${type.name}-${counter}-${open.name}`, () => this.csv()),
+    );
+    this.element = h(
+      `section.top.c${index % 6}`,
+      {},
+      h("header", {}, h("h2", {}, h("i.dot", {}), title, h("span.soft", {}, ` ${type.name}, ${open.said}`))),
+      this.table,
+      this.note,
+      this.tools,
+    );
+  }
+
+  async load(signal) {
+    const { app, type, counter, open } = this;
+    let said = `No ${type.name} was counted ${open.said}.`;
+    this.rows = [];
+    if (!app.windows.includes(open.top))
+      said = `Lists of this window are not kept: see read.top_windows in the configuration.`;
+    else {
+      try {
+        this.rows = (
+          await get(
+            `top/${app.domain.name}/${type.name}`,
+            { counter, window: open.top, limit: 10, compare: 1, enrich: 1 },
+            signal,
+          )
+        ).rows;
+      } catch (error) {
+        if (signal.aborted || !error.status) throw error;
+        said = error.message; // this list's own trouble: the rest of the page goes on
+      }
+    }
+    this.ids = this.rows.map((row) => row.entity_id);
+    this.table.hidden = this.tools.hidden = !this.rows.length;
+    this.note.hidden = Boolean(this.rows.length);
+    write(this.note, said);
+    this.draw();
+  }
+
+  spark(byId) {
+    this.#sparks = new Map([...byId].map(([id, counters]) => [id, counters[this.counter] ?? []]));
+    this.draw();
+  }
+
+  draw() {
+    const { app, type } = this;
+    const focused = document.activeElement?.closest?.("a")?.getAttribute("href");
+    this.body.replaceChildren(
+      ...this.rows.map(({ entity_id: id, amount, previous, row }) => {
+        const [name, beside] = entityNames(id, row);
+        const url = entityUrl(type.url, id);
+        const line = this.#sparks.get(id);
+        return h(
+          "tr",
+          {},
+          h(
+            "th",
+            { scope: "row" },
+            h(
+              "a",
+              {
+                href: app.link("entity", { type: type.name, id }),
+                title: name.length > 40 ? name : null,
+                class: row ? null : "id",
+              },
+              foreign(name),
+            ),
+            beside && foreign(beside, "bdi.code"),
+            url &&
+              h(
+                "a.out",
+                {
+                  href: url,
+                  target: "_blank",
+                  rel: "noopener noreferrer",
+                  "aria-label": `Open ${name.slice(0, 60)} in the application`,
+                },
+                "↗",
+              ),
+          ),
+          h("td.course", {}, line && sparkline(line)),
+          h("td.n", {}, number(amount)),
+          h(
+            "td.n.change",
+            { title: previous == null ? null : `${number(previous)} ${this.open.before}` },
+            previous == null || this.open.name === "today" ? "" : change(amount, previous),
+          ),
+        );
+      }),
+    );
+    if (focused)
+      [...this.body.querySelectorAll("a")]
+        .find((link) => link.getAttribute("href") === focused && document.activeElement === document.body)
+        ?.focus();
+  }
+
+  csv() {
+    const columns = this.type.enrich ?? [];
+    return [
+      ["entity_id", ...columns, this.counter, "before"],
+      ...this.rows.map((each) => [
+        each.entity_id,
+        ...columns.map((column) => each.row?.[column]),
+        each.amount,
+        each.previous,
+      ]),
+    ];
+  }
+}
+
+// In `tallyd dev` ----------------------------------------------------------------------------------------------------
+
+/** Sends one view and tells when each store has it. */
+function sender(app, type) {
+  const said = h("span", { role: "status" }, "Nothing leaves this machine. Send a view and see it arrive.");
+  const button = h("button", { type: "button", onclick: () => send() }, "Send an event");
+  const counter = app.domain.counters.includes("view") ? "view" : app.domain.counters[0];
+  const wait = () => new Promise((resolve) => setTimeout(resolve, 250));
+
+  async function send() {
+    button.disabled = true;
+    try {
+      const [first] = (await get(`top/${app.domain.name}/${type.name}`, { counter, limit: 1, enrich: 1 })).rows;
+      const known =
+        first ??
+        (await get(`entities/${app.domain.name}/${type.name}`, { label: "DEMO-001" }).catch(() => ({ entities: [] })))
+          .entities[0];
+      const id = known?.entity_id ?? "1";
+      const [name] = entityNames(id, known?.row);
+      const read = async (fresh) =>
+        (await get(`totals/${app.domain.name}/${type.name}/${encodeURIComponent(id)}`, { fresh })).counters[counter] ??
+        0;
+      const before = await read(1);
+      const started = performance.now();
+      const since = () => `${((performance.now() - started) / 1000).toFixed(1)} s`;
+      await post({
+        event_id: crypto.randomUUID(),
+        domain: app.domain.name,
+        entity_type: type.name,
+        entity_id: id,
+        action: "view",
+      });
+      let text = `View of “${name}”: accepted after ${since()}`;
+      write(said, `${text} …`);
+      while ((await read(1)) <= before) await wait();
+      text += `, in Redis after ${since()}`;
+      write(said, `${text} …`);
+      while ((await read(undefined)) <= before) await wait();
+      write(said, `${text}, in MongoDB after ${since()}: ${number(before + 1)} in all.`);
+      app.refresh();
+    } catch (error) {
+      write(said, `The event did not arrive: ${error.message}`);
+    }
+    button.disabled = false;
+  }
+
+  return h("div.dev", {}, button, said);
+}
