@@ -2,6 +2,9 @@
 
 set positional-arguments := true
 
+# A container often forbids Python to keep what it compiles. Hundreds of daemons would compile the same files again.
+export PYTHONDONTWRITEBYTECODE := ""
+
 way_tests := "tests/integration/test_http_event.py tests/integration/test_whole_way.py tests/fault/test_shutdown.py"
 http_tests := "tests/integration/test_http_*.py"
 
