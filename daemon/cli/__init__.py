@@ -2,101 +2,97 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 
 from daemon import __version__
-from daemon.cli.audit import audit
-from daemon.cli.backfill import backfill
-from daemon.cli.capacity import capacity
 from daemon.cli.command import command_tree
-from daemon.cli.completion import NAME, answer_shells, completion
-from daemon.cli.config import show_config
-from daemon.cli.dead import app as dead
-from daemon.cli.dev import dev
-from daemon.cli.doctor import doctor
-from daemon.cli.drill import app as drill
-from daemon.cli.expire import expire
-from daemon.cli.explain import explain
-from daemon.cli.export import export
-from daemon.cli.flush import flush
-from daemon.cli.import_ import import_files
-from daemon.cli.ingest import ingest
-from daemon.cli.init import init
-from daemon.cli.install import install
-from daemon.cli.key import app as key
-from daemon.cli.parity_check import parity_check
-from daemon.cli.replay import replay
-from daemon.cli.report import app as report
-from daemon.cli.series import series
-from daemon.cli.shadow_compare import shadow_compare
-from daemon.cli.snippet import snippet
-from daemon.cli.stack import app as stack
-from daemon.cli.status import status
-from daemon.cli.top import top
-from daemon.cli.uninstall import uninstall
-from daemon.cli.version import version
+from daemon.cli.completion import NAME, answer_shells
 from daemon.errors import TallydError
 from daemon.log import is_configured, is_json, neutral_lines
 
 _log = logging.getLogger(__name__)
 
-app = typer.Typer(
-    name=NAME,
-    help="Counts things that happen to entities, at high volume, exactly once.",
-    no_args_is_help=True,
-    context_settings={"help_option_names": ["--help", "-h"]},
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
-)
 RUN, LOOK, CHECK, MOVE, KEEP = "Run it", "Look at counts", "Check", "Move an application over", "Keep it in order"
 ITSELF = "About the command"
 """The panels of `tallyd --help`."""
 
-app.command("dev", rich_help_panel=RUN, short_help="Run the whole system here until Ctrl-C.")(dev)
-app.add_typer(stack, name="stack", rich_help_panel=RUN, short_help="Private servers: up, down, status.")
-app.command("ingest", rich_help_panel=RUN, short_help="Take events over HTTP and count them in Redis.")(ingest)
-app.command("flush", rich_help_panel=RUN, short_help="Write what was counted to MongoDB and MySQL.")(flush)
-app.command("init", rich_help_panel=RUN, short_help="Write a first configuration; check the stores.")(init)
-app.command("install", rich_help_panel=RUN, short_help="Put user, folders, units and timers on a server.")(install)
-app.command("uninstall", rich_help_panel=RUN, short_help="Take them off again.")(uninstall)
-app.command("config", rich_help_panel=RUN, short_help="Print the effective configuration, secrets masked.")(show_config)
-app.add_typer(key, name="key", rich_help_panel=RUN, short_help="Keys of producers and readers: new, list, revoke.")
-app.command("snippet", rich_help_panel=RUN, short_help="Print the tag that puts the tracker into a page.")(snippet)
-app.command("status", rich_help_panel=LOOK, short_help="What is dirty, in flight, due, and spooled.")(status)
-app.command("top", rich_help_panel=LOOK, short_help="The most counted entities of a counter.")(top)
-app.command("series", rich_help_panel=LOOK, short_help="One entity's counters, bucket by bucket.")(series)
-app.command("explain", rich_help_panel=LOOK, short_help="All that the stores hold of one entity.")(explain)
-app.command("export", rich_help_panel=LOOK, short_help="A rollup as CSV, NDJSON or Parquet.")(export)
-app.command("audit", rich_help_panel=CHECK, short_help="Is every accepted amount where it should be?")(audit)
-app.command("doctor", rich_help_panel=CHECK, short_help="Check the stores and this machine; say how to fix it.")(doctor)
-app.command("capacity", rich_help_panel=CHECK, short_help="What memory, disk and cores a load takes.")(capacity)
-app.command("parity-check", rich_help_panel=CHECK, short_help="Does MySQL say what MongoDB says?")(parity_check)
-app.add_typer(
-    report, name="report", rich_help_panel=CHECK, short_help="Parity and days as files: generate, gate, verify, schema."
-)
-app.command("import", rich_help_panel=MOVE, short_help="Access logs and NDJSON events into the system.")(import_files)
-app.command("backfill", rich_help_panel=MOVE, short_help="Take over what was counted before tallyd.")(backfill)
-app.command("shadow-compare", rich_help_panel=MOVE, short_help="The application's own column against tallyd's.")(
-    shadow_compare
-)
-app.add_typer(drill, name="drill", rich_help_panel=MOVE, short_help="Rehearse going over and back: rollback.")
-app.add_typer(
-    dead, name="dead", rich_help_panel=KEEP, short_help="Amounts no document could take: list, show, retry, drop."
-)
-app.command("replay", rich_help_panel=KEEP, short_help="Send what waits in the spool to Redis.")(replay)
-app.command("expire", rich_help_panel=KEEP, short_help="Give up old days and weeks, but for their sums.")(expire)
+
+class Listed(NamedTuple):
+    """A line of `tallyd --help`. `place`: the module below this one, and the function or group in it."""
+
+    place: str
+    panel: str
+    short_help: str
 
 
-app.command("completion", rich_help_panel=ITSELF, short_help="A script with which the shell completes.")(completion)
-app.command("version", rich_help_panel=ITSELF, short_help="Of tallyd, Python and the system.")(version)
+COMMANDS = {
+    "dev": Listed("dev:dev", RUN, "Run the whole system here until Ctrl-C."),
+    "stack": Listed("stack:app", RUN, "Private servers: up, down, status."),
+    "ingest": Listed("ingest:ingest", RUN, "Take events over HTTP and count them in Redis."),
+    "flush": Listed("flush:flush", RUN, "Write what was counted to MongoDB and MySQL."),
+    "init": Listed("init:init", RUN, "Write a first configuration; check the stores."),
+    "install": Listed("install:install", RUN, "Put user, folders, units and timers on a server."),
+    "uninstall": Listed("uninstall:uninstall", RUN, "Take them off again."),
+    "config": Listed("config:show_config", RUN, "Print the effective configuration, secrets masked."),
+    "key": Listed("key:app", RUN, "Keys of producers and readers: new, list, revoke."),
+    "snippet": Listed("snippet:snippet", RUN, "Print the tag that puts the tracker into a page."),
+    "status": Listed("status:status", LOOK, "What is dirty, in flight, due, and spooled."),
+    "top": Listed("top:top", LOOK, "The most counted entities of a counter."),
+    "series": Listed("series:series", LOOK, "One entity's counters, bucket by bucket."),
+    "explain": Listed("explain:explain", LOOK, "All that the stores hold of one entity."),
+    "export": Listed("export:export", LOOK, "A rollup as CSV, NDJSON or Parquet."),
+    "audit": Listed("audit:audit", CHECK, "Is every accepted amount where it should be?"),
+    "doctor": Listed("doctor:doctor", CHECK, "Check the stores and this machine; say how to fix it."),
+    "capacity": Listed("capacity:capacity", CHECK, "What memory, disk and cores a load takes."),
+    "parity-check": Listed("parity_check:parity_check", CHECK, "Does MySQL say what MongoDB says?"),
+    "report": Listed("report:app", CHECK, "Parity and days as files: generate, gate, verify, schema."),
+    "import": Listed("import_:import_files", MOVE, "Access logs and NDJSON events into the system."),
+    "backfill": Listed("backfill:backfill", MOVE, "Take over what was counted before tallyd."),
+    "shadow-compare": Listed("shadow_compare:shadow_compare", MOVE, "The application's own column against tallyd's."),
+    "drill": Listed("drill:app", MOVE, "Rehearse going over and back: rollback."),
+    "dead": Listed("dead:app", KEEP, "Amounts no document could take: list, show, retry, drop."),
+    "replay": Listed("replay:replay", KEEP, "Send what waits in the spool to Redis."),
+    "expire": Listed("expire:expire", KEEP, "Give up old days and weeks, but for their sums."),
+    "completion": Listed("completion:completion", ITSELF, "A script with which the shell completes."),
+    "version": Listed("version:version", ITSELF, "Of tallyd, Python and the system."),
+}
+
+
+def application(names: Iterable[str] = COMMANDS) -> typer.Typer:
+    """The program with these commands of its own, each imported now: loading one takes a fifth of loading all."""
+    app = typer.Typer(
+        name=NAME,
+        help="Counts things that happen to entities, at high volume, exactly once.",
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["--help", "-h"]},
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
+    )
+    app.callback(invoke_without_command=True)(_root)
+    for name in names:
+        place, panel, short_help = COMMANDS[name]
+        module, _, attribute = place.partition(":")
+        command = getattr(importlib.import_module(f"daemon.cli.{module}"), attribute)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, rich_help_panel=panel, short_help=short_help)
+        else:
+            app.command(name, rich_help_panel=panel, short_help=short_help)(command)
+    return app
+
+
+def called(words: Sequence[str]) -> Iterable[str]:
+    """The names of the commands that these words of a command line may need: one, or all if none stands first."""
+    return words[:1] if words and words[0] in COMMANDS else COMMANDS
 
 
 def _verbose(wanted: bool) -> None:
@@ -104,7 +100,6 @@ def _verbose(wanted: bool) -> None:
         _log.setLevel(logging.DEBUG)
 
 
-@app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
     verbose: Annotated[  # noqa: ARG001 - its callback does it, of whatever command it is given to
@@ -121,7 +116,7 @@ def main() -> None:
     """Exit codes: 0 done, 1 the check or the work failed, 2 wrong usage or configuration, 128 + the signal."""
     answer_shells(os.environ)
     try:
-        command_tree(app)(prog_name=NAME)
+        command_tree(application(called(sys.argv[1:])))(prog_name=NAME)
     except TallydError as error:
         _report(str(error), error, logs=is_json())  # a daemon's last words are for the collector, too
         sys.exit(error.exit_code)

@@ -10,7 +10,6 @@ import typer
 from daemon import log, traces
 from daemon.cli.enabled import left_due
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
-from daemon.cli.output import print_json, progress
 from daemon.config import Config
 from daemon.errors import CheckFailed, MysqlStoreError
 
@@ -45,6 +44,8 @@ def flush(
     with traces.exported(loaded.traces, "flush"):
         done = run(_flush_once(loaded))
     if as_json:
+        from daemon.cli.output import print_json
+
         print_json(done)
     else:
         print(
@@ -67,6 +68,7 @@ def _replica_words(config: Config, done: Flushed) -> str:
 
 
 async def _flush_once(config: Config) -> Flushed:
+    from daemon.cli.output import progress
     from daemon.flush.flusher import Flusher
 
     with progress("Flushing") as move:

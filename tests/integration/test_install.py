@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 import pytest
 from typer.testing import CliRunner
 
-from daemon.cli import app
+from daemon.cli import application, called
 from daemon.config import load
 from daemon.errors import CheckFailed, ConfigError, TallydError
 from daemon.install import shipped
@@ -43,7 +43,8 @@ ANSWERS = Answers(redis="redis://r", mongo="mongodb://m/x", domain="shop", types
 def tallyd(*args: str | Path, cwd: Path, code: int = 0, **env: str) -> str:
     """What the command says, run in this process, which saves its start. It has no terminal."""
     with contextlib.chdir(cwd):
-        done = CliRunner().invoke(app, list(map(str, args)), env=env)
+        words = list(map(str, args))
+        done = CliRunner().invoke(application(called(words)), words, env=env)
     expected = isinstance(done.exception, TallydError)
     found = done.exception.exit_code if isinstance(done.exception, TallydError) else done.exit_code
     said = done.output + (str(done.exception) if expected else "")

@@ -26,7 +26,7 @@ from daemon import config as configuration
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Counters, Limits, ingest_events
 from daemon.buffer.layout import Layout
-from daemon.cli import app
+from daemon.cli import application, called
 from daemon.config import Config
 from daemon.errors import TallydError
 from daemon.flush.flusher import Flushed, Flusher
@@ -153,7 +153,7 @@ class System(Stores):
 
     def tallyd_here(self, *args: str, **env: str) -> tuple[int, str]:
         """Runs a command in this process, which saves its start. Returns its exit code and output."""
-        done = CliRunner().invoke(app, args, env=self.environ(**env))
+        done = CliRunner().invoke(application(called(args)), args, env=self.environ(**env))
         if isinstance(done.exception, TallydError):
             return done.exception.exit_code, done.stdout
         assert done.exception is None or isinstance(done.exception, SystemExit), done.exception

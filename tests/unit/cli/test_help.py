@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from textwrap import dedent
 from typing import Any
 
 import pytest
 
-from daemon.cli import CHECK, ITSELF, KEEP, LOOK, MOVE, RUN, app
+from daemon.cli import CHECK, COMMANDS, ITSELF, KEEP, LOOK, MOVE, RUN, application, called
 from daemon.cli.command import command_tree
 from tests.kit.commands import run
 
 WIDTH = 80
 LINE_MAX = 60
 """What the list of commands has room for on a terminal of 80 columns."""
-TREE = command_tree(app)
+TREE = command_tree(application())
 
 
 def listed() -> dict[str, Any]:
@@ -84,5 +85,29 @@ def test_a_short_flag_shows_it_too(monkeypatch: pytest.MonkeyPatch, capsys: pyte
 
 def test_a_command_waits_for_no_driver_that_it_does_not_use() -> None:
     """`--help`, and the check at each reload. A command imports a store's driver itself."""
-    program = "import daemon.cli, sys; print({'redis', 'pymongo', 'asyncmy', 'granian'} & {*sys.modules})"
-    assert run([sys.executable, "-c", program]).stdout == "set()\n"
+    assert loaded("COMMANDS", "redis", "pymongo", "asyncmy", "granian") == "set()"
+
+
+def test_a_daemon_waits_for_no_other_command_and_for_nothing_that_draws() -> None:
+    assert loaded("['ingest']", "rich", "daemon.cli.audit", "daemon.cli.ingest") == "{'daemon.cli.ingest'}"
+    assert loaded("['flush']", "rich", "daemon.cli.audit", "daemon.cli.flush") == "{'daemon.cli.flush'}"
+
+
+@pytest.mark.parametrize("words", [["top"], ["dead", "list"], ["parity-check", "--json"]])
+def test_only_the_command_that_is_called_is_needed(words: list[str]) -> None:
+    assert called(words) == words[:1]
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["--verbose", "top"], ["tpo"]])
+def test_all_are_there_for_the_list_and_for_whoever_mistypes(words: list[str]) -> None:
+    assert called(words) == COMMANDS
+
+
+def loaded(commands: str, *modules: str) -> str:
+    """Which of the modules a process has that put these commands together."""
+    program = f"""
+        import sys
+        from daemon.cli import COMMANDS, application
+        application({commands})
+        print({{*{modules}}} & {{*sys.modules}})"""
+    return run([sys.executable, "-c", dedent(program)], check=True).stdout.strip()

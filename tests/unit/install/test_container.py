@@ -11,7 +11,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from daemon.cli import app
+from daemon.cli import application
 from daemon.config import Config, load
 from daemon.ingest.app import SUPERVISOR_PATHS
 from tests.kit.commands import ROOT
@@ -21,7 +21,7 @@ DOCKERFILE = re.sub(r"\\\n\s*", "", (FOLDER / "Dockerfile").read_text())
 COMPOSE: dict[str, Any] = yaml.safe_load((FOLDER / "compose.yaml").read_text())
 SERVICES: dict[str, Any] = COMPOSE["services"]
 OURS = ("ingest", "flush")
-COMMANDS: Any = get_command(app)
+COMMANDS: Any = get_command(application())
 
 
 def instructions(name: str) -> list[str]:
