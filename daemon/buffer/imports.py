@@ -13,6 +13,7 @@ JSON.
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, cast
 
 import msgspec
@@ -34,6 +35,9 @@ class Checkpoint(msgspec.Struct, frozen=True):
     name: str
     """What the file was called then, for people who look."""
     at: str
+    began: str = ""
+    """When the first of the lines before it, and behind the place before, may have been counted: a UTC time like `at`.
+    "": not known (before 0.6.0)."""
 
 
 class RestartedError(RedisStoreError):
@@ -89,6 +93,11 @@ class Imports:
             raise RedisStoreError(
                 f"{self._keys.imports} has a field {field!r} that is no checkpoint: {error}"
             ) from None
+
+
+def as_recorded(at: datetime) -> str:
+    """A UTC time as `Checkpoint` has it. These texts sort like the times."""
+    return at.isoformat("T", "seconds")
 
 
 def _field(first_line: str, checkpoint: Checkpoint) -> str:

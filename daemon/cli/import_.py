@@ -42,6 +42,9 @@ def import_files(
         Path | None,
         typer.Option(metavar="FILE", help=f"Where rejected lines are appended to. Default: {REJECTS_DEFAULT}."),
     ] = None,
+    again: Annotated[
+        bool, typer.Option("--again", help="Read lines again that were imported, after a change of the routes.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only read and check; no Redis, no file of rejects unless named.")
     ] = False,
@@ -53,6 +56,10 @@ def import_files(
     ops/weblog.example.toml). Redis keeps how far each file was read, by its content. So the same file is recognised
     when it was renamed, gzipped or has grown. An import that was stopped or killed goes on where it was. Ctrl-C stops
     it cleanly.
+
+    A file of which nothing counted is not marked as imported: mend the routes and import it again. If only some lines
+    matched no route, say --again. Lines that were counted stay counted as they were. It goes back as far as their ids
+    are known: `dedupe.window_s`, 48 hours.
 
     An event that was sent over HTTP and is in a file counts once. If a producer sent it with its key, name the
     producer: its event ids are its own.
@@ -69,6 +76,11 @@ def import_files(
         require(loaded, "redis")
         if not loaded.enabled:
             raise ConfigError("enabled = false: nothing would be counted. Set it to true to import, or try --dry-run.")
+    if again and loaded.redis.shards > 1:
+        raise ConfigError(
+            f"--again: with redis.shards = {loaded.redis.shards} an id is known only beside its entity. A line whose"
+            " route is another now would count twice."
+        )
     if producer and producer not in producer_names(loaded):
         raise ConfigError(f"--producer {producer}: no key has this name, in [producers] or in keys.file.")
     check_folder_of(rejects, "--rejects")
@@ -78,9 +90,19 @@ def import_files(
     shown = sys.stdout.isatty() and sys.stderr.isatty()
     with bars(DownloadColumn(), TransferSpeedColumn(), shown=shown) as bar:
         outcome = run(
-            session.run(loaded, sources, rejected, bar, stopping, chosen=format_, producer=producer, dry_run=dry_run)
+            session.run(
+                loaded,
+                sources,
+                rejected,
+                bar,
+                stopping,
+                chosen=format_,
+                producer=producer,
+                again=again,
+                dry_run=dry_run,
+            )
         )
-    _print(outcome, rejected.written_to, dry_run=dry_run, as_json=as_json)
+    _print(outcome, rejected.written_to, again=again, dry_run=dry_run, as_json=as_json)
     if outcome.stopped_by:
         raise typer.Exit(128 + outcome.stopped_by)
     if outcome.failure:
@@ -115,12 +137,12 @@ def _sources(files: list[str], stopping: threading.Event) -> list[Source]:
     return sources
 
 
-def _print(outcome: Outcome, rejects: Path | None, *, dry_run: bool, as_json: bool) -> None:
+def _print(outcome: Outcome, rejects: Path | None, *, again: bool, dry_run: bool, as_json: bool) -> None:
     from daemon.importer import summary
 
     if as_json:
         print_json(summary.plain(outcome, rejects, dry_run=dry_run))
     elif outcome.files:
         wide_console().print(summary.shown(outcome.files))
-    for note in summary.notes(outcome, rejects, dry_run=dry_run):
+    for note in summary.notes(outcome, rejects, again=again, dry_run=dry_run):
         typer.echo(note, err=True)

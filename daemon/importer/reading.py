@@ -74,7 +74,9 @@ class Reading:
         if self._batch:
             await self._send(reached)
         await self.sender.drain()
-        await self.sender.save(reached)
+        # A file of which nothing ever counted is not imported: its routes or its format may be wrong.
+        if self.tally.events or self.start.position.bytes:
+            await self.sender.save(reached)
 
     async def _send(self, reached: Position) -> None:
         batch, self._batch = self._batch, []

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from daemon.buffer.imports import Checkpoint
+from daemon.buffer.imports import Checkpoint, as_recorded
 from daemon.domain.event import Event
 from daemon.errors import StoreError
 from daemon.importer.lines import Position
@@ -44,6 +44,8 @@ class Sender:
     first_line: str
     saved_bytes: int
     """Where the file's checkpoint is."""
+    began: str
+    """When the first line behind that place may have been counted: now, or by an import that is read again."""
     calls_max: int
     _calls: deque[_Call] = field(default_factory=deque)
     _checkpoint: Checkpoint | None = None
@@ -74,7 +76,7 @@ class Sender:
             return
         self.rejects.flush()
         checkpoint = Checkpoint(
-            reached.bytes, reached.lines, reached.digest, self.tally.name, datetime.now(UTC).isoformat("T", "seconds")
+            reached.bytes, reached.lines, reached.digest, self.tally.name, as_recorded(datetime.now(UTC)), self.began
         )
         await self.store.save(self.first_line, checkpoint, self._checkpoint)
         self._checkpoint, self.saved_bytes = checkpoint, reached.bytes

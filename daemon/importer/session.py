@@ -7,11 +7,13 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from rich.progress import Progress, TaskID
 
+from daemon.buffer.imports import as_recorded
 from daemon.config import Config, Import
 from daemon.errors import TallydError
 from daemon.importer.classify import Classifier, recognise
@@ -25,6 +27,8 @@ from daemon.importer.store import Store, opened_store
 from daemon.lifecycle import stopped_by_signals
 
 WATCH_INTERVAL_S = 0.1
+CLOCK_MARGIN_S = 60
+"""Clocks of two hosts that import may differ so much."""
 
 
 class Outcome(NamedTuple):
@@ -44,18 +48,21 @@ async def run(
     *,
     chosen: Format,
     producer: str,
+    again: bool,
     dry_run: bool,
 ) -> Outcome:
     """Imports the files in order. A file that cannot be read does not stop the others.
 
     `bar` shows for each file the bytes that were read: of a gzipped file, of its compressed size. `producer`: whose
-    event ids the NDJSON files hold; "": those of senders without a key.
+    event ids the NDJSON files hold; "": those of senders without a key. `again`: lines that were imported are read
+    again, as far back as Redis knows their ids.
     """
     files: list[FileTally] = []
     failure: TallydError | None = None
     try:
         async with stopped_by_signals(stopping) as received, opened_store(config, stopping, dry_run=dry_run) as store:
-            importer = _Importer(config.import_, store, rejects, bar, Classifier(config, producer), chosen)
+            classifier = Classifier(config, producer)
+            importer = _Importer(config.import_, store, rejects, bar, classifier, chosen, _window(config, again=again))
             for source in sources:
                 if stopping.is_set():
                     break
@@ -69,6 +76,11 @@ async def run(
     return Outcome(files, received[0] if received else None, failure)
 
 
+def _window(config: Config, *, again: bool) -> timedelta | None:
+    """How long Redis knows an id at least."""
+    return timedelta(seconds=max(0, config.dedupe.window_s - CLOCK_MARGIN_S)) if again else None
+
+
 class _Importer(NamedTuple):
     """What all files of a command share."""
 
@@ -78,6 +90,8 @@ class _Importer(NamedTuple):
     bar: Progress
     classifier: Classifier
     chosen: Format
+    again: timedelta | None
+    """Lines that were imported in this time are read again."""
 
     async def run(self, source: Source, tally: FileTally) -> None:
         """Imports one file. `tally` gets the result, and the reason if the file was not read to its end.
@@ -102,12 +116,14 @@ class _Importer(NamedTuple):
             source.close()
 
     async def _run(self, source: Source, tally: FileTally) -> None:
-        start = await find_start(source, self.store)
+        now = datetime.now(UTC)
+        start = await find_start(source, self.store, None if self.again is None else as_recorded(now - self.again))
         tally.from_line = start.position.lines + 1
         chosen = recognise(start.opening) if self.chosen is Format.AUTO else self.chosen
         tally.format = chosen.value
         calls_max = self.section.calls_in_flight_max
-        sender = Sender(self.store, tally, self.rejects, start.first_line, start.position.bytes, calls_max)
+        began = start.began or as_recorded(now)
+        sender = Sender(self.store, tally, self.rejects, start.first_line, start.position.bytes, began, calls_max)
         try:
             await Reading(self.section, start, sender, self.rejects, tally, self.classifier).run(source)
         finally:

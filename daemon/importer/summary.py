@@ -36,14 +36,26 @@ def shown(files: Sequence[FileTally]) -> Table:
     return grid
 
 
-def notes(outcome: Outcome, rejects: Path | None, *, dry_run: bool) -> list[str]:
+def notes(outcome: Outcome, rejects: Path | None, *, again: bool, dry_run: bool) -> list[str]:
     """Notes for the person who reads the table."""
     whole = total(outcome.files)
     said = [f"{each.name}: {each.error}" for each in outcome.files if each.error]
     said += [
         f"{each.name}: nothing new, all of its {each.from_line - 1:,} lines were imported before."
         for each in outcome.files
-        if not each.lines and not each.error and each.from_line > 1
+        if not each.lines and not each.error and each.from_line > 1 and not again
+    ]
+    said += [
+        f"{each.name}: 0 of {each.lines:,} lines counted: check [[import.routes]] and --format."
+        + ("" if dry_run else " No line is marked as imported.")
+        for each in outcome.files
+        if each.lines and not each.events and each.from_line == 1
+    ]
+    said += [
+        f"{each.name}: its first {each.from_line - 1:,} lines are not read again. Their ids are forgotten: they"
+        " would count twice."
+        for each in outcome.files
+        if again and each.from_line > 1
     ]
     if dry_run:
         said.append("Dry run: nothing was counted, and what was imported before was not looked up.")

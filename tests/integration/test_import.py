@@ -163,6 +163,63 @@ def test_files_that_part_are_counted_from_where_they_part(system: System, tmp_pa
     assert views(system) == 12
 
 
+ROUTE = """
+[[import.routes]]
+pattern = '%s'
+domain = "web"
+entity_type = "page"
+entity_id = "{0}"
+action = "view"
+"""
+
+
+def with_routes(tmp_path: Path, *patterns: str) -> tuple[str, Path]:
+    """The arguments that name a configuration in which these paths count as pages."""
+    config = tmp_path / f"{len(patterns)} routes.toml"
+    config.write_text("[domains.web]\nentity_types = ['page']\n" + "".join(ROUTE % each for each in patterns))
+    return "--config", config
+
+
+def test_a_file_of_which_nothing_counted_is_not_marked_as_imported(system: System, tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_bytes(b"".join(line(n) for n in range(500)))
+    for wrong in (with_routes(tmp_path, "^nothing$"), ("--format", "ndjson")):
+        done = run(system, *wrong, log)
+        said = "a.log: 0 of 500 lines counted: check [[import.routes]] and --format. No line is marked as imported.\n"
+        assert said in done["said"]
+        assert done["exit"] == 0
+    assert not system.redis.exists("anl:imports")
+    assert run(system, log)["total"]["counted"] == 500
+
+
+def test_again_counts_what_matched_no_route_before_and_nothing_twice(system: System, tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_bytes(b"".join(line(n, "/b" if n % 5 else "/a") for n in range(500)))
+    both = with_routes(tmp_path, "^/a$", "^/b$")
+    assert run(system, *with_routes(tmp_path, "^/a$"), log)["total"]["counted"] == 100
+    for counted in (400, 0):
+        done = run(system, *both, "--again", log)["total"]
+        assert (done["lines"], done["counted"], done["duplicates"]) == (500, counted, 500 - counted)
+        assert views(system) == 500
+    assert run(system, *both, log)["total"]["lines"] == 0
+
+
+def test_again_does_not_reach_back_to_ids_that_are_forgotten(system: System, tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_bytes(b"".join(line(n) for n in range(300)))
+    run(system, log)
+    [(field, written)] = system.redis.hgetall("anl:imports").items()
+    three_days_ago = dt.datetime.now(dt.UTC) - dt.timedelta(days=3)
+    place = json.loads(written) | {"began": three_days_ago.isoformat("T", "seconds")}
+    system.redis.hset("anl:imports", field, json.dumps(place))
+    forget(system)
+    log.write_bytes(log.read_bytes() + b"".join(line(n) for n in range(300, 400)))
+    run(system, log)
+    again = run(system, "--again", log)
+    assert (again["total"]["lines"], again["total"]["duplicates"], views(system)) == (100, 100, 400)
+    assert "its first 300 lines are not read again" in again["said"]
+
+
 def test_equal_lines_of_one_file_all_count(system: System, tmp_path: Path) -> None:
     log = tmp_path / "a.log"
     log.write_bytes(line(1) * 50)

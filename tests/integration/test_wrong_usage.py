@@ -30,6 +30,7 @@ MOVIES = '{"table": "jav", "key": "uuid", "columns": {"view": "views"}, "shadow"
         ("export daily --type jav.song", {}, "jav.movie, jav.actor, jav.tag"),
         ("export daily --output nowhere/x", {}, "no folder nowhere"),
         ("export fortnightly", {}, "fortnightly"),
+        ("import --again /etc/hostname", {"REDIS__SHARDS": "2"}, "--again: with redis.shards = 2"),
         ("backfill", {"MYSQL__URL": ""}, "mysql.url: not set"),
         ("backfill", {"DOMAINS": '{"web": {"entity_types": ["page"]}}'}, "[replica.DOMAIN.TYPE]"),
         ("backfill", {"REPLICA": TAGS}, "table tags has no column id, views"),

@@ -22,20 +22,20 @@ def digest(content: bytes) -> str:
     return running.hexdigest()
 
 
-def recorded(content: bytes) -> Checkpoint:
+def recorded(content: bytes, began: str = "") -> Checkpoint:
     """What an import leaves that took in exactly this."""
-    return Checkpoint(len(content), len(content.splitlines()), digest(content), "a.log", "2026-02-19T10:00:00+00:00")
+    at = "2026-02-19T10:00:00+00:00"
+    return Checkpoint(len(content), len(content.splitlines()), digest(content), "a.log", at, began)
 
 
-def furthest(tmp_path: Path, content: bytes, *reached: Checkpoint) -> Start:
+def furthest(tmp_path: Path, content: bytes, *reached: Checkpoint, again_since: str | None = None) -> Start:
     file = tmp_path / "log"
     file.write_bytes(content)
     source = FileSource(file, threading.Event())
     opening, first_line = _look(source)
     assert first_line == digest(content.partition(b"\n")[0])
-    return _furthest(
-        source, Start(opening, first_line, Position(), fresh_digest()), sorted(reached, key=lambda each: each.bytes)
-    )
+    start = Start(opening, first_line, Position(), fresh_digest())
+    return _furthest(source, start, sorted(reached, key=lambda each: each.bytes), again_since)
 
 
 @pytest.mark.parametrize("size", [7, CHUNK_BYTES, CHUNK_BYTES + 1, len(CONTENT) - 7, len(CONTENT)])
@@ -58,6 +58,26 @@ def test_other_content_starts_at_the_beginning(tmp_path: Path) -> None:
     start = furthest(tmp_path, CONTENT, recorded(CONTENT[:13] + b"x"), recorded(CONTENT + b"more\n"))
     assert start.position == Position()
     assert start.digest.hexdigest() == digest(b"")
+
+
+@pytest.mark.parametrize(
+    ("began", "size", "oldest"),
+    [
+        (("09", "10", "11"), 0, "09"),
+        (("08", "10", "09"), 7, "09"),
+        (("09", "08", "11"), 14, "11"),
+        (("09", "10", "08"), 21, ""),
+        (("09", "10", ""), 21, ""),  # written before 0.6.0
+    ],
+)
+def test_again_it_is_the_first_place_behind_which_all_ids_are_known(
+    tmp_path: Path, began: tuple[str, ...], size: int, oldest: str
+) -> None:
+    """And an import of it again says of those lines that the oldest of these imports counted them."""
+    places = [recorded(CONTENT[: 7 * n], at) for n, at in enumerate(began, start=1)]
+    start = furthest(tmp_path, CONTENT, *places, recorded(CONTENT[:9] + b"x", "11"), again_since="09")
+    assert (start.position.bytes, start.began) == (size, oldest)
+    assert start.digest.hexdigest() == digest(CONTENT[:size])
 
 
 def test_going_on_from_there_reads_the_rest(tmp_path: Path) -> None:
