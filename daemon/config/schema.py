@@ -211,7 +211,7 @@ class Budget(Section, frozen=True):
 
     per_minute: CountOrOff = 3_000
     """Cost in a minute. A refused event costs 1, a refused request 5, a cached read 1, a read that asks a store 10, a
-    top list or a summary 150. A reader with a key pays nothing. 0: no budget."""
+    top list, a summary or a read of more than 1,000 documents 150. A reader with a key pays nothing. 0: no budget."""
     unfinished_max: Count = 32
     """Bodies that one address may be sending at a time, once a worker waits for an eighth of `http.unfinished_max`.
     More get 429."""
@@ -386,7 +386,7 @@ class Read(Section, frozen=True):
     series_at_once_max: Count = 16
     """Series that one worker asks MongoDB for at once. Others wait."""
     tops_at_once_max: Count = 2
-    """The same of top lists."""
+    """The same of top lists, and of questions that read thousands of documents."""
     summaries_at_once_max: Count = 1
     """The same of summaries."""
     retry_after_s: Count = 1

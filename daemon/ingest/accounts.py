@@ -39,11 +39,12 @@ READ = 1
 READ_COLD = 10
 """A read that asks a store."""
 READ_SUM = 150
-"""A top list or a summary: it keeps MongoDB busy for a tenth of a second and more."""
+"""A top list, a summary, or counts of many entities: it may keep MongoDB busy for a tenth of a second and more."""
 READS = {
     None: READ,
     Kind.TOTALS: READ_COLD,
     Kind.SERIES: READ_COLD,
+    Kind.MANY: READ_SUM,
     Kind.TOP: READ_SUM,
     Kind.SUMMARY: READ_SUM,
     Kind.FRESH: READ_COLD,

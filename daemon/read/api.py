@@ -65,10 +65,12 @@ class Api:
         self._origins = frozenset(origin.encode() for origin in read.cors_origins)
         self._cache = Cache(read.cache_bytes_max, time.monotonic)
         wait_s = read.wait_ms / 1000
+        tops = Gate(read.tops_at_once_max, wait_s)
         self._gates = {
             Kind.TOTALS: Gate(read.reads_in_flight_max, wait_s),
             Kind.SERIES: Gate(read.series_at_once_max, wait_s),
-            Kind.TOP: Gate(read.tops_at_once_max, wait_s),
+            Kind.MANY: tops,
+            Kind.TOP: tops,
             Kind.SUMMARY: Gate(read.summaries_at_once_max, wait_s),
             Kind.FRESH: Gate(read.fresh_at_once_max, wait_s),
             Kind.CATALOGUE: Gate(read.reads_in_flight_max, wait_s),

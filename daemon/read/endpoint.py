@@ -14,7 +14,9 @@ from typing import Any, ClassVar, NamedTuple
 from msgspec.structs import asdict
 
 from daemon.config import Config, domain_counters
+from daemon.domain import rejection
 from daemon.domain.entity import Entity
+from daemon.domain.rejection import say
 from daemon.domain.rollup import Bucketed, start_of_day
 from daemon.domain.window import Span, Window, span_before, span_of
 from daemon.read.gate import Kind
@@ -23,6 +25,10 @@ from daemon.read.stores import Stores
 from daemon.response import Body
 
 PREFIX = "/api/v1/analytics/"
+
+
+DOCUMENTS_FEW = 1_000
+"""Documents that one query reads in a few milliseconds."""
 
 
 class Question(NamedTuple):
@@ -42,6 +48,8 @@ class Endpoint(ABC):
     """One line for OpenAPI. `{read.…}` stands for a key of the configuration."""
     about: ClassVar[dict[str, str]] = {}
     """Parameter → what OpenAPI says about it, where its schema does not say all."""
+    ids_about: ClassVar[dict[str, str]] = {"ids": "Separated by commas.", "id": "Repeated: ids that hold commas."}
+    """The same of ids, as `Parameters.entity_ids` takes them."""
     answer: ClassVar[type[Body]]
     """What is answered, without `as_of`, which follows the last field. It names the read in OpenAPI."""
     ttl_key: ClassVar[str] = "cache_ttl_ms"
@@ -74,10 +82,21 @@ class Endpoint(ABC):
     async def _read(self, *arguments: Any, **flags: Any) -> Body:
         """The answer to a question with these arguments."""
 
+    def compares(self, parameters: Parameters, window: Window) -> bool:
+        """The parameter `compare` of a read that is about a window."""
+        compare = parameters.flag("compare")
+        if compare and window == "total":
+            parameters.wrong("compare", say(rejection.NOTHING_BEFORE, what=f"the window {window}"))
+        return compare
+
     def question(self, kind: Kind, *arguments: object, ttl_ms: int, **flags: bool) -> Question:
         """`arguments`, `flags`: of `_read`. Who gives the same asks the same."""
         key = repr((self.answer.__name__, arguments, flags))
         return Question(key, kind, partial(self._read, *arguments, **flags), ttl_ms)
+
+    def kind_of(self, documents: int) -> Kind:
+        """What a question asks of MongoDB that reads so many documents at most."""
+        return Kind.SERIES if documents <= DOCUMENTS_FEW else Kind.MANY
 
     def before(self, window: Window) -> Span | None:
         """The window before, whole. None: there is none, or documents of it have expired, so nobody can say."""

@@ -19,6 +19,7 @@ class Kind(Enum):
 
     TOTALS = "one query for all requests that wait"
     SERIES = "one query"
+    MANY = "one query that reads thousands of documents"
     TOP = "lists that indexes keep, or a sum over a window"
     SUMMARY = "sums of days, and many top lists"
     FRESH = "Redis, and totals"

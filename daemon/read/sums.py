@@ -18,18 +18,32 @@ Sums = dict[str, dict[str, int]]
 
 
 async def window_sums(
-    mongo: MongoSink, domain: str, entity_type: str, ids: Collection[str], counters: Collection[str], span: Span
-) -> Sums:
-    """What was counted of each entity in the span, bases included. It reads at most a document an entity and bucket, by
-    the index of the natural key. Raises StoreError."""
+    mongo: MongoSink,
+    domain: str,
+    entity_type: str,
+    ids: Collection[str],
+    counters: Collection[str],
+    span: Span,
+    before: Span | None = None,
+) -> tuple[Sums, Sums]:
+    """What was counted of each entity in the span, and in the one right before it, bases included.
+
+    It reads a document an entity and bucket at most, by the index of the natural key. Raises StoreError.
+    """
+    field = span.kind.bucket_field
     wanted: Json = {"domain": domain, "entity_type": entity_type, "entity_id": {"$in": list(ids)}}
-    if span.kind.bucket_field:
-        wanted[span.kind.bucket_field] = {"$gte": span.buckets[0], "$lte": span.buckets[-1]}
+    group: Json = {"id": "$entity_id"}
+    if field:
+        wanted[field] = {"$gte": (before or span).buckets[0], "$lte": span.buckets[-1]}
+        group["before"] = {"$lt": [f"${field}", span.buckets[0]]}
     # A field that is missing or no number is 0.
     amounts = {counter: {"$sum": {"$sum": [f"${counter}", f"$base.{counter}"]}} for counter in counters}
-    pipeline: list[Json] = [{"$match": wanted}, {"$group": {"_id": "$entity_id", **amounts}}]
-    sums: Sums = {}
+    pipeline: list[Json] = [{"$match": wanted}, {"$group": {"_id": group, **amounts}}]
+    own: Sums = {}
+    earlier: Sums = {}
     with store_error(mongo.address):
         async for lines in batches(await mongo.collection(span.kind).aggregate(pipeline, batchSize=SLICE_ITEMS)):
-            sums |= {line["_id"]: {counter: amount_of(line[counter]) for counter in counters} for line in lines}
-    return sums
+            for line in lines:
+                sums = earlier if line["_id"].get("before") else own
+                sums[line["_id"]["id"]] = {counter: amount_of(line[counter]) for counter in counters}
+    return own, earlier

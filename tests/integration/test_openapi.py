@@ -36,6 +36,7 @@ UNSAYABLE = {
     BATCH: "negative_data_rejection",  # one good event makes good of a batch of bad ones
     "/t/batch": "negative_data_rejection",
     "/api/v1/analytics/totals/{domain}/{type}": "positive_data_acceptance",  # ids and id may name so many together
+    "/api/v1/analytics/top/{domain}/{type}": "positive_data_acceptance",  # the same, and nothing is before `total`
     "/api/v1/analytics/series/{domain}/{type}/{id}": "positive_data_acceptance",  # how from and to go together
 }
 """Checks of what a schema has no words for."""

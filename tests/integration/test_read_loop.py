@@ -34,6 +34,7 @@ def filled(shared_system: System) -> System:
     shared_system.make_indexes()
     days = [(TODAY - dt.timedelta(n)).isoformat() for n in range(POINTS)]
     daily = [document("long", day, view=1, download=2) for day in days]
+    daily += [document(id_, day, view=1, download=2) for id_ in IDS for day in days[:2]]
     daily += [document(f"{day} {n}", day, view=n + 2, download=n + 2) for day in days[:90] for n in range(LISTED)]
     shared_system.mongo.analytics_entity_daily.insert_many(daily)
     shared_system.mongo.analytics_entity_totals.insert_many([document(id_, view=3, download=1) for id_ in IDS])
@@ -46,7 +47,9 @@ def filled(shared_system: System) -> System:
         "series/jav/movie/long?from={first}",
         "series/jav/movie/unknown?from={first}",
         "totals/jav/movie?ids={ids}",
+        "totals/jav/movie?ids={ids}&window=90d&compare=1",
         "top/jav/movie?window=90d&limit=100",
+        "top/jav/movie?window=90d&limit=100&ids={ids}&compare=1",
         "summary/jav?days=90",
     ],
 )

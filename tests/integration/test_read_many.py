@@ -134,6 +134,85 @@ def test_a_row_is_not_compared_with_days_that_may_have_expired(filled: System) -
     assert "previous" not in expired["top"]["movie"]["view"][0]
 
 
+# Windows of many entities --------------------------------------------------------------------------------------------
+
+
+def test_totals_of_a_window_come_in_the_order_asked_for_with_those_before(filled: System) -> None:
+    (found,) = asked(filled, "totals/jav/movie?ids=b,unknown,a&window=7d&compare=1")
+    assert found["window"] == "7d"
+    assert [(each["entity_id"], each["counters"], each["previous"]) for each in found["totals"]] == [
+        ("b", {"download": 0, "view": 104}, {"download": 1, "view": 0}),
+        ("unknown", {"download": 0, "view": 0}, {"download": 0, "view": 0}),
+        ("a", {"download": 0, "view": 8}, {"download": 0, "view": 2}),
+    ]
+
+
+@pytest.mark.parametrize("window", ["day", "7d", "14d", "30d", "90d", "week", "month", "year", "total"])
+def test_totals_of_a_window_are_the_amounts_of_its_top_list(filled: System, window: str) -> None:
+    top, within, totals = asked(
+        filled,
+        f"top/jav/movie?window={window}",
+        f"top/jav/movie?window={window}&ids=a,b,unknown",
+        f"totals/jav/movie?window={window}&ids=a,b",
+    )
+    assert within == top | {"as_of": within["as_of"]}
+    amounts = {each["entity_id"]: each["counters"]["view"] for each in totals["totals"]}
+    assert {row["entity_id"]: row["amount"] for row in top["rows"]} == amounts
+
+
+def test_a_top_list_within_a_set_ranks_this_set_only(filled: System) -> None:
+    one, other, limited, compared = asked(
+        filled,
+        "top/jav/movie?window=7d&ids=a",
+        "top/jav/movie?window=14d&counter=download&ids=a,b",
+        "top/jav/movie?window=7d&ids=a,b&limit=1&enrich=1",
+        "top/jav/movie?window=7d&ids=a,b&compare=1",
+    )
+    assert one["rows"] == [{"entity_id": "a", "amount": 8}]
+    assert other["rows"] == [{"entity_id": "b", "amount": 1}]
+    assert limited["rows"] == [{"entity_id": "b", "amount": 104, "row": {"code": "B-2"}}]
+    assert compared["rows"] == [
+        {"entity_id": "b", "amount": 104, "previous": 0}, {"entity_id": "a", "amount": 8, "previous": 2}
+    ]  # fmt: skip
+
+
+def test_a_top_list_is_compared_with_the_window_before(filled: System) -> None:
+    days, nobody = asked(
+        filled,
+        "top/jav/movie?window=day&compare=1",
+        "top/jav/movie?window=day&counter=download&compare=1",
+    )
+    assert [(row["entity_id"], row["previous"]) for row in days["rows"]] == [("b", 0), ("a", 3)]
+    assert nobody["rows"] == []
+
+
+def test_a_question_of_thousands_of_documents_costs_as_much_as_a_top_list(filled: System) -> None:
+    async def work() -> list[Kind | None]:
+        async with reading(filled, **CONFIG) as reader:
+            for ids in (50, 500):
+                for window in ("total", "7d", "90d"):
+                    named = ",".join(f"m{n}" for n in range(ids))
+                    assert (await reader.get(f"totals/jav/movie?window={window}&ids={named}")).status == 200
+            return reader.charged
+
+    few, many = Kind.SERIES, Kind.MANY
+    assert asyncio.run(work()) == [Kind.TOTALS, few, many, Kind.TOTALS, many, many]
+
+
+def test_many_entities_are_read_by_the_index_of_the_natural_key(filled: System) -> None:
+    """Of a day's million documents no other one is looked at."""
+    filled.mongo.command("profile", 2)
+    try:
+        asked(filled, "totals/jav/movie?ids=a,b&window=14d&compare=1")
+    finally:
+        filled.mongo.command("profile", 0)
+        lines = list(filled.mongo.system.profile.find({"command.aggregate": "analytics_entity_daily"}))
+        filled.mongo.system.profile.drop()
+    (line,) = lines
+    assert "IXSCAN" in line["planSummary"]
+    assert line["docsExamined"] == filled.mongo.analytics_entity_daily.count_documents({"entity_type": "movie"})
+
+
 # What there is -------------------------------------------------------------------------------------------------------
 
 

@@ -133,7 +133,8 @@ class ReadSummary(Endpoint):
         ids = {row.entity_id for ranked in lists.values() for row in ranked}
         rows = await self._names.rows(domain, entity_type, ids) if enrich and ids else {}
         span = self.before(window) if compare else None
-        sums = await window_sums(self.stores.mongo, domain, entity_type, ids, counters, span) if span and ids else {}
+        mongo = self.stores.mongo
+        sums = (await window_sums(mongo, domain, entity_type, ids, counters, span))[0] if span and ids else {}
         return {
             counter: [
                 replace(

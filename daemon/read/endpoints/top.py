@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from heapq import nsmallest
 from typing import Annotated, ClassVar
 
 from msgspec import UNSET, Meta, UnsetType
@@ -11,12 +12,13 @@ from msgspec.structs import replace
 
 from daemon.config import Config, Read
 from daemon.domain.entity import Entity
-from daemon.domain.window import WINDOWS, Window
+from daemon.domain.window import WINDOWS, Span, Window, span_of
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.gate import Kind
 from daemon.read.names import Names
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
+from daemon.read.sums import Sums, window_sums
 from daemon.read.top import Ranked, TopReader
 from daemon.response import Body
 
@@ -36,7 +38,12 @@ class Top(Body, kw_only=True):
 
 class ReadTop(Endpoint):
     summary = "The most counted entities"
-    about: ClassVar[dict[str, str]] = {"enrich": "1: with the configured columns of the MySQL row."}
+    about: ClassVar[dict[str, str]] = {
+        **Endpoint.ids_about,
+        "ids": "Only these entities, separated by commas.",
+        "compare": "1: rows with their amount in the window before, which is as long, and whole.",
+        "enrich": "1: with the configured columns of the MySQL row.",
+    }
     answer = Top
     ttl_key = "top_cache_ttl_ms"
 
@@ -52,18 +59,40 @@ class ReadTop(Endpoint):
         counter = parameters.choice("counter", counters, default)
         limit = parameters.integer("limit", 1, limit_max, min(LIMIT_DEFAULT, limit_max))
         window = parameters.choice("window", self._windows, self._windows[0])
-        enrich = parameters.flag("enrich")
-        return self.question(Kind.TOP, place, counter, window, limit, enrich=enrich, ttl_ms=self.ttl_ms)
+        flags = {"compare": self.compares(parameters, window), "enrich": parameters.flag("enrich")}
+        ids = parameters.entity_ids("ids", "id", self.limits.ids_max)
+        documents = len(ids) * max(1, len(span_of(window, self.today()).buckets)) * (1 + flags["compare"])
+        kind = self.kind_of(documents) if ids else Kind.TOP
+        return self.question(kind, place, counter, window, limit, ids, **flags, ttl_ms=self.ttl_ms)
 
-    async def _read(self, place: Entity, counter: str, window: Window, limit: int, *, enrich: bool) -> Top:
+    async def _read(
+        self, place: Entity, counter: str, window: Window, limit: int, ids: list[str], *, compare: bool, enrich: bool
+    ) -> Top:
         domain, entity_type, _ = place
-        ranked = await self._reader.read(domain, entity_type, counter, window, limit, self.today())
+        span = span_of(window, self.today())
+        before = self.before(window) if compare else None
+        if ids:
+            sums, earlier = await self._sums(place, ids, counter, span, before)
+            amounts = {id_: counted[counter] for id_, counted in sums.items() if counted[counter] > 0}
+            ranked = [Ranked(*item) for item in nsmallest(limit, amounts.items(), key=lambda item: (-item[1], item[0]))]
+        else:
+            ranked = await self._reader.read(domain, entity_type, counter, window, limit, self.today())
+            listed = [row.entity_id for row in ranked]
+            earlier = (await self._sums(place, listed, counter, before))[0] if before and listed else {}
+        if before:
+            ranked = [replace(row, previous=earlier.get(row.entity_id, {}).get(counter, 0)) for row in ranked]
         top = Top(domain=domain, entity_type=entity_type, counter=counter, window=window, rows=ranked)
         if not enrich:
             return top
         described = await self._names.rows(domain, entity_type, [row.entity_id for row in ranked])
         rows = [replace(row, row=(described or {}).get(row.entity_id)) for row in ranked]
         return replace(top, enriched=described is not None, rows=rows)
+
+    async def _sums(
+        self, place: Entity, ids: list[str], counter: str, span: Span, before: Span | None = None
+    ) -> tuple[Sums, Sums]:
+        """As of `window_sums`, of one counter."""
+        return await window_sums(self.stores.mongo, place.domain, place.type, ids, (counter,), span, before)
 
 
 def windows(read: Read) -> tuple[Window, ...]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+import datetime as dt
+from collections.abc import Callable
+from typing import Annotated, ClassVar
 
+from msgspec import UNSET, Meta, UnsetType
+
+from daemon.config import Config
 from daemon.domain.entity import Entity
+from daemon.domain.window import Span, Window, span_of
 from daemon.read.endpoint import Endpoint, Question
+from daemon.read.endpoints.top import windows
 from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
 from daemon.read.slices import slices
+from daemon.read.stores import Stores
+from daemon.read.sums import window_sums
 from daemon.read.totals import counted
 from daemon.response import Amount, Body
 
@@ -25,11 +34,15 @@ class Total(Body):
 class EntityTotal(Body):
     entity_id: str
     counters: dict[str, Amount]
+    previous: Annotated[
+        dict[str, Amount] | UnsetType, Meta(description="With `compare`: the counters of the window before.")
+    ] = UNSET
 
 
 class Totals(Body):
     domain: str
     entity_type: str
+    window: str
     totals: list[EntityTotal]
     """In the order asked for."""
 
@@ -59,19 +72,42 @@ class ReadTotal(Endpoint):
 
 
 class ReadTotals(Endpoint):
-    summary = "The counters of up to {read.ids_max} entities"
-    about: ClassVar[dict[str, str]] = {"ids": "Separated by commas.", "id": "Repeated: ids that hold commas."}
+    summary = "The counters of up to {read.ids_max} entities, of all time or in one window"
+    about: ClassVar[dict[str, str]] = {
+        **Endpoint.ids_about,
+        "compare": "1: also of the window before, which is as long, and whole.",
+    }
     answer = Totals
 
-    def ask(self, place: Entity, parameters: Parameters) -> Question:
-        return self.question(
-            Kind.TOTALS, place, parameters.entity_ids("ids", "id", self.limits.ids_max), ttl_ms=self.ttl_ms
-        )
+    def __init__(self, config: Config, stores: Stores, today: Callable[[], dt.date]) -> None:
+        super().__init__(config, stores, today)
+        self._windows: tuple[Window, ...] = tuple(dict.fromkeys(("total", *windows(config.read))))
 
-    async def _read(self, place: Entity, ids: list[str]) -> Totals:
+    def ask(self, place: Entity, parameters: Parameters) -> Question:
+        ids = parameters.entity_ids("ids", "id", self.limits.ids_max)
+        window = parameters.choice("window", self._windows, "total")
+        compare = self.compares(parameters, window)
+        documents = len(ids) * len(span_of(window, self.today()).buckets) * (1 + compare)
+        kind = self.kind_of(documents) if documents else Kind.TOTALS
+        return self.question(kind, place, window, ids, compare=compare, ttl_ms=self.ttl_ms)
+
+    async def _read(self, place: Entity, window: Window, ids: list[str], *, compare: bool) -> Totals:
+        span = span_of(window, self.today())
+        if span.buckets and ids:
+            return await self._of_window(place, window, ids, span, self.before(window) if compare else None)
         keys = [f"{place.domain}:{place.type}:{id_}" for id_ in ids]
         found, counters = await self.stores.totals.documents(keys), self.counters(place.domain)
         totals: list[EntityTotal] = []
         async for some in slices(zip(ids, keys, strict=True)):
             totals += [EntityTotal(id_, counted(found.get(key), counters)) for id_, key in some]
-        return Totals(place.domain, place.type, totals)
+        return Totals(place.domain, place.type, window, totals)
+
+    async def _of_window(
+        self, place: Entity, window: Window, ids: list[str], span: Span, before: Span | None
+    ) -> Totals:
+        counters = self.counters(place.domain)
+        zeros = dict.fromkeys(counters, 0)
+        mongo = self.stores.mongo
+        own, earlier = await window_sums(mongo, place.domain, place.type, ids, counters, span, before)
+        totals = [EntityTotal(id_, own.get(id_, zeros), earlier.get(id_, zeros) if before else UNSET) for id_ in ids]
+        return Totals(place.domain, place.type, window, totals)

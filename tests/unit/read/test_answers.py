@@ -38,8 +38,14 @@ BODIES = [
         b'{"domain":"jav","entity_type":"movie","entity_id":"m","fresh":false,"counters":{"download":0,"view":3},',
     ),
     (
-        Totals("jav", "movie", [EntityTotal("m", {"view": 3})]),
-        b'{"domain":"jav","entity_type":"movie","totals":[{"entity_id":"m","counters":{"view":3}}],',
+        Totals("jav", "movie", "total", [EntityTotal("m", {"view": 3})]),
+        (b'{"domain":"jav","entity_type":"movie","window":"total",'
+        b'"totals":[{"entity_id":"m","counters":{"view":3}}],'),
+    ),
+    (
+        Totals("jav", "movie", "7d", [EntityTotal("m", {"view": 3}, {"view": 2})]),
+        (b'{"domain":"jav","entity_type":"movie","window":"7d",'
+        b'"totals":[{"entity_id":"m","counters":{"view":3},"previous":{"view":2}}],'),
     ),
     (
         Top(domain="jav", entity_type="movie", counter="view", window="7d", rows=[Ranked("m", 3)]),

@@ -53,11 +53,15 @@ def test_a_question_has_one_key_however_it_is_spelled(path: str, queries: list[s
     ("path", "queries"),
     [
         ("summary/jav", ["", "days=7", "type=movie", "top=0", "compare=1", "enrich=1"]),
-        ("top/jav/movie", ["", "limit=11", "window=7d", "enrich=1", "counter=download"]),
+        (
+            "top/jav/movie",
+            ["", "limit=11", "window=7d", "window=7d&compare=1", "enrich=1", "counter=download", "ids=a"],
+        ),
         ("top/jav/actor", [""]),
         ("series/jav/movie/a", ["", "to=2026-02-18", "bucket=weekly"]),
         ("series/jav/movie/b", [""]),
         ("totals/jav/movie", ["", "ids=a", "ids=a,b", "ids=b,a", "id=a%2Cb", "id=a%27%2C%20%27b", "id=a%5C%27"]),
+        ("totals/jav/movie", ["ids=a", "ids=a&window=7d", "ids=a&window=7d&compare=1", "ids=a&window=day"]),
         ("totals/jav/movie/a", ["", "fresh=1"]),
     ],
 )
@@ -69,3 +73,9 @@ def test_other_questions_have_other_keys(path: str, queries: list[str]) -> None:
 @pytest.mark.parametrize("query", ["days=7&days=7", "days=7&days=30", "days="])
 def test_a_parameter_given_twice_or_empty_is_refused_whatever_the_cache_holds(query: str) -> None:
     assert keys("summary/jav", query) == []
+
+
+@pytest.mark.parametrize("path", ["top/jav/movie", "totals/jav/movie"])
+@pytest.mark.parametrize("query", ["compare=1", "window=total&compare=1"])
+def test_nothing_is_compared_with_what_was_before_everything(path: str, query: str) -> None:
+    assert keys(path, query) == []
