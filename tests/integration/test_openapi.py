@@ -17,6 +17,7 @@ from tests.kit.system import BATCH, EVENTS, Ingest, System, event
 CONFIG = {
     "READ__CACHE_TTL_MS": "0",
     "READ__IDS_MAX": "5",
+    "READ__SUM_TIMEOUT_MS": "60000",
     "ACTIONS": '{"rating": {"value_max": 5, "counters": {"rating_count": "one", "rating_sum": "value"}}}',
     "DOMAINS": '{"jav": {"entity_types": ["movie", "tag"], "actions": ["view", "rating"]}}',
     "BROWSER__ORIGINS": '["https://shop.example"]',
