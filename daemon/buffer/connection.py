@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -55,20 +55,33 @@ async def opened(section: RedisSection) -> AsyncIterator[Redis]:
 
     Raises StoreError if anything goes wrong between it and the server.
     """
+    redis = client_of(section)
+    try:
+        with answered(section):
+            yield redis
+    finally:
+        await redis.aclose()
+
+
+@contextlib.contextmanager
+def answered(section: RedisSection) -> Iterator[None]:
+    """Raises StoreError for whatever goes wrong between a client and the server."""
+    try:
+        yield
+    except RedisError as error:
+        raise RedisStoreError(f"Redis at {address_of(section.url)}: {error}") from None
+
+
+def client_of(section: RedisSection) -> Redis:
+    """A redis-py client that sends every command once. It connects when it is first used. Close it once."""
     options: dict[str, Any] = {}
     if not section.url.startswith("unix:"):
         # On TCP with RESP3, redis-py 8 skips its stale-connection check while these are on.
         options["maint_notifications_config"] = MaintNotificationsConfig(enabled=False)
     timeout_s = section.timeout_ms / 1000
-    redis = Redis.from_url(
+    return Redis.from_url(
         section.url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=Retry(NoBackoff(), 0), **options
     )
-    try:
-        yield redis
-    except RedisError as error:
-        raise RedisStoreError(f"Redis at {address_of(section.url)}: {error}") from None
-    finally:
-        await redis.aclose()
 
 
 def _pack(command: tuple[Arg, ...]) -> bytes:

@@ -17,6 +17,8 @@ class ShardState(NamedTuple):
     dirty: int
     in_flight: int
     in_flight_age_s: float | None
+    owner: str | None
+    """The flusher that has it: its host, its process, and a token."""
     due: int
     due_age_s: float | None
     """Since the entity that is due the longest became due, or was postponed."""
@@ -38,7 +40,7 @@ async def read_state(redis: Redis, keys: ShardKeys, window_s: int) -> ShardState
     async with redis.pipeline(transaction=True) as pipe:
         pipe.time()
         pipe.scard(keys.dirty)
-        pipe.hmget(keys.claim, "seq", "entities", "since", "acked_at")
+        pipe.hmget(keys.claim, "seq", "entities", "since", "acked_at", "owner")
         pipe.zcard(keys.due)
         pipe.zrange(keys.due, 0, 0, withscores=True)
         pipe.hlen(keys.refused)
@@ -46,7 +48,7 @@ async def read_state(redis: Redis, keys: ShardKeys, window_s: int) -> ShardState
         pipe.hmget(keys.seen, "gen", "bits", "events", "prev_events")
         (seconds, micros), dirty, claim, due, oldest, refused, ledger, seen = await pipe.execute()
     now_s = seconds + micros / 1e6
-    seq, entities, since_ms, acked_at_s = claim
+    seq, entities, since_ms, acked_at_s, owner = claim
     gen, bits, events, last_events = (_number(text) for text in seen)
     windows_ago = int(now_s // window_s) - gen  # an event opens a window, so none may have opened the present one
     if windows_ago > 0:
@@ -55,6 +57,7 @@ async def read_state(redis: Redis, keys: ShardKeys, window_s: int) -> ShardState
         dirty=dirty,
         in_flight=int(entities) if seq else 0,
         in_flight_age_s=max(0.0, now_s - int(since_ms) / 1000) if seq else None,
+        owner=(owner or b"").decode(errors="backslashreplace") if seq else None,
         due=due,
         due_age_s=max(0.0, now_s - oldest[0][1] / 1e6) if oldest else None,  # a seq is a moment in microseconds
         refused=refused,

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
 from rich.console import Console
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
@@ -14,25 +16,39 @@ from daemon.errors import StoreError
 
 if TYPE_CHECKING:
     from daemon.read.status import Status
+    from daemon.read.trouble import Trouble
 
 
 def status(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Show per shard what is dirty, in flight (and for how long), due for MySQL, and when it was last flushed.
+    """Say whether all is well, and if not, what to do. Below it, how far the counts of each shard have come.
 
     Also the last result of each job that ran with --record: audit, parity-check, report, expire, and others.
 
     Example: `tallyd status --data .tallyd`
     """
     from daemon.read.status import read_status
+    from daemon.read.trouble import troubles
 
     loaded = load(config, data, "redis", "mongo")
     found = run(read_status(loaded))
+    trouble = troubles(loaded, found, dt.datetime.now(dt.UTC))
     if as_json:
-        print_json(found)
+        print_json({**msgspec.structs.asdict(found), "trouble": trouble})
     else:
+        _print_trouble(trouble)
         _print_status(found, loaded)
     if found.redis_error or found.mongo_error:
         raise StoreError(found.redis_error or found.mongo_error)
+
+
+def _print_trouble(trouble: Sequence[Trouble]) -> None:
+    from daemon.read.trouble import WELL
+
+    if not trouble:
+        say(WELL, "green")
+    for each in trouble:
+        say(each.text, "red" if each.level == "bad" else "yellow")
+        say(f"  {each.do}")
 
 
 def _print_status(found: Status, loaded: Config) -> None:
@@ -68,33 +84,19 @@ def _print_status(found: Status, loaded: Config) -> None:
         )
     if found.spool:
         print_strays(found.spool.strays, loaded.spool.dir)
-        if found.spool.error:
-            say(f"{found.spool.error}.", "red")
-    prefix = loaded.redis.prefix
-    refused = sum(shard.replica_refused for shard in found.shards)
-    if refused:
-        console.print(
-            f"MySQL refuses the rows of {refused} entities. HGETALL {prefix}:{{shard}}:refused shows the reasons.",
-            style="red",
-        )
     missing = sum(shard.ledger.get("missing", 0) for shard in found.shards)
     if missing:
         console.print(f"{missing:,} times MySQL had no row for an entity. `tallyd audit` counts those entities.")
     unknown = sum(shard.ledger.get("unknown", 0) for shard in found.shards)
     if unknown:
         console.print(f"{unknown:,} counts of ids that MySQL did not have: dead letters. See `tallyd dead list`.")
-    aside = sum(shard.ledger.get("aside", 0) for shard in found.shards)
-    if aside:
-        console.print(f"{aside} foreign values in Redis were renamed (keys {prefix}:{{shard}}:aside:*).")
     for job in found.jobs:
         ended = _age((dt.datetime.now(dt.UTC) - job.at).total_seconds())
         how = "ok" if job.ok else f"failed ({job.exit_code})"
         say(f"{job.job}: {how} {ended} ago, took {_age(job.seconds)}. {job.summary}", "" if job.ok else "red")
-    if found.dead_letters:
-        console.print(f"{found.dead_letters} dead letters (collection analytics_dead_letters).", style="red")
 
 
 def _age(seconds: float | None) -> str:
-    if seconds is None:
-        return "-"
-    return f"{seconds:.1f} s" if seconds < 120 else str(dt.timedelta(seconds=int(seconds)))
+    from daemon.read.trouble import lasted
+
+    return "-" if seconds is None else lasted(seconds)

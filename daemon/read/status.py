@@ -1,17 +1,26 @@
-"""How far along the flow everything is: per shard, what waits in Redis, what is in flight, what MySQL still lacks."""
+"""How far along the flow everything is: per shard, what waits in Redis, what is in flight, what MySQL still lacks.
+
+`tallyd status` and `tallyd report` read it over connections of their own, the read API over its worker's
+(`endpoints/status.py`). `trouble.py` says in sentences what of it is wrong.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 from redis.asyncio import Redis
 
-from daemon.buffer.connection import opened
-from daemon.buffer.keys import Keys, ShardKeys
-from daemon.buffer.state import read_state
+from daemon.buffer.connection import answered, client_of
+from daemon.buffer.keys import Keys
+from daemon.buffer.state import ShardState, read_state
 from daemon.config import Config
 from daemon.errors import StoreError
+from daemon.replica.mysql import MysqlSink
 from daemon.rollups.jobs import JobResult, read_jobs
 from daemon.rollups.mongo import MongoSink
 from daemon.spool.origin import origin_of
@@ -25,10 +34,16 @@ class ShardStatus(Struct, frozen=True):
     dirty: int
     in_flight: int
     in_flight_age_s: float | None
+    owner: str | None
+    """The flusher that has the claim in flight."""
     replica_due: int
+    replica_due_age_s: float | None
+    """Since the entity that is due the longest became due, or was last postponed."""
     replica_refused: int
     """Those of them whose row MySQL does not take; the hash anl:{shard}:refused says why."""
     last_flush_age_s: float | None
+    lag_s: float
+    """The most that the oldest count which is not flushed can be old. 0: nothing waits."""
     ledger: dict[str, int]
     """accepted:<counter>, duplicate:<counter>, flushed:<counter>, dead:<counter>: amounts since the data began; aside:
     foreign values moved out of the way; missing: how often a sync found no row for an entity; unknown:
@@ -46,41 +61,118 @@ class Status(Struct, frozen=True):
     mongo_error: str | None
     jobs: list[JobResult] = []
     """The last result of each job that was run with `--record`."""
+    mysql_error: str | None = None
+
+
+class Connections(NamedTuple):
+    """What is asked. The functions raise StoreError if their store does not answer."""
+
+    redis: Redis
+    mongo: Callable[[], Awaitable[tuple[int, list[JobResult]]]]
+    """How many dead letters wait, and the results of jobs."""
+    mysql: Callable[[], Awaitable[object]] | None
+    """None: no MySQL is configured."""
+
+
+class Waits:
+    """How long counts have waited, for one who looks now and then.
+
+    Redis tells when a claim was last acknowledged. It does not tell when the next count came. So who looks once can
+    only say that it was not before that. Who looks again and finds no other acknowledgement knows more.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, tuple[int | None, float]] = {}
+        """Shard → the last acknowledgement, and since when counts were seen to wait behind it."""
+
+    def lag_s(self, number: int, state: ShardState, longest_s: float) -> float:
+        """`longest_s`: the most that it can be."""
+        now_s = time.monotonic()
+        seen = self._seen.get(number)
+        if seen is None or seen[0] != state.acked_at_s:
+            seen = self._seen[number] = state.acked_at_s, now_s
+        return min(longest_s, max(now_s - seen[1], state.in_flight_age_s or 0.0))
+
+    def nothing(self, number: int) -> None:
+        """Nothing waits in this shard."""
+        self._seen.pop(number, None)
 
 
 async def read_status(config: Config) -> Status:
-    """Never raises for a store that is away: that is part of the answer."""
-    shards: list[ShardStatus] = []
-    redis_error, epoch = None, 0
-    keys, window_s = Keys(config.redis.prefix), config.dedupe.window_s
+    """The status, over connections of its own. Never raises for a store that is away: that is part of the answer."""
+    redis, mongo = client_of(config.redis), MongoSink(config.mongo)
+    mysql = MysqlSink(config.mysql) if config.mysql.url else None
     try:
-        async with opened(config.redis) as redis:
-            epoch = int(await redis.hget(keys.layout, "epoch") or 0)
-            shards = [
-                await _shard(redis, number, keys.shard(number), window_s) for number in range(config.redis.shards)
-            ]
-    except StoreError as error:
-        redis_error = str(error)
-    spool = usage(Path(config.spool.dir), origin_of(config, epoch)) if config.spool.dir else None
-    mongo = MongoSink(config.mongo)
-    try:
-        return Status(shards, redis_error, spool, await mongo.dead_letters.count(), None, await read_jobs(mongo))
-    except StoreError as error:
-        return Status(shards, redis_error, spool, None, str(error))
+        return await look(config, Connections(redis, lambda: ask_mongo(mongo), None if mysql is None else mysql.ping))
     finally:
+        await redis.aclose()
         await mongo.close()
+        if mysql is not None:
+            await mysql.close()
 
 
-async def _shard(redis: Redis, number: int, keys: ShardKeys, window_s: int) -> ShardStatus:
-    state = await read_state(redis, keys, window_s)
-    age_s, acked_at_s = state.in_flight_age_s, state.acked_at_s
+async def look(config: Config, connections: Connections, waits: Waits | None = None) -> Status:
+    """The status. `waits`: what was seen at earlier looks, if this is not the only one."""
+    asked = [_answer(_shards(config, connections.redis, waits)), _answer(connections.mongo())]
+    if connections.mysql is not None:
+        asked.append(_answer(connections.mysql()))
+    (found, redis_error), (kept, mongo_error), *mysql = await asyncio.gather(*asked)
+    shards, epoch = found or ([], 0)
+    dead_letters, jobs = kept or (None, [])
+    spool = None
+    if config.spool.dir:
+        spool = await asyncio.to_thread(usage, Path(config.spool.dir), origin_of(config, epoch))
+    mysql_error = mysql[0][1] if mysql else None
+    return Status(shards, redis_error, spool, dead_letters, mongo_error, jobs, mysql_error)
+
+
+async def ask_mongo(mongo: MongoSink) -> tuple[int, list[JobResult]]:
+    """As of `Connections.mongo`."""
+    return await mongo.dead_letters.count(), await read_jobs(mongo)
+
+
+async def _answer(question: Awaitable[Any]) -> tuple[Any, str | None]:
+    """The answer, or why there is none."""
+    try:
+        return await question, None
+    except StoreError as error:
+        return None, str(error)
+
+
+async def _shards(config: Config, redis: Redis, waits: Waits | None) -> tuple[list[ShardStatus], int]:
+    """And when this Redis began to count (µs). Raises StoreError."""
+    keys, window_s = Keys(config.redis.prefix), config.dedupe.window_s
+    with answered(config.redis):
+        epoch = int(await redis.hget(keys.layout, "epoch") or 0)
+        return [
+            _shard(number, await read_state(redis, keys.shard(number), window_s), epoch / 1e6, waits)
+            for number in range(config.redis.shards)
+        ], epoch
+
+
+def _shard(number: int, state: ShardState, epoch_s: float, waits: Waits | None) -> ShardStatus:
+    acked_age_s = None if state.acked_at_s is None else max(0.0, state.now_s - state.acked_at_s)
+    lag_s = 0.0
+    if state.dirty or state.in_flight:
+        lag_s = max(0.0, state.now_s - epoch_s) if acked_age_s is None else acked_age_s
+        if waits is not None:
+            lag_s = waits.lag_s(number, state, lag_s)
+    elif waits is not None:
+        waits.nothing(number)
     return ShardStatus(
         shard=number,
         dirty=state.dirty,
         in_flight=state.in_flight,
-        in_flight_age_s=None if age_s is None else round(age_s, 3),
+        in_flight_age_s=_rounded(state.in_flight_age_s),
+        owner=state.owner,
         replica_due=state.due,
+        replica_due_age_s=_rounded(state.due_age_s),
         replica_refused=state.refused,
-        last_flush_age_s=None if acked_at_s is None else round(max(0.0, state.now_s - acked_at_s), 3),
+        last_flush_age_s=_rounded(acked_age_s),
+        lag_s=round(lag_s, 3),
         ledger=state.ledger,
     )
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)

@@ -303,6 +303,13 @@ class MysqlSink:
         """The rows of a SELECT. `extra_s`: what it may take besides the usual time-out."""
         return (await self._run(sql, args, extra_s))[1]
 
+    async def ping(self) -> None:
+        """Raises StoreError if MySQL does not answer. The server may have closed an idle connection: it asks twice."""
+        try:
+            await self.query("SELECT 1")
+        except MysqlStoreError:
+            await self.query("SELECT 1")
+
     async def _run(self, sql: str, args: Sequence[object], extra_s: float) -> tuple[int, list[tuple[Any, ...]]]:
         """How many rows an UPDATE matched, and the rows of a query."""
         timeout_s = self._section.timeout_ms / 1000 + extra_s

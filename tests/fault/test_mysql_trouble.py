@@ -80,7 +80,7 @@ def test_a_row_that_mysql_refuses_does_not_hold_up_the_others(system: System, sp
     assert system.redis.hkeys(REFUSED) == [b"jav:movie:bad"]
     assert json.loads(system.tallyd("audit", "--json").stdout)["rows_pending"] == 1
     status = system.tallyd("status").stdout
-    assert "MySQL refuses the rows of 1 entities" in status
+    assert "MySQL refuses the rows of 1 entity." in status
 
     once = system.tallyd("flush", "--once", "--json", check=False)
     assert once.returncode == 1
