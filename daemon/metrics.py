@@ -10,14 +10,17 @@ locks and memory maps cost more than the rest of a request's bookkeeping. Ingest
 from __future__ import annotations
 
 import logging
+import os
 import time
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from daemon.errors import StoreError
 
@@ -264,6 +267,32 @@ for _store in ("redis", "mongo", "mysql", "none"):
     FLUSH_FAILURES.labels(_store)
 
 _log = logging.getLogger(__name__)
+
+
+def rejected_events() -> dict[str, int]:
+    """Events that were not taken, by why: the reasons of REJECTIONS, and limited, robot. Of all workers of this daemon.
+
+    It reads their files, so call it in a thread. The last second may be missing.
+    """
+    found: dict[str, int] = {}
+    for family in _counters():
+        for sample in family.samples:
+            why = sample.labels.get("reason") or sample.labels.get("outcome", "")
+            if sample.name == "tallyd_rejections_total" or (
+                sample.name == "tallyd_events_total" and why in ("limited", "robot")
+            ):
+                found[why] = found.get(why, 0) + int(sample.value)
+    return {why: events for why, events in sorted(found.items()) if events}
+
+
+def _counters() -> Iterable[Metric]:
+    """The counters of this process, or those of all workers if they share them."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
+        return [*EVENTS.collect(), *REJECTIONS.collect()]
+    files = [str(file) for file in Path(folder).glob("counter_*.db")]
+    merged: Iterable[Metric] = MultiProcessCollector.merge(files)  # type: ignore[no-untyped-call]
+    return merged
 
 
 class _Times:

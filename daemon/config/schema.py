@@ -430,6 +430,10 @@ class Dashboard(Section, frozen=True):
     """An operator's key. It opens the page, GET status, GET dead, and every read. It is sent as `X-Tallyd-Key`, as
     `Authorization: Bearer`, or as the password that a browser asks for (any user). It may be a hash, `sha256:…`, and
     `tallyd key new --operator` makes more of them."""
+    status_ttl_ms: Annotated[int, Meta(ge=100, le=60_000)] = 2_000
+    """How old a cached answer to GET status or GET dead may get. A worker asks the stores no more often."""
+    letters_max: Annotated[int, Meta(ge=1, le=1_000)] = 100
+    """Most dead letters of one GET dead. More get 422."""
     demo: bool = False
     """For `tallyd dev`: / leads to the page, and the page has a button that sends an event."""
 

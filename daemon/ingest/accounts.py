@@ -48,6 +48,7 @@ READS = {
     Kind.TOP: READ_SUM,
     Kind.SUMMARY: READ_SUM,
     Kind.FRESH: READ_COLD,
+    Kind.STATUS: READ_COLD,
     Kind.CATALOGUE: READ,
 }
 """By what a read asks of the stores."""

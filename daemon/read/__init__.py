@@ -13,5 +13,5 @@ breaker.py     refuses reads while MongoDB does not answer
 gate.py        how many reads of a kind are under way at once
 slices.py      work in slices, between which the event loop serves others
 days.py        a day's documents, for `tallyd report`
-status.py      how far along the flow everything is, for `tallyd status`
+status.py      how far along the flow everything is; trouble.py: what of it is wrong, in sentences
 """

@@ -19,7 +19,7 @@ from daemon.read import openapi, response
 from daemon.read.breaker import Breaker
 from daemon.read.cache import Cache, Spelling
 from daemon.read.credentials import is_good, key_of
-from daemon.read.endpoint import PREFIX, Question
+from daemon.read.endpoint import OPERATOR_ROUTES, PREFIX, Question
 from daemon.read.gate import QUICK, WITHOUT_MONGO, Gate, Kind, RefusedReadError
 from daemon.read.routes import ROUTES, Routes
 from daemon.read.stores import Stores
@@ -31,6 +31,8 @@ PREFIXES = (*(f"{PREFIX}{route}" for route in ROUTES), OPENAPI_PATH)
 """The beginnings of all paths that are answered here."""
 
 OPENAPI_MAX_AGE_S = 60
+STATUS_AT_ONCE = 2
+"""Looks at the stores of one worker: GET status, and GET dead beside it."""
 
 Charge = Callable[[Kind | None], None]
 """Told what an answer asks of the stores, before it does; None: nothing that was not asked for already."""
@@ -74,6 +76,7 @@ class Api:
             Kind.SUMMARY: Gate(read.summaries_at_once_max, wait_s),
             Kind.FRESH: Gate(read.fresh_at_once_max, wait_s),
             Kind.CATALOGUE: Gate(read.reads_in_flight_max, wait_s),
+            Kind.STATUS: Gate(STATUS_AT_ONCE, wait_s),
         }
         self._unavailable = response.unavailable(read.retry_after_s)
 
@@ -105,6 +108,8 @@ class Api:
             return response.NOT_FOUND
         found = await self._answer(self._routes, method, route, (path, query), head, charge, operator=operator)
         self.tally.replied(route, found.status)
+        if route in OPERATOR_ROUTES:
+            return found.plus([response.OWN_PAGE])
         if not self._origins:
             return found
         return Response(found.status, found.body, [*found.headers, *self._cors(head.get(b"origin", b""))])
@@ -130,9 +135,12 @@ class Api:
         operator: bool,
     ) -> Response:
         if method == "OPTIONS":
-            return response.PREFLIGHT if self._allows(head.get(b"origin", b"")) else response.OPTIONS
+            may = route not in OPERATOR_ROUTES and self._allows(head.get(b"origin", b""))
+            return response.PREFLIGHT if may else response.OPTIONS
         if method not in ("GET", "HEAD"):
             return response.GET_ONLY
+        if route in OPERATOR_ROUTES and not operator:
+            return response.OPERATORS_ONLY
         if operator or (self._keyed and is_good(_key(head), self._keys)):
             charge = _free
         elif self._keyed:
@@ -177,7 +185,8 @@ class Api:
         self, breaker: Breaker | None, route: str, question: Question, spelling: Spelling, charge: Charge
     ) -> Response:
         joins = self._cache.is_being_read(question.key)
-        if not joins and self._reading >= self._read.reads_in_flight_max:
+        is_full = self._reading >= self._read.reads_in_flight_max and question.kind is not Kind.STATUS
+        if not joins and is_full:
             charge(None)
             return self._unavailable
         charge(None if joins else question.kind)
@@ -195,7 +204,8 @@ class Api:
 
     async def _read_in_turn(self, breaker: Breaker | None, question: Question, spelling: Spelling) -> Response:
         cache = self._cache  # a reload exchanges it
-        keep = self._keep(question.ttl_ms // 1000) if question.ttl_ms else response.NO_STORE
+        is_kept = question.ttl_ms and question.kind is not Kind.STATUS
+        keep = self._keep(question.ttl_ms // 1000) if is_kept else response.NO_STORE
         try:
             async with self._gates[question.kind]:
                 if breaker is not None and breaker.open:  # since it waits for its turn

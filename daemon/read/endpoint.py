@@ -25,6 +25,8 @@ from daemon.read.stores import Stores
 from daemon.response import Body
 
 PREFIX = "/api/v1/analytics/"
+OPERATOR_ROUTES = ("status", "dead")
+"""Of operators only: no reader's key opens them, and no page of another origin reads them."""
 
 
 DOCUMENTS_FEW = 1_000

@@ -24,13 +24,14 @@ class Kind(Enum):
     SUMMARY = "sums of days, and many top lists"
     FRESH = "Redis, and totals"
     CATALOGUE = "nothing"
+    STATUS = "each store how it is"
 
 
 QUICK = frozenset((Kind.TOTALS, Kind.SERIES, Kind.FRESH))
 """Kinds that take a sound MongoDB milliseconds. The others may take it longer than they are given."""
 
 
-WITHOUT_MONGO = frozenset((Kind.CATALOGUE,))
+WITHOUT_MONGO = frozenset((Kind.CATALOGUE, Kind.STATUS))
 """Kinds that are answered whether MongoDB is there or not."""
 
 

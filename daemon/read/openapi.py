@@ -13,10 +13,10 @@ from collections.abc import Mapping
 import msgspec
 
 from daemon import __version__
-from daemon.config import Config, domain_actions, effective_actions, reads_are_keyed, signs
+from daemon.config import Config, domain_actions, effective_actions, key_hashes, reads_are_keyed, signs
 from daemon.domain.entity import Entity
 from daemon.domain.event import EventIn
-from daemon.read.endpoint import PREFIX, Endpoint
+from daemon.read.endpoint import OPERATOR_ROUTES, PREFIX, Endpoint
 from daemon.read.parameters import ENTITY_ID, Json, Parameters
 from daemon.response import Accepted, BatchAccepted, Body, Health, Invalid, Message, Ready, Version
 
@@ -45,7 +45,8 @@ _SIGNATURE: Json = {
         "description": "`key=ID,t=SECONDS,v1=HEX`: HEX is the HMAC-SHA256 of `SECONDS.PATH.BODY`.",
     }
 }
-_READER: Json = {"security": [{"reader": []}, {"producer": []}]}
+_READER: Json = {"security": [{"reader": []}, {"producer": []}, {"password": []}]}
+"""The key of a reader, or of an operator."""
 
 
 def document(config: Config, endpoints: Mapping[str, Endpoint]) -> bytes:
@@ -66,6 +67,7 @@ def document(config: Config, endpoints: Mapping[str, Endpoint]) -> bytes:
                     "producer": {"type": "apiKey", "in": "header", "name": "X-Tallyd-Key"},
                     **(_SIGNATURE if signs(config) else {}),
                     "reader": {"type": "http", "scheme": "bearer"},
+                    "password": {"type": "http", "scheme": "basic"},
                 },
             },
         }
@@ -160,29 +162,31 @@ def _read_paths(config: Config, endpoints: Mapping[str, Endpoint]) -> Json:
     ]
     others = {
         "304": {"description": "What If-None-Match names is still so."},
-        **({"401": _answer("The key is missing or wrong.", Message)} if keyed else {}),
         "404": _answer("There is no such domain or entity type.", Message),
         "422": _answer("Every wrong parameter is named.", Invalid),
         **_misdirected(config),
         "431": {"description": f"The request's head is larger than {config.http.header_bytes_max} bytes."},
         "503": _answer("A store does not answer, or too many ask.", Message, _RETRY_AFTER),
     }
+    refused = {"401": _answer("The key is missing or wrong.", Message)}
     paths = {}
     for path, endpoint in endpoints.items():
+        asks = keyed or path in OPERATOR_ROUTES
+        needs_key = bool(key_hashes(config, "operator")) if path in OPERATOR_ROUTES else keyed
         answer = endpoint.answer
         parameters = Parameters("")
         endpoint.ask(Entity("", "", ""), parameters)
         operation = _operation(
             answer.__name__.lower(),
             endpoint.summary.format(read=config.read),
-            {"200": _answer("As of `as_of`.", answer, _ETAG), **others},
+            {"200": _answer("As of `as_of`.", answer, _ETAG), **others, **(refused if asks else {})},
         )
         operation["description"] = endpoint.description
         operation["parameters"] = [place for place in places if f"{{{place['name']}}}" in path] + [
             {"name": name, "in": "query", "description": endpoint.about.get(name, ""), **described}
             for name, described in parameters.described.items()
         ]
-        paths[PREFIX + path] = {"get": operation | (_READER if keyed else {})}
+        paths[PREFIX + path] = {"get": operation | (_READER if needs_key else {})}
     return paths
 
 

@@ -15,6 +15,14 @@ UNAUTHORIZED = message(
     "Reading needs the key: X-Tallyd-Key, Authorization: Bearer, or Basic with it as the password.",
     ("www-authenticate", 'Bearer realm="tallyd"'),
 )
+OPERATORS_ONLY = message(
+    HTTPStatus.UNAUTHORIZED,
+    "Only operators see this: send the key that `tallyd key new --operator` made, as for reads.",
+    ("www-authenticate", 'Bearer realm="tallyd"'),
+    NO_STORE,
+)
+OWN_PAGE: Header = ("cross-origin-resource-policy", "same-origin")
+"""No page of another origin may load it."""
 _METHODS = "GET, HEAD, OPTIONS"
 _ALLOW: Header = ("allow", _METHODS)
 OPTIONS = Response(HTTPStatus.NO_CONTENT, b"", [_ALLOW])

@@ -15,6 +15,7 @@ from daemon.domain.rejection import Rejection
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.endpoints.domains import ReadDomains
 from daemon.read.endpoints.series import ReadSeries
+from daemon.read.endpoints.status import ReadDead, ReadStatus
 from daemon.read.endpoints.summary import ReadSummary
 from daemon.read.endpoints.top import ReadTop
 from daemon.read.endpoints.totals import ReadTotal, ReadTotals
@@ -29,6 +30,8 @@ ENDPOINTS: dict[str, type[Endpoint]] = {
     "series/{domain}/{type}/{id}": ReadSeries,
     "summary/{domain}": ReadSummary,
     "domains": ReadDomains,
+    "status": ReadStatus,
+    "dead": ReadDead,
 }
 """Path behind PREFIX → what answers it. A path is a route, and the names of what is read."""
 ROUTES = tuple(dict.fromkeys(path.partition("/")[0] for path in ENDPOINTS))

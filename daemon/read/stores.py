@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from daemon.buffer.connection import Connection
+from daemon.buffer.connection import Connection, client_of
 from daemon.buffer.layout import Layout
 from daemon.buffer.pending import Pending
 from daemon.config import Config, ReplicaTable
-from daemon.errors import StoreError
+from daemon.errors import MongoAwayError, StoreError
 from daemon.metrics import ReadTally
 from daemon.read.breaker import Breaker
 from daemon.read.exact import Exact
+from daemon.read.status import Connections, Waits, ask_mongo
 from daemon.read.totals import TotalsReader, ask_totals
 from daemon.replica.mysql import MysqlSink
 from daemon.rollups.errors import store_error
+from daemon.rollups.jobs import JobResult
 from daemon.rollups.mongo import MongoSink
+
+T = TypeVar("T")
 
 
 class Stores:
@@ -33,6 +37,12 @@ class Stores:
         mysql = replace(config.mysql, timeout_ms=timeout_ms)
         self._mysql = MysqlSink(mysql) if mysql.url else None
         self._asking_mysql = asyncio.Lock()
+        self._redis_client = client_of(config.redis)
+        self.waits = Waits()
+        """What the looks at the status have seen."""
+        self.started_at_s = time.monotonic()
+        self.workers = config.http.workers
+        """As the daemon began; a reload changes none of the three."""
         layout = Layout(config)
         self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
         self._tally = tally
@@ -53,6 +63,35 @@ class Stores:
             for id_, row in rows.items()
         }
 
+    @property
+    def connections(self) -> Connections:
+        """How the status asks the stores."""
+        mysql = None if self._mysql is None else self._ping_mysql
+        return Connections(self._redis_client, self._ask_mongo, mysql)
+
+    async def _ask_mongo(self) -> tuple[int, list[JobResult]]:
+        return await self.ask(lambda: ask_mongo(self.mongo))
+
+    async def ask(self, question: Callable[[], Awaitable[T]]) -> T:
+        """Asks MongoDB what is not among the reads. While it does not answer, it is asked no more often than for them.
+
+        Raises StoreError.
+        """
+        if not await self.breaker.lets_pass():
+            raise MongoAwayError(f"MongoDB at {self.mongo.address} does not answer")
+        try:
+            found = await question()
+        except MongoAwayError:
+            self.breaker.failed()
+            raise
+        self.breaker.answered()
+        return found
+
+    async def _ping_mysql(self) -> None:
+        assert self._mysql is not None, "it is configured"
+        async with self._asking_mysql:
+            await self._mysql.ping()
+
     async def _ping_mongo(self) -> None:
         with store_error(self.mongo.address):
             await self.mongo.database.command("ping")
@@ -66,4 +105,5 @@ class Stores:
             await connection.close()
         if self._mysql is not None:
             await self._mysql.close()
+        await self._redis_client.aclose()
         await self.mongo.close()

@@ -128,7 +128,7 @@ def _of_shard(config: Config, status: Status, shard: ShardStatus) -> Iterator[Tr
         last = "there was no flush yet" if ago is None else f"the last flush was {lasted(ago)} ago"
         yield Trouble(
             "bad",
-            f"{_entities(shard.dirty + shard.in_flight)} wait{where}, and {last}.",
+            f"{_wait(shard)}{where}, and {last}.",
             "Start the flusher: `systemctl start tallyd-flush`. If it runs, read its log.",
         )
     if claim_age_s > late_s:
@@ -183,6 +183,11 @@ def _of_jobs(status: Status, now: dt.datetime) -> Iterator[Trouble]:
                 f"{job.job} last ran {lasted(age_s)} ago.",
                 f"Look at its timer (`systemctl list-timers`), or run `tallyd {job.job} --record`.",
             )
+
+
+def _wait(shard: ShardStatus) -> str:
+    count = shard.dirty + shard.in_flight
+    return f"{_entities(count)} wait{'s' if count == 1 else ''}"
 
 
 def _entities(count: int) -> str:

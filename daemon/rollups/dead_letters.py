@@ -136,6 +136,21 @@ class DeadLetters:
         with store_error(self._address):
             return await self._letters.count_documents({"dropped_at": None})
 
+    async def first(self, limit: int, text_chars_max: int) -> tuple[int, list[Letter]]:
+        """How many letters wait, and the oldest of them. Of a foreign value only its first characters are read."""
+        foreign = {"amount": {"$substrCP": [{"$toString": "$deltas.amount"}, 0, text_chars_max]}}
+        deltas = {"$cond": [{"$eq": ["$collection", ""]}, foreign, "$deltas"]}
+        pipeline: list[Json] = [
+            {"$match": {"dropped_at": None}},
+            {"$sort": {"at": 1, "_id": 1}},
+            {"$limit": limit},
+            {"$set": {"deltas": deltas}},
+            {"$unset": "first"},
+        ]
+        with store_error(self._address):
+            letters = [_read(letter) async for letter in await self._letters.aggregate(pipeline)]
+        return await self.count(), letters
+
     async def each(self, *, dropped: bool = False) -> AsyncIterator[Letter]:
         """The letters that wait, the oldest first; with `dropped` those too."""
         wanted: Json = {} if dropped else {"dropped_at": None}

@@ -25,6 +25,8 @@ CONFIG = {
     "HTTP__HOSTS": '["127.0.0.1"]',
     "KEYS__ENTRIES": json.dumps([{"id": "shop", "name": "shop", "secret": "a-shop-s-secret-0123"}]),
     "RATE_LIMIT__PER_MINUTE": "1000",
+    "DASHBOARD__ENABLED": "true",
+    "DASHBOARD__STATUS_TTL_MS": "100",
 }
 POSTS = (EVENTS, BATCH, "/t", "/t/batch")
 
@@ -65,6 +67,7 @@ def test_it_names_every_path_the_daemon_serves(document: dict[str, Any], shared_
     served |= {f"/api/v1/analytics/totals/{{domain}}/{{type}}{id_}" for id_ in ("", "/{id}")}
     served |= {f"/api/v1/analytics/{path}" for path in ("top/{domain}/{type}", "series/{domain}/{type}/{id}")}
     served |= {"/api/v1/analytics/summary/{domain}", "/api/v1/analytics/domains"}
+    served |= {"/api/v1/analytics/status", "/api/v1/analytics/dead"}
     assert set(document["paths"]) == served
 
 
