@@ -39,6 +39,7 @@ from daemon.response import Response, encode, invalid
 from daemon.web import dashboard
 from daemon.web.assets import Asset, Assets
 from daemon.web.badge import badge
+from daemon.web.compression import compressed
 from daemon.web.pixel import PIXEL, fields_of, is_prefetch
 from daemon.web.query import parameters_of
 
@@ -332,14 +333,11 @@ class App:
         route = self._routes.get(head.path)
         if route is None:
             if head.path.startswith(READ_PREFIXES):
-                return await self._reads.answer(
-                    head.method,
-                    head.path,
-                    request.query,
-                    request.headers,
-                    account.charge_read,
-                    operator=self._operators.admit(head),
+                operator = self._operators.admit(head)
+                answer = await self._reads.answer(
+                    head.method, head.path, request.query, request.headers, account.charge_read, operator=operator
                 )
+                return compressed(answer, head.headers.get_all) if operator else answer
             return self._not_found
         if head.method not in route.methods:
             return response.method_not_allowed(", ".join(route.methods))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import re
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from daemon.config import Browser
 from daemon.response import Header, Response
+from daemon.web.compression import takes_gzip
 
 SOURCE, BUILT, COUNTS = "tracker/analytics.js", "static/analytics.min.js", "tracker/counts.js"
 NAME, BUILT_NAMES = "/analytics.js", ("/analytics.min.js", "/analytics.v1.js")
@@ -28,10 +28,7 @@ ANY_PAGE: tuple[Header, ...] = (
     ("access-control-allow-origin", "*"),  # module scripts and `integrity` are CORS requests
     ("cross-origin-resource-policy", "cross-origin"),
 )
-_CODINGS_MAX = 16
-"""Of an Accept-Encoding so many are looked at: a head may hold thousands."""
 _UNENCODED = ("content-type", "content-encoding")
-_is_refused = re.compile(r"\s*q\s*=\s*0(\.0*)?\s*\Z").match
 
 
 class Asset:
@@ -49,7 +46,7 @@ class Asset:
 
     def answer(self, get_all: Callable[[str], Sequence[str]]) -> Response:
         """The answer to a GET or HEAD. `get_all`: the values of a header."""
-        answers = self._gzipped if _takes_gzip(get_all("accept-encoding")) else self._plain
+        answers = self._gzipped if takes_gzip(get_all("accept-encoding")) else self._plain
         return answers.unchanged if answers.is_known(get_all("if-none-match")) else answers.found
 
 
@@ -108,12 +105,3 @@ class Assets:
 def counts_beside(path: str) -> str:
     """The name of the module that fills in counts, beside a script's."""
     return f"{path.rpartition('/')[0]}/{COUNTS.rpartition('/')[2]}"
-
-
-def _takes_gzip(accepted: Sequence[str]) -> bool:
-    """Whether an Accept-Encoding names gzip, or everything, and does not refuse it (RFC 9110, section 12.5.3)."""
-    wishes: dict[str, bool] = {}
-    for each in ",".join(accepted).lower().split(",", _CODINGS_MAX)[:_CODINGS_MAX]:
-        coding, _, weight = each.partition(";")
-        wishes.setdefault(coding.strip(), not _is_refused(weight))
-    return wishes.get("gzip", wishes.get("*", False))

@@ -132,6 +132,18 @@ def test_a_reader_reads_with_basic_and_is_never_asked_for_a_password(keyed: Inge
     assert (refused.status_code, refused.headers["www-authenticate"]) == (401, 'Bearer realm="tallyd"')
 
 
+def test_what_an_operator_reads_is_compressed(keyed: Ingest) -> None:
+    for key, wish, coding in (
+        (OPERATOR, "gzip, br", "gzip"),
+        (OPERATOR, "identity", None),
+        (READER, "gzip, br", None),  # a reader cannot make a worker compress
+    ):
+        answer = keyed.client.get("/openapi.json", headers={**basic(key), "accept-encoding": wish})
+        assert (answer.status_code, answer.headers.get("content-encoding")) == (200, coding)
+        assert answer.json()["openapi"].startswith("3.")
+        assert ("accept-encoding" in answer.headers.get("vary", "")) == (coding is not None)
+
+
 def test_no_other_page_may_frame_open_or_load_it(keyed: Ingest) -> None:
     answer = keyed.client.get(dashboard.PATH, headers={**basic(OPERATOR), "origin": "https://evil.example"})
     policy = dict(part.strip().partition(" ")[::2] for part in answer.headers["content-security-policy"].split(";"))

@@ -80,7 +80,7 @@ export class Chart {
     return {
       width,
       height,
-      padding: [0.5 * rem, 0.7 * rem, 0, 0],
+      padding: [0.5 * rem, Math.max(0.2, 1.5 - (width / rem - 3) / this.#names.length / 2) * rem, 0, 0],
       legend: { show: false },
       cursor: {
         y: false,

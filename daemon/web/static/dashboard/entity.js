@@ -2,8 +2,7 @@
 
 import { get } from "./api.js";
 import { Chart } from "./chart.js";
-import { bucketNames, clock, counterName, dayBefore, number } from "./format.js";
-import { counterGroups, entityNames, entityUrl } from "./overview.js";
+import { bucketNames, clock, counterGroups, counterName, dayBefore, entityNames, entityUrl, number } from "./format.js";
 import { csvButton, Details, foreign, h, write } from "./page.js";
 
 const HOURS = 48;
@@ -23,21 +22,21 @@ export function entity(app) {
   const { domain, params, go } = app;
   const id = params.get("id") ?? "";
   const type = domain.types.find((each) => each.name === params.get("type")) ?? domain.types[0];
-  const [main, apart] = counterGroups(domain.counters);
+  const [main, apart] = counterGroups(domain);
   const buckets = BUCKETS.filter((each) => each.name !== "hourly" || domain.hourly);
   const open =
     buckets.find((each) => each.name === params.get("bucket")) ?? buckets.find((each) => each.name === "daily");
   const place = `${domain.name}/${type.name}`;
 
-  const name = h("h1", {}, foreign(id, "bdi.id"));
-  const code = h("p.soft", {}, `${domain.name} ${type.name} `, h("code", { dir: "auto" }, foreign(id)));
+  const name = h("h1", foreign(id, "bdi.id"));
+  const code = h("p.soft", `${domain.name} ${type.name} `, h("code", { dir: "auto" }, foreign(id)));
   const url = entityUrl(type.url, id);
-  const asOf = h("p.asof", {}, "\u00a0");
+  const asOf = h("p.asof", "\u00a0");
   const note = h("p.plain", { hidden: true }, "Nothing was counted for this id yet.");
   const totals = main.map((counter, index) => ({
     counter,
-    amount: h("dd", {}, "\u2007"),
-    beside: h("dd.beside", {}),
+    amount: h("dd", "\u2007"),
+    beside: h("dd.beside"),
     index,
   }));
   const curves = main.map(
@@ -65,7 +64,7 @@ export function entity(app) {
       ).catch(() => ({ rows: [] }))
     ).rows;
     const [title, beside] = entityNames(id, row?.row);
-    if (title !== id) name.replaceChildren(foreign(title), beside ? h("span.soft", {}, " ", foreign(beside)) : "");
+    if (title !== id) name.replaceChildren(foreign(title), beside ? h("span.soft", " ", foreign(beside)) : "");
     document.title = `${title.slice(0, 60)} · tallyd`;
   }
 
@@ -78,7 +77,10 @@ export function entity(app) {
       write(amount, number(read.counters[counter] ?? 0));
       write(
         beside,
-        apart[counter].map(([other, called]) => `${number(read.counters[other] ?? 0)} ${called}`).join(" · "),
+        apart[counter]
+          .filter(([other]) => read.counters[other])
+          .map(([other, called]) => `${number(read.counters[other] ?? 0)} ${called}`)
+          .join(" · "),
       );
     }
     note.hidden = Object.values(read.counters).some(Boolean);
@@ -102,26 +104,17 @@ export function entity(app) {
 
   const element = h(
     "div",
-    {},
     h(
       "div.title",
-      {},
-      h("div.names", {}, name, code),
+      h("div.names", name, code),
       url && h("a.button", { href: url, target: "_blank", rel: "noopener noreferrer" }, "Open in the application ↗"),
       asOf,
     ),
     note,
     h(
       "dl.exact",
-      {},
       totals.map((each) =>
-        h(
-          `div.c${each.index % 6}`,
-          {},
-          h("dt", {}, h("i.dot", {}), counterName(each.counter)),
-          each.amount,
-          each.beside,
-        ),
+        h(`div.c${each.index % 6}`, h("dt", h("i.dot"), counterName(each.counter)), each.amount, each.beside),
       ),
     ),
     h(
@@ -137,7 +130,6 @@ export function entity(app) {
     ),
     h(
       "div.curves",
-      {},
       curves.map((curve) => curve.element),
     ),
   );
@@ -154,22 +146,15 @@ class History {
   constructor(counter, apart, index, open, file) {
     Object.assign(this, { counter, apart, open });
     this.chart = new Chart("entity");
-    this.total = h("b", {}, "\u2007");
+    this.total = h("b", "\u2007");
     this.data = new Details(`${counterName(counter)} ${open.said}`);
     this.element = h(
       `section.curve.c${index % 6}`,
-      {},
-      h(
-        "header",
-        {},
-        h("h2", {}, h("i.dot", {}), counterName(counter), h("span.soft", {}, ` ${open.said}`)),
-        h("p.sum", {}, this.total),
-      ),
+      h("header", h("h2", h("i.dot"), counterName(counter), h("span.soft", ` ${open.said}`)), h("p.sum", this.total)),
       this.chart.readout,
       this.chart.element,
       h(
         "div.tools",
-        {},
         this.data.element,
         csvButton(`${file}-${open.name}`, () => this.rows()),
       ),
@@ -226,10 +211,10 @@ export async function find(domain, text) {
 /** Several entities have the name that was looked for, or none. */
 export function found(app) {
   const text = app.params.get("what") ?? "";
-  const list = h("ul.found", {});
-  const said = h("p.plain", {}, "Looking …");
+  const list = h("ul.found");
+  const said = h("p.plain", "Looking …");
   return {
-    element: h("div", {}, h("div.title", {}, h("h1", {}, "Find ", foreign(text, "bdi.id"))), said, list),
+    element: h("div", h("div.title", h("h1", "Find ", foreign(text, "bdi.id"))), said, list),
     everyMs: 3_600_000,
     stop: () => {},
     async load() {
@@ -245,9 +230,8 @@ export function found(app) {
         ...entities.map(({ type, id, row }) =>
           h(
             "li",
-            {},
             h("a", { href: app.link("entity", { type, id }) }, foreign(entityNames(id, row)[0])),
-            h("span.soft", {}, ` ${type} `),
+            h("span.soft", ` ${type} `),
             foreign(id, "bdi.code"),
           ),
         ),

@@ -1,4 +1,4 @@
-/** How numbers, times and strangers' text are written. Every time is UTC. */
+/** How numbers, times, names and strangers' text are written. Every time is UTC. */
 
 const exact = new Intl.NumberFormat("en-US");
 const short = new Intl.NumberFormat("en-US", { notation: "compact", maximumFractionDigits: 1 });
@@ -11,6 +11,12 @@ const MONTH = date({ month: "short", year: "numeric" });
 const CLOCK = date({ hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const MINUTE = date({ hour: "2-digit", minute: "2-digit" });
 const DAY_MS = 86_400_000;
+
+/** What a counter's name ends with if it holds those that its base leaves out, or all. */
+const APART = [
+  ["_robot", "robots"],
+  ["_raw", "raw"],
+];
 
 export const number = (amount) => exact.format(amount);
 export const compact = (amount) => short.format(amount);
@@ -58,10 +64,6 @@ function mondayOf(year, week) {
   return new Date(fourth - ((new Date(fourth).getUTCDay() + 6) % 7) * DAY_MS + (week - 1) * 7 * DAY_MS);
 }
 
-/** "1 – 30 Nov 2026" of two days. */
-export const range = (first, last) =>
-  date({ day: "numeric", month: "short", year: "numeric" }).formatRange(new Date(first), new Date(last));
-
 /** "4 s", "12 min", "3 h", "2 days". */
 export function age(seconds) {
   if (seconds == null) return "–";
@@ -91,4 +93,31 @@ export const visible = (text) =>
 export function csvCell(value) {
   const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? "");
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/** [the counters that have charts, in the order of their actions; counter → those counted apart: [[counter, name]]] */
+export function counterGroups({ counters, actions }) {
+  const apartOf = (counter) => APART.map(([suffix, name]) => [counter + suffix, name]);
+  const apart = Object.fromEntries(
+    counters.map((counter) => [counter, apartOf(counter).filter(([other]) => counters.includes(other))]),
+  );
+  const beside = new Set(Object.values(apart).flatMap((others) => others.map(([counter]) => counter)));
+  const place = (counter) => actions.findIndex((action) => counter.startsWith(action)) + 1 || Infinity;
+  return [counters.filter((counter) => !beside.has(counter)).sort((a, b) => place(a) - place(b)), apart];
+}
+
+/** An entity's [name, what stands smaller beside it] out of its MySQL row; its id if it has none. */
+export function entityNames(id, row) {
+  const known = Object.entries(row ?? {})
+    .filter(([, value]) => value != null && value !== "")
+    .map(([column, value]) => [column, String(value)]);
+  if (!known.length) return [id, ""];
+  const title = known.find(([column]) => /title|name/.test(column)) ?? known.at(-1);
+  return [title[1], known.find((each) => each !== title)?.[1] ?? ""];
+}
+
+/** The entity's page in the application, or null. */
+export function entityUrl(pattern, id) {
+  if (!/^https?:\/\//.test(pattern ?? "")) return null;
+  return pattern.replaceAll("{id}", () => encodeURIComponent(id));
 }

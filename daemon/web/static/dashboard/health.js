@@ -15,18 +15,17 @@ const RATES = [
 const total = (amounts) => Object.values(amounts ?? {}).reduce((all, each) => all + each, 0);
 
 export function health(app) {
-  const verdict = h("div.verdict.waits", { role: "status" }, h("h1", {}, "Asking …"));
-  const asOf = h("p.asof", {}, "\u00a0");
+  const verdict = h("div.verdict.waits", { role: "status" }, h("h1", "Asking …"));
+  const asOf = h("p.asof", "\u00a0");
   const rates = RATES.map(([name, title], index) => new Rate(name, title, index));
-  const since = h("p.soft", {}, "\u00a0");
+  const since = h("p.soft", "\u00a0");
   const parts = Object.fromEntries(
-    ["stores", "flow", "shards", "rejected", "letters", "jobs", "versions"].map((name) => [name, h("div", {})]),
+    ["stores", "flow", "shards", "rejected", "letters", "jobs", "versions"].map((name) => [name, h("div")]),
   );
   const section = (title, part, ...more) =>
     h(
-      "section",
-      {},
-      h("header", {}, h("h2", {}, title), ...more),
+      ["shards", "jobs", "letters"].includes(part) ? "section.wide" : "section",
+      h("header", h("h2", title), ...more),
       h("div.scroll", { tabindex: "0", role: "region", "aria-label": title }, parts[part]),
     );
   let letters = { waiting: 0, letters: [] };
@@ -35,22 +34,19 @@ export function health(app) {
 
   const element = h(
     "div",
-    {},
     verdict,
     h(
       "section",
-      {},
-      h("header", {}, h("h2", {}, "Events a second"), asOf),
+      h("header", h("h2", "Events a second"), asOf),
       h(
         "div.rates",
-        {},
         rates.map((rate) => rate.element),
       ),
       since,
     ),
-    h("div.pair", {}, section("Stores", "stores"), section("On the way", "flow")),
+    h("div.pair", section("Stores", "stores"), section("On the way", "flow"), section("Rejected events", "rejected")),
     section("Shards", "shards"),
-    h("div.pair", {}, section("Rejected events", "rejected"), section("Last checks", "jobs")),
+    section("Last checks", "jobs"),
     section(
       "Dead letters",
       "letters",
@@ -92,7 +88,7 @@ export function health(app) {
     put(parts.flow, flow(status));
     put(parts.shards, shards(status.shards));
     put(parts.rejected, rejected(status.events.rejected));
-    put(parts.jobs, jobs(status.jobs));
+    put(parts.jobs, jobs(status.jobs, Date.parse(status.as_of)));
     put(parts.letters, dead(letters, status.dead_letters));
     put(
       parts.versions,
@@ -116,24 +112,22 @@ function judge(place, status) {
     ? [
         h(
           "h1",
-          {},
           mark(level),
           status.trouble.length === 1 ? status.trouble[0].text : `${status.trouble.length} things need you.`,
         ),
         status.trouble.length === 1
-          ? h("p", {}, status.trouble[0].do)
+          ? h("p", status.trouble[0].do)
           : h(
               "ol",
-              {},
-              status.trouble.map((each) => h("li", { class: each.level }, h("b", {}, each.text), " ", each.do)),
+              status.trouble.map((each) => h("li", { class: each.level }, h("b", each.text), " ", each.do)),
             ),
       ]
     : [
-        h("h1", {}, mark("good"), "All is well."),
-        h("p.soft", {}, "Events are counted, flushed and copied. There is nothing to do."),
+        h("h1", mark("good"), "All is well."),
+        h("p.soft", "Events are counted, flushed and copied. There is nothing to do."),
       ];
   place.className = `verdict ${level}`;
-  const put_ = h("div", {}, made);
+  const put_ = h("div", made);
   if (place.textContent !== put_.textContent) place.replaceChildren(...put_.childNodes);
 }
 
@@ -142,8 +136,8 @@ function stores({ redis, mongo, mysql }) {
     store === null
       ? "not configured"
       : store.ok
-        ? h("span.state", {}, mark("good"), "answers")
-        : h("span.state.long", {}, mark("bad"), foreign(store.error ?? "does not answer"));
+        ? h("span.state", mark("good"), "answers")
+        : h("span.state.long", mark("bad"), foreign(store.error ?? "does not answer"));
   return table([
     ["Store", "State"],
     ["Redis", state(redis)],
@@ -171,7 +165,7 @@ function flow({ flush, spool, dead_letters: dead, enabled }) {
 }
 
 function shards(list) {
-  if (!list.length) return h("p.soft", {}, "Unknown while Redis does not answer.");
+  if (!list.length) return h("p.soft", "Unknown while Redis does not answer.");
   return table([
     ["Shard", "Dirty", "In flight", "Age", "Last flush", "Due", "Refused", "Owner"],
     ...list.map((each) => [
@@ -189,27 +183,28 @@ function shards(list) {
 
 function rejected(reasons) {
   const rows = Object.entries(reasons ?? {}).sort((a, b) => b[1] - a[1]);
-  if (!rows.length) return h("p.soft", {}, "None.");
+  if (!rows.length) return h("p.soft", "None.");
   return table([["Reason", "Events"], ...rows.map(([reason, events]) => [reason.replaceAll("_", " "), events])]);
 }
 
-function jobs(list) {
+function jobs(list, now) {
   if (!list.length)
-    return h("p.soft", {}, "No audit, parity or doctor has left a result yet. See ops/systemd for their timers.");
+    return h("p.soft", "No audit, parity or doctor has left a result yet. See ops/systemd for their timers.");
   return table([
-    ["Check", "Result", "Said", "When"],
+    ["Check", "Result", "Said", "When", "Took"],
     ...list.map((each) => [
       each.job,
-      h("span.state", {}, mark(each.ok ? "good" : "bad"), each.ok ? "well" : "look"),
+      h("span.state", mark(each.ok ? "good" : "bad"), each.ok ? "well" : "look"),
       foreign(each.summary ?? "", "span"),
-      `${moment(each.at)}, took ${age(each.seconds)}`,
+      `${age((now - Date.parse(each.at)) / 1000)} ago: ${moment(each.at)}`,
+      age(each.seconds),
     ]),
   ]);
 }
 
 function dead({ waiting, letters }, count) {
-  if (count === null) return h("p.soft", {}, "Unknown while MongoDB does not answer.");
-  if (!count) return h("p.soft", {}, "None waits.");
+  if (count === null) return h("p.soft", "Unknown while MongoDB does not answer.");
+  if (!count) return h("p.soft", "None waits.");
   const rows = letters.map((each) => [
     moment(each.at),
     foreign(each.document, "bdi.code"),
@@ -220,9 +215,8 @@ function dead({ waiting, letters }, count) {
   ]);
   return h(
     "div",
-    {},
     table([["When", "Document", "Amounts", "Reason"], ...rows]),
-    waiting > letters.length && h("p.soft", {}, `${number(letters.length)} of ${number(waiting)} are shown.`),
+    waiting > letters.length && h("p.soft", `${number(letters.length)} of ${number(waiting)} are shown.`),
   );
 }
 
@@ -232,10 +226,10 @@ class Rate {
 
   constructor(name, title, index) {
     this.name = name;
-    this.now = h("b", {}, "–");
-    this.course = h("div.course", {});
-    this.all = h("span.soft", {}, "\u00a0");
-    this.element = h(`div.rate.c${index}`, {}, h("h3", {}, h("i.dot", {}), title), this.now, this.course, this.all);
+    this.now = h("b", "–");
+    this.course = h("div.course");
+    this.all = h("span.soft", "\u00a0");
+    this.element = h(`div.rate.c${index}`, h("h3", h("i.dot"), title), this.now, this.course, this.all);
   }
 
   add(rate) {

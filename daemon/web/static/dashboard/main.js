@@ -14,7 +14,7 @@ const PAGES = {
 };
 const STATUS_EVERY_MS = 15_000;
 const [main, notices, foot, state] = ["main", "notices", "foot", "state"].map((id) => document.getElementById(id));
-const trouble = h("div", {});
+const trouble = h("div");
 const connection = h("p.notice.bad", { hidden: true });
 const first = { catalogue: get("domains"), status: get("status") };
 for (const asked of Object.values(first)) asked.catch(() => {}); // the poll that waits for it says so
@@ -41,6 +41,7 @@ function link(name, params) {
 
 async function show() {
   const turn = ++shows;
+  delete document.body.dataset.ready;
   const { name, params } = address();
   const domain = catalogue.domains.find((each) => each.name === params.get("domain")) ?? catalogue.domains[0];
   const chosen = catalogue.domains.length > 1 ? { domain: domain.name } : {};
@@ -78,7 +79,6 @@ async function show() {
   main.replaceChildren(domains(domain, name), page.element);
   if (focused)
     [...main.querySelectorAll("button[aria-pressed=true]")].find((button) => button.textContent === focused)?.focus();
-  delete document.body.dataset.ready;
   poll = new Poll(page.load, page.everyMs, said);
   watch = name === "health" ? undefined : new Poll(status, STATUS_EVERY_MS, () => {});
 }
@@ -100,8 +100,9 @@ function domains(open, name) {
 // What is said above the page ------------------------------------------------------------------------------------------
 
 async function status(signal) {
-  const read = await (first.status ?? get("status", {}, signal));
+  const asked = first.status ?? get("status", {}, signal);
   first.status = undefined;
+  const read = await asked;
   const level = read.trouble.some((each) => each.level === "bad") ? "bad" : read.trouble.length ? "warn" : "good";
   if (state.dataset.level !== level) {
     state.dataset.level = level;
@@ -113,13 +114,7 @@ async function status(signal) {
     trouble.dataset.text = text;
     trouble.replaceChildren(
       ...shown.map((each) =>
-        h(
-          `p.notice.${each.level}`,
-          {},
-          h("b", {}, each.text),
-          ` ${each.do} `,
-          h("a", { href: link("health", {}) }, "Health"),
-        ),
+        h(`p.notice.${each.level}`, h("b", each.text), ` ${each.do} `, h("a", { href: link("health", {}) }, "Health")),
       ),
     );
   }
@@ -134,7 +129,6 @@ function said(error, waitMs) {
   const again = ` Next try in ${Math.ceil(waitMs / 1000)} s.`;
   connection.hidden = !error;
   document.body.dataset.ready = ""; // all is drawn that can be
-  document.body.classList.toggle("stale", Boolean(error));
   if (error) write(connection, visible(error.message) + old + again);
 }
 
@@ -173,13 +167,12 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 
 const start = new Poll(
   async (signal) => {
-    catalogue = await (first.catalogue ?? get("domains", {}, signal));
+    const asked = first.catalogue ?? get("domains", {}, signal);
     first.catalogue = undefined;
+    catalogue = await asked;
     start.stop();
     if (!catalogue.domains.length)
-      return void main.replaceChildren(
-        h("p.plain", {}, "No domain is configured: add one under [domains] and reload."),
-      );
+      return void main.replaceChildren(h("p.plain", "No domain is configured: add one under [domains] and reload."));
     window.addEventListener("hashchange", () => {
       show();
       scrollTo(0, 0);
@@ -187,8 +180,5 @@ const start = new Poll(
     show();
   },
   3_600_000,
-  (error, waitMs) => {
-    first.catalogue = undefined;
-    said(error, waitMs);
-  },
+  said,
 );

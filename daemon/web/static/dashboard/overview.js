@@ -1,12 +1,23 @@
 /** The overview: each counter in each window against the window before, its curve, and the most counted entities. */
 
-import { get, post } from "./api.js";
+import { get } from "./api.js";
 import { Chart, sparkline } from "./chart.js";
-import { bucketNames, change, clock, counterName, dayBefore, number, range } from "./format.js";
+import {
+  bucketNames,
+  change,
+  clock,
+  counterGroups,
+  counterName,
+  dayBefore,
+  entityNames,
+  entityUrl,
+  number,
+} from "./format.js";
 import { csvButton, Details, foreign, h, write } from "./page.js";
 
 const DAY_MS = 86_400_000;
 const LISTS_EVERY_MS = 30_000;
+const LIMIT = 10;
 const TYPES_MAX = 3; // whose lists are read while no type is chosen
 const SPARK_DAYS_MIN = 14;
 const WINDOWS = [
@@ -23,56 +34,23 @@ const WINDOWS = [
 ];
 const sum = (amounts) => amounts.reduce((all, each) => all + (each ?? 0), 0);
 
-/** [the counters that have charts, base → those counted apart from it: [[counter, name]]] */
-export function counterGroups(counters) {
-  const apart = Object.fromEntries(
-    counters.map((counter) => [
-      counter,
-      [
-        ["robot", "robots"],
-        ["raw", "raw"],
-      ]
-        .map(([suffix, name]) => [`${counter}_${suffix}`, name])
-        .filter(([other]) => counters.includes(other)),
-    ]),
-  );
-  const besides = new Set(
-    Object.values(apart)
-      .flat()
-      .map(([counter]) => counter),
-  );
-  return [counters.filter((counter) => !besides.has(counter)), apart];
-}
-
-/** An entity's [name, what stands smaller beside it] out of its MySQL row; its id if it has none. */
-export function entityNames(id, row) {
-  const known = Object.entries(row ?? {})
-    .filter(([, value]) => value != null && value !== "")
-    .map(([column, value]) => [column, String(value)]);
-  if (!known.length) return [id, ""];
-  const title = known.find(([column]) => /title|name/.test(column)) ?? known.at(-1);
-  return [title[1], known.find((each) => each !== title)?.[1] ?? ""];
-}
-
-/** The entity's page in the application, or null. */
-export function entityUrl(pattern, id) {
-  if (!/^https?:\/\//.test(pattern ?? "")) return null;
-  return pattern.replaceAll("{id}", () => encodeURIComponent(id));
-}
-
 export function overview(app) {
   const { domain, params, go } = app;
-  const [main, apart] = counterGroups(domain.counters);
+  const [main, apart] = counterGroups(domain);
   const type = domain.types.find((each) => each.name === params.get("type"));
   const windows = WINDOWS.filter((each) => each.days || domain.hourly);
   const open = windows.find((each) => each.name === params.get("window")) ?? windows.find((each) => each.days === 30);
   const shown = type ? [type] : domain.types.slice(0, TYPES_MAX);
 
-  const asOf = h("p.asof", {}, "\u00a0");
+  const asOf = h("p.asof", "\u00a0");
   const figures = new Figures(main, apart, windows, open, (name) => go({ window: name }, true));
   const curves = main.map((counter, index) => new Curve(counter, apart[counter], index, open));
   const lists = shown.flatMap((each) => main.map((counter, index) => new List(app, each, counter, index, open)));
-  const empty = h("div", {});
+  const empty = h("div");
+  const unseen = h("p.soft");
+  const demo = h("div");
+  if (app.demo) import("./demo.js").then(({ sender }) => demo.replaceChildren(sender(app, shown[0])));
+  const names = (types) => types.map((each) => each.name).join(", ");
   let listsAt = 0;
 
   async function loadFigures(signal) {
@@ -97,6 +75,9 @@ export function overview(app) {
   async function loadLists(signal) {
     if (Date.now() - listsAt < LISTS_EVERY_MS) return;
     await Promise.all(lists.map((list) => list.load(signal)));
+    const quiet = shown.filter((each) => lists.every((list) => list.type !== each || list.isEmpty));
+    for (const list of lists) list.element.hidden = quiet.includes(list.type) && shown.length > 1;
+    write(unseen, shown.length > 1 && quiet.length ? `Not counted ${open.said}: ${names(quiet)}.` : "");
     await Promise.all(shown.map((each) => loadSparks(each, signal)));
     listsAt = Date.now();
   }
@@ -106,48 +87,32 @@ export function overview(app) {
     const ids = [...new Set(its.flatMap((list) => list.ids))].slice(0, app.limits.series_ids_max);
     if (!ids.length) return;
     const days = Math.max(open.days ?? 1, SPARK_DAYS_MIN);
-    const read = await get(
-      `series/${domain.name}/${each.name}`,
-      { id: ids, bucket: "daily", from: dayBefore(days - 1), to: dayBefore(0) },
-      signal,
-    );
+    const span = { bucket: "daily", from: dayBefore(days - 1), to: dayBefore(0) };
+    const read = await get(`series/${domain.name}/${each.name}`, { id: ids, ...span }, signal);
     const byId = new Map(read.series.map((series) => [series.entity_id, series.counters]));
     for (const list of its) list.spark(byId);
   }
 
   const element = h(
     "div",
-    {},
-    h(
-      "div.title",
-      {},
-      h("h1", {}, domain.name, type && h("span.soft", {}, ` ${type.name}`)),
-      typeChoice(domain, type, go),
-      asOf,
-    ),
-    app.demo && sender(app, shown[0] ?? domain.types[0]),
+    h("div.title", h("h1", domain.name, type && h("span.soft", ` ${type.name}`)), typeChoice(domain, type, go), asOf),
+    demo,
     empty,
     figures.element,
     h(
       "div.curves",
-      {},
       curves.map((curve) => curve.element),
     ),
-    h(
-      "div.lists",
-      {},
-      lists.map((list) => list.element),
+    shown.map((each) =>
+      h(
+        "div.lists",
+        lists.filter((list) => list.type === each).map((list) => list.element),
+      ),
     ),
+    unseen,
     !type &&
       domain.types.length > shown.length &&
-      h(
-        "p.soft",
-        {},
-        `Lists of ${domain.types
-          .slice(TYPES_MAX)
-          .map((each) => each.name)
-          .join(", ")}: choose the type above.`,
-      ),
+      h("p.soft", `Lists of ${names(domain.types.slice(TYPES_MAX))}: choose the type above.`),
   );
   return {
     element,
@@ -177,8 +142,7 @@ function nothingYet(domain, type) {
   };
   return h(
     "div.plain",
-    {},
-    h("p", {}, "Nothing was counted in the last 180 days. An event looks like this:"),
+    h("p", "Nothing was counted in the last 180 days. An event looks like this:"),
     h("pre", { tabindex: "0" }, `POST /api/v1/analytics/events\n${JSON.stringify(event, null, 2)}`),
   );
 }
@@ -233,15 +197,15 @@ class Figures {
       h(
         `tr.c${index % 6}`,
         { role: "row" },
-        h("th", { scope: "row", role: "rowheader" }, h("i.dot", {}), counterName(counter)),
+        h("th", { scope: "row", role: "rowheader" }, h("i.dot"), counterName(counter)),
         windows.map((each) => {
           const cell = {
             counter,
             apart: apart[counter],
             each,
-            amount: h("b", {}, "\u2007"),
-            change: h("span.change", {}, "\u00a0"),
-            beside: h("span.beside", {}),
+            amount: h("b", "\u2007"),
+            change: h("span.change", "\u00a0"),
+            beside: h("span.beside"),
           };
           this.#cells.push(cell);
           return h("td", { class: on(each), role: "cell" }, cell.amount, cell.change, cell.beside);
@@ -252,7 +216,6 @@ class Figures {
       { role: "table" },
       h(
         "caption.unseen",
-        {},
         "Each counter in each window, against the window before. Choose a window for the charts and lists below.",
       ),
       h(
@@ -261,7 +224,7 @@ class Figures {
         h(
           "tr",
           { role: "row" },
-          h("th", { scope: "col", role: "columnheader" }, h("span.unseen", {}, "Counter")),
+          h("th", { scope: "col", role: "columnheader" }, h("span.unseen", "Counter")),
           windows.map((each) =>
             h(
               "th",
@@ -277,11 +240,14 @@ class Figures {
       ),
       h("tbody", { role: "rowgroup" }, main.map(row)),
     );
-    this.element.classList.add(`of${Math.min(main.length, 6)}`, "waits");
+    this.element.classList.add("waits");
+    this.element.style.setProperty("--rows", windows.length + 1); // of the turned table
+    this.element.style.setProperty("--counters", main.length);
   }
 
   update(spans) {
     this.element.classList.remove("waits");
+    const moved = (counter) => Object.values(spans).some((span) => sum(span.now[counter] ?? []));
     for (const { counter, apart, each, amount, change: by, beside } of this.#cells) {
       const span = spans[each.name];
       const [now, before] = [sum(span.now[counter] ?? []), sum(span.before[counter] ?? [])];
@@ -289,7 +255,8 @@ class Figures {
       // Today is not over: a percentage of a whole day would always fall.
       write(by, each.name === "today" ? `yesterday ${number(before)}` : change(now, before) || "\u00a0");
       by.title = `${number(before)}: ${each.before}`;
-      write(beside, apart.map(([other, name]) => `${number(sum(span.now[other] ?? []))} ${name}`).join(" · "));
+      const others = apart.filter(([other]) => moved(other));
+      write(beside, others.map(([other, name]) => `${number(sum(span.now[other] ?? []))} ${name}`).join(" · "));
     }
   }
 }
@@ -299,18 +266,16 @@ class Curve {
   constructor(counter, apart, index, open) {
     Object.assign(this, { counter, apart, open });
     this.chart = new Chart("overview");
-    this.total = h("b", {}, "\u2007");
-    this.against = h("span.soft", {}, "\u00a0");
+    this.total = h("b", "\u2007");
+    this.against = h("span.soft", "\u00a0");
     this.data = new Details(`${counterName(counter)} ${open.said}`);
-    this.tools = h("div.tools", {}, this.data.element);
+    this.tools = h("div.tools", this.data.element);
     this.element = h(
       `section.curve.c${index % 6}`,
-      {},
       h(
         "header",
-        {},
-        h("h2", {}, h("i.dot", {}), counterName(counter), h("span.soft", {}, ` ${open.said}`)),
-        h("p.sum", {}, this.total, this.against),
+        h("h2", h("i.dot"), counterName(counter), h("span.soft", ` ${open.said}`)),
+        h("p.sum", this.total, this.against),
       ),
       this.chart.readout,
       this.chart.element,
@@ -354,21 +319,17 @@ class List {
       { view: "Most viewed", download: "Most downloaded" }[counter] ?? `Top by ${counterName(counter).toLowerCase()}`;
     this.body = h(
       "tbody",
-      {},
-      Array.from({ length: 10 }, () => h("tr.waits", {}, h("td", { colspan: "4" }, "\u00a0"))),
+      Array.from({ length: LIMIT }, () => h("tr.waits", h("td", { colspan: "4" }, "\u00a0"))),
     );
     this.note = h("p.plain", { hidden: true });
     this.table = h(
       `table.list${open.name === "today" ? ".plainly" : ""}`,
-      {},
       h(
         "thead",
-        {},
         h(
           "tr",
-          {},
           [["Entity"], ["Course", "course"], [counterName(counter), "n"], ["Change", "change"]].map(([name, side]) =>
-            h("th", { scope: "col", class: side }, h("span.unseen", {}, name)),
+            h("th", { scope: "col", class: side }, h("span.unseen", name)),
           ),
         ),
       ),
@@ -376,14 +337,12 @@ class List {
     );
     this.tools = h(
       "div.tools",
-      {},
       h("span"),
       csvButton(`tallyd-${app.domain.name}-${type.name}-${counter}-${open.name}`, () => this.csv()),
     );
     this.element = h(
       `section.top.c${index % 6}`,
-      {},
-      h("header", {}, h("h2", {}, h("i.dot", {}), title, h("span.soft", {}, ` ${type.name}, ${open.said}`))),
+      h("header", h("h2", h("i.dot"), title, h("span.soft", ` ${type.name}, ${open.said}`))),
       this.table,
       this.note,
       this.tools,
@@ -398,19 +357,15 @@ class List {
       said = `Lists of this window are not kept: see read.top_windows in the configuration.`;
     else {
       try {
-        this.rows = (
-          await get(
-            `top/${app.domain.name}/${type.name}`,
-            { counter, window: open.top, limit: 10, compare: 1, enrich: 1 },
-            signal,
-          )
-        ).rows;
+        const asked = { counter, window: open.top, limit: LIMIT, compare: 1, enrich: 1 };
+        this.rows = (await get(`top/${app.domain.name}/${type.name}`, asked, signal)).rows;
       } catch (error) {
         if (signal.aborted || !error.status) throw error;
         said = error.message; // this list's own trouble: the rest of the page goes on
       }
     }
     this.ids = this.rows.map((row) => row.entity_id);
+    this.isEmpty = !this.rows.length && said.startsWith("No ");
     this.table.hidden = this.tools.hidden = !this.rows.length;
     this.note.hidden = Boolean(this.rows.length);
     write(this.note, said);
@@ -432,7 +387,6 @@ class List {
         const line = this.#sparks.get(id);
         return h(
           "tr",
-          {},
           h(
             "th",
             { scope: "row" },
@@ -458,8 +412,8 @@ class List {
                 "↗",
               ),
           ),
-          h("td.course", {}, line && sparkline(line)),
-          h("td.n", {}, number(amount)),
+          h("td.course", line && sparkline(line)),
+          h("td.n", number(amount)),
           h(
             "td.n.change",
             { title: previous == null ? null : `${number(previous)} ${this.open.before}` },
@@ -486,53 +440,4 @@ class List {
       ]),
     ];
   }
-}
-
-// In `tallyd dev` ----------------------------------------------------------------------------------------------------
-
-/** Sends one view and tells when each store has it. */
-function sender(app, type) {
-  const said = h("span", { role: "status" }, "Nothing leaves this machine. Send a view and see it arrive.");
-  const button = h("button", { type: "button", onclick: () => send() }, "Send an event");
-  const counter = app.domain.counters.includes("view") ? "view" : app.domain.counters[0];
-  const wait = () => new Promise((resolve) => setTimeout(resolve, 250));
-
-  async function send() {
-    button.disabled = true;
-    try {
-      const [first] = (await get(`top/${app.domain.name}/${type.name}`, { counter, limit: 1, enrich: 1 })).rows;
-      const known =
-        first ??
-        (await get(`entities/${app.domain.name}/${type.name}`, { label: "DEMO-001" }).catch(() => ({ entities: [] })))
-          .entities[0];
-      const id = known?.entity_id ?? "1";
-      const [name] = entityNames(id, known?.row);
-      const read = async (fresh) =>
-        (await get(`totals/${app.domain.name}/${type.name}/${encodeURIComponent(id)}`, { fresh })).counters[counter] ??
-        0;
-      const before = await read(1);
-      const started = performance.now();
-      const since = () => `${((performance.now() - started) / 1000).toFixed(1)} s`;
-      await post({
-        event_id: crypto.randomUUID(),
-        domain: app.domain.name,
-        entity_type: type.name,
-        entity_id: id,
-        action: "view",
-      });
-      let text = `View of “${name}”: accepted after ${since()}`;
-      write(said, `${text} …`);
-      while ((await read(1)) <= before) await wait();
-      text += `, in Redis after ${since()}`;
-      write(said, `${text} …`);
-      while ((await read(undefined)) <= before) await wait();
-      write(said, `${text}, in MongoDB after ${since()}: ${number(before + 1)} in all.`);
-      app.refresh();
-    } catch (error) {
-      write(said, `The event did not arrive: ${error.message}`);
-    }
-    button.disabled = false;
-  }
-
-  return h("div.dev", {}, button, said);
 }

@@ -2,12 +2,12 @@
 
 import { csvCell, visible } from "./format.js";
 
-/** An element. `is`: "tag.class.class"; `with_`: attributes, and listeners under "on…"; then its content. */
-export function h(is, with_ = {}, ...content) {
+/** An element. `is`: "tag.class.class"; then perhaps its attributes, with listeners under "on…"; then its content. */
+export function h(is, ...content) {
   const [tag, ...classes] = is.split(".");
-  const made = document.createElement(tag || "div");
+  const made = document.createElement(tag);
   if (classes.length) made.className = classes.join(" ");
-  for (const [name, value] of Object.entries(with_)) {
+  for (const [name, value] of Object.entries(content[0]?.constructor === Object ? content.shift() : {})) {
     if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
     else if (value === true) made.setAttribute(name, "");
     else if (value !== false && value != null) made.setAttribute(name, value);
@@ -55,7 +55,7 @@ export class Details {
     this.element = h(
       "details.data",
       { ontoggle: () => this.#fill() },
-      h("summary", {}, "Table", h("span.unseen", {}, `: ${caption}`)),
+      h("summary", "Table", h("span.unseen", `: ${caption}`)),
       this.#body,
     );
   }
@@ -75,23 +75,18 @@ export function table([head, ...rows], is = "table") {
   const side = (index) => (typeof rows[0]?.[index] === "number" ? "n" : null);
   return h(
     is,
-    {},
     h(
       "thead",
-      {},
       h(
         "tr",
-        {},
         head.map((cell, index) => h("th", { scope: "col", class: side(index) }, cell)),
       ),
     ),
     h(
       "tbody",
-      {},
       rows.map((row) =>
         h(
           "tr",
-          {},
           row.map((cell, index) =>
             h(
               index ? "td" : "th",
