@@ -1,4 +1,4 @@
-"""The tracker alone, in Node's test runner: `tests/web/unit`. The other `test_tracker_*.py` run it in Chromium."""
+"""The scripts of tracker and dashboard alone, in Node's test runner: `tests/web/unit`. The other `test_tracker_*.py` run it in Chromium."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.kit.commands import ROOT, run
 UNIT = ROOT / "tests" / "web" / "unit"
 
 
-def test_the_tracker_keeps_its_promises_without_a_browser() -> None:
+def test_the_scripts_keep_their_promises_without_a_browser() -> None:
     done = run([NODE, "--test", "--test-force-exit", "--test-reporter=spec", *sorted(UNIT.glob("*.test.js"))])
     assert done.returncode == 0, done.stdout + done.stderr
     assert int(re.findall(r"pass (\d+)", done.stdout)[-1]) > len(list(UNIT.glob("*.test.js")))

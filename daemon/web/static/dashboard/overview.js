@@ -1,25 +1,12 @@
 /** The overview: each counter in each window against the window before, its curve, and the most counted entities. */
 
 import { get } from "./api.js";
-import { Chart, sparkline } from "./chart.js";
-import {
-  bucketNames,
-  change,
-  clock,
-  counterGroups,
-  counterName,
-  dayBefore,
-  entityNames,
-  entityUrl,
-  number,
-} from "./format.js";
-import { csvButton, Details, foreign, h, write } from "./page.js";
+import { Chart } from "./chart.js";
+import { bucketNames, change, clock, counterGroups, counterName, number } from "./format.js";
+import { Lists } from "./lists.js";
+import { csvButton, Details, h, write } from "./page.js";
 
 const DAY_MS = 86_400_000;
-const LISTS_EVERY_MS = 30_000;
-const LIMIT = 10;
-const TYPES_MAX = 3; // whose lists are read while no type is chosen
-const SPARK_DAYS_MIN = 14;
 const WINDOWS = [
   { name: "today", top: "day", title: "Today", days: 1, said: "today", before: "yesterday, the whole day" },
   { name: "24h", top: "24h", title: "24 hours", hours: 24, said: "in 24 hours", before: "the 24 hours before" },
@@ -40,18 +27,14 @@ export function overview(app) {
   const type = domain.types.find((each) => each.name === params.get("type"));
   const windows = WINDOWS.filter((each) => each.days || domain.hourly);
   const open = windows.find((each) => each.name === params.get("window")) ?? windows.find((each) => each.days === 30);
-  const shown = type ? [type] : domain.types.slice(0, TYPES_MAX);
 
   const asOf = h("p.asof", "\u00a0");
   const figures = new Figures(main, apart, windows, open, (name) => go({ window: name }, true));
   const curves = main.map((counter, index) => new Curve(counter, apart[counter], index, open));
-  const lists = shown.flatMap((each) => main.map((counter, index) => new List(app, each, counter, index, open)));
+  const lists = new Lists(app, type, main, open);
   const empty = h("div");
-  const unseen = h("p.soft");
   const demo = h("div");
-  if (app.demo) import("./demo.js").then(({ sender }) => demo.replaceChildren(sender(app, shown[0])));
-  const names = (types) => types.map((each) => each.name).join(", ");
-  let listsAt = 0;
+  if (app.demo) import("./demo.js").then(({ sender }) => demo.replaceChildren(sender(app, type ?? domain.types[0])));
 
   async function loadFigures(signal) {
     const scope = { type: type?.name };
@@ -69,28 +52,7 @@ export function overview(app) {
     for (const curve of curves) curve.update(drawn, spans[open.name], domain.name);
     write(asOf, `As of ${clock(days.as_of)}`);
     const none = ![days.counters, days.previous.counters].some((part) => Object.values(part).some(sum));
-    empty.replaceChildren(...(none ? [nothingYet(domain, shown[0])] : []));
-  }
-
-  async function loadLists(signal) {
-    if (Date.now() - listsAt < LISTS_EVERY_MS) return;
-    await Promise.all(lists.map((list) => list.load(signal)));
-    const quiet = shown.filter((each) => lists.every((list) => list.type !== each || list.isEmpty));
-    for (const list of lists) list.element.hidden = quiet.includes(list.type) && shown.length > 1;
-    write(unseen, shown.length > 1 && quiet.length ? `Not counted ${open.said}: ${names(quiet)}.` : "");
-    await Promise.all(shown.map((each) => loadSparks(each, signal)));
-    listsAt = Date.now();
-  }
-
-  async function loadSparks(each, signal) {
-    const its = lists.filter((list) => list.type === each);
-    const ids = [...new Set(its.flatMap((list) => list.ids))].slice(0, app.limits.series_ids_max);
-    if (!ids.length) return;
-    const days = Math.max(open.days ?? 1, SPARK_DAYS_MIN);
-    const span = { bucket: "daily", from: dayBefore(days - 1), to: dayBefore(0) };
-    const read = await get(`series/${domain.name}/${each.name}`, { id: ids, ...span }, signal);
-    const byId = new Map(read.series.map((series) => [series.entity_id, series.counters]));
-    for (const list of its) list.spark(byId);
+    empty.replaceChildren(...(none ? [nothingYet(domain, type ?? domain.types[0])] : []));
   }
 
   const element = h(
@@ -103,21 +65,12 @@ export function overview(app) {
       "div.curves",
       curves.map((curve) => curve.element),
     ),
-    shown.map((each) =>
-      h(
-        "div.lists",
-        lists.filter((list) => list.type === each).map((list) => list.element),
-      ),
-    ),
-    unseen,
-    !type &&
-      domain.types.length > shown.length &&
-      h("p.soft", `Lists of ${names(domain.types.slice(TYPES_MAX))}: choose the type above.`),
+    lists.element,
   );
   return {
     element,
     everyMs: 15_000,
-    load: (signal) => Promise.all([loadFigures(signal), loadLists(signal)]),
+    load: (signal) => Promise.all([loadFigures(signal), lists.load(signal)]),
     stop: () => curves.forEach((curve) => curve.chart.remove()),
   };
 }
@@ -136,7 +89,7 @@ function nothingYet(domain, type) {
   const event = {
     event_id: "a fresh UUID",
     domain: domain.name,
-    entity_type: type?.name ?? "movie",
+    entity_type: type.name,
     entity_id: "1",
     action: domain.actions[0] ?? "view",
   };
@@ -305,139 +258,5 @@ class Curve {
     this.data.update(this.rows);
     if (this.tools.childElementCount < 2)
       this.tools.append(csvButton(`tallyd-${domain}-${counter}-${open.name}-${span.labels.at(-1)}`, () => this.rows()));
-  }
-}
-
-/** The most counted entities of one type, by one counter. */
-class List {
-  ids = [];
-  #sparks = new Map();
-
-  constructor(app, type, counter, index, open) {
-    Object.assign(this, { app, type, counter, open });
-    const title =
-      { view: "Most viewed", download: "Most downloaded" }[counter] ?? `Top by ${counterName(counter).toLowerCase()}`;
-    this.body = h(
-      "tbody",
-      Array.from({ length: LIMIT }, () => h("tr.waits", h("td", { colspan: "4" }, "\u00a0"))),
-    );
-    this.note = h("p.plain", { hidden: true });
-    this.table = h(
-      `table.list${open.name === "today" ? ".plainly" : ""}`,
-      h(
-        "thead",
-        h(
-          "tr",
-          [["Entity"], ["Course", "course"], [counterName(counter), "n"], ["Change", "change"]].map(([name, side]) =>
-            h("th", { scope: "col", class: side }, h("span.unseen", name)),
-          ),
-        ),
-      ),
-      this.body,
-    );
-    this.tools = h(
-      "div.tools",
-      h("span"),
-      csvButton(`tallyd-${app.domain.name}-${type.name}-${counter}-${open.name}`, () => this.csv()),
-    );
-    this.element = h(
-      `section.top.c${index % 6}`,
-      h("header", h("h2", h("i.dot"), title, h("span.soft", ` ${type.name}, ${open.said}`))),
-      this.table,
-      this.note,
-      this.tools,
-    );
-  }
-
-  async load(signal) {
-    const { app, type, counter, open } = this;
-    let said = `No ${type.name} was counted ${open.said}.`;
-    this.rows = [];
-    if (!app.windows.includes(open.top))
-      said = `Lists of this window are not kept: see read.top_windows in the configuration.`;
-    else {
-      try {
-        const asked = { counter, window: open.top, limit: LIMIT, compare: 1, enrich: 1 };
-        this.rows = (await get(`top/${app.domain.name}/${type.name}`, asked, signal)).rows;
-      } catch (error) {
-        if (signal.aborted || !error.status) throw error;
-        said = error.message; // this list's own trouble: the rest of the page goes on
-      }
-    }
-    this.ids = this.rows.map((row) => row.entity_id);
-    this.isEmpty = !this.rows.length && said.startsWith("No ");
-    this.table.hidden = this.tools.hidden = !this.rows.length;
-    this.note.hidden = Boolean(this.rows.length);
-    write(this.note, said);
-    this.draw();
-  }
-
-  spark(byId) {
-    this.#sparks = new Map([...byId].map(([id, counters]) => [id, counters[this.counter] ?? []]));
-    this.draw();
-  }
-
-  draw() {
-    const { app, type } = this;
-    const focused = document.activeElement?.closest?.("a")?.getAttribute("href");
-    this.body.replaceChildren(
-      ...this.rows.map(({ entity_id: id, amount, previous, row }) => {
-        const [name, beside] = entityNames(id, row);
-        const url = entityUrl(type.url, id);
-        const line = this.#sparks.get(id);
-        return h(
-          "tr",
-          h(
-            "th",
-            { scope: "row" },
-            h(
-              "a",
-              {
-                href: app.link("entity", { type: type.name, id }),
-                title: name.length > 40 ? name : null,
-                class: row ? null : "id",
-              },
-              foreign(name),
-            ),
-            beside && foreign(beside, "bdi.code"),
-            url &&
-              h(
-                "a.out",
-                {
-                  href: url,
-                  target: "_blank",
-                  rel: "noopener noreferrer",
-                  "aria-label": `Open ${name.slice(0, 60)} in the application`,
-                },
-                "↗",
-              ),
-          ),
-          h("td.course", line && sparkline(line)),
-          h("td.n", number(amount)),
-          h(
-            "td.n.change",
-            { title: previous == null ? null : `${number(previous)} ${this.open.before}` },
-            previous == null || this.open.name === "today" ? "" : change(amount, previous),
-          ),
-        );
-      }),
-    );
-    if (focused)
-      [...this.body.querySelectorAll("a")]
-        .find((link) => link.getAttribute("href") === focused && document.activeElement === document.body)
-        ?.focus();
-  }
-
-  csv() {
-    const columns = this.type.enrich ?? [];
-    return [
-      ["entity_id", ...columns, this.counter, "before"],
-      ...this.rows.map((each) => [
-        each.entity_id,
-        ...columns.map((column) => each.row?.[column]),
-        each.amount,
-        each.previous,
-      ]),
-    ];
   }
 }
