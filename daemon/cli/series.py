@@ -47,7 +47,7 @@ def series(
 
     Example: `tallyd series 0f8fad5b-d9cb-469f-a165-70867728950e --bucket weekly --from 2026-01-01 --to 2026-03-31`
     """
-    from daemon.read.series import POINTS_MAX, SIZES, default_first, is_too_long
+    from daemon.read.series import POINTS_MAX, Stretch, default_first
     from daemon.read.series import series as read_series
     from daemon.rollups.mongo import MongoSink
 
@@ -57,14 +57,15 @@ def series(
     from_day = first.date() if first else default_first(bucket, to_day)
     if from_day > to_day:
         raise ConfigError(f"--from {from_day} is after --to {to_day}.")
-    if is_too_long(bucket, from_day, to_day, POINTS_MAX):
+    stretch = Stretch.of_days(bucket, from_day, to_day)
+    if stretch.points > POINTS_MAX:
         raise ConfigError(f"--from, --to: a series has at most {POINTS_MAX} points; choose a larger --bucket.")
     counters = domain_counters(loaded, entity.domain)
-    field = SIZES[bucket].bucket_field
+    field = stretch.kind.bucket_field
 
     async def read() -> list[dict[str, object]]:
         async with MongoSink(loaded.mongo) as mongo:
-            return await read_series(mongo, entity, bucket, counters, from_day, to_day)
+            return await read_series(mongo, entity, counters, stretch)
 
     points = run(read())
     if as_json:

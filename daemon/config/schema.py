@@ -408,6 +408,10 @@ class Read(Section, frozen=True):
     """Most entities of one top list. More get 422."""
     series_points_max: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
     """Most points of one series. More get 422."""
+    series_ids_max: Annotated[int, Meta(ge=1, le=100)] = 100
+    """Most entities of one request for series. More get 422."""
+    series_all_points_max: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
+    """Most points of the series of one request, all together. More get 422."""
     fresh_fields_max: Annotated[Count, AT_INGEST_START] = 500
     """Counts of an entity in Redis, a counter and day each, that an exact total (`fresh=1`) may have to add. With more
     of them it gets 503 until they are flushed. 500 take Redis less than 1 ms."""

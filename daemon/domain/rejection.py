@@ -45,6 +45,7 @@ NO_FLAG = "The {name} field must be 1 or 0."
 NO_DAY = "The {name} field must be a UTC day such as 2026-02-19."
 AFTER = "The {name} field must not be after {last}."
 NOTHING_BEFORE = "There is nothing before {what} to compare with."
+TOO_MANY_POINTS_IN_ALL = "The series have at most {most} points in all; choose fewer ids or a larger bucket."
 TOO_MANY_POINTS = "A series has at most {most} points; choose a larger bucket."
 
 

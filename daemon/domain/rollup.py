@@ -57,6 +57,8 @@ class Bucketed(Kind, frozen=True, eq=False, kw_only=True):
     """No bucket is shorter than this, and none is half as long again."""
     points: int
     """Points of a series, if the request names no first day."""
+    months: int = 0
+    """Months of a bucket that is made of months. 0: all buckets are as long as `length_min`."""
     retention_key: str = ""
     """The key of `[retention]` that says how many buckets are kept. "": all are, for ever. Only buckets that all have
     the same length can expire."""
@@ -67,6 +69,23 @@ class Bucketed(Kind, frozen=True, eq=False, kw_only=True):
         """The last instant of the instant's bucket. Raises OverflowError behind the year 9999."""
         start = self.start_of(at)
         return self.start_of(start + 1.5 * self.length_min) - INSTANT_STEP
+
+    def back(self, at: dt.datetime, buckets: int) -> dt.datetime:
+        """The first instant of the bucket so many before the instant's. Raises OverflowError before the year 1."""
+        start = self.start_of(at)
+        if not self.months:
+            return start - buckets * self.length_min
+        year, month = divmod(12 * start.year + start.month - 1 - buckets * self.months, 12)
+        if year < dt.MINYEAR:
+            raise OverflowError
+        return start.replace(year=year, month=month + 1)
+
+    def count(self, first: dt.datetime, last: dt.datetime) -> int:
+        """The buckets from the one of the first instant to the one of the last."""
+        begin, end = self.start_of(first), self.start_of(last)
+        if not self.months:
+            return (end - begin) // self.length_min + 1
+        return (12 * (end.year - begin.year) + end.month - begin.month) // self.months + 1
 
     def kept_from(self, now: dt.datetime, kept: Mapping[str, int]) -> str | None:
         """The oldest bucket that is kept; `now` (UTC) is in the newest. None: all buckets are kept.
@@ -123,12 +142,12 @@ WEEKLY = Bucketed(
 MONTHLY = Bucketed(
     "monthly", bucket_field="month", bucket_of=lambda at: f"{at.year:04d}-{at.month:02d}",
     start_of=lambda at: start_of_day(at).replace(day=1),
-    length_min=dt.timedelta(days=28), points=12,
+    length_min=dt.timedelta(days=28), points=12, months=1,
 )  # fmt: skip
 YEARLY = Bucketed(
     "yearly", bucket_field="year", bucket_of=lambda at: f"{at.year:04d}",
     start_of=lambda at: start_of_day(at).replace(month=1, day=1),
-    length_min=dt.timedelta(days=365), points=5,
+    length_min=dt.timedelta(days=365), points=5, months=12,
 )  # fmt: skip
 
 BUCKETED = (HOURLY, DAILY, WEEKLY, MONTHLY, YEARLY)

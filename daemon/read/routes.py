@@ -14,7 +14,7 @@ from daemon.domain.entity import Entity
 from daemon.domain.rejection import Rejection
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.endpoints.domains import ReadDomains
-from daemon.read.endpoints.series import ReadSeries
+from daemon.read.endpoints.series import ReadManySeries, ReadSeries
 from daemon.read.endpoints.status import ReadDead, ReadStatus
 from daemon.read.endpoints.summary import ReadSummary
 from daemon.read.endpoints.top import ReadTop
@@ -28,6 +28,7 @@ ENDPOINTS: dict[str, type[Endpoint]] = {
     "totals/{domain}/{type}": ReadTotals,
     "top/{domain}/{type}": ReadTop,
     "series/{domain}/{type}/{id}": ReadSeries,
+    "series/{domain}/{type}": ReadManySeries,
     "summary/{domain}": ReadSummary,
     "domains": ReadDomains,
     "status": ReadStatus,

@@ -40,6 +40,7 @@ UNSAYABLE = {
     "/t/batch": "negative_data_rejection",
     "/api/v1/analytics/totals/{domain}/{type}": "positive_data_acceptance",  # ids and id may name so many together
     "/api/v1/analytics/top/{domain}/{type}": "positive_data_acceptance",  # the same, and nothing is before `total`
+    "/api/v1/analytics/series/{domain}/{type}": "positive_data_acceptance",  # the same of from, to, ids and id
     "/api/v1/analytics/series/{domain}/{type}/{id}": "positive_data_acceptance",  # how from and to go together
 }
 """Checks of what a schema has no words for."""
@@ -65,7 +66,8 @@ def test_it_names_every_path_the_daemon_serves(document: dict[str, Any], shared_
     served = {"/healthz", "/livez", "/readyz", "/version", "/openapi.json"}
     served |= set(POSTS)
     served |= {f"/api/v1/analytics/totals/{{domain}}/{{type}}{id_}" for id_ in ("", "/{id}")}
-    served |= {f"/api/v1/analytics/{path}" for path in ("top/{domain}/{type}", "series/{domain}/{type}/{id}")}
+    served |= {f"/api/v1/analytics/series/{{domain}}/{{type}}{id_}" for id_ in ("", "/{id}")}
+    served |= {"/api/v1/analytics/top/{domain}/{type}"}
     served |= {"/api/v1/analytics/summary/{domain}", "/api/v1/analytics/domains"}
     served |= {"/api/v1/analytics/status", "/api/v1/analytics/dead"}
     assert set(document["paths"]) == served

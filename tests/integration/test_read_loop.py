@@ -19,6 +19,8 @@ CALLS_MAX = 4_500
 TODAY = dt.datetime.now(dt.UTC).date()
 IDS = [f"0f8fad5b-d9cb-469f-a165-{n:012d}" for n in range(500)]
 POINTS = 990
+RECENT = 100
+"""Points of the series of many entities: a hundred of them then have as many as they may."""
 LISTED = 150
 """Entities of one day, each of that day alone: so no list says anything of those of the others."""
 
@@ -46,6 +48,8 @@ def filled(shared_system: System) -> System:
     [
         "series/jav/movie/long?from={first}",
         "series/jav/movie/unknown?from={first}",
+        "series/jav/movie/long?from={middle}&compare=1",
+        "series/jav/movie?from={recent}&ids=long,{few}",
         "totals/jav/movie?ids={ids}",
         "totals/jav/movie?ids={ids}&window=90d&compare=1",
         "top/jav/movie?window=90d&limit=100",
@@ -54,8 +58,9 @@ def filled(shared_system: System) -> System:
     ],
 )
 def test_no_read_keeps_the_loop_for_long(filled: System, question: str) -> None:
-    first = (TODAY - dt.timedelta(POINTS - 1)).isoformat()
-    path, _, query = question.format(first=first, ids=",".join(IDS)).partition("?")
+    first, middle, recent = ((TODAY - dt.timedelta(days - 1)).isoformat() for days in (POINTS, POINTS // 2, RECENT))
+    asked = {"first": first, "middle": middle, "recent": recent, "ids": ",".join(IDS), "few": ",".join(IDS[:99])}
+    path, _, query = question.format(**asked).partition("?")
 
     async def work() -> int:
         api = Api(filled.config(READ__TIMEOUT_MS="60000", READ__SUM_TIMEOUT_MS="60000"))

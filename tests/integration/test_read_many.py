@@ -213,6 +213,63 @@ def test_many_entities_are_read_by_the_index_of_the_natural_key(filled: System) 
     assert line["docsExamined"] == filled.mongo.analytics_entity_daily.count_documents({"entity_type": "movie"})
 
 
+# Series --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bucket", "first", "points"), [("daily", 15, 16), ("weekly", 40, 6), ("yearly", 400, 2)])
+def test_many_series_say_what_each_says_alone(filled: System, bucket: str, first: int, points: int) -> None:
+    ids = ["b", "unknown", "a"]
+    query = f"bucket={bucket}&from={day(first)}"
+    many, *alone = asked(
+        filled, f"series/jav/movie?{query}&ids={','.join(ids)}", *(f"series/jav/movie/{id_}?{query}" for id_ in ids)
+    )
+    assert (many["bucket"], many["from"], many["to"]) == (bucket, day(first), day(0))
+    assert len(many["labels"]) >= points
+    field = {"daily": "date", "weekly": "week", "yearly": "year"}[bucket]
+    for own, one in zip(many["series"], alone, strict=True):
+        assert own["entity_id"] == one["entity_id"]
+        assert many["labels"] == [point[field] for point in one["points"]]
+        for counter, amounts in own["counters"].items():
+            assert amounts == [point[counter] for point in one["points"]]
+    assert {sum(own["counters"]["view"]) for own in many["series"][::2]} == {111 if bucket == "daily" else 11, 10}
+
+
+def test_a_document_of_no_bucket_stops_no_series(filled: System) -> None:
+    daily = filled.mongo.analytics_entity_daily
+    edited = {"domain": "jav", "entity_type": "movie", "entity_id": "a", "date": f"{day(1)}x", "view": 1}
+    daily.insert_one({"_id": "edited", **edited})
+    try:
+        many, one = asked(filled, f"series/jav/movie?ids=a&from={day(1)}", f"series/jav/movie/a?from={day(1)}")
+    finally:
+        daily.delete_one({"_id": "edited"})
+    assert many["series"][0]["counters"]["view"] == [point["view"] for point in one["points"]] == [3, 5]
+
+
+def test_a_series_is_compared_with_as_many_buckets_before(filled: System) -> None:
+    days, weeks = asked(
+        filled,
+        f"series/jav/movie/a?from={day(6)}&compare=1",
+        f"series/jav/movie/a?bucket=weekly&from={day(6)}&compare=1",
+    )
+    assert [point["view"] for point in days["points"]] == [0, 0, 0, 0, 0, 3, 5]
+    before = days["previous"]
+    assert (before["from"], before["to"]) == (day(13), day(7))
+    assert [(point["date"], point["view"]) for point in before["points"]] == [
+        (day(n), 2 if n == 8 else 0) for n in range(13, 6, -1)
+    ]
+    monday = dt.date.fromisoformat(weeks["previous"]["to"]) + dt.timedelta(1)
+    assert monday.weekday() == 0
+    assert monday <= TODAY - dt.timedelta(6) < monday + dt.timedelta(7)
+    assert len(weeks["previous"]["points"]) == len(weeks["points"])
+
+
+def test_a_series_is_not_compared_with_days_that_may_have_expired(filled: System) -> None:
+    path = f"series/jav/movie/a?from={day(6)}&compare=1"
+    kept, expired = asked(filled, path, RETENTION__DAILY_DAYS="14") + asked(filled, path, RETENTION__DAILY_DAYS="13")
+    assert "previous" in kept
+    assert "previous" not in expired
+
+
 # What there is -------------------------------------------------------------------------------------------------------
 
 
@@ -227,7 +284,7 @@ def test_the_domains_are_told_with_types_counters_labels_and_pages(shared_system
             ],
         }
     ]  # fmt: skip
-    assert (found["windows"][0], found["ids_max"]) == ("total", 500)
+    assert (found["windows"][0], found["ids_max"], found["series_ids_max"]) == ("total", 500, 100)
 
 
 def test_without_mongodb_the_domains_are_told_all_the_same(shared_system: System) -> None:

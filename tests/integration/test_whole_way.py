@@ -10,7 +10,7 @@ import pytest
 from daemon.domain.entity import Entity
 from daemon.domain.rollup import COARSER, COMPLETE, DAILY
 from daemon.export.rows import Selection, rows
-from daemon.read.series import series
+from daemon.read.series import Stretch, series
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.audit import auditor
 from tests.kit.system import BATCH, System, event, expected_rollups, wait_until
@@ -148,7 +148,8 @@ def test_every_rollup_in_the_list_can_be_read_exported_and_audited(system: Syste
     async def read() -> None:
         async with MongoSink(system.config().mongo) as mongo:
             for kind in (DAILY, *COARSER):
-                points = await series(mongo, entity, kind.name, ["view"], day - dt.timedelta(days=400), day)
+                stretch = Stretch.of_days(kind.name, day - dt.timedelta(days=400), day)
+                points = await series(mongo, entity, ["view"], stretch)
                 bucket = kind.bucket_of(at)
                 assert {point[kind.bucket_field]: point["view"] for point in points if point["view"]} == {bucket: 3}
                 assert min(point[kind.bucket_field] for point in points) < bucket

@@ -39,6 +39,7 @@ class Domains(Body):
     domains: list[Domain]
     windows: Annotated[list[str], Meta(description="The windows of top lists.")]
     ids_max: Annotated[int, Meta(description="Most entities of one request for totals.")]
+    series_ids_max: Annotated[int, Meta(description="Most entities of one request for series.")]
 
 
 class ReadDomains(Endpoint):
@@ -57,7 +58,7 @@ class ReadDomains(Endpoint):
         return self.question(Kind.CATALOGUE, ttl_ms=KEEP_MS)
 
     async def _read(self) -> Domains:
-        return Domains(self._domains, list(windows(self.limits)), self.limits.ids_max)
+        return Domains(self._domains, list(windows(self.limits)), self.limits.ids_max, self.limits.series_ids_max)
 
     def _domain(self, name: str) -> Domain:
         section, tables = self.config.domains[name], replica_tables(self.config)

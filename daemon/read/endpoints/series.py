@@ -1,4 +1,4 @@
-"""GET series: the history of one entity, a point a bucket."""
+"""GET series: the history of one entity or of many, a point a bucket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime as dt
 from typing import Annotated, ClassVar
 
 import msgspec
-from msgspec import Meta, field
+from msgspec import UNSET, Meta, UnsetType, field
 
 from daemon.domain import rejection
 from daemon.domain.entity import Entity
@@ -15,11 +15,22 @@ from daemon.domain.rollup import DAILY
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
-from daemon.read.series import SIZES, Bucket, default_first, is_too_long, series_json
+from daemon.read.series import SIZES, Bucket, Stretch, default_first, many_series, series_json
 from daemon.response import Body
 
 _POINTS = msgspec.json.schema(list[dict[str, str | int]])
 """The type of `Series.points`, which are made as JSON (`read/series.py`)."""
+_AMOUNTS = msgspec.json.schema(dict[str, list[int]])
+"""The same of `EntitySeries.counters`."""
+Points = Annotated[msgspec.Raw, Meta(extra_json_schema=_POINTS)]
+
+
+class SeriesBefore(Body):
+    """As many buckets right before, whole."""
+
+    first: dt.date = field(name="from")
+    last: dt.date = field(name="to")
+    points: Points
 
 
 class Series(Body):
@@ -31,25 +42,88 @@ class Series(Body):
     bucket: str
     first: dt.date = field(name="from")
     last: dt.date = field(name="to")
-    points: Annotated[msgspec.Raw, Meta(extra_json_schema=_POINTS)]
+    points: Points
+    previous: Annotated[SeriesBefore | UnsetType, Meta(description="With `compare`.")] = UNSET
 
 
-class ReadSeries(Endpoint):
-    summary = "An entity's history, zero-filled, of up to {read.series_points_max} points"
+class EntitySeries(Body):
+    """Per counter its amount in each bucket of `labels`."""
+
+    entity_id: str
+    counters: Annotated[msgspec.Raw, Meta(extra_json_schema=_AMOUNTS)]
+
+
+class ManySeries(Body):
+    domain: str
+    entity_type: str
+    bucket: str
+    first: dt.date = field(name="from")
+    last: dt.date = field(name="to")
+    labels: Annotated[list[str], Meta(description="The names of the buckets.")]
+    series: list[EntitySeries]
+    """In the order asked for."""
+
+
+class _Days(Endpoint):
+    """A read of buckets that days lie in."""
+
     about: ClassVar[dict[str, str]] = {"from": "First UTC day.", "to": "Last UTC day; today without it."}
-    answer = Series
 
-    def ask(self, place: Entity, parameters: Parameters) -> Question:
+    def stretch(self, parameters: Parameters) -> tuple[Bucket, dt.date, dt.date]:
+        """The parameters `bucket`, `from` and `to`."""
         bucket = parameters.choice("bucket", tuple(SIZES), DAILY.name)
         first = parameters.day("from")
         last = parameters.day("to") or self.today()
         first = first or default_first(bucket, last)
         if first > last:
             parameters.wrong("from", say(rejection.AFTER, "from", last="to"))
-        elif is_too_long(bucket, first, last, self.limits.series_points_max):
+            first = last
+        elif Stretch.of_days(bucket, first, last).points > self.limits.series_points_max:
             parameters.wrong("from", say(rejection.TOO_MANY_POINTS, most=self.limits.series_points_max))
-        return self.question(Kind.SERIES, place, bucket, first, last, ttl_ms=self.ttl_ms)
+        return bucket, first, last
 
-    async def _read(self, entity: Entity, bucket: Bucket, first: dt.date, last: dt.date) -> Series:
-        points = await series_json(self.stores.mongo, entity, bucket, self.counters(entity.domain), first, last)
-        return Series(*entity, bucket, first, last, points)
+
+class ReadSeries(_Days):
+    summary = "An entity's history, zero-filled, of up to {read.series_points_max} points"
+    about: ClassVar[dict[str, str]] = {**_Days.about, "compare": "1: also as many buckets right before, whole."}
+    answer = Series
+
+    def ask(self, place: Entity, parameters: Parameters) -> Question:
+        asked = self.stretch(parameters)
+        compare = parameters.flag("compare")
+        if compare and not parameters.errors and Stretch.of_days(*asked).before() is None:
+            parameters.wrong("compare", say(rejection.NOTHING_BEFORE, what=f"{asked[1]}"))
+        return self.question(Kind.SERIES, place, *asked, compare=compare, ttl_ms=self.ttl_ms)
+
+    async def _read(self, entity: Entity, bucket: Bucket, first: dt.date, last: dt.date, *, compare: bool) -> Series:
+        own = Stretch.of_days(bucket, first, last)
+        before = own.before() if compare else None
+        if before is not None and not self.is_kept(before.kind, before.begin):
+            before = None
+        stretches = (before, own) if before else (own,)
+        *earlier, points = await series_json(self.stores.mongo, entity, self.counters(entity.domain), *stretches)
+        previous = SeriesBefore(before.first.date(), before.last.date(), *earlier) if before else UNSET
+        return Series(*entity, bucket, first, last, points, previous)
+
+
+class ReadManySeries(_Days):
+    summary = (
+        "The histories of {read.series_ids_max} entities, zero-filled, with {read.series_all_points_max} points in all"
+    )
+    about: ClassVar[dict[str, str]] = {**_Days.about, **Endpoint.ids_about}
+    answer = ManySeries
+
+    def ask(self, place: Entity, parameters: Parameters) -> Question:
+        ids = parameters.entity_ids("ids", "id", self.limits.series_ids_max)
+        asked = self.stretch(parameters)
+        points = len(ids) * Stretch.of_days(*asked).points
+        if points > self.limits.series_all_points_max:
+            parameters.wrong("ids", say(rejection.TOO_MANY_POINTS_IN_ALL, most=self.limits.series_all_points_max))
+        return self.question(self.kind_of(points), place, *asked, ids, ttl_ms=self.ttl_ms)
+
+    async def _read(self, place: Entity, bucket: Bucket, first: dt.date, last: dt.date, ids: list[str]) -> ManySeries:
+        domain, entity_type, _ = place
+        stretch = Stretch.of_days(bucket, first, last)
+        labels, made = await many_series(self.stores.mongo, domain, entity_type, ids, self.counters(domain), stretch)
+        series = list(map(EntitySeries, ids, made))
+        return ManySeries(domain, entity_type, bucket, first, last, labels, series)

@@ -76,6 +76,21 @@ def test_a_bucket_is_all_instants_from_its_first_to_its_last(kind: Bucketed, at:
     assert kind.start_of(last + INSTANT_STEP) == last + INSTANT_STEP
 
 
+@each_kind
+@given(at=but_for_the_last_year, buckets=st.integers(0, 40))
+def test_going_back_counts_every_bucket_once(kind: Bucketed, at: dt.datetime, buckets: int) -> None:
+    earlier = kind.start_of(at)
+    try:
+        for _ in range(buckets):
+            earlier = kind.start_of(earlier - INSTANT_STEP)
+    except OverflowError:
+        with pytest.raises(OverflowError):
+            kind.back(at, buckets)
+    else:
+        assert kind.back(at, buckets) == earlier
+        assert kind.count(earlier, at) == buckets + 1
+
+
 @given(instants)
 def test_a_day_begins_at_midnight_and_ends_before_the_next(at: dt.datetime) -> None:
     assert start_of_day(at.date()) <= at <= end_of_day(at.date())

@@ -17,7 +17,7 @@ from daemon.read import openapi
 from daemon.read.api import PREFIXES
 from daemon.read.endpoint import PREFIX, Endpoint
 from daemon.read.endpoints.domains import Domain, Domains, EntityType
-from daemon.read.endpoints.series import Series
+from daemon.read.endpoints.series import EntitySeries, ManySeries, Series, SeriesBefore
 from daemon.read.endpoints.summary import Before, Summary
 from daemon.read.endpoints.top import Top
 from daemon.read.endpoints.totals import EntityTotal, Total, Totals
@@ -67,6 +67,21 @@ BODIES = [
         b'"to":"2026-02-19","points":[{"date":"2026-02-19","view":3}],'),
     ),
     (
+        Series(
+            "jav", "movie", "m", "daily", DAY, DAY, msgspec.Raw(b"[]"),
+            SeriesBefore(DAY - dt.timedelta(1), DAY - dt.timedelta(1), msgspec.Raw(b"[]")),
+        ),
+        (b'{"domain":"jav","entity_type":"movie","entity_id":"m","bucket":"daily","from":"2026-02-19",'
+        b'"to":"2026-02-19","points":[],"previous":{"from":"2026-02-18","to":"2026-02-18","points":[]},'),
+    ),
+    (
+        ManySeries(
+            "jav", "movie", "daily", DAY, DAY, ["2026-02-19"], [EntitySeries("m", msgspec.Raw(b'{"view":[3]}'))]
+        ),
+        (b'{"domain":"jav","entity_type":"movie","bucket":"daily","from":"2026-02-19","to":"2026-02-19",'
+        b'"labels":["2026-02-19"],"series":[{"entity_id":"m","counters":{"view":[3]}}],'),
+    ),
+    (
         Summary(
             domain="jav", days=1, labels=["2026-02-19"], counters={"view": [3]}, sums={"view": 3}, top_window="day",
             top={"movie": {"view": [Ranked("m", 3)]}},
@@ -86,10 +101,11 @@ BODIES = [
     (
         Domains(
             [Domain("jav", ["view"], ["view"], [EntityType("movie", True, ["code"], "https://shop.example/{id}")])],
-            ["total"], 500,
+            ["total"], 500, 100,
         ),
         (b'{"domains":[{"name":"jav","counters":["view"],"actions":["view"],"types":[{"name":"movie","label":true,'
-        b'"enrich":["code"],"url":"https://shop.example/{id}"}]}],"windows":["total"],"ids_max":500,'),
+        b'"enrich":["code"],"url":"https://shop.example/{id}"}]}],"windows":["total"],"ids_max":500,'
+        b'"series_ids_max":100,'),
     ),
 ]  # fmt: skip
 
