@@ -30,6 +30,7 @@ CONFIG = {
 }
 POSTS = (EVENTS, BATCH, "/t", "/t/batch")
 
+ANSWER_TIMEOUT_S = 120.0
 EXAMPLES = settings(
     max_examples=10, derandomize=True, phases=[Phase.generate], suppress_health_check=list(HealthCheck), deadline=None
 )
@@ -128,7 +129,7 @@ def hold(operation: APIOperation, mode: GenerationMode) -> None:
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case: schemathesis.Case) -> None:
         assume(not holds_whole_float(case.body))
-        case.call_and_validate(excluded_checks=left_out)
+        case.call_and_validate(excluded_checks=left_out, timeout=ANSWER_TIMEOUT_S)
 
     check()
 
