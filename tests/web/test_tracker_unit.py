@@ -1,4 +1,4 @@
-"""The scripts of tracker and dashboard alone, in Node's test runner: `tests/web/unit`. The other `test_tracker_*.py` run it in Chromium."""
+"""The scripts of tracker and dashboard alone, in Node's test runner: `tests/web/unit`."""
 
 from __future__ import annotations
 
