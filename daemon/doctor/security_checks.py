@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Callable, Mapping
 from urllib.parse import urlsplit
 
-from daemon.config import HASH_PREFIX, Config, reads_are_keyed
+from daemon.config import HASH_PREFIX, Config, key_hashes, reads_are_keyed
 from daemon.config.url import Store, mysql_of, options_of
 from daemon.doctor.finding import Verdict, ok, warning
 
@@ -49,6 +49,26 @@ def reads(config: Config) -> Verdict:
         "Whoever reaches the port reads every count, and each read costs MongoDB time.",
         "`tallyd key new --read NAME`, or set read.key; or read.enabled = false; or"
         ' http.host = "127.0.0.1" behind a proxy that lets nobody read',
+    )
+
+
+def dashboard(config: Config) -> Verdict:
+    """Without an operator's key a browser on this machine sees the dashboard. A proxy there may look like one."""
+    http = config.http
+    if not config.dashboard.enabled:
+        return ok("off")
+    if hashes := key_hashes(config, "operator"):
+        return ok(f"operators need a key ({len(hashes)})")
+    ways = [] if _is_here(http.host) or http.unix_socket else [f"http.host is {http.host}"]
+    ways += [f"{key} is set" for key in ("trusted_proxies", "unix_socket", "hosts") if getattr(http, key)]
+    ways += ["browser.origins is set"] if config.browser.origins else []
+    if not ways:
+        return ok("without a key, in a browser on this machine only")
+    return warning(
+        f"no operator's key, and {' and '.join(ways)}",
+        "Others reach the daemon, so there may be a proxy. Behind one nobody sees the dashboard; but a proxy on this"
+        " machine that hides itself would show it to everybody.",
+        "`tallyd key new --operator NAME`, or dashboard.key",
     )
 
 
@@ -105,8 +125,8 @@ def mysql(config: Config) -> Verdict:
 def keys(config: Config) -> Verdict:
     """Plain keys work, and whoever reads the configuration or a backup of it has them."""
     plain = [f"producers.keys.{name}" for name, key in config.producers.keys.items() if not key.startswith(HASH_PREFIX)]
-    if config.read.key and not config.read.key.startswith(HASH_PREFIX):
-        plain.append("read.key")
+    single = {"read.key": config.read.key, "dashboard.key": config.dashboard.key}
+    plain += [name for name, key in single.items() if key and not key.startswith(HASH_PREFIX)]
     if not plain:
         return ok("none in clear")
     return warning(
@@ -119,6 +139,7 @@ def keys(config: Config) -> Verdict:
 CHECKS: Mapping[str, Callable[[Config], Verdict]] = {
     "security.events": events,
     "security.reads": reads,
+    "security.dashboard": dashboard,
     "security.keys": keys,
     "security.redis": redis,
     "security.mongo": mongo,

@@ -8,6 +8,7 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from urllib.parse import urljoin
 
 import httpx
 import pytest
@@ -193,6 +194,34 @@ def test_an_undeclared_proxy_on_this_machine_is_refused(system: System) -> None:
         for headers in ({}, {"host": "localhost"}, {"x-forwarded-for": "127.0.0.1"}):
             assert httpx.get(f"{url}/dashboard", headers=headers).status_code == 403
         assert asked(url, "Host: localhost", b"X-Forwarded-For: \xff") == 403
+
+
+def test_nginx_with_a_bare_proxy_pass_is_refused(system: System) -> None:
+    """It sends no header of a proxy, and asks for 127.0.0.1 whatever name its client asked for."""
+    with (
+        system.ingest(**CONFIG) as ingest,
+        nginx_folder() as folder,
+        nginx(folder, ingest.url.removeprefix("http://"), bare=True) as url,
+    ):
+        for path in (dashboard.PATH, "/api/v1/analytics/status", "/api/v1/analytics/dead"):
+            assert httpx.get(f"{url}{path}").status_code in (401, 403)
+            assert ingest.client.get(path).status_code == 200
+
+
+def test_it_works_below_another_path_of_nginx(system: System) -> None:
+    with (
+        system.ingest(**KEYED, HTTP__TRUSTED_PROXIES='["127.0.0.1"]') as ingest,
+        nginx_folder() as folder,
+        nginx(folder, ingest.url.removeprefix("http://"), under="/stats/") as url,
+        httpx.Client(auth=("me", OPERATOR)) as client,
+    ):
+        at = f"{url}/stats{dashboard.PATH}"
+        assert httpx.get(at).status_code == 401
+        page = client.get(at)
+        named = re.findall(r'(?:src|href)="([^":]+)"', page.text)
+        assert named
+        for name in (*named, "api/v1/analytics/status", "api/v1/analytics/domains"):
+            assert client.get(urljoin(at, name)).status_code == 200, name
 
 
 def test_a_reload_switches_it_on_and_off_and_takes_another_key(system: System) -> None:

@@ -111,6 +111,9 @@ def test_the_printed_curl_line_is_counted_into_mariadb_and_stays_counted(data: P
         [address] = re.findall(r"tallyd counts at (\S+)", dev.text())
         assert httpx.get(f"{address}/healthz", trust_env=False).json()["run_id"]
         assert views(info.mysql) == 0
+        page = httpx.get(address, follow_redirects=True, trust_env=False)
+        assert (page.status_code, page.url.path, "data-demo" in page.text) == (200, "/dashboard", True)
+        assert httpx.get(f"{address}/api/v1/analytics/status", trust_env=False).json()["trouble"] == []
 
         assert (dev.curl().status_code, dev.curl().status_code) == (202, 202), "the second is a duplicate"
         wait_until(lambda: views(info.mysql) == 1, "it is in the row", COUNTED_TIMEOUT_S)

@@ -40,6 +40,26 @@ def test_a_badge_shows_counts_although_readers_need_a_key() -> None:
     assert "browser.badge" not in found("reads", **keyed).found
 
 
+@pytest.mark.parametrize(
+    "way",
+    [
+        {"HTTP__HOST": "0.0.0.0"},
+        {"HTTP__UNIX_SOCKET": "/run/tallyd.sock"},
+        {"HTTP__TRUSTED_PROXIES": '["127.0.0.1"]'},
+        {"HTTP__HOSTS": '["shop.example"]'},
+        {"BROWSER__ORIGINS": '["https://shop.example"]'},
+    ],
+)
+def test_a_dashboard_without_a_key_that_others_may_reach_is_a_warning(way: dict[str, str]) -> None:
+    on = {"DASHBOARD__ENABLED": "true"}
+    told = found("dashboard", **on, **way)
+    assert told.severity == "warning"
+    assert "tallyd key new --operator" in told.fix
+    assert found("dashboard", **on, **way, DASHBOARD__KEY=KEY).severity == "ok"
+    assert found("dashboard", **way).severity == "ok"
+    assert found("dashboard", **on).severity == "ok"
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])
 def test_reads_without_a_key_off_loopback_are_a_warning(host: str) -> None:
     mongo = {"MONGO__URL": "mongodb://127.0.0.1/t", "HTTP__HOST": host}
@@ -107,4 +127,5 @@ def test_keys_in_clear_are_a_warning() -> None:
     told = found("keys", PRODUCERS__KEYS=f'{{"shop": "{KEY}", "press": "{hashed}"}}', READ__KEY=KEY)
     assert (told.severity, KEY in str(told)) == ("warning", False)
     assert "producers.keys.shop, read.key" in told.found
+    assert "dashboard.key" in found("keys", DASHBOARD__KEY=KEY).found
     assert found("keys", PRODUCERS__KEYS=f'{{"press": "{hashed}"}}', READ__KEY=hashed).severity == "ok"
