@@ -9,7 +9,9 @@ const EVERY_MS = 30_000;
 const AT_ONCE = 2; // a worker adds up only a few lists at once, for all who ask
 const ROWS = 10;
 const TYPES_MAX = 3; // whose lists are read while no type is chosen
-const SPARK_DAYS_MIN = 14;
+/** Of the small lines: enough for a shape, and few bytes. */
+const COURSE = { bucket: "daily", days: 14, title: "Last 14 days" };
+const LONG_COURSE = { bucket: "weekly", days: 90, title: "Last 13 weeks" };
 
 /** All lists of one type, or of the first few. */
 export class Lists {
@@ -63,8 +65,8 @@ export class Lists {
   async #loadSparks(type, signal) {
     const ids = [...new Set(this.#of(type).flatMap((list) => list.ids))].slice(0, this.#app.limits.series_ids_max);
     if (!ids.length) return true;
-    const days = Math.max(this.#open.days ?? 1, SPARK_DAYS_MIN);
-    const asked = { id: ids, bucket: "daily", from: dayBefore(days - 1), to: dayBefore(0) };
+    const { bucket, days } = courseOf(this.#open);
+    const asked = { id: ids, bucket, from: dayBefore(days - 1), to: dayBefore(0) };
     try {
       const read = await get(`series/${this.#app.domain.name}/${type.name}`, asked, signal);
       const byId = new Map(read.series.map((series) => [series.entity_id, series.counters]));
@@ -79,6 +81,7 @@ export class Lists {
   #of = (type) => this.#lists.filter((list) => list.type === type);
 }
 
+const courseOf = (window) => (window.days > 30 ? LONG_COURSE : COURSE);
 const names = (types) => types.map((type) => type.name).join(", ");
 
 /** The most counted entities of one type, by one counter. */
@@ -101,7 +104,7 @@ class List {
     this.#open = open;
     const title =
       { view: "Most viewed", download: "Most downloaded" }[counter] ?? `Top by ${counterName(counter).toLowerCase()}`;
-    const columns = [["Entity"], ["Course", "course"], [counterName(counter), "n"], ["Change", "change"]];
+    const columns = [["Entity"], [courseOf(open).title, "course"], [counterName(counter), "n"], ["Change", "change"]];
     this.#body = h(
       "tbody",
       Array.from({ length: ROWS }, () => h("tr.waits", h("td", { colspan: "4" }, "\u00a0"))),
@@ -201,7 +204,7 @@ class List {
           url && h("a.out", out, "↗"),
         ),
       ),
-      h("td.course", course && sparkline(course)),
+      h("td.course", { title: courseOf(this.#open).title }, course && sparkline(course)),
       h("td.n", number(amount)),
       h("td.n.change", { title: by && `${number(previous)} ${this.#open.before}` }, by),
     );
