@@ -9,7 +9,7 @@ const EVERY_MS = 30_000;
 const AT_ONCE = 2; // a worker adds up only a few lists at once, for all who ask
 const ROWS = 10;
 const TYPES_MAX = 3; // whose lists are read while no type is chosen
-/** Of the small lines: enough for a shape, and few bytes. */
+/** Of the small lines: enough for a shape, and few bytes. The bucket that is not over would make each line fall. */
 const COURSE = { bucket: "daily", days: 14, title: "Last 14 days" };
 const LONG_COURSE = { bucket: "weekly", days: 90, title: "Last 13 weeks" };
 
@@ -66,7 +66,7 @@ export class Lists {
     const ids = [...new Set(this.#of(type).flatMap((list) => list.ids))].slice(0, this.#app.limits.series_ids_max);
     if (!ids.length) return true;
     const { bucket, days } = courseOf(this.#open);
-    const asked = { id: ids, bucket, from: dayBefore(days - 1), to: dayBefore(0) };
+    const asked = { id: ids, bucket, from: dayBefore(days), to: dayBefore(0) };
     try {
       const read = await get(`series/${this.#app.domain.name}/${type.name}`, asked, signal);
       const byId = new Map(read.series.map((series) => [series.entity_id, series.counters]));
@@ -161,7 +161,7 @@ class List {
 
   /** `byId`: of each entity its counters, an amount a day. */
   spark(byId) {
-    this.#sparks = new Map([...byId].map(([id, counters]) => [id, counters[this.#counter] ?? []]));
+    this.#sparks = new Map([...byId].map(([id, counters]) => [id, (counters[this.#counter] ?? []).slice(0, -1)]));
     this.#draw();
   }
 
