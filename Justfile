@@ -23,8 +23,10 @@ setup:
 dev *ARGS: prepare-dev
     @exec setpriv --pdeathsig TERM -- .venv/bin/tallyd dev "$@"
 
+# Only what it needs: the other recipes complete .venv
 [private]
-prepare-dev: setup
+prepare-dev:
+    @ops/python-env dev
     @ops/install-servers dev
 
 # Show the dashboard of an invented catalogue, in new servers, until Ctrl-C (ARGS: --hostile, --picture FILE)

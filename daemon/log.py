@@ -106,9 +106,12 @@ def is_json() -> bool:
     return any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.getLogger().handlers)
 
 
-def configure(level: str, style: Literal["text", "json"]) -> None:
-    """All loggers of this process, from now on: ours, those of libraries, and Granian's (see `ingest/process`)."""
+def configure(level: str, style: Literal["text", "json"], *, counts: bool = False) -> None:
+    """All loggers of this process, from now on: ours, those of libraries, and Granian's (see `ingest/process`).
+
+    `counts`: what is counted is logged, too (`counted.py`)."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonFormatter() if style == "json" else _TextFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("daemon.counted").setLevel(logging.INFO if counts else logging.WARNING)
     logging.getLogger("pymongo").setLevel(logging.WARNING)  # it logs every command at debug

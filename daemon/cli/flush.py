@@ -30,7 +30,7 @@ def flush(
     Example: `tallyd flush --once --data .tallyd`
     """
     loaded = load(config, data, "redis", "mongo")
-    log.configure(loaded.log.level, loaded.log.format)
+    log.configure(loaded.log.level, loaded.log.format, counts=loaded.log.counts)
     traces.check(loaded.traces)
     from daemon.doctor.startup import check_flush
 

@@ -32,7 +32,7 @@ def ingest(
         return load(config, data, "redis")
 
     loaded = read()
-    log.configure(loaded.log.level, loaded.log.format)
+    log.configure(loaded.log.level, loaded.log.format, counts=loaded.log.counts)
     traces.check(loaded.traces)
     from daemon.doctor.startup import check_ingest
     from daemon.ingest.process.server import serve

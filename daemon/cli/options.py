@@ -23,7 +23,12 @@ ConfigOption = Annotated[
     ),
 ]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="Folder of the embedded stack to use (see `tallyd stack`).")
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR",
+        help="Folder of the embedded stack to use. Default: ./.tallyd, if no store is configured.",
+    ),
 ]
 DomainOption = Annotated[str | None, typer.Option("--domain", help="Domain. Default: the first configured.")]
 TypeOption = Annotated[str | None, typer.Option("--type", help="Entity type. Default: the domain's first.")]

@@ -22,6 +22,7 @@ from daemon.config.schema import (
     keys_of,
     section_of,
 )
+from daemon.config.stack import DATA_DEFAULT, is_down, stopped
 from daemon.config.url import masked_url
 from daemon.domain.rollup import Kind
 from daemon.domain.window import kinds_of
@@ -152,6 +153,8 @@ def ranked_kinds(config: Config) -> tuple[Kind, ...]:
 def require(config: Config, *stores: Literal["redis", "mongo", "mysql"]) -> None:
     """Raises ConfigError naming each of these stores that has no address."""
     missing = [f"  {store}.url: not set" for store in stores if not getattr(config, store).url]
+    if missing and len(missing) == len(stores) and is_down(DATA_DEFAULT):
+        raise ConfigError(stopped(DATA_DEFAULT))
     if missing:
         raise ConfigError(
             "No address for:\n" + "\n".join(missing) + "\nSet it in the file or as TALLYD_<STORE>__URL, or name an"

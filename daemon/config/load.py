@@ -18,10 +18,10 @@ from daemon.config.check import Problem, check, dotted
 from daemon.config.keyfile import read_entries
 from daemon.config.places import Places
 from daemon.config.schema import Config, Key, bare, keys_of, secret_keys, section_of
+from daemon.config.stack import DATA_DEFAULT, file_of, is_down, is_up, stopped
 from daemon.errors import ConfigError
 
 FILE_DEFAULT = Path("tallyd.toml")
-DATA_DEFAULT = Path(".tallyd")
 FILE_SUFFIX = "_file"
 """Of a key that names the file of a secret: `redis.url_file`."""
 SYSTEM_CONFIG, SYSTEM_SPOOL = Path("/etc"), Path("/var/lib/tallyd/spool")
@@ -93,7 +93,7 @@ def chosen_file(path: Path | None = None, *, data: Path | None = None, environ: 
     """
     if named := path or environ.get(ENV_CONFIG):
         return Path(named)
-    on_a_stack = data is not None or _is_there(DATA_DEFAULT / "stack.json")
+    on_a_stack = data is not None or _is_there(file_of(DATA_DEFAULT))
     return FILE_DEFAULT if _is_there(FILE_DEFAULT) or on_a_stack or not _is_there(SYSTEM_FILE) else SYSTEM_FILE
 
 
@@ -256,17 +256,18 @@ def _apply_stack(raw: dict[str, Any], data: Path | None, places: Places) -> None
         if any(isinstance(raw.get(s), dict) and raw[s].get("url") for s in stores):
             return
         data = DATA_DEFAULT
-        if not _is_there(data / "stack.json"):
+        if not _is_there(file_of(data)):
             return
-    file = data / "stack.json"
+    file = file_of(data)
     try:
         addresses = msgspec.json.decode(file.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
-        raise ConfigError(
-            f"No embedded stack is up in {data}: start one with `tallyd stack up --data {data}`."
-        ) from None
+        start = f"No embedded stack is up in {data}: start one with `tallyd stack up --data {data}`."
+        raise ConfigError(stopped(data) if is_down(data) else start) from None
     except (OSError, msgspec.MsgspecError) as error:
         raise ConfigError(f"Cannot read {file}: {error}.") from None
+    if not is_up(addresses):
+        raise ConfigError(stopped(data))
     for store in stores:
         section = raw.setdefault(store, {})
         if isinstance(section, dict):

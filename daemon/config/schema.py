@@ -450,6 +450,9 @@ class Log(Section, frozen=True):
     format: Literal["text", "json"] = "text"
     """A line of text for people, or a JSON object for collectors. Both have the time with its zone, the level, the
     logger, `run_id` (of a daemon and its workers) and `pid`. Some have `worker`, `shard` or `request_id`."""
+    counts: Annotated[bool, AT_INGEST_START] = False
+    """Log what is counted (at most two lines a second, worker and shard), and what each claim wrote. `tallyd dev` has
+    it on."""
 
 
 class Traces(Section, frozen=True):

@@ -10,6 +10,8 @@ import asyncio
 import fcntl
 import http.client
 import json
+import os
+import re
 import shlex
 import shutil
 import signal
@@ -19,6 +21,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import psutil
@@ -39,6 +42,9 @@ INGEST_STOP_TIMEOUT_S = 15.0  # above `http.drain_timeout_s`
 FLUSH_STOP_TIMEOUT_S = 15.0
 COLOURS = {"dev": "bold", "flush": "magenta", "ingest": "cyan"}
 
+LOGGED = re.compile(r"\d{4}-\d\d-\d\dT\S+ (?P<level>[A-Z]+) +[\w.]+ \[[^]]*\] ")
+"""What an entry of a daemon's log begins with."""
+
 console = Console(highlight=False, markup=False)
 
 
@@ -47,12 +53,17 @@ def run(data: Path, port: int | None, config: Path | None) -> None:
 
     Raises ConfigError if `port` is taken, StackError if a part does not start or ends by itself.
     """
-    asyncio.run(_until_asked_to_stop(data.resolve(), _choose_port(port), config))
+    if port is not None and not process.port_is_free(port):
+        raise ConfigError(f"--port {port}: {_who_has(port)}; without --port a free one is taken")
+    asyncio.run(_until_asked_to_stop(data.resolve(), port, config))
 
 
-async def _until_asked_to_stop(data: Path, port: int, config: Path | None) -> None:
+async def _until_asked_to_stop(data: Path, wanted: int | None, config: Path | None) -> None:
     """Runs the system. A signal cancels the run, but never the clean-up."""
-    with _only_one(data):
+    with _only_one(data) as lock:
+        port = wanted or _choose_port()
+        lock.write(f"pid {os.getpid()}, http://127.0.0.1:{port}")
+        lock.flush()
         async with AsyncExitStack() as running:
             work = asyncio.create_task(_run(running, data, port, config))
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -87,6 +98,7 @@ async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | No
         "TALLYD_SPOOL__DIR": spool,
         "TALLYD_DASHBOARD__ENABLED": "true",
         "TALLYD_DASHBOARD__DEMO": "true",
+        "TALLYD_LOG__COUNTS": "true",
     }
     flush = await running.enter_async_context(Child("flush", environment, _show, stop_timeout_s=FLUSH_STOP_TIMEOUT_S))
     ingest = await running.enter_async_context(
@@ -121,28 +133,45 @@ def environment_of(info: stack.StackInfo, port: int, config: Path | None, run_id
 # Starting ---------------------------------------------------------------------------------------------------------
 
 
-def _choose_port(port: int | None) -> int:
+def _choose_port() -> int:
     # Checked first: by SO_REUSEPORT ingest would share the port with the other program, which would get half the
     # requests.
-    if port is None:
-        return DEFAULT_PORT if process.port_is_free(DEFAULT_PORT) else process.free_port()
-    if not process.port_is_free(port):
-        raise ConfigError(
-            f"--port {port}: another program listens there, or this user may not; without --port a free one is taken"
-        )
+    if process.port_is_free(DEFAULT_PORT):
+        return DEFAULT_PORT
+    port = process.free_port()
+    _show("dev", f"port {DEFAULT_PORT}: {_who_has(DEFAULT_PORT)}. This one counts at port {port}")
     return port
 
 
+def _who_has(port: int) -> str:
+    """As far as the system tells this user."""
+    try:
+        listening = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+        pids = [each.pid for each in listening if each.laddr[1:] == (port,) and each.pid is not None]
+        names = [f"{psutil.Process(pid).name()} (pid {pid})" for pid in pids]
+    except (psutil.Error, OSError):
+        names = []
+    return f"{names[0]} listens there" if names else "another program listens there, or this user may not"
+
+
 @contextmanager
-def _only_one(data: Path) -> Iterator[None]:
-    """Refuses to run twice in one directory: the first one to end would stop the servers of the other."""
+def _only_one(data: Path) -> Iterator[IO[str]]:
+    """Refuses to run twice in one directory: the first one to end would stop the servers of the other.
+
+    Yields the file that says who runs there.
+    """
     folder.prepare(data)
-    with (data / "dev.lock").open("w") as lock:
+    with (data / "dev.lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise StackError(f"tallyd dev already runs in {data}; choose another --data directory") from error
-        yield
+            lock.seek(0)
+            who = lock.read()
+            raise StackError(
+                f"tallyd dev already runs in {data}{f' ({who})' if who else ''}; choose another --data directory"
+            ) from error
+        lock.truncate(0)
+        yield lock
 
 
 async def healthy(port: int, run_id: str) -> None:
@@ -243,4 +272,13 @@ async def _watch_servers(servers: Mapping[str, psutil.Process]) -> None:
 
 
 def _show(name: str, line: str) -> None:
-    console.print(Text.assemble((f"{name:<6} │ ", COLOURS[name]), line), soft_wrap=True)
+    console.print(Text.assemble((f"{name:<6} │ ", COLOURS[name]), _message(line)), soft_wrap=True)
+
+
+def _message(line: str) -> str:
+    """The line of a daemon's log without what is the same in all: its time, logger and run. Another line as it is."""
+    match = LOGGED.match(line)
+    if match is None:
+        return line
+    level = "" if match["level"] == "INFO" else f"{match['level']}: "
+    return level + line[match.end() :]

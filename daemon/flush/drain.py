@@ -10,7 +10,7 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from daemon import metrics
+from daemon import counted, metrics
 from daemon.buffer.counters import Ahead, Behind, Busy, Claim, Counters, Empty
 from daemon.config import Flush
 from daemon.domain.instant import moment
@@ -152,6 +152,8 @@ class Drain:
                 " they are lost, and `tallyd audit` says so.",
                 shard, claim.seq, sum(rollup.sums().values()),
             )  # fmt: skip
+        if counted.are_wanted() and unknown is not None:
+            _tell(rollup, dead_ids)
         return Applied(len(rollup.documents[TOTALS]), result, len(failures) + malformed, claim.dirty_left)
 
     def _taken_over(self, owner: str) -> None:
@@ -233,6 +235,17 @@ class Drain:
             for document in rollup.documents[TOTALS]
             if document.id not in dead_ids and (document.entity.domain, document.entity.type) in self._mapped
         ]
+
+
+def _tell(rollup: Rollup, dead_ids: Collection[str]) -> None:
+    written = {
+        (document.id, counter): amount
+        for document in rollup.documents[TOTALS]
+        for counter, amount in document.amounts.items()
+        if document.id not in dead_ids
+    }
+    if written:
+        counted.TOLD.info("MongoDB has %s", counted.in_words(written))
 
 
 def _set_aside(rollup: Rollup, unknown: Collection[str]) -> list[Failure]:

@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
-from daemon import log, metrics, traces
+from daemon import counted, log, metrics, traces
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Busy, Counters, Empty, Limits
 from daemon.buffer.dedupe import Forgetting
@@ -337,6 +337,8 @@ class Flusher:
             metrics.REPLICA_ROWS.labels("set").inc(synced.rows.applied)
             metrics.REPLICA_ROWS.labels("missing").inc(synced.rows.missing)
             metrics.REPLICA_ROWS.labels("refused").inc(len(synced.rows.failures))
+            if synced.rows.applied:
+                counted.TOLD.info("MySQL has the new totals of %d rows", synced.rows.applied)
             more = synced.more
 
     async def _forget_loop(self) -> None:

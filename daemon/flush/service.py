@@ -144,7 +144,7 @@ class Service:
                 continue
             keys = [key for key in lifecycle.changed(self._config, config) if not read_at_start("flush", key)]
             late = [key for key in lifecycle.changed(self._started_with, config) if read_at_start("flush", key)]
-            log.configure(config.log.level, config.log.format)
+            log.configure(config.log.level, config.log.format, counts=config.log.counts)
             _log.info("Reloaded; changed: %s.", ", ".join(keys) or "nothing")
             if late:
                 _log.warning("Changed, but used only after the next start: %s.", ", ".join(late))

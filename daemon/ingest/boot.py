@@ -33,6 +33,7 @@ from daemon.ingest.process import descriptors
 from daemon.ingest.process.rundir import ConfigSnapshot, of_this_process
 from daemon.ingest.process.worker import Worker
 from daemon.ingest.requests import OpenRequests
+from daemon.ingest.told import ToldCounters
 from daemon.ingest.visitors import Visitors
 from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
 from daemon.read.api import Api
@@ -61,7 +62,7 @@ class Boot:
         self._tally = tally
         self._probe = Connection(config.redis, layout)
         self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
-        kind = _TracedCounters if config.traces.endpoint else Counters
+        kind = _TracedCounters if config.traces.endpoint else ToldCounters if config.log.counts else Counters
         self._counters = [kind(each, shard, limits) for shard, each in enumerate(self._connections)]
         self._durable = Durable(self._counters, self._probe, config) if config.spool.dir else None
         calls: list[Call] = [each.ingest for each in self._counters]
@@ -172,7 +173,8 @@ def create() -> Boot:
     gc.set_threshold(GC_THRESHOLD_OBJECTS)
     run_dir = of_this_process()
     snapshot = run_dir.snapshot() if run_dir else ConfigSnapshot(0, configuration.load())
-    log.configure(snapshot.config.log.level, snapshot.config.log.format)
+    logged = snapshot.config.log
+    log.configure(logged.level, logged.format, counts=logged.counts)
     return Boot(snapshot.config, Worker(run_dir, snapshot.generation) if run_dir else None)
 
 

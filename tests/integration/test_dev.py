@@ -16,8 +16,10 @@ import psutil
 import pytest
 
 from daemon.devstack import stack
+from daemon.devstack.demo import MOVIES
 from daemon.devstack.folder import StackInfo
-from tests.kit.commands import ROOT, TALLYD
+from tests.kit import commands
+from tests.kit.commands import ROOT, TALLYD, inherited
 from tests.kit.daemon import Daemon
 from tests.kit.servers import living_in
 from tests.kit.stores import run_sql
@@ -117,11 +119,17 @@ def test_the_printed_curl_line_is_counted_into_mariadb_and_stays_counted(data: P
 
         assert (dev.curl().status_code, dev.curl().status_code) == (202, 202), "the second is a duplicate"
         wait_until(lambda: views(info.mysql) == 1, "it is in the row", COUNTED_TIMEOUT_S)
+        movie = f"1 view of jav:movie:{MOVIES[0].uuid}"
+        for line in (f"ingest │ {movie}", "1 duplicate, not counted again", f"flush  │ MongoDB has {movie}\n"):
+            dev.says(line)
+        dev.says("flush  │ MySQL has the new totals of 1 rows")
 
         assert left_of(data)
         assert dev.end() == 0, dev.text()
     assert not left_of(data)
     assert stack.load(data) is None
+    said = commands.run([*TALLYD, "top", "--data", data], env=inherited()).stderr
+    assert said == f"tallyd: The stack in {data} is stopped: `./justw dev --data {data}` starts it.\n"
 
     with Dev(data) as dev:
         info = dev.wait_ready()
@@ -199,7 +207,8 @@ def test_a_second_one_in_the_same_directory_is_refused(data: Path) -> None:
         dev.wait_ready()
         with Dev(data) as second:
             assert second.wait() == 1
-            assert "already runs" in second.text()
+            [address] = re.findall(r"tallyd counts at (\S+)", dev.text())
+            assert f"already runs in {data} (pid {dev.process.pid}, {address})" in second.text()
         assert dev.process.poll() is None
         assert dev.end() == 0, dev.text()
 
@@ -209,5 +218,5 @@ def test_a_port_that_is_taken_is_wrong_usage(data: Path) -> None:
         port = taken.getsockname()[1]
         with Dev(data, "--port", str(port)) as dev:
             assert dev.wait() == 2
-            assert f"--port {port}" in dev.text()
+            assert f"--port {port}: {psutil.Process().name()} (pid {os.getpid()}) listens there" in dev.text()
     assert not data.exists()

@@ -168,7 +168,7 @@ class Supervisor:
         for worker in self._workers():
             with contextlib.suppress(ProcessLookupError):  # it has just ended, and the daemon is about to
                 os.kill(worker.inner.pid, signal.SIGHUP)
-        log.configure(config.log.level, config.log.format)
+        log.configure(config.log.level, config.log.format, counts=config.log.counts)
         self._wait_until_taken()
         _log.info("Reloaded; changed: %s.", ", ".join(keys) or "nothing")
         if late:

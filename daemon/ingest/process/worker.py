@@ -108,7 +108,8 @@ class Worker:
             return
         try:
             self._reconfigure(snapshot.config)
-            log.configure(snapshot.config.log.level, snapshot.config.log.format)
+            logged = snapshot.config.log
+            log.configure(logged.level, logged.format, counts=logged.counts)
         except Exception:  # noqa: BLE001 # whatever is wrong with the new one, the old one works
             _log.exception("The new configuration could not be taken; this worker keeps the old one")
         self._generation = snapshot.generation

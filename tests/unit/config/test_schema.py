@@ -33,7 +33,7 @@ def test_every_number_has_bounds() -> None:
         (
             "ingest",
             {"http.host", "http.port", "http.unix_socket", "http.workers", "http.header_bytes_max", "http.interface",
-             "http.answer_timeout_ms", "http.metrics_port", "ingest.slice_us",
+             "http.answer_timeout_ms", "http.metrics_port", "ingest.slice_us", "log.counts",
              "read.fresh_fields_max", "read.timeout_ms", "redis.url", "redis.timeout_ms", "redis.reconnect_ms",
              "redis.shards", "redis.prefix", "mongo.url", "mongo.timeout_ms", "mysql.url", "mysql.timeout_ms",
              "mysql.lock_timeout_s", "mysql.rows_max",
