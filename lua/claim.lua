@@ -24,7 +24,9 @@
 --       2 claim     hash, of the claim in flight: seq; owner; since, until (ms); entities and fields (counter-days) so
 --                   far; open (1: it may grow); payload:<part> for each part, named by the seq it was frozen under;
 --                   acked: what `last` was before it. Kept after the ack: last, the seq last given; acked_at (s)
---       3 counters  prefix of an entity's hash: <counters>:<entity>
+--       3 counters  prefix of an entity's hash: <counters>:<entity>. Each field is a counter-day, `<counter>:<day>`, or
+--                   in a domain with hours `<counter>:<day>T<hour>`. Both take one of ARGV 5: a claim of a domain with
+--                   hours holds as many fields as any other, so fewer entities if theirs lie in several hours
 --       4 ledger    hash: aside
 --       5 aside     prefix of foreign values that were moved away: <aside>:<microseconds>:<key>
 -- ARGV  1 owner         who asks: unique to a process

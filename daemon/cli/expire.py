@@ -1,4 +1,4 @@
-"""`tallyd expire`: gives up days and weeks that are older than the configured age."""
+"""`tallyd expire`: gives up hours, days and weeks that are older than the configured age."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def expire(
     record: RecordOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Delete the daily and weekly documents that are older than `retention.daily_days` and `retention.weekly_weeks`.
+    """Delete the hourly, daily and weekly documents that are older than `retention.hourly_days`, `daily_days` and
+    `weekly_weeks`.
 
     Their amounts are kept as one sum for each entity, so `tallyd audit` still accounts for every count. Documents
     written within the last seven days wait for a later run. Safe to interrupt and to repeat.

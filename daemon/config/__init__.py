@@ -15,6 +15,8 @@ from daemon.config.effective import domain_actions as domain_actions
 from daemon.config.effective import domain_counters as domain_counters
 from daemon.config.effective import effective_actions as effective_actions
 from daemon.config.effective import has_windows as has_windows
+from daemon.config.effective import hourly_domains as hourly_domains
+from daemon.config.effective import kept_kinds as kept_kinds
 from daemon.config.effective import key_hashes as key_hashes
 from daemon.config.effective import masked as masked
 from daemon.config.effective import moved_counters as moved_counters
@@ -39,6 +41,7 @@ from daemon.config.load import SYSTEM_FILE as SYSTEM_FILE
 from daemon.config.load import chosen_file as chosen_file
 from daemon.config.load import load as load
 from daemon.config.load import secret_files as secret_files
+from daemon.config.schema import DOMAINS_OF_STACK as DOMAINS_OF_STACK
 from daemon.config.schema import UNIX as UNIX
 from daemon.config.schema import Browser as Browser
 from daemon.config.schema import Budget as Budget

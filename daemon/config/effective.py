@@ -14,6 +14,7 @@ from daemon.config.keyfile import at_rest
 from daemon.config.schema import (
     ACTIONS_BUILT_IN,
     DOMAINS_DEFAULT,
+    DOMAINS_OF_STACK,
     REPLICA_DEFAULT,
     ActionSection,
     Config,
@@ -24,7 +25,7 @@ from daemon.config.schema import (
 )
 from daemon.config.stack import DATA_DEFAULT, is_down, stopped
 from daemon.config.url import masked_url
-from daemon.domain.rollup import Kind
+from daemon.domain.rollup import COMPLETE, KINDS, Kind
 from daemon.domain.window import kinds_of
 from daemon.errors import ConfigError
 
@@ -84,11 +85,22 @@ def domain_counters(config: Config, domain: str) -> tuple[str, ...]:
     return moved_counters(config, domain_actions(config, domain))
 
 
+def hourly_domains(config: Config) -> frozenset[str]:
+    """The domains that count by hours, too."""
+    return frozenset(name for name, section in config.domains.items() if section.hourly)
+
+
+def kept_kinds(config: Config) -> tuple[Kind, ...]:
+    """The rollups that the domains have."""
+    return KINDS if hourly_domains(config) else COMPLETE
+
+
 def replica_tables(config: Config) -> dict[tuple[str, str], ReplicaTable]:
     """(domain, entity type) → table, for every mapped type; empty without MySQL."""
     if not config.mysql.url:
         return {}
-    mapping = config.replica or (REPLICA_DEFAULT if config.domains == DOMAINS_DEFAULT else {})
+    are_default = config.domains in (DOMAINS_DEFAULT, DOMAINS_OF_STACK)
+    mapping = config.replica or (REPLICA_DEFAULT if are_default else {})
     return {(domain, kind): table for domain, kinds in mapping.items() for kind, table in kinds.items()}
 
 

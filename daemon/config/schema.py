@@ -337,7 +337,8 @@ class Flush(Section, frozen=True):
     claim_entities_max: Annotated[int, Meta(ge=1, le=20_000)] = 5_000
     """Entities in one claim."""
     claim_fields_max: Annotated[int, Meta(ge=1, le=100_000)] = 20_000
-    """Counter-days in one claim. An entity that holds more is in several claims."""
+    """Counter-days in one claim, or counter-hours of a domain with hours. An entity that holds more is in several
+    claims."""
     claim_us_max: Count = 500
     """How long one script of a claim may keep Redis from other clients. A claim takes as many scripts as it needs, and
     other calls run between them."""
@@ -361,6 +362,9 @@ class Flush(Section, frozen=True):
 class Retention(Section, frozen=True):
     """How long the fine rollups are kept. `tallyd expire` deletes older ones. Totals, months and years stay."""
 
+    hourly_days: Annotated[int, Meta(ge=0, le=36_500)] = 8
+    """Days that `hourly` reaches back, in domains with hours: 24 hours each, this one included. An older event makes no
+    hour. 0: for ever, however old an event is."""
     daily_days: CountOrOff = 0
     """Days that `daily` reaches back, today included. 0: for ever."""
     weekly_weeks: CountOrOff = 0
@@ -413,8 +417,8 @@ class Read(Section, frozen=True):
     series_all_points_max: Annotated[int, Meta(ge=1, le=100_000)] = 10_000
     """Most points of the series of one request, all together. More get 422."""
     fresh_fields_max: Annotated[Count, AT_INGEST_START] = 500
-    """Counts of an entity in Redis, a counter and day each, that an exact total (`fresh=1`) may have to add. With more
-    of them it gets 503 until they are flushed. 500 take Redis less than 1 ms."""
+    """Counts of an entity in Redis, a counter and day (or hour) each, that an exact total (`fresh=1`) may have to add.
+    With more of them it gets 503 until they are flushed. 500 take Redis less than 1 ms."""
     fresh_at_once_max: Count = 4
     """The same of exact totals."""
     wait_ms: Count = 1_000
@@ -545,6 +549,9 @@ class DomainSection(Section, frozen=True):
     """The kinds of things that events can be about."""
     actions: tuple[Name, ...] = ()
     """The actions that clients may report. Empty: every configured action."""
+    hourly: bool = False
+    """Count by UTC hours, too, for `retention.hourly_days`: series of hours, and top lists of the last 24. Stop flush
+    daemons of a version before 0.6.0 first."""
     entity_id: dict[Name, IdRuleText] = {}
     """Entity type → what its ids look like: "uuid" (in lower case), "integer", or a pattern of the whole id such as
     "[a-z0-9-]{1,64}". Other ids get 422. A type without a rule takes any id of 1 to 255 characters."""
@@ -576,6 +583,8 @@ class ReplicaTable(Section, frozen=True):
 
 ACTIONS_BUILT_IN = {"view": ActionSection(), "download": ActionSection()}
 DOMAINS_DEFAULT = {"jav": DomainSection(entity_types=("movie", "actor", "tag"), actions=("view", "download"))}
+DOMAINS_OF_STACK = {name: msgspec.structs.replace(section, hourly=True) for name, section in DOMAINS_DEFAULT.items()}
+"""Those of an embedded stack: one sees at once what there is."""
 REPLICA_DEFAULT = {
     "jav": {
         "movie": ReplicaTable(table="jav", key="uuid", columns={"view": "views", "download": "downloads"}, label="code")

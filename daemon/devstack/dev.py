@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
+import msgspec
 import psutil
 from rich.console import Console
 from rich.text import Text
@@ -93,13 +94,15 @@ async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | No
         await demo.create(raised.info.mysql)
 
     run_id = uuid4().hex
-    spool = configuration.load(config, data=data).spool.dir  # as every command with this --data has it
+    of_data = configuration.load(config, data=data)  # as every command with this --data has it
     environment = environment_of(raised.info, port, config, run_id) | {
-        "TALLYD_SPOOL__DIR": spool,
+        "TALLYD_SPOOL__DIR": of_data.spool.dir,
         "TALLYD_DASHBOARD__ENABLED": "true",
         "TALLYD_DASHBOARD__DEMO": "true",
         "TALLYD_LOG__COUNTS": "true",
     }
+    if of_data.domains == configuration.DOMAINS_OF_STACK:
+        environment["TALLYD_DOMAINS"] = msgspec.json.encode(of_data.domains).decode()
     flush = await running.enter_async_context(Child("flush", environment, _show, stop_timeout_s=FLUSH_STOP_TIMEOUT_S))
     ingest = await running.enter_async_context(
         Child("ingest", environment, _show, stop_timeout_s=INGEST_STOP_TIMEOUT_S)

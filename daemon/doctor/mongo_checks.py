@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from daemon.config import moved_counters, ranked_kinds
+from daemon.config import kept_kinds, moved_counters, ranked_kinds
 from daemon.doctor import version
 from daemon.doctor.clock import NO_LIMIT_S, check_clock
 from daemon.doctor.finding import Verdict, fatal, known, ok, warning
 from daemon.doctor.mongo_facts import MongoFacts, is_writable
-from daemon.domain.rollup import COMPLETE, Kind
+from daemon.domain.rollup import Kind
 from daemon.rollups.collections import DEAD_LETTERS
 
 VERSION_MIN = (4, 4, 0)
@@ -85,7 +85,7 @@ def majority(facts: MongoFacts) -> Verdict:
 def indexes(facts: MongoFacts) -> Verdict:
     missing, wrong, total = [], [], 0
     present = known(facts.indexes, _may_read(facts))
-    for kind in COMPLETE:
+    for kind in kept_kinds(facts.config):
         by_keys = {_keys(index): (name, index) for name, index in present[kind.collection].items()}
         for keys, unique in _wanted(facts, kind):
             total += 1

@@ -150,6 +150,9 @@ YEARLY = Bucketed(
     length_min=dt.timedelta(days=365), points=5, months=12,
 )  # fmt: skip
 
+DAY_CHARS, HOUR_CHARS = (len(kind.bucket_of(start_of_day(dt.date.min))) for kind in (DAILY, HOURLY))
+"""An hour's name begins with that of its day."""
+
 BUCKETED = (HOURLY, DAILY, WEEKLY, MONTHLY, YEARLY)
 """From the finest to the coarsest."""
 KINDS: tuple[Kind, ...] = (TOTALS, *BUCKETED)

@@ -26,7 +26,7 @@ from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Busy, Counters, Empty, Limits
 from daemon.buffer.dedupe import Forgetting
 from daemon.buffer.layout import Layout
-from daemon.config import Config, domain_counters, moved_counters, ranked_kinds, replica_tables, require
+from daemon.config import Config, domain_counters, kept_kinds, moved_counters, ranked_kinds, replica_tables, require
 from daemon.domain.outcome import Failure
 from daemon.errors import LayoutError, StoreError
 from daemon.flush.drain import Applied, Drain
@@ -157,7 +157,7 @@ class Flusher:
         """Checks the layout and creates the indexes. Raises LayoutError or StoreError."""
         for connection in self._connections:
             await connection.connect()
-        await self._mongo.ensure_indexes()
+        await self._mongo.ensure_indexes(kept_kinds(self._config))
 
     async def rank(self) -> None:
         """Creates the indexes of top lists, however long that takes. Raises StoreError."""

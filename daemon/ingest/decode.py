@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from daemon.config import Config, domain_actions, effective_actions, raw_counter, robot_counter
+from daemon.config import Config, domain_actions, effective_actions, hourly_domains, raw_counter, robot_counter
 from daemon.domain import rejection
 from daemon.domain.action import Action
 from daemon.domain.admission import FIELDS, Catalogue
@@ -119,6 +119,8 @@ def build_catalogue(config: Config, *, any_age: bool = False, apart: bool = Fals
         future_max_s=config.ingest.future_max_s,
         max_age_s=0 if any_age else config.ingest.max_age_s,
         producers_max_age_s=0 if any_age else config.producers.max_age_s,
+        hourly=hourly_domains(config),
+        hourly_days=config.retention.hourly_days,
     )
 
 

@@ -18,7 +18,18 @@ from daemon.buffer.keys import Keys, ShardKeys, shard_of
 from daemon.config import Config, ReplicaTable, domain_counters, replica_tables
 from daemon.domain.counter import add_up, parse_amount, parse_field
 from daemon.domain.entity import Entity
-from daemon.domain.rollup import COMPLETE, EXPIRING, KINDS, OWN_FIELDS, TOTALS, Kind, amount_of
+from daemon.domain.rollup import (
+    COMPLETE,
+    DAILY,
+    DAY_CHARS,
+    EXPIRING,
+    HOURLY,
+    KINDS,
+    OWN_FIELDS,
+    TOTALS,
+    Kind,
+    amount_of,
+)
 from daemon.errors import StoreError
 from daemon.replica.mysql import MysqlSink
 from daemon.rollups.dead_letters import Letter
@@ -75,7 +86,7 @@ class Row(Struct, frozen=True):
 
 
 class Explained(Struct, frozen=True):
-    """`live`: counter → amount in no claim yet. `days`: the same by `<counter>:<day>`, as Redis has it.
+    """`live`: counter → amount in no claim yet. `days`: the same by `<counter>:<day>` (or hour), as Redis has it.
 
     `last`: the seq last given to a claim of the shard, and `floor`: the highest one MongoDB may hold; 0: none.
     `due`: the score under which the row is due; None: it is not. `setting`: a sync is setting the row, or died at it.
@@ -263,6 +274,22 @@ def _rollups_apart(found: Explained) -> Iterator[str]:
         for counter in found.counters:
             if (sums := counted.get(counter, 0)) != (total := totals.get(counter, 0)):
                 yield f"{counter}: the {kind.name} documents sum to {sums:,}, and the totals say {total:,}."
+    yield from _hours_above_days(found)
+
+
+def _hours_above_days(found: Explained) -> Iterator[str]:
+    daily = [each for each in found.documents if each.rollup == DAILY.name]
+    if any(each.expired for each in daily):
+        return  # perhaps days whose hours are left
+    days = {each.bucket: each.counted for each in daily}
+    hours: dict[str, list[Amounts]] = {}
+    for each in found.documents:
+        if each.rollup == HOURLY.name and each.bucket is not None:
+            hours.setdefault(each.bucket[:DAY_CHARS], []).append(each.counted)
+    for day, amounts in hours.items():
+        for counter, amount in add_up(amounts).items():
+            if amount > (of_day := days.get(day, {}).get(counter, 0)):
+                yield f"{counter}: the hours of {day} sum to {amount:,}, and the day says {of_day:,}."
 
 
 def _row_findings(found: Explained, *, moving: bool) -> Iterator[str]:

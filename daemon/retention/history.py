@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from daemon.domain.rollup import EXPIRING
+from daemon.domain.rollup import COMPLETE, EXPIRING
 from daemon.errors import TallydError
 from daemon.retention.batch import Batches
 from daemon.rollups.errors import store_error
@@ -26,7 +26,7 @@ async def with_expired_history(mongo: MongoSink, keys: Collection[str]) -> set[s
     While entities are marked (`rollups/history_marks.py`), no more of their bases expire.
     """
     found: set[str] = set()
-    for kind in EXPIRING:
+    for kind in (kind for kind in EXPIRING if kind in COMPLETE):  # hours hold no history
         record = await Batches(mongo, kind).record()
         if {document["_id"].rpartition(":")[0] for document in record.documents}.intersection(keys):
             raise UndecidedError(

@@ -30,7 +30,7 @@ from pymongo.errors import PyMongoError
 from daemon import traces
 from daemon.config import MongoSection, address_of
 from daemon.domain.outcome import Failure, SinkResult
-from daemon.domain.rollup import COMPLETE, EXPIRING, TOTALS, Document, Kind, Rollup
+from daemon.domain.rollup import COMPLETE, DAY_CHARS, EXPIRING, HOURLY, TOTALS, Document, Kind, Rollup
 from daemon.domain.window import RANKED
 from daemon.errors import ConfigError
 from daemon.rollups.build import first_fields
@@ -164,8 +164,18 @@ class MongoSink:
 
     async def totals(self, ids: Collection[str]) -> dict[str, Json]:
         """The totals documents of these entity keys, by key; those that don't exist are absent."""
+        return await self.documents(TOTALS, ids)
+
+    async def documents(self, kind: Kind, ids: Collection[str]) -> dict[str, Json]:
+        """The same of any rollup, by `_id`."""
         with store_error(self.address):
-            cursor = self.collection(TOTALS).find({"_id": {"$in": list(ids)}})
+            cursor = self.collection(kind).find({"_id": {"$in": list(ids)}})
+            return {document["_id"]: document async for document in cursor}
+
+    async def expired(self, kind: Kind, keys: Collection[str]) -> dict[str, Json]:
+        """What the deleted documents of these entities held, by entity key."""
+        with store_error(self.address):
+            cursor = self.database[kind.expired_collection].find({"_id": {"$in": list(keys)}})
             return {document["_id"]: document async for document in cursor}
 
     async def totals_of_type(self, domain: str, entity_type: str, chunk: int) -> AsyncIterator[list[Json]]:
@@ -201,6 +211,16 @@ class MongoSink:
                 [*_with_expired(kind), _group(key, fields), {"$sort": {"_id": 1}}], allowDiskUse=True
             ):
                 yield document["_id"], _by_field(document, fields)
+
+    async def hours_by_day(self, fields: Collection[str]) -> AsyncIterator[tuple[str, str, dict[str, int]]]:
+        """(entity key, UTC day, amount per field in the hours that are left of it), sorted by the key."""
+        entity = {"$concat": ["$domain", ":", "$entity_type", ":", "$entity_id"]}
+        key = {"entity": entity, "day": {"$substrCP": [f"${HOURLY.bucket_field}", 0, DAY_CHARS]}}
+        with store_error(self.address):
+            async for document in await self.collection(HOURLY).aggregate(
+                [_group(key, fields), {"$sort": {"_id": 1}}], allowDiskUse=True
+            ):
+                yield document["_id"]["entity"], document["_id"]["day"], _by_field(document, fields)
 
     async def holding(self, kind: Kind, ids: Collection[str], seq: int) -> list[str]:
         """The ids among these whose documents have this seq, or a later one."""

@@ -96,7 +96,7 @@ def test_old_documents_go_and_their_amounts_stay(aged: System) -> None:
 def test_a_second_run_changes_nothing(aged: System) -> None:
     expire(aged)
     before = {name: list(aged.mongo[name].find()) for name in aged.mongo.list_collection_names()}
-    assert [found["documents"] for found in expire(aged).values()] == [0, 0]
+    assert [found["documents"] for found in expire(aged).values()] == [0, 0, 0]
     assert {name: list(aged.mongo[name].find()) for name in aged.mongo.list_collection_names()} == before
 
 
@@ -110,12 +110,12 @@ def test_a_dry_run_says_what_would_go_and_changes_nothing(aged: System) -> None:
 
 
 def test_without_retention_everything_is_kept(aged: System) -> None:
-    found = expire(aged, RETENTION__DAILY_DAYS="0", RETENTION__WEEKLY_WEEKS="0")
-    assert [(each["kept_from"], each["documents"]) for each in found.values()] == [(None, 0), (None, 0)]
+    found = expire(aged, RETENTION__HOURLY_DAYS="0", RETENTION__DAILY_DAYS="0", RETENTION__WEEKLY_WEEKS="0")
+    assert [(each["kept_from"], each["documents"]) for each in found.values()] == [(None, 0)] * 3
 
 
 def test_empty_stores_have_nothing_to_expire(system: System) -> None:
-    assert [each["documents"] for each in expire(system, **KEEP).values()] == [0, 0]
+    assert [each["documents"] for each in expire(system, **KEEP).values()] == [0, 0, 0]
 
 
 def test_a_late_event_is_added_when_it_is_a_week_old(aged: System) -> None:
@@ -196,7 +196,7 @@ def test_what_a_batch_in_flight_may_write_again_stays(aged: System) -> None:
     [found, *_] = aged.mongo["analytics_entity_daily"].find().sort("flush_seq", 1)
     seq = int(found["flush_seq"])
     aged.redis.hset("anl:{0}:claim", mapping={"seq": seq, f"payload:{seq}": b"\x90", "owner": "x", "until": 0})
-    assert [each["documents"] for each in expire(aged).values()] == [0, 0]
+    assert [each["documents"] for each in expire(aged).values()] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("change", [{"dead_applied": ["0:1:x"]}, {"view": "many"}, {"base": {"view": "many"}}])

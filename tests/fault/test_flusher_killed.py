@@ -25,6 +25,10 @@ ONE_AN_ENTITY = {"FLUSH__CLAIM_US_MAX": "1"}
 """Each part of a claim holds one entity."""
 ONE_IN_ALL = {"FLUSH__CLAIM_US_MAX": "1000000"}
 KNOWN = {"table": "jav", "key": "uuid", "columns": {"view": "views", "download": "downloads"}, "known": True}
+BY_HOURS = {
+    "TALLYD_DOMAINS": '{"jav": {"entity_types": ["movie", "actor", "tag"], "hourly": true}}',
+    "TALLYD_RETENTION__HOURLY_DAYS": "0",
+}
 MOVIES = [f"m{n}" for n in range(12)]
 DAYS = [dt.date(2024, 12, 29), dt.date(2024, 12, 30), dt.date(2026, 2, 19)]
 SPOILED = f"jav:movie:m1:{DAYS[0]}"
@@ -86,7 +90,7 @@ def test_a_killed_flusher_loses_and_doubles_nothing(system: System, kill: Kill) 
     """On top of what another Redis counted, which was lost with its memory; one document takes no amounts.
 
     MySQL is asked about every id, and has all of them."""
-    system.env |= QUICK | {"TALLYD_REPLICA": json.dumps({"jav": {"movie": KNOWN}})}
+    system.env |= QUICK | BY_HOURS | {"TALLYD_REPLICA": json.dumps({"jav": {"movie": KNOWN}})}
     movies = MOVIES + [f"many{n}" for n in range(DUE_PER_CALL if kill.step == "list_due" else 0)]
     system.add_movies(*movies)
     counted = count_some(system)
@@ -106,7 +110,8 @@ def test_a_killed_flusher_loses_and_doubles_nothing(system: System, kill: Kill) 
     spoil(system, 2)
     system.tallyd_here("dead", "retry", "--all")
     assert system.mongo[DEAD_LETTERS].count_documents({}) == 0
-    assert system.rollups() == expected_rollups(counted)
+    assert system.rollups() == (expected := expected_rollups(counted))
+    assert system.rollup("hourly") == {f"{id_}T01": counters for id_, counters in expected["daily"].items()}
     totals = system.rollup("totals")
     assert system.replica() == {
         movie: (totals[f"jav:movie:{movie}"].get("view", 0), totals[f"jav:movie:{movie}"].get("download", 0))

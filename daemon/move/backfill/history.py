@@ -21,7 +21,7 @@ from msgspec import Struct, field
 
 from daemon.config import Config, ReplicaTable, domain_counters
 from daemon.domain.entity import Entity, parse_entity
-from daemon.domain.rollup import COARSER, DAILY, EXPIRING, TOTALS, Bucketed, Document, Kind
+from daemon.domain.rollup import COARSER, COMPLETE, DAILY, EXPIRING, TOTALS, Bucketed, Document, Kind
 from daemon.importer.lines import Lines, Position, fresh_digest
 from daemon.importer.source import FileSource, StoppedError, UnreadableError
 from daemon.move.backfill.changes import Change
@@ -48,7 +48,7 @@ LINES_AT_ONCE = 1_000
 MARKS_AT_ONCE = 100
 """Entities that are summed together. All their days are read."""
 HAS_EXPIRED = (
-    f"has begun to expire ({', '.join(f'retention.{kind.retention_key}' for kind in EXPIRING)}):"
+    f"has begun to expire ({', '.join(f'retention.{kind.retention_key}' for kind in EXPIRING if kind in COMPLETE)}):"
     " its history can no longer be set"
 )
 NO_BASE = "has no base: MySQL has no such row, or it was not backfilled"

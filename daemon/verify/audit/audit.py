@@ -35,7 +35,7 @@ from daemon.rollups.mongo import MongoSink
 from daemon.spool.origin import origin_of
 from daemon.spool.segment import NO_USAGE, Stray, usage
 from daemon.verify.audit import laws
-from daemon.verify.audit.deep import deep
+from daemon.verify.audit.deep import deep, hours_above_days
 from daemon.verify.audit.hot import Hot, HotMarks, moving_entities, read_hot, read_marks
 from daemon.verify.audit.laws import Broken, Line
 from daemon.verify.audit.replica import Alias, Compared, compare, confirm
@@ -179,9 +179,12 @@ class Auditor:
     ) -> tuple[list[Broken], int]:
         found, more = list[Broken](), 0
         moving = moving_entities(hot) | await self._mongo.dead_letters.entities() | expiring.entities
-        async for difference in deep(self._mongo, counters, moving, bases=bases):
-            more += len(found) >= BROKEN_MAX
-            found += [difference] if len(found) < BROKEN_MAX else []
+        for differences in (
+            deep(self._mongo, counters, moving, bases=bases), hours_above_days(self._mongo, counters, moving)
+        ):  # fmt: skip
+            async for difference in differences:
+                more += len(found) >= BROKEN_MAX
+                found += [difference] if len(found) < BROKEN_MAX else []
         return found, more
 
     async def _still(self, hot: Collection[Hot], expiring: Expiring) -> bool:

@@ -1,16 +1,20 @@
-"""Each entity across all rollups: its totals against the sums of its days, weeks and so on. Reads only.
+"""Each entity across all rollups: its totals against the sums of its days, weeks and so on. Its hours never sum to more
+than their day. Reads only.
 
 They are streamed in the order of the entity key and merged, so memory stays flat for any number of entities.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-from daemon.domain.rollup import COMPLETE, TOTALS
+from daemon.domain.rollup import COMPLETE, DAILY, TOTALS, amount_of
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.hot import Sums
 from daemon.verify.audit.laws import Broken, bases_agree
+
+DAYS_AT_ONCE = 1_000
+"""Days of entities that are looked up together."""
 
 Entities = AsyncIterator[tuple[str, Sums]]
 
@@ -38,6 +42,45 @@ async def deep(
             }
             for broken in bases_agree(by_kind, counters, key):
                 yield broken
+
+
+async def hours_above_days(mongo: MongoSink, counters: Sequence[str], moving: Collection[str]) -> AsyncIterator[Broken]:
+    """Entities whose hours hold more than their days. A day may have expired before its hours. Then the sum of the
+    entity's expired days accounts for it."""
+    days: dict[str, Sums] = {}
+    async for key, day, sums in mongo.hours_by_day(counters):
+        if len(days) >= DAYS_AT_ONCE:
+            for broken in await _above(mongo, days):
+                yield broken
+            days = {}
+        if key not in moving:
+            days[f"{key}:{day}"] = sums
+    for broken in await _above(mongo, days):
+        yield broken
+
+
+async def _above(mongo: MongoSink, hours: Mapping[str, Sums]) -> list[Broken]:
+    """`hours`: id of a daily document → the sums of its hours."""
+    documents = await mongo.documents(DAILY, hours)
+    above: dict[str, Sums] = {}
+    for id_, sums in hours.items():
+        more = {name: n - amount_of(documents.get(id_, {}).get(name)) for name, n in sums.items()}
+        if any(n > 0 for n in more.values()):
+            above[id_] = {name: n for name, n in more.items() if n > 0}
+    expired = await mongo.expired(DAILY, {_entity(id_) for id_ in above})
+    return [
+        Broken(
+            "deep", name, n,
+            f"{id_}: the hours of the day sum to {hours[id_][name]}, the day says {hours[id_][name] - n}",
+        )
+        for id_, more in above.items()
+        for name, n in more.items()
+        if n > amount_of(expired.get(_entity(id_), {}).get(name))
+    ]  # fmt: skip
+
+
+def _entity(id_: str) -> str:
+    return id_.rpartition(":")[0]
 
 
 async def _merged(streams: Sequence[Entities]) -> AsyncIterator[tuple[str, list[Sums]]]:

@@ -15,7 +15,7 @@ from daemon.domain.admission import Catalogue
 from daemon.domain.event import Event, EventIn, own_id
 from daemon.domain.id_rule import id_rule
 from daemon.domain.rejection import Rejection
-from daemon.domain.rollup import DAILY
+from daemon.domain.rollup import DAILY, HOURLY
 from tests.kit.events import event as good_event
 
 NOW = dt.datetime(2026, 2, 19, 12, tzinfo=dt.UTC)
@@ -94,6 +94,64 @@ def test_an_event_that_does_not_say_when_counts_now(future_max_s: int) -> None:
                 at = dt.datetime.combine(day, dt.time(), dt.UTC)
                 assert event.effect.increments == (("view", f"view:{DAILY.bucket_of(at)}", "1"),)
     assert catalogue.explain(absent, last_s).errors == {}
+
+
+HOURLY_DAYS = 2
+HOURS = Catalogue(DOMAINS, future_max_s=FUTURE_MAX_S, max_age_s=0, hourly=["jav"], hourly_days=HOURLY_DAYS)
+OLDEST_HOUR = dt.datetime(2026, 2, 17, 13, tzinfo=dt.UTC)
+
+
+def bucket_of(catalogue: Catalogue, now: dt.datetime = NOW, **fields: Any) -> str:
+    """The bucket that the event counts under, the first time and the second."""
+    first, again = (catalogue.admit(msgspec.convert(raw(**fields), EventIn), now.timestamp()) for _ in range(2))
+    assert first is not None
+    assert again is not None
+    ((_, name, _),) = first.effect.increments
+    assert again.effect.increments == first.effect.increments
+    return name.removeprefix("view:")
+
+
+@pytest.mark.parametrize(
+    ("occurred_at", "bucket"),
+    [
+        ("2026-02-19T10:00:00Z", "2026-02-19T10"), ("2026-02-19T10:59:59.999Z", "2026-02-19T10"),
+        ("2026-02-19T00:30:00+01:00", "2026-02-18T23"), ("2026-02-19T10:30:00+00:30", "2026-02-19T10"),
+        ("2026-02-19t10:00:00z", "2026-02-19T10"), ("2026-02-19T12:04:59Z", "2026-02-19T12"),
+        ("2027-02-19T01:00:00Z", "2026-02-19T12"), (None, "2026-02-19T12"),
+        ("2026-02-17T13:00:00Z", "2026-02-17T13"), ("2026-02-17T12:59:59Z", "2026-02-17"),
+        ("2026-02-17T12:59:59+00:00", "2026-02-17"), ("2019-01-01T00:00:00Z", "2019-01-01"),
+        ("0001-01-01T00:00:00Z", "0001-01-01"),
+    ],
+)  # fmt: skip
+def test_an_event_of_a_domain_with_hours_counts_under_its_hour_unless_that_is_too_old(
+    occurred_at: str | None, bucket: str
+) -> None:
+    assert bucket_of(HOURS, occurred_at=occurred_at) == bucket
+    assert bucket_of(CATALOGUE, occurred_at=occurred_at) == bucket[:10]
+    other = bucket_of(HOURS, occurred_at=occurred_at, domain="shop", entity_type="item")
+    assert other == bucket[:10], "a domain without hours"
+
+
+def test_an_hour_that_becomes_too_old_makes_no_more_hours() -> None:
+    catalogue = Catalogue(DOMAINS, future_max_s=0, max_age_s=0, hourly=["jav"], hourly_days=HOURLY_DAYS)
+    at = OLDEST_HOUR.isoformat().replace("+00:00", "Z")
+    hour = dt.timedelta(hours=1)
+    assert bucket_of(catalogue, NOW + hour - dt.timedelta(seconds=1), occurred_at=at) == "2026-02-17T13"
+    assert bucket_of(catalogue, NOW + hour, occurred_at=at) == "2026-02-17"
+    assert bucket_of(catalogue, NOW, occurred_at=at) == "2026-02-17T13", "the clock went back"
+
+
+def test_hours_that_are_kept_for_ever_are_made_of_any_event() -> None:
+    catalogue = Catalogue(DOMAINS, future_max_s=0, max_age_s=0, hourly=["jav"])
+    assert bucket_of(catalogue, occurred_at="0001-01-01T00:00:00Z") == "0001-01-01T00"
+
+
+@given(st.datetimes(), st.integers(-14 * 60, 14 * 60), st.integers(0, 5))
+def test_the_hour_is_that_of_the_instant_in_utc(at: dt.datetime, offset_min: int, back_days: int) -> None:
+    at = NOW.replace(tzinfo=None) - dt.timedelta(days=back_days, hours=at.hour, minutes=at.minute, seconds=at.second)
+    local = at.replace(tzinfo=dt.UTC).astimezone(dt.timezone(dt.timedelta(minutes=offset_min)))
+    kind = HOURLY if HOURLY.start_of(at) >= OLDEST_HOUR.replace(tzinfo=None) else DAILY
+    assert bucket_of(HOURS, occurred_at=local.isoformat()) == kind.bucket_of(at)
 
 
 @pytest.mark.parametrize(
