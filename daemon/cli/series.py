@@ -23,7 +23,7 @@ from daemon.cli.options import (
 from daemon.cli.output import print_json, print_table, say
 from daemon.config import domain_counters
 from daemon.domain.entity import Entity
-from daemon.domain.rollup import BUCKETED, DAILY
+from daemon.domain.rollup import BUCKETED, DAILY, HOURLY
 from daemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -45,6 +45,8 @@ def series(
 ) -> None:
     """Show one entity's counters bucket by bucket, out of MongoDB, zero where nothing was counted.
 
+    Without --from and --to, hours are the last 24.
+
     Example: `tallyd series 0f8fad5b-d9cb-469f-a165-70867728950e --bucket weekly --from 2026-01-01 --to 2026-03-31`
     """
     from daemon.read.series import POINTS_MAX, Stretch, default_first
@@ -53,11 +55,17 @@ def series(
 
     loaded = load(config, data, "mongo")
     entity = Entity(*chosen_type(loaded, domain, entity_type), entity_id)
-    to_day = last.date() if last else dt.datetime.now(dt.UTC).date()
+    if bucket == HOURLY.name and not loaded.domains[entity.domain].hourly:
+        raise ConfigError(
+            f"--bucket: domain {entity.domain!r} has no hours; `hourly` of [domains.{entity.domain}] makes them."
+        )
+    now = dt.datetime.now(dt.UTC)
+    to_day = last.date() if last else now.date()
     from_day = first.date() if first else default_first(bucket, to_day)
     if from_day > to_day:
         raise ConfigError(f"--from {from_day} is after --to {to_day}.")
-    stretch = Stretch.of_days(bucket, from_day, to_day)
+    rolls = bucket == HOURLY.name and not first and not last
+    stretch = Stretch.rolling(now) if rolls else Stretch.of_days(bucket, from_day, to_day)
     if stretch.points > POINTS_MAX:
         raise ConfigError(f"--from, --to: a series has at most {POINTS_MAX} points; choose a larger --bucket.")
     counters = domain_counters(loaded, entity.domain)

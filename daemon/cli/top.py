@@ -10,7 +10,7 @@ import typer
 from daemon.cli.options import ConfigOption, DataOption, DomainOption, JsonOption, TypeOption, chosen_type, load, run
 from daemon.cli.output import print_json, print_table
 from daemon.config import domain_counters
-from daemon.domain.window import Window
+from daemon.domain.window import ROLLING, Window
 from daemon.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def top(
     counter: Annotated[str, typer.Option(help="Counter to order by.")] = "view",
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 10,
     window: Annotated[
-        Window, typer.Option(help="Days are UTC. One of total, day, week, month, year, 7d, 14d, 30d, 90d.")
+        Window, typer.Option(help="Days are UTC. One of total, day, week, month, year, 24h, 7d, 14d, 30d, 90d.")
     ] = "total",
     as_json: JsonOption = False,
 ) -> None:
@@ -43,11 +43,13 @@ def top(
     counters = domain_counters(loaded, domain)
     if counter not in counters:
         raise ConfigError(f"--counter: domain {domain!r} has no counter {counter!r}; it has: {', '.join(counters)}.")
+    if window == ROLLING and not loaded.domains[domain].hourly:
+        raise ConfigError(f"--window: domain {domain!r} has no hours; `hourly` of [domains.{domain}] makes them.")
 
     async def read() -> Sequence[Ranked]:
         async with MongoSink(loaded.mongo) as mongo:
             reader = TopReader(mongo, loaded.read.sum_timeout_ms / 1000)
-            return await reader.read(domain, entity_type, counter, window, limit, dt.datetime.now(dt.UTC).date())
+            return await reader.read(domain, entity_type, counter, window, limit, dt.datetime.now(dt.UTC))
 
     ranked = run(read())
     if as_json:

@@ -20,6 +20,7 @@ from daemon.config.effective import kept_kinds as kept_kinds
 from daemon.config.effective import key_hashes as key_hashes
 from daemon.config.effective import masked as masked
 from daemon.config.effective import moved_counters as moved_counters
+from daemon.config.effective import offered_windows as offered_windows
 from daemon.config.effective import producer_names as producer_names
 from daemon.config.effective import ranked_kinds as ranked_kinds
 from daemon.config.effective import raw_counter as raw_counter

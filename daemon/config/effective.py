@@ -26,7 +26,7 @@ from daemon.config.schema import (
 from daemon.config.stack import DATA_DEFAULT, is_down, stopped
 from daemon.config.url import masked_url
 from daemon.domain.rollup import COMPLETE, KINDS, Kind
-from daemon.domain.window import kinds_of
+from daemon.domain.window import ROLLING, WINDOWS, Window, kinds_of
 from daemon.errors import ConfigError
 
 NOTHING_MAPPED = (
@@ -158,8 +158,15 @@ def signs(config: Config) -> bool:
 
 def ranked_kinds(config: Config) -> tuple[Kind, ...]:
     """The rollups that keep top lists: totals always, the others for the windows the read API offers."""
-    windows = config.read.top_windows if config.read.enabled else ()
-    return kinds_of(("total", *windows))
+    return kinds_of(("total", *(offered_windows(config) if config.read.enabled else ())))
+
+
+def offered_windows(config: Config, domain: str = "") -> tuple[Window, ...]:
+    """The windows that a top list of this domain can be about; of any domain, if it is ""."""
+    hourly = hourly_domains(config)
+    has_hours = domain in hourly if domain else bool(hourly)
+    offered = [window for window in WINDOWS if window in config.read.top_windows]
+    return tuple(window for window in offered if window != ROLLING or has_hours) or WINDOWS[:1]
 
 
 def require(config: Config, *stores: Literal["redis", "mongo", "mysql"]) -> None:

@@ -424,8 +424,9 @@ class Read(Section, frozen=True):
     wait_ms: Count = 1_000
     """How long a read waits for others of its kind. After that it gets 503."""
     top_windows: tuple[Window, ...] = WINDOWS
-    """Windows that a top list can be about. Windows of days need indexes on the daily documents, and "year" on the
-    yearly ones. The flusher keeps these indexes."""
+    """Windows that a top list can be about. "24h" is this hour and the 23 before, in domains with hours. Windows of
+    days need indexes on the daily documents, "24h" on the hourly and "year" on the yearly ones. The flusher keeps these
+    indexes."""
 
 
 class Dashboard(Section, frozen=True):

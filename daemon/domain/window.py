@@ -1,4 +1,4 @@
-"""Windows: the stretch of UTC days a top list is about, as the fewest buckets of one rollup."""
+"""Windows: the stretch of UTC days or hours a top list is about, as the fewest buckets of one rollup."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import datetime as dt
 from collections.abc import Iterable
 from typing import Literal, NamedTuple, get_args
 
-from daemon.domain.rollup import DAILY, KINDS, TOTALS, YEARLY, Kind, start_of_day
+from daemon.domain.rollup import DAILY, HOURLY, INSTANT_STEP, KINDS, TOTALS, YEARLY, Kind, end_of_day, start_of_day
 
-Window = Literal["total", "day", "week", "month", "year", "7d", "14d", "30d", "90d"]
+Window = Literal["total", "day", "week", "month", "year", "24h", "7d", "14d", "30d", "90d"]
 WINDOWS: tuple[Window, ...] = get_args(Window)
+ROLLING: Window = "24h"
+"""The only one of hours: this hour and the 23 before it, so it begins at a full hour. For domains with hours."""
+ROLLING_HOURS = 24
 
 
 class Span(NamedTuple):
@@ -19,12 +22,16 @@ class Span(NamedTuple):
     buckets: tuple[str, ...]
 
 
-def span_of(window: Window, today: dt.date) -> Span:
-    """The window that ends today. Week, month and year are the calendar's (ISO weeks), and have only begun."""
+def span_of(window: Window, now: dt.datetime) -> Span:
+    """The window that ends today; of hours, with this one. `now` is in UTC. Week, month and year are the calendar's
+    (ISO weeks), and have only begun."""
     if window == "total":
         return Span(TOTALS, ())
     if window == "year":
-        return Span(YEARLY, (YEARLY.bucket_of(start_of_day(today)),))
+        return Span(YEARLY, (YEARLY.bucket_of(now),))
+    if window == ROLLING:
+        return Span(HOURLY, tuple(HOURLY.bucket_of(hour) for hour in rolling_hours(now)))
+    today = now.date()
     days = {"day": 1, "week": today.isoweekday(), "month": today.day, "7d": 7, "14d": 14, "30d": 30, "90d": 90}[window]
     return Span(DAILY, tuple(days_between(today - dt.timedelta(days - 1), today)))
 
@@ -34,13 +41,18 @@ def span_before(span: Span, window: Window) -> Span | None:
     if not span.kind.bucket_field:
         return None
     first = span.buckets[0]
-    begin = dt.date(int(first), 1, 1) if span.kind is YEARLY else dt.date.fromisoformat(first)
-    return span_of(window, begin - dt.timedelta(1)) if begin > dt.date.min else None
+    begin = dt.datetime.fromisoformat(f"{first}-01-01" if span.kind is YEARLY else first)
+    return span_of(window, begin - INSTANT_STEP) if begin > start_of_day(dt.date.min) else None
+
+
+def rolling_hours(now: dt.datetime) -> list[dt.datetime]:
+    """An instant of each hour of ROLLING, in their order."""
+    return [now - n * HOURLY.length_min for n in reversed(range(ROLLING_HOURS))]
 
 
 def kinds_of(windows: Iterable[Window]) -> tuple[Kind, ...]:
     """The rollups that these windows are read from, in the order of KINDS."""
-    kinds = {span_of(window, dt.date.max).kind for window in windows}
+    kinds = {span_of(window, end_of_day(dt.date.max)).kind for window in windows}
     return tuple(kind for kind in KINDS if kind in kinds)
 
 

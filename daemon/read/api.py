@@ -61,7 +61,7 @@ class Api:
         self._visibility = "private" if self._keyed else "public"
         self._routes: Routes | None = None
         if self._stores is not None and read.enabled:
-            self._routes = Routes(config, self._stores, _today)
+            self._routes = Routes(config, self._stores, _now)
             document = openapi.document(config, self._routes.endpoints)
             self._openapi = Response(HTTPStatus.OK, document, [JSON, self._keep(OPENAPI_MAX_AGE_S)])
         self._origins = frozenset(origin.encode() for origin in read.cors_origins)
@@ -250,8 +250,8 @@ def _free(_: Kind | None) -> None:
     """Who has a key may read as much as the gates let pass."""
 
 
-def _today() -> dt.date:
-    return dt.datetime.now(dt.UTC).date()
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def _key(head: Mapping[bytes, bytes]) -> str:

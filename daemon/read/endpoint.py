@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from msgspec.structs import asdict
 
-from daemon.config import Config, domain_counters
+from daemon.config import Config, domain_counters, offered_windows
 from daemon.domain import rejection
 from daemon.domain.entity import Entity
 from daemon.domain.rejection import say
@@ -57,14 +57,16 @@ class Endpoint(ABC):
     ttl_key: ClassVar[str] = "cache_ttl_ms"
     """The key of `[read]` that says how long an answer is kept."""
 
-    def __init__(self, config: Config, stores: Stores, today: Callable[[], dt.date]) -> None:
+    def __init__(self, config: Config, stores: Stores, now: Callable[[], dt.datetime]) -> None:
         self.config = config
         self.limits = config.read
         self.ttl_ms: int = getattr(config.read, self.ttl_key)
         self.stores = stores
-        self.today = today
+        self.now = now
+        """In UTC."""
         self._kept = asdict(config.retention)
         self._counters = {name: domain_counters(config, name) for name in config.domains}
+        self._windows = {name: offered_windows(config, name) for name in ("", *config.domains)}
 
     @property
     def description(self) -> str:
@@ -91,6 +93,14 @@ class Endpoint(ABC):
             parameters.wrong("compare", say(rejection.NOTHING_BEFORE, what=f"the window {window}"))
         return compare
 
+    def today(self) -> dt.date:
+        """The UTC day."""
+        return self.now().date()
+
+    def windows(self, domain: str) -> tuple[Window, ...]:
+        """The windows that are offered; of any domain, for OpenAPI, if the domain is ""."""
+        return self._windows[domain]
+
     def question(self, kind: Kind, *arguments: object, ttl_ms: int, **flags: bool) -> Question:
         """`arguments`, `flags`: of `_read`. Who gives the same asks the same."""
         key = repr((self.answer.__name__, arguments, flags))
@@ -102,7 +112,7 @@ class Endpoint(ABC):
 
     def before(self, window: Window) -> Span | None:
         """The window before, whole. None: there is none, or documents of it have expired, so nobody can say."""
-        span = span_before(span_of(window, self.today()), window)
+        span = span_before(span_of(window, self.now()), window)
         if span is None or not isinstance(span.kind, Bucketed):
             return None
         return span if self.is_kept(span.kind, span.buckets[0]) else None

@@ -41,10 +41,10 @@ ROUTES = tuple(dict.fromkeys(path.partition("/")[0] for path in ENDPOINTS))
 class Routes:
     """The reads of one configuration."""
 
-    def __init__(self, config: Config, stores: Stores, today: Callable[[], dt.date]) -> None:
+    def __init__(self, config: Config, stores: Stores, now: Callable[[], dt.datetime]) -> None:
         self._types = {name: section.entity_types for name, section in config.domains.items()}
         self.breaker = stores.breaker
-        self.endpoints = {path: endpoint(config, stores, today) for path, endpoint in ENDPOINTS.items()}
+        self.endpoints = {path: endpoint(config, stores, now) for path, endpoint in ENDPOINTS.items()}
         self._by_shape = {(path.partition("/")[0], path.count("/")): each for path, each in self.endpoints.items()}
 
     def parse(self, path: str, query: str) -> Question | Response:

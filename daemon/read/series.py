@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from daemon.domain.entity import Entity
-from daemon.domain.rollup import BUCKETED, INSTANT_STEP, Bucketed, end_of_day, start_of_day, total
+from daemon.domain.rollup import BUCKETED, HOURLY, INSTANT_STEP, Bucketed, end_of_day, start_of_day, total
+from daemon.domain.window import rolling_hours
 from daemon.read.slices import SLICE_ITEMS, batches, slices
 from daemon.response import encode
 from daemon.rollups.errors import store_error
@@ -44,8 +45,18 @@ class Stretch(NamedTuple):
     last: dt.datetime
 
     @classmethod
+    def of(cls, bucket: Bucket, first: dt.datetime, last: dt.datetime) -> Stretch:
+        return cls(SIZES[bucket], first, last)
+
+    @classmethod
     def of_days(cls, bucket: Bucket, first: dt.date, last: dt.date) -> Stretch:
         return cls(SIZES[bucket], start_of_day(first), end_of_day(last))
+
+    @classmethod
+    def rolling(cls, now: dt.datetime) -> Stretch:
+        """The last 24 hours, this one included: the same all through an hour."""
+        first, *_, last = map(HOURLY.start_of, rolling_hours(now))
+        return cls(HOURLY, first, last)
 
     @property
     def begin(self) -> str:

@@ -1,7 +1,8 @@
 """The most counted entities of a window, exactly, out of lists that indexes keep in order.
 
-A window is the sum of buckets: the days of `30d`, one bucket for `year` and `total`. The amount of a bucket is its
-counted amount plus its base. The `top_` index lists a bucket's documents by counted amount, the `base_` index by base.
+A window is the sum of buckets: the days of `30d`, the hours of `24h`, one bucket for `year` and `total`. The amount of
+a bucket is its counted amount plus its base. The `top_` index lists a bucket's documents by counted amount, the `base_`
+index by base.
 
 Fagin's threshold algorithm (Fagin, Lotem, Naor 2003, "Optimal aggregation algorithms for middleware") reads all lists
 to the same depth, in one command. Below that depth no list has more than its last line read. So an entity that was not
@@ -79,13 +80,13 @@ class TopReader:
         self._sum_timeout_s = sum_timeout_s
 
     async def read(
-        self, domain: str, entity_type: str, counter: str, window: Window, limit: int, today: dt.date
+        self, domain: str, entity_type: str, counter: str, window: Window, limit: int, now: dt.datetime
     ) -> list[Ranked]:
         """The first `limit` entities, the most counted first, equals by id; entities without amounts are left out.
 
         Of several equals at the end of the list, any may be on it.
         """
-        span = _CounterSpan({"domain": domain, "entity_type": entity_type}, counter, span_of(window, today))
+        span = _CounterSpan({"domain": domain, "entity_type": entity_type}, counter, span_of(window, now))
         with store_error(self._mongo.address):
             ranked = await self._by_threshold(span, limit)
             return await self._by_sum(span, limit) if ranked is None else ranked

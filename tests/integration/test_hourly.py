@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ HOURS = {
 NOW = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0)
 """The first instant of the hour in which the tests began."""
 HOUR = dt.timedelta(hours=1)
+Read = Callable[..., dict[str, Any]]
 EXPIRED = HOURLY.expired_collection
 
 
@@ -201,3 +203,78 @@ def test_indexes_of_hours_are_there_while_a_domain_has_hours(hours: System) -> N
     _, found = hours.tallyd_here("doctor", "--json")
     (check,) = [each for each in json.loads(found) if each["check"] == "mongo.indexes"]
     assert check["severity"] == "ok"
+
+
+@pytest.fixture
+def read(hours: System) -> Iterator[Read]:
+    """What a path of the read API answers, of an entity with counts in several hours."""
+    hours.count(
+        at(value=2), at(23 * HOUR, value=3), at(24 * HOUR, value=5), at(HOUR, entity_id="b", value=6),
+        at(24 * HOUR, entity_id="c", value=9),
+    )  # fmt: skip
+    hours.flush()
+    with hours.ingest() as ingest:
+
+        def ask(path: str, **parameters: str) -> dict[str, Any]:
+            answer: dict[str, Any] = ingest.client.get(f"/api/v1/analytics/{path}", params=parameters).json()
+            return answer
+
+        yield ask
+
+
+def test_a_series_of_hours_is_the_last_24_or_whole_days(read: Read) -> None:
+    for found in (
+        read("series/jav/movie/a", bucket="hourly"),
+        read("series/jav/movie/a", bucket="hourly", window="24h"),
+    ):
+        points = found["points"]
+        assert len(points) == 24
+        assert [point["hour"] for point in points] == sorted({point["hour"] for point in points})
+        counts = {point["hour"]: point["view"] for point in points if point["view"]}
+        assert counts == {name(): 2, name(23 * HOUR): 3} or (counts == {name(): 2} and turned())
+        assert (found["from"], found["to"]) == (points[0]["hour"][:10], points[-1]["hour"][:10])
+    first, last = (NOW - 24 * HOUR).date(), NOW.date()
+    found = read("series/jav/movie/a", bucket="hourly", **{"from": str(first), "to": str(last)})
+    assert [point["hour"] for point in found["points"]] == [
+        f"{day}T{n:02d}" for day in (first, last) for n in range(24)
+    ]
+    assert sum(point["view"] for point in found["points"]) == 10
+
+
+def test_the_last_24_hours_are_exact_to_the_hour(read: Read) -> None:
+    found = read("top/jav/movie", window="24h")
+    amounts = {row["entity_id"]: row["amount"] for row in found["rows"]}
+    assert amounts == {"a": 5, "b": 6} or (amounts == {"a": 2, "b": 6} and turned())
+    of_three = read("top/jav/movie", window="24h", compare="1", ids="a,b,c")["rows"]
+    assert {row["entity_id"] for row in of_three} == {"a", "b"}, "c was counted in the hour before"
+    assert {row["previous"] for row in of_three if row["entity_id"] == "a"} <= ({5, 8} if turned() else {5})
+    [counted] = read("totals/jav/movie", window="24h", ids="a")["totals"]
+    assert counted["counters"]["view"] in ((5, 2) if turned() else (5,))
+
+
+def turned() -> bool:
+    """Whether the hour has turned since the tests began: what was 23 hours ago is out of the window."""
+    return dt.datetime.now(dt.UTC) >= NOW + HOUR
+
+
+def test_a_domain_without_hours_has_no_window_and_no_series_of_them(read: Read) -> None:
+    assert list(read("top/web/page", window="24h")["errors"]) == ["window"]
+    assert list(read("totals/web/page", ids="a", window="24h")["errors"]) == ["window"]
+    assert list(read("series/web/page/a", bucket="hourly")["errors"]) == ["bucket"]
+    assert list(read("series/jav/movie/a", window="24h")["errors"]) == ["window"]
+    both = read("series/jav/movie/a", bucket="hourly", window="24h", to=str(NOW.date()))
+    assert list(both["errors"]) == ["window"]
+    domains = read("domains")
+    assert {each["name"]: each["hourly"] for each in domains["domains"]} == {"jav": True, "web": False}
+    assert "24h" in domains["windows"]
+
+
+def test_commands_show_hours(hours: System) -> None:
+    hours.count(at(value=2))
+    hours.flush()
+    _, text = hours.tallyd_here("top", "--domain", "jav", "--window", "24h", "--json")
+    assert json.loads(text) == [{"entity_id": "a", "view": 2}]
+    _, text = hours.tallyd_here("series", "a", "--domain", "jav", "--bucket", "hourly", "--json")
+    assert {"hour": name(), "view": 2, "download": 0} in json.loads(text)
+    assert hours.tallyd_here("top", "--domain", "web", "--window", "24h")[0] == 2
+    assert hours.tallyd_here("series", "a", "--domain", "web", "--bucket", "hourly")[0] == 2

@@ -277,7 +277,7 @@ def test_the_domains_are_told_with_types_counters_labels_and_pages(shared_system
     (found,) = asked(shared_system, "domains")
     assert found["domains"] == [
         {
-            "name": "jav", "counters": ["download", "view"], "actions": ["view", "download"],
+            "name": "jav", "hourly": False, "counters": ["download", "view"], "actions": ["view", "download"],
             "types": [
                 {"name": "movie", "label": True, "enrich": ["code"], "url": "https://shop.example/movies/{id}"},
                 {"name": "tag", "label": False, "enrich": [], "url": None},

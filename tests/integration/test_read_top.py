@@ -20,8 +20,8 @@ from daemon.rollups.mongo import MongoSink
 from tests.kit.proxy import Gate
 from tests.kit.system import ROLLUPS, WAIT_TIMEOUT_S, System, event, wait_until
 
-TODAY = dt.date(2026, 11, 20)
-DAYS = [(TODAY - dt.timedelta(n)).isoformat() for n in range(8)]
+TODAY = dt.datetime(2026, 11, 20, tzinfo=dt.UTC)
+DAYS = [(TODAY - dt.timedelta(n)).date().isoformat() for n in range(8)]
 """One more than a window of seven has."""
 
 Amounts = dict[tuple[str, str], tuple[int, int]]
@@ -167,7 +167,7 @@ def test_only_the_lists_that_are_offered_cost_indexes(system: System) -> None:
     assert has_lists == {"totals": True, "daily": True, "weekly": False, "monthly": False, "yearly": False}
 
 
-@pytest.mark.parametrize("window", ["total", "day", "30d", "year"])
+@pytest.mark.parametrize("window", ["total", "day", "24h", "30d", "year"])
 def test_each_list_is_read_by_its_index(indexed: System, window: Window) -> None:
     """Of a million documents no more than the lines wanted are looked at."""
     span = top_module._CounterSpan({"domain": "jav", "entity_type": "movie"}, "view", span_of(window, TODAY))

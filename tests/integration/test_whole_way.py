@@ -8,7 +8,7 @@ import datetime as dt
 import pytest
 
 from daemon.domain.entity import Entity
-from daemon.domain.rollup import COARSER, COMPLETE, DAILY
+from daemon.domain.rollup import BUCKETED, COMPLETE
 from daemon.export.rows import Selection, rows
 from daemon.read.series import Stretch, series
 from daemon.rollups.mongo import MongoSink
@@ -141,13 +141,15 @@ def test_status_top_and_series_show_what_was_counted(system: System) -> None:
 
 def test_every_rollup_in_the_list_can_be_read_exported_and_audited(system: System) -> None:
     at = dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC)
+    system.env["TALLYD_DOMAINS"] = '{"jav": {"entity_types": ["movie"], "hourly": true}}'
+    system.env["TALLYD_RETENTION__HOURLY_DAYS"] = "0"
     system.count(event(entity_id="a", value=3, occurred_at=at.isoformat()))
     system.flush()
     entity, day = Entity("jav", "movie", "a"), at.date()
 
     async def read() -> None:
         async with MongoSink(system.config().mongo) as mongo:
-            for kind in (DAILY, *COARSER):
+            for kind in BUCKETED:
                 stretch = Stretch.of_days(kind.name, day - dt.timedelta(days=400), day)
                 points = await series(mongo, entity, ["view"], stretch)
                 bucket = kind.bucket_of(at)

@@ -11,7 +11,6 @@ from msgspec import Meta
 from daemon.config import Config, domain_actions, replica_tables
 from daemon.domain.entity import Entity
 from daemon.read.endpoint import Endpoint, Question
-from daemon.read.endpoints.top import windows
 from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
@@ -30,6 +29,7 @@ class EntityType(Body):
 
 class Domain(Body):
     name: str
+    hourly: Annotated[bool, Meta(description="Whether it has hours.")]
     counters: list[str]
     actions: list[str]
     types: list[EntityType]
@@ -37,7 +37,7 @@ class Domain(Body):
 
 class Domains(Body):
     domains: list[Domain]
-    windows: Annotated[list[str], Meta(description="The windows of top lists.")]
+    windows: Annotated[list[str], Meta(description="The windows of top lists. Only domains with hours have 24h.")]
     ids_max: Annotated[int, Meta(description="Most entities of one request for totals.")]
     series_ids_max: Annotated[int, Meta(description="Most entities of one request for series.")]
 
@@ -46,8 +46,8 @@ class ReadDomains(Endpoint):
     summary = "What is counted"
     answer = Domains
 
-    def __init__(self, config: Config, stores: Stores, today: Callable[[], dt.date]) -> None:
-        super().__init__(config, stores, today)
+    def __init__(self, config: Config, stores: Stores, now: Callable[[], dt.datetime]) -> None:
+        super().__init__(config, stores, now)
         self._domains = [self._domain(name) for name in config.domains]
 
     @property
@@ -58,7 +58,7 @@ class ReadDomains(Endpoint):
         return self.question(Kind.CATALOGUE, ttl_ms=KEEP_MS)
 
     async def _read(self) -> Domains:
-        return Domains(self._domains, list(windows(self.limits)), self.limits.ids_max, self.limits.series_ids_max)
+        return Domains(self._domains, list(self.windows("")), self.limits.ids_max, self.limits.series_ids_max)
 
     def _domain(self, name: str) -> Domain:
         section, tables = self.config.domains[name], replica_tables(self.config)
@@ -67,4 +67,4 @@ class ReadDomains(Endpoint):
             table = tables.get((name, entity_type))
             label, enrich = (bool(table.label), list(table.enrich)) if table else (False, [])
             types.append(EntityType(entity_type, label, enrich, section.urls.get(entity_type)))
-        return Domain(name, list(self.counters(name)), list(domain_actions(self.config, name)), types)
+        return Domain(name, section.hourly, list(self.counters(name)), list(domain_actions(self.config, name)), types)

@@ -22,7 +22,7 @@ from daemon.domain.rollup import DAILY
 from daemon.domain.window import Window, days_between
 from daemon.errors import StoreError
 from daemon.read.endpoint import Endpoint, Question
-from daemon.read.endpoints.top import LIMIT_DEFAULT, windows
+from daemon.read.endpoints.top import LIMIT_DEFAULT
 from daemon.read.gate import Kind
 from daemon.read.names import Names
 from daemon.read.parameters import Parameters
@@ -76,12 +76,11 @@ class ReadSummary(Endpoint):
     answer = Summary
     ttl_key = "top_cache_ttl_ms"
 
-    def __init__(self, config: Config, stores: Stores, today: Callable[[], dt.date]) -> None:
-        super().__init__(config, stores, today)
+    def __init__(self, config: Config, stores: Stores, now: Callable[[], dt.datetime]) -> None:
+        super().__init__(config, stores, now)
         self._reader = TopReader(stores.mongo, self.limits.sum_timeout_ms / 1000)
         self._day_sums = DaySums(stores.mongo, self.limits, time.monotonic)
         self._names = Names(config, stores)
-        self._windows = windows(self.limits)
 
     def ask(self, place: Entity, parameters: Parameters) -> Question:
         days = parameters.number("days", DAYS, DAYS_DEFAULT)
@@ -103,7 +102,8 @@ class ReadSummary(Endpoint):
         own = {counter: amounts[-days:] for counter, amounts in sums.items()}
         before = {counter: amounts[:-days] for counter, amounts in sums.items()}
         named = f"{days}d" if days > 1 else "day"
-        window = next((window for window in self._windows if window == named), self._windows[0])
+        windows = self.windows(domain)
+        window = next((window for window in windows if window == named), windows[0])
         return Summary(
             domain=domain,
             entity_type=entity_type or UNSET,
@@ -125,9 +125,9 @@ class ReadSummary(Endpoint):
         self, domain: str, entity_type: str, window: Window, *, compare: bool, enrich: bool
     ) -> dict[str, list[Ranked]]:
         """Counter → the top list of an entity type."""
-        counters, today = self.counters(domain), self.today()
+        counters, now = self.counters(domain), self.now()
         lists = {
-            counter: await self._reader.read(domain, entity_type, counter, window, LIMIT_DEFAULT, today)
+            counter: await self._reader.read(domain, entity_type, counter, window, LIMIT_DEFAULT, now)
             for counter in counters
         }
         ids = {row.entity_id for ranked in lists.values() for row in ranked}

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Callable
 from typing import Annotated, ClassVar
 
 from msgspec import UNSET, Meta, UnsetType
 
-from daemon.config import Config
 from daemon.domain.entity import Entity
 from daemon.domain.window import Span, Window, span_of
 from daemon.read.endpoint import Endpoint, Question
-from daemon.read.endpoints.top import windows
 from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
 from daemon.read.slices import slices
-from daemon.read.stores import Stores
 from daemon.read.sums import window_sums
 from daemon.read.totals import counted
 from daemon.response import Amount, Body
@@ -79,20 +74,17 @@ class ReadTotals(Endpoint):
     }
     answer = Totals
 
-    def __init__(self, config: Config, stores: Stores, today: Callable[[], dt.date]) -> None:
-        super().__init__(config, stores, today)
-        self._windows: tuple[Window, ...] = tuple(dict.fromkeys(("total", *windows(config.read))))
-
     def ask(self, place: Entity, parameters: Parameters) -> Question:
         ids = parameters.entity_ids("ids", "id", self.limits.ids_max)
-        window = parameters.choice("window", self._windows, "total")
+        offered: tuple[Window, ...] = ("total", *self.windows(place.domain))
+        window = parameters.choice("window", tuple(dict.fromkeys(offered)), "total")
         compare = self.compares(parameters, window)
-        documents = len(ids) * len(span_of(window, self.today()).buckets) * (1 + compare)
+        documents = len(ids) * len(span_of(window, self.now()).buckets) * (1 + compare)
         kind = self.kind_of(documents) if documents else Kind.TOTALS
         return self.question(kind, place, window, ids, compare=compare, ttl_ms=self.ttl_ms)
 
     async def _read(self, place: Entity, window: Window, ids: list[str], *, compare: bool) -> Totals:
-        span = span_of(window, self.today())
+        span = span_of(window, self.now())
         if span.buckets and ids:
             return await self._of_window(place, window, ids, span, self.before(window) if compare else None)
         keys = [f"{place.domain}:{place.type}:{id_}" for id_ in ids]

@@ -80,7 +80,7 @@ def test_an_unknown_key_is_told_with_the_one_it_may_be(toml: str, hint: str) -> 
         ("[http]\ninterface = 'wsgi'", 'http.interface: invalid value "wsgi"; allowed: asgi, rsgi'),
         (
             "[read]\ntop_windows = ['day', 'hour']",
-            'read.top_windows[1]: invalid value "hour"; allowed: total, day, week, month, year, 7d, 14d, 30d, 90d',
+            'read.top_windows[1]: invalid value "hour"; allowed: total, day, week, month, year, 24h, 7d, 14d, 30d, 90d',
         ),
         ("[actions.a]\ncounters = {a = 'two'}", 'actions.a.counters.a: invalid value "two"; allowed: one, value'),
         ("[http]\nport = 65536", "http.port: must be between 1 and 65535"),

@@ -39,6 +39,7 @@ def test_the_readers_key_is_not_shown() -> None:
         ('["total"]', ["totals"]),
         ('["day", "90d"]', ["totals", "daily"]),
         ('["year"]', ["totals", "yearly"]),
+        ('["24h"]', ["totals"]),
         ("[]", ["totals"]),
     ],
 )

@@ -100,10 +100,10 @@ BODIES = [
     ),
     (
         Domains(
-            [Domain("jav", ["view"], ["view"], [EntityType("movie", True, ["code"], "https://shop.example/{id}")])],
+            [Domain("jav", True, ["view"], ["view"], [EntityType("movie", True, ["code"], "https://shop.example/{id}")])],
             ["total"], 500, 100,
         ),
-        (b'{"domains":[{"name":"jav","counters":["view"],"actions":["view"],"types":[{"name":"movie","label":true,'
+        (b'{"domains":[{"name":"jav","hourly":true,"counters":["view"],"actions":["view"],"types":[{"name":"movie","label":true,'
         b'"enrich":["code"],"url":"https://shop.example/{id}"}]}],"windows":["total"],"ids_max":500,'
         b'"series_ids_max":100,'),
     ),
@@ -128,7 +128,7 @@ def endpoints(config: Config = CONFIG) -> dict[str, Endpoint]:
     async def build() -> dict[str, Endpoint]:
         stores = Stores(config, ReadTally())
         try:
-            return Routes(config, stores, lambda: DAY).endpoints
+            return Routes(config, stores, lambda: dt.datetime(2026, 2, 19, 10, tzinfo=dt.UTC)).endpoints
         finally:
             await stores.close()
 

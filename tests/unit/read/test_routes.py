@@ -14,7 +14,7 @@ from daemon.read.routes import Routes
 from daemon.read.stores import Stores
 from daemon.response import Response
 
-DAY = dt.date(2026, 2, 19)
+DAY = dt.datetime(2026, 2, 19, 5, tzinfo=dt.UTC)
 CONFIG = load(environ={"TALLYD_MONGO__URL": "mongodb://nowhere/tallyd", "TALLYD_REDIS__URL": "redis://nowhere"})
 
 
