@@ -80,7 +80,7 @@ export class Chart {
     return {
       width,
       height,
-      padding: [0.5 * rem, Math.max(0.2, 1.5 - (width / rem - 3) / this.#names.length / 2) * rem, 0, 0],
+      padding: [0.5 * rem, this.#overhang(width / rem) * rem, 0, 0],
       legend: { show: false },
       cursor: {
         y: false,
@@ -121,6 +121,12 @@ export class Chart {
       ],
       hooks: { setCursor: [(plot) => this.#say(plot.cursor.idx)] },
     };
+  }
+
+  /** How far the last name under the axis reaches beyond its bar, in rem. */
+  #overhang(width) {
+    const bar = (width - 3) / this.#names.length;
+    return Math.max(0.2, (0.5 * this.#names.at(-1)[1].length - bar) / 2);
   }
 
   /** Where names stand under the axis: evenly, counted from the newest, or at whole hours. */

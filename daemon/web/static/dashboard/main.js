@@ -176,6 +176,7 @@ const start = new Poll(
     window.addEventListener("hashchange", () => {
       show();
       scrollTo(0, 0);
+      main.focus({ preventScroll: true }); // where a reader goes on
     });
     show();
   },

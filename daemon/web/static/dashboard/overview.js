@@ -30,7 +30,9 @@ export function overview(app) {
 
   const asOf = h("p.asof", "\u00a0");
   const figures = new Figures(main, apart, windows, open, (name) => go({ window: name }, true));
-  const curves = main.map((counter, index) => new Curve(counter, apart[counter], index, open));
+  // Without hours today is one bar: the week around it says more.
+  const drawn = open.name === "today" && !domain.hourly ? windows.find((each) => each.days === 7) : open;
+  const curves = main.map((counter, index) => new Curve(counter, apart[counter], index, drawn));
   const lists = new Lists(app, type, main, open);
   const empty = h("div");
   const demo = h("div");
@@ -38,18 +40,17 @@ export function overview(app) {
 
   async function loadFigures(signal) {
     const scope = { type: type?.name };
+    const byHour = { bucket: "hourly", window: "24h", compare: 1, ...scope };
     const [days, hours] = await Promise.all([
       get(`summary/${domain.name}`, { days: 90, compare: 1, top: 0, ...scope }, signal),
-      domain.hourly
-        ? get(`series/${domain.name}`, { bucket: "hourly", window: "24h", compare: 1, ...scope }, signal)
-        : null,
+      domain.hourly && get(`series/${domain.name}`, byHour, signal).catch((error) => withoutHours(error, signal)),
     ]);
     const spans = Object.fromEntries(
-      windows.map((each) => [each.name, each.days ? daySpan(days, each.days) : hourSpan(hours)]),
+      windows.map((each) => [each.name, each.days ? daySpan(days, each.days) : hours && hourSpan(hours)]),
     );
     figures.update(spans);
-    const drawn = open.days > 1 || open.hours ? spans[open.name] : hours ? todaySpan(hours) : daySpan(days, 7);
-    for (const curve of curves) curve.update(drawn, spans[open.name], domain.name);
+    const span = drawn.name === "today" ? hours && todaySpan(hours) : spans[drawn.name];
+    if (span) for (const curve of curves) curve.update(span, spans[drawn.name], domain.name);
     write(asOf, `As of ${clock(days.as_of)}`);
     const none = ![days.counters, days.previous.counters].some((part) => Object.values(part).some(sum));
     empty.replaceChildren(...(none ? [nothingYet(domain, type ?? domain.types[0])] : []));
@@ -73,6 +74,12 @@ export function overview(app) {
     load: (signal) => Promise.all([loadFigures(signal), lists.load(signal)]),
     stop: () => curves.forEach((curve) => curve.chart.remove()),
   };
+}
+
+/** The days stand without the hours, if only those cannot be read. */
+function withoutHours(error, signal) {
+  if (signal.aborted || !error.status) throw error;
+  return null;
 }
 
 function typeChoice(domain, type, go) {
@@ -200,9 +207,14 @@ class Figures {
 
   update(spans) {
     this.element.classList.remove("waits");
-    const moved = (counter) => Object.values(spans).some((span) => sum(span.now[counter] ?? []));
+    const moved = (counter) => Object.values(spans).some((span) => span && sum(span.now[counter] ?? []));
     for (const { counter, apart, each, amount, change: by, beside } of this.#cells) {
       const span = spans[each.name];
+      if (!span) {
+        write(amount, "–");
+        by.title = "The hours cannot be read now.";
+        continue;
+      }
       const [now, before] = [sum(span.now[counter] ?? []), sum(span.before[counter] ?? [])];
       write(amount, number(now));
       // Today is not over: a percentage of a whole day would always fall.
