@@ -123,7 +123,7 @@ class List {
     );
     this.#tools = h(
       "div.tools",
-      h("span"),
+
       csvButton(`tallyd-${app.domain.name}-${type.name}-${counter}-${open.name}`, () => this.#csv()),
     );
     this.element = h(
