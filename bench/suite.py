@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bench import batch, durable, flush, latency, machine, memory, parts, reads, replica, scale, single, wrk
+from bench import batch, dashboards, durable, flush, latency, machine, memory, parts, reads, replica, scale, single, wrk
 from bench.ground import Ground, GroundError, forget_configuration, raised
 from bench.measure import Row
 from bench.peers import start
@@ -36,8 +36,9 @@ GROUPS: dict[str, Group] = {
     "durable": Group(durable.measure, "appendfsync always"),
     "parts": Group(parts.measure, "the parts, one by one", mysql=True),
     "reads": Group(reads.measure, "reads of a million entities, and what they cost the ingest"),
+    "dashboards": Group(dashboards.measure, "single events beside twenty open dashboards"),
 }
-ON_REQUEST = ("reads",)
+ON_REQUEST = ("reads", "dashboards")
 """Only with --only: filling MongoDB takes minutes and gigabytes."""
 QUICK = ("single", "batch", "flush", "memory")
 
