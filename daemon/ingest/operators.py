@@ -6,6 +6,9 @@ pointed at 127.0.0.1 (DNS rebinding), asks for its own name. No header of a prox
 connects from loopback, too. nginx with a bare `proxy_pass` sends no such header and asks for loopback's name, but it
 closes the connection, which no browser does. A proxy that hides itself better cannot be told from a browser. So a key
 is the only safe door as soon as there is a proxy, and `tallyd doctor` says so.
+
+A browser on this machine needs no key, and one that was told the key sends it by itself. So a script of any other page
+could ask in the operator's name, and with `read.cors_origins` read the answer. Such a request is nobody's.
 """
 
 from __future__ import annotations
@@ -67,8 +70,21 @@ class Operators:
         """Whether an operator sent the request."""
         if self._hashes:
             authorization = next(iter(head.headers.get_all("authorization")), "")
+            by_browser = not head.key and authorization[:6].lower() == "basic "
+            if by_browser and _is_foreign_page(head):
+                return False
             return is_good(key_of(head.key, authorization), self._hashes)
-        return self._at_hand and _is_at_hand(head)
+        return self._at_hand and _is_at_hand(head) and not _is_foreign_page(head)
+
+
+def _is_foreign_page(head: RequestHead) -> bool:
+    """Whether a page of another origin asks, by a script or to show it as its own. A link does no harm."""
+    get_all = head.headers.get_all
+    origin, host = (next(iter(get_all(name)), "") for name in ("origin", "host"))
+    if origin and origin.partition("://")[2] != host.lower():
+        return True
+    site, mode = (next(iter(get_all(name)), "") for name in ("sec-fetch-site", "sec-fetch-mode"))
+    return site in ("cross-site", "same-site") and mode != "navigate"
 
 
 def _is_at_hand(head: RequestHead) -> bool:

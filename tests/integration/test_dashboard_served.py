@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 import httpx
 import pytest
 
+from daemon.read.endpoint import PREFIX
 from daemon.web import dashboard
 from tests.kit.daemon import Daemon
 from tests.kit.nginx import nginx, nginx_folder
@@ -22,7 +23,7 @@ from tests.kit.wire import Wire, talk
 OPERATOR, READER = "an-operator-s-key-of-today", "a-reader-s-key-of-today"
 CONFIG = {"DASHBOARD__ENABLED": "true"}
 KEYED = {**CONFIG, "DASHBOARD__KEY": "sha256:" + hashlib.sha256(OPERATOR.encode()).hexdigest(), "READ__KEY": READER}
-TOTALS = "/api/v1/analytics/totals/jav/movie/a"
+TOTALS, STATUS, DEAD = (f"{PREFIX}{path}" for path in ("totals/jav/movie/a", "status", "dead"))
 
 
 def basic(password: str, user: str = "anyone") -> dict[str, str]:
@@ -52,6 +53,7 @@ def test_a_browser_on_this_machine_needs_no_key(ingest: Ingest) -> None:
 def test_a_foreign_name_for_this_machine_is_refused(ingest: Ingest, host: str) -> None:
     """As a page does whose name was pointed at 127.0.0.1 (DNS rebinding)."""
     assert asked(ingest.url, f"Host: {host}:80") == 403
+    assert [asked(ingest.url, f"Host: {host}:80", path=path) for path in (STATUS, DEAD)] == [401, 401]
 
 
 def test_no_name_and_two_names_are_refused(ingest: Ingest) -> None:
@@ -126,6 +128,41 @@ def test_nothing_else_opens_it(keyed: Ingest, headers: dict[str, str]) -> None:
     assert answer.headers["www-authenticate"].startswith('Basic realm="tallyd"')
 
 
+FOREIGN = (
+    {"origin": "https://evil.example"},
+    {"origin": "null"},
+    {"origin": "http://127.0.0.1:1"},
+    {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
+    {"sec-fetch-site": "same-site", "sec-fetch-mode": "cors"},
+)
+"""What a browser says of a page of another origin that asks."""
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+def test_another_page_does_not_ask_in_the_operator_s_name(keyed: Ingest, foreign: dict[str, str]) -> None:
+    """A browser sends a password by itself. A page that has the key may use it, as any program."""
+    for path in (dashboard.PATH, STATUS, TOTALS):
+        assert keyed.client.get(path, headers={**basic(OPERATOR), **foreign}).status_code == 401
+        assert keyed.client.get(path, headers={"x-tallyd-key": OPERATOR, **foreign}).status_code == 200
+    assert keyed.client.get(TOTALS, headers={**basic(READER), **foreign}).status_code == 200
+
+
+def test_a_link_from_another_page_leads_to_it(keyed: Ingest) -> None:
+    followed = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    assert keyed.client.get(dashboard.PATH, headers={**basic(OPERATOR), **followed}).status_code == 200
+
+
+def test_another_page_in_a_browser_on_this_machine_reads_nothing_that_needs_a_key(system: System) -> None:
+    """Although `read.cors_origins` lets every page read with a key."""
+    with system.ingest(**CONFIG, READ__KEY=READER, READ__CORS_ORIGINS='["*"]') as ingest:
+        for path in (TOTALS, STATUS, "/openapi.json"):
+            assert ingest.client.get(path).status_code == 200
+            for foreign in FOREIGN:
+                assert ingest.client.get(path, headers=foreign).status_code == 401
+        own = {"origin": ingest.url, "sec-fetch-site": "same-origin", "sec-fetch-mode": "cors"}
+        assert ingest.client.get(TOTALS, headers=own).status_code == 200
+
+
 def test_a_reader_reads_with_basic_and_is_never_asked_for_a_password(keyed: Ingest) -> None:
     """A page that reads with a wrong key would make the browser ask its visitor."""
     assert keyed.client.get(TOTALS, headers=basic(READER)).status_code == 200
@@ -146,7 +183,7 @@ def test_what_an_operator_reads_is_compressed(keyed: Ingest) -> None:
 
 
 def test_no_other_page_may_frame_open_or_load_it(keyed: Ingest) -> None:
-    answer = keyed.client.get(dashboard.PATH, headers={**basic(OPERATOR), "origin": "https://evil.example"})
+    answer = keyed.client.get(dashboard.PATH, headers=basic(OPERATOR))
     policy = dict(part.strip().partition(" ")[::2] for part in answer.headers["content-security-policy"].split(";"))
     assert policy["default-src"] == policy["frame-ancestors"] == policy["base-uri"] == "'none'"
     assert {policy[name] for name in ("script-src", "style-src", "connect-src")} == {"'self'"}
@@ -185,27 +222,19 @@ def test_its_files_are_kept_for_ever_and_the_page_is_asked_for_again(ingest: Ing
         assert ingest.client.get(path).status_code == 404
 
 
-def test_an_undeclared_proxy_on_this_machine_is_refused(system: System) -> None:
-    with (
-        system.ingest(**CONFIG) as ingest,
-        nginx_folder() as folder,
-        nginx(folder, ingest.url.removeprefix("http://"), also="/dashboard") as url,
-    ):
-        for headers in ({}, {"host": "localhost"}, {"x-forwarded-for": "127.0.0.1"}):
-            assert httpx.get(f"{url}/dashboard", headers=headers).status_code == 403
-        assert asked(url, "Host: localhost", b"X-Forwarded-For: \xff") == 403
-
-
-def test_nginx_with_a_bare_proxy_pass_is_refused(system: System) -> None:
-    """It sends no header of a proxy, and asks for 127.0.0.1 whatever name its client asked for."""
-    with (
-        system.ingest(**CONFIG) as ingest,
-        nginx_folder() as folder,
-        nginx(folder, ingest.url.removeprefix("http://"), bare=True) as url,
-    ):
-        for path in (dashboard.PATH, "/api/v1/analytics/status", "/api/v1/analytics/dead"):
-            assert httpx.get(f"{url}{path}").status_code in (401, 403)
-            assert ingest.client.get(path).status_code == 200
+def test_a_proxy_on_this_machine_that_nobody_declared_is_refused(system: System) -> None:
+    """nginx as ops/proxy sets it up; and with a bare `proxy_pass`, which sends no header of a proxy, and asks for
+    127.0.0.1 whatever name its client asked for."""
+    with system.ingest(**CONFIG) as ingest:
+        upstream = ingest.url.removeprefix("http://")
+        with nginx_folder() as folder, nginx(folder, upstream, also="/dashboard") as url:
+            for headers in ({}, {"host": "localhost"}, {"x-forwarded-for": "127.0.0.1"}):
+                assert httpx.get(f"{url}/dashboard", headers=headers).status_code == 403
+            assert asked(url, "Host: localhost", b"X-Forwarded-For: \xff") == 403
+        with nginx_folder() as folder, nginx(folder, upstream, bare=True) as url:
+            for path in (dashboard.PATH, STATUS, DEAD):
+                assert httpx.get(f"{url}{path}").status_code in (401, 403)
+                assert ingest.client.get(path).status_code == 200
 
 
 def test_it_works_below_another_path_of_nginx(system: System) -> None:
@@ -248,22 +277,26 @@ def test_the_root_of_a_demo_leads_to_it(system: System) -> None:
         answer = ingest.client.get("/")
         assert (answer.status_code, answer.headers["location"]) == (303, "dashboard")
         assert "<html data-demo " in ingest.client.get(dashboard.PATH).text
-    with system.ingest(**CONFIG) as ingest:
-        assert ingest.client.get("/").status_code == 404
-        assert "data-demo" not in ingest.client.get(dashboard.PATH).text
+
+
+def test_another_root_leads_nowhere(ingest: Ingest) -> None:
+    assert ingest.client.get("/").status_code == 404
+    assert "data-demo" not in ingest.client.get(dashboard.PATH).text
 
 
 def test_an_operator_s_key_is_made_listed_expires_and_is_revoked(system: System) -> None:
     file = system.scratch / "keys.json"
     env = {**CONFIG, "KEYS__FILE": str(file)}
 
-    def tallyd(*args: str, check: bool = True) -> str:
-        return system.tallyd("key", *args, check=check, **env).stdout.strip()
+    def tallyd(*args: str) -> str:
+        code, said = system.tallyd_here("key", *args, **env)
+        assert code == 0
+        return said.splitlines()[0] if args[0] == "new" else said
 
     key, old = tallyd("new", "boss", "--operator"), tallyd("new", "past", "--operator", "--expires", "2026-01-01")
     assert {each["kind"] for each in json.loads(tallyd("list", "--json"))} == {"operator"}
-    assert system.tallyd("key", "new", "x", "--operator", "--domain", "jav", check=False, **env).returncode == 2
-    assert system.tallyd("key", "new", "x", "--operator", "--read", check=False, **env).returncode == 2
+    for more in (("--domain", "jav"), ("--read",)):
+        assert system.tallyd_here("key", "new", "x", "--operator", *more, **env)[0] == 2
     with system.ingest(**env) as ingest:
         assert [ingest.client.get(dashboard.PATH, headers=basic(each)).status_code for each in (key, old)] == [200, 401]
         assert ingest.client.get(TOTALS).status_code == 200, "reads are still open to all"
