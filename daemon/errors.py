@@ -56,6 +56,10 @@ class MysqlStoreError(StoreError):
     store = "mysql"
 
 
+class MysqlAwayError(MysqlStoreError):
+    """It did not answer in time, or the line broke."""
+
+
 class LayoutError(ConfigError, RedisStoreError):
     """The layout in Redis was written by a daemon with another shard count, dedupe window or format."""
 

@@ -409,7 +409,7 @@ class Read(Section, frozen=True):
     ids_max: Annotated[int, Meta(ge=1, le=500)] = 500
     """Most entities of one request for totals. More get 422."""
     top_limit_max: Annotated[int, Meta(ge=1, le=100)] = 100
-    """Most entities of one top list. More get 422."""
+    """Most entities of one top list. More get 422. Also the most entities that a search by label finds."""
     series_points_max: Annotated[int, Meta(ge=1, le=10_000)] = 1_000
     """Most points of one series. More get 422."""
     series_ids_max: Annotated[int, Meta(ge=1, le=100)] = 100
@@ -421,6 +421,8 @@ class Read(Section, frozen=True):
     With more of them it gets 503 until they are flushed. 500 take Redis less than 1 ms."""
     fresh_at_once_max: Count = 4
     """The same of exact totals."""
+    names_at_once_max: Count = 4
+    """The same of searches by label. MySQL is asked one question after the other."""
     wait_ms: Count = 1_000
     """How long a read waits for others of its kind. After that it gets 503."""
     top_windows: tuple[Window, ...] = WINDOWS
@@ -571,11 +573,12 @@ class ReplicaTable(Section, frozen=True):
     columns: Annotated[dict[Name, SqlName], Meta(min_length=1)]
     """Counter → the column that tallyd writes."""
     label: SqlName | None = None
-    """A column that people know the rows by. Reports show it beside the key."""
+    """A column that people know the rows by. Reports and `tallyd top` show it beside the key. With an index on it,
+    readers find an entity by it: `GET …/entities/DOMAIN/TYPE?label=…`."""
     shadow: dict[Name, SqlName] = {}
     """Counter → the column in which the application still counts by itself. See `tallyd shadow-compare`."""
     enrich: tuple[SqlName, ...] = ()
-    """Columns that a top list shows beside the counts (`enrich=1`)."""
+    """Columns that reads show beside the counts (`enrich=1`)."""
     known: bool = False
     """Take only ids that the table has, byte for byte, when their counts are flushed. Those of other ids become dead
     letters ("unknown id"). `tallyd dead retry` brings them in. Insert a row before its first event, therefore. While

@@ -9,7 +9,7 @@ from daemon.config import ReplicaTable
 from daemon.doctor import grants
 from daemon.doctor.finding import Finding, Verdict, fatal, ok, run_checks, unknown, warning
 from daemon.doctor.mysql_facts import Column, MysqlFacts, Table
-from daemon.replica.sql import INTEGER_TYPES
+from daemon.replica.sql import INTEGER_TYPES, LABEL_TYPES
 
 SCAN_ROWS_MIN = 1_000
 """For a table of fewer rows, reading it whole may rightly be the server's plan."""
@@ -139,11 +139,35 @@ def reported(of: Mapped) -> Verdict:
     return ok(", ".join(names) or "none")
 
 
+def searched(of: Mapped) -> Verdict:
+    """What reads ask of the table: entities by their label, and the columns beside their counts."""
+    missing = [name for name in of.mapping.enrich if of.table.column(name) is None]
+    if missing:
+        return warning(
+            f"{of.mapping.table} has no column {', '.join(missing)}",
+            "Reads with enrich=1 have no columns of the row.",
+            f"correct replica.{of.name}.enrich: {', '.join(c.name for c in of.table.columns.values())}",
+        )
+    column = of.table.column(of.mapping.label) if of.mapping.label else None
+    if column is None:
+        return ok("no label")
+    if column.data_type not in LABEL_TYPES:
+        return ok(f"{column.name} is {column.declared}, so GET entities?label=… is refused")
+    if any(index.columns[0] == column.name.lower() for index in of.table.indexes):
+        return ok(f"{column.name} has an index")
+    table = of.mapping.table
+    return ok(
+        f"{column.name} has no index, so GET entities?label=… is refused."
+        f" To have it: CREATE INDEX `{table}_{column.name}` ON `{table}` (`{column.name}`)"
+    )
+
+
 CHECKS: Mapping[str, Callable[[Mapped], Verdict]] = {
     "mysql.table": present,
     "mysql.key": key,
     "mysql.columns": columns,
     "mysql.reported": reported,
+    "mysql.searched": searched,
     "mysql.update": update,
 }
 

@@ -49,6 +49,7 @@ READS = {
     Kind.SUMMARY: READ_SUM,
     Kind.FRESH: READ_COLD,
     Kind.STATUS: READ_COLD,
+    Kind.NAMES: READ_COLD,
     Kind.CATALOGUE: READ,
 }
 """By what a read asks of the stores."""

@@ -75,6 +75,7 @@ class Api:
             Kind.TOP: tops,
             Kind.SUMMARY: Gate(read.summaries_at_once_max, wait_s),
             Kind.FRESH: Gate(read.fresh_at_once_max, wait_s),
+            Kind.NAMES: Gate(read.names_at_once_max, wait_s),
             Kind.CATALOGUE: Gate(read.reads_in_flight_max, wait_s),
             Kind.STATUS: Gate(STATUS_AT_ONCE, wait_s),
         }

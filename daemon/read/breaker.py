@@ -1,8 +1,9 @@
-"""The breaker of MongoDB: while it does not answer, reads are refused without asking it.
+"""The breaker of a store: while it does not answer, reads are refused without asking it.
 
 A read that waits for a store that never answers holds memory for `read.timeout_ms`, and a hundred of them that time out
 together hold the loop, which also takes events. So after the first ones the breaker opens. Then one read at a time
-tries whether MongoDB answers a ping. All others are refused at once.
+tries whether the store answers a ping. All others are refused at once. MongoDB has one. MySQL has one, too: without it
+reads have no names.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ _log = logging.getLogger(__name__)
 class Breaker:
     """Of one worker."""
 
-    def __init__(self, ping: Callable[[], Awaitable[None]], monotonic: Callable[[], float]) -> None:
-        """`ping` raises StoreError if MongoDB does not answer."""
+    def __init__(self, store: str, ping: Callable[[], Awaitable[object]], monotonic: Callable[[], float]) -> None:
+        """`ping` raises StoreError if the store does not answer."""
+        self._store = store
         self._ping = ping
         self._monotonic = monotonic
         self._failures = 0
@@ -39,7 +41,7 @@ class Breaker:
 
     def answered(self) -> None:
         if self.open:
-            _log.warning("MongoDB answers again: reads are answered again.")
+            _log.warning("%s answers again: reads ask it again.", self._store)
         self._failures = 0
 
     def failed(self) -> None:
@@ -47,7 +49,7 @@ class Breaker:
         self._failures += 1
         if self._failures == FAILURES_MAX:
             self._next_at_s = self._monotonic() + jittered(PAUSE_S)
-            _log.error("MongoDB does not answer: reads are refused until it does.")
+            _log.error("%s does not answer: no read asks it until it does.", self._store)
 
     async def lets_pass(self) -> bool:
         """Whether a read may ask. If the breaker is open and it is time, this one tries a ping first."""

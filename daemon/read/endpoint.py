@@ -17,7 +17,7 @@ from daemon.config import Config, domain_counters, offered_windows
 from daemon.domain import rejection
 from daemon.domain.entity import Entity
 from daemon.domain.rejection import say
-from daemon.domain.rollup import Bucketed, end_of_day
+from daemon.domain.rollup import Bucketed
 from daemon.domain.window import Span, Window, span_before, span_of
 from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
@@ -118,8 +118,8 @@ class Endpoint(ABC):
         return span if self.is_kept(span.kind, span.buckets[0]) else None
 
     def is_kept(self, rollup: Bucketed, bucket: str) -> bool:
-        """Whether the retention keeps the documents of the bucket, all of today."""
-        kept_from = rollup.kept_from(end_of_day(self.today()), self._kept)
+        """Whether the retention keeps the documents of the bucket."""
+        kept_from = rollup.kept_from(self.now(), self._kept)
         return kept_from is None or bucket >= kept_from
 
     def types(self, domain: str) -> tuple[str, ...]:

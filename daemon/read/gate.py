@@ -23,6 +23,7 @@ class Kind(Enum):
     TOP = "lists that indexes keep, or a sum over a window"
     SUMMARY = "sums of days, and many top lists"
     FRESH = "Redis, and totals"
+    NAMES = "one query of MySQL, by an index"
     CATALOGUE = "nothing"
     STATUS = "each store how it is"
 
@@ -31,7 +32,7 @@ QUICK = frozenset((Kind.TOTALS, Kind.SERIES, Kind.FRESH))
 """Kinds that take a sound MongoDB milliseconds. The others may take it longer than they are given."""
 
 
-WITHOUT_MONGO = frozenset((Kind.CATALOGUE, Kind.STATUS))
+WITHOUT_MONGO = frozenset((Kind.NAMES, Kind.CATALOGUE, Kind.STATUS))
 """Kinds that are answered whether MongoDB is there or not."""
 
 

@@ -184,6 +184,7 @@ def _read_paths(config: Config, endpoints: Mapping[str, Endpoint]) -> Json:
         operation["description"] = endpoint.description
         operation["parameters"] = [place for place in places if f"{{{place['name']}}}" in path] + [
             {"name": name, "in": "query", "description": endpoint.about.get(name, ""), **described}
+            | ({"required": True} if name in parameters.required else {})
             for name, described in parameters.described.items()
         ]
         paths[PREFIX + path] = {"get": operation | (_READER if needs_key else {})}

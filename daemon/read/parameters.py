@@ -13,6 +13,7 @@ import msgspec
 
 from daemon.domain import rejection
 from daemon.domain.admission import entity_id_problem
+from daemon.domain.entity import CONTROL_CHARACTER, ENTITY_ID_CHARS_MAX
 from daemon.domain.event import EntityId
 from daemon.domain.rejection import say, say_allowed, say_ranges
 
@@ -40,6 +41,8 @@ class Parameters:
         self.errors: dict[str, list[str]] = {}
         self.described: dict[str, Json] = {}
         """Name of each parameter that was taken → how OpenAPI describes it."""
+        self.required: set[str] = set()
+        """Those of them that must be given."""
         self._values: dict[str, list[str]] = {}
         try:
             pairs = parse_qsl(query, keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX)
@@ -82,6 +85,18 @@ class Parameters:
         if value is not None and value not in (*_ON, *_OFF):
             self.wrong(name, say(rejection.NO_FLAG, name))
         return default if value is None else value in _ON
+
+    def text(self, name: str) -> str:
+        """A text that must be given. It may be what an entity's id may be."""
+        value = self._one(name, ENTITY_ID)
+        self.required.add(name)
+        if not value:
+            self.wrong(name, say(rejection.REQUIRED, name))
+        elif len(value) > ENTITY_ID_CHARS_MAX:
+            self.wrong(name, say(rejection.TOO_LONG, name, most=ENTITY_ID_CHARS_MAX))
+        elif CONTROL_CHARACTER.search(value):
+            self.wrong(name, say(rejection.CONTROL_CHARACTERS, name))
+        return value or ""
 
     def day(self, name: str) -> dt.date | None:
         value = self._one(name, {"type": "string", "format": "date"})

@@ -14,6 +14,7 @@ from daemon.domain.entity import Entity
 from daemon.domain.rejection import Rejection
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.endpoints.domains import ReadDomains
+from daemon.read.endpoints.entities import ReadEntities
 from daemon.read.endpoints.series import ReadManySeries, ReadSeries
 from daemon.read.endpoints.status import ReadDead, ReadStatus
 from daemon.read.endpoints.summary import ReadSummary
@@ -30,6 +31,7 @@ ENDPOINTS: dict[str, type[Endpoint]] = {
     "series/{domain}/{type}/{id}": ReadSeries,
     "series/{domain}/{type}": ReadManySeries,
     "summary/{domain}": ReadSummary,
+    "entities/{domain}/{type}": ReadEntities,
     "domains": ReadDomains,
     "status": ReadStatus,
     "dead": ReadDead,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ from daemon.buffer.connection import Connection, client_of
 from daemon.buffer.layout import Layout
 from daemon.buffer.pending import Pending
 from daemon.config import Config, ReplicaTable
-from daemon.errors import MongoAwayError, StoreError
+from daemon.errors import MongoAwayError, MysqlAwayError, MysqlStoreError, StoreError
 from daemon.metrics import ReadTally
 from daemon.read.breaker import Breaker
 from daemon.read.exact import Exact
@@ -46,22 +47,37 @@ class Stores:
         layout = Layout(config)
         self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
         self._tally = tally
-        self.breaker = Breaker(self._ping_mongo, time.monotonic)
+        self.breaker = Breaker("MongoDB", self._ping_mongo, time.monotonic)
+        self._mysql_breaker = Breaker("MySQL", self._try_mysql, time.monotonic)
         self.totals = TotalsReader(partial(ask_totals, self.mongo))
         fields_max = config.read.fresh_fields_max
         shards = [Pending(connection, shard, fields_max) for shard, connection in enumerate(self._connections)]
         self.exact = Exact(shards, self.totals)
 
     async def describe(self, table: ReplicaTable, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Entity id → the table's `enrich` columns as JSON takes them. One query at a time: there is one connection."""
-        if self._mysql is None:
-            return {}
+        """Entity id → the table's `enrich` columns as JSON takes them."""
+        async with self._of_mysql() as mysql:
+            return _as_json(await mysql.describe(table, ids))
+
+    async def labelled(self, table: ReplicaTable, label: str, most: int) -> dict[str, dict[str, Any]] | None:
+        """The same of entities with a label; None: no index serves it."""
+        async with self._of_mysql() as mysql:
+            rows = await mysql.labelled(table, label, most)
+        return None if rows is None else _as_json(rows)
+
+    @asynccontextmanager
+    async def _of_mysql(self) -> AsyncIterator[MysqlSink]:
+        """One query at a time: there is one connection."""
+        breaker = self._mysql_breaker
         async with self._asking_mysql:
-            rows = await self._mysql.describe(table, ids)
-        return {
-            id_: {name: value if isinstance(value, str | int | None) else str(value) for name, value in row.items()}
-            for id_, row in rows.items()
-        }
+            if self._mysql is None or not await breaker.lets_pass():
+                raise MysqlStoreError("MySQL did not answer a moment ago.")
+            try:
+                yield self._mysql
+            except MysqlAwayError:
+                breaker.failed()
+                raise
+            breaker.answered()
 
     @property
     def connections(self) -> Connections:
@@ -88,9 +104,13 @@ class Stores:
         return found
 
     async def _ping_mysql(self) -> None:
-        assert self._mysql is not None, "it is configured"
-        async with self._asking_mysql:
-            await self._mysql.ping()
+        async with self._of_mysql() as mysql:
+            await mysql.ping()
+
+    async def _try_mysql(self) -> None:
+        """Its caller has the connection."""
+        if self._mysql is not None:
+            await self._mysql.query("SELECT 1")
 
     async def _ping_mongo(self) -> None:
         with store_error(self.mongo.address):
@@ -107,3 +127,10 @@ class Stores:
             await self._mysql.close()
         await self._redis_client.aclose()
         await self.mongo.close()
+
+
+def _as_json(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {
+        id_: {name: value if isinstance(value, str | int | None) else str(value) for name, value in row.items()}
+        for id_, row in rows.items()
+    }

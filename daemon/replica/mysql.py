@@ -24,8 +24,8 @@ from daemon.config import MysqlSection, ReplicaTable, address_of, mysql_of, tls_
 from daemon.domain.counter import INT64_MAX
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import total
-from daemon.errors import MysqlStoreError
-from daemon.replica.sql import KeyColumn, alike_sql, ranked_sql, select_sql, update_sql
+from daemon.errors import MysqlAwayError, MysqlStoreError
+from daemon.replica.sql import LABEL_TYPES, KeyColumn, alike_sql, labelled_sql, ranked_sql, select_sql, update_sql
 from daemon.retry import jittered
 
 PLAIN_REFUSED = frozenset({1045, 3159})
@@ -130,7 +130,7 @@ class MysqlSink:
         self._address = address_of(section.url)
         self._database: str = mysql_of(section.url)["db"]
         self._connection: Any = None
-        self._keys: dict[str, KeyColumn] = {}
+        self._columns: dict[str, KeyColumn] = {}
         self._packet_bytes = 0
         """The largest statement that the server takes. It says so when a connection is opened."""
 
@@ -216,6 +216,18 @@ class MysqlSink:
         rows = await self._select(table, ids, table.enrich)
         return {id_: dict(zip(table.enrich, row, strict=True)) for id_, row in rows.items()}
 
+    async def labelled(self, table: ReplicaTable, label: str, most: int) -> dict[str, dict[str, Any]] | None:
+        """Entity id → the `enrich` columns of its row, of the first `most` rows with this label, byte for byte. None:
+        no index serves the column of labels, so it is not searched."""
+        assert table.label is not None
+        column = await self._column(table, table.label)
+        if column.data_type not in LABEL_TYPES or not await self._is_indexed(table, table.label):
+            return None
+        if not column.takes(label):
+            return {}
+        rows = await self.query(labelled_sql(table, column, label), (_encode([[label]]).decode(), most))
+        return {id_: dict(zip(table.enrich, row, strict=True)) for id_, *row in rows}
+
     async def having_rows(self, table: ReplicaTable, ids: Sequence[str]) -> set[str]:
         """The ids among these that are a row's key, byte for byte. Asks about `rows_max` at a time."""
         most = self._section.rows_max
@@ -283,21 +295,35 @@ class MysqlSink:
         raise AssertionError
 
     async def _key(self, table: ReplicaTable) -> KeyColumn:
-        """The key column. It is looked up once."""
-        name = f"{table.table}.{table.key}"
-        if name not in self._keys:
+        return await self._column(table, table.key)
+
+    async def _is_indexed(self, table: ReplicaTable, column: str) -> bool:
+        """Whether a whole column begins an index."""
+        where = (self._database, table.table, column)
+        return bool(
+            await self.query(
+                "SELECT 1 FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s"
+                " AND COLUMN_NAME = %s AND SEQ_IN_INDEX = 1 AND SUB_PART IS NULL LIMIT 1",
+                where,
+            )
+        )
+
+    async def _column(self, table: ReplicaTable, column: str) -> KeyColumn:
+        """A column that rows are found by. It is looked up once."""
+        name = f"{table.table}.{column}"
+        if name not in self._columns:
             found = await self.query(
                 "SELECT LOWER(DATA_TYPE), CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS"
                 " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND COLUMN_NAME = %s",
-                (self._database, table.table, table.key),
+                (self._database, table.table, column),
             )
             if not found:
                 raise MysqlStoreError(
                     f"MySQL at {self._address}: there is no column {name} in database"
                     f" {self._database!r}. Create it, or change the [replica] tables of the configuration."
                 )
-            self._keys[name] = KeyColumn(*found[0])
-        return self._keys[name]
+            self._columns[name] = KeyColumn(*found[0])
+        return self._columns[name]
 
     async def query(self, sql: str, args: Sequence[object] = (), *, extra_s: float = 0) -> list[tuple[Any, ...]]:
         """The rows of a SELECT. `extra_s`: what it may take besides the usual time-out."""
@@ -351,7 +377,7 @@ class MysqlSink:
             raise kind(f"MySQL at {self._address}: {error}") from None
         except Exception as error:  # noqa: BLE001  (asyncmy lets RuntimeError and others out when a line breaks half-way)
             await self.close()  # a late reply must not meet a later query; what was sent may still be carried out
-            raise MysqlStoreError(f"MySQL at {self._address}: {str(error) or 'no answer in time'}") from None
+            raise MysqlAwayError(f"MySQL at {self._address}: {str(error) or 'no answer in time'}") from None
 
 
 class _RefusedRowsError(MysqlStoreError):

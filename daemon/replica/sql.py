@@ -15,6 +15,8 @@ from daemon.config import ReplicaTable
 from daemon.domain.counter import INT64_MAX
 
 INTEGER_TYPES = frozenset({"tinyint", "smallint", "mediumint", "int", "bigint"})
+LABEL_TYPES = INTEGER_TYPES | {"char", "varchar", "uuid"}
+"""Of a column of labels whose index serves a search."""
 UUID_PATTERN = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 """How MariaDB writes a value of its UUID type."""
 
@@ -84,6 +86,18 @@ def select_sql(table: ReplicaTable, key: KeyColumn, ids: Iterable[str], columns:
     return (
         f"SELECT CAST(d.k AS CHAR), {names} FROM JSON_TABLE(%s, '$[*]' COLUMNS ({declared})) d"  # noqa: S608
         f" JOIN `{table.table}` t ON {condition}"
+    )
+
+
+def labelled_sql(table: ReplicaTable, column: KeyColumn, label: str) -> str:
+    """Reads the `enrich` columns, after the key, of the rows with this label. Its parameters are a JSON array with
+    [label], and the most rows."""
+    assert table.label is not None
+    declared, condition = column.joined(table.label, [label])
+    names = "".join(f", t.`{name}`" for name in table.enrich)
+    return (
+        f"SELECT CAST(t.`{table.key}` AS CHAR){names} FROM JSON_TABLE(%s, '$[*]' COLUMNS ({declared})) d"  # noqa: S608
+        f" JOIN `{table.table}` t ON {condition} ORDER BY t.`{table.key}` LIMIT %s"
     )
 
 

@@ -43,6 +43,7 @@ UNSAYABLE = {
     "/api/v1/analytics/top/{domain}/{type}": "positive_data_acceptance",  # the same, and nothing is before `total`
     "/api/v1/analytics/series/{domain}/{type}": "positive_data_acceptance",  # the same of from, to, ids and id
     "/api/v1/analytics/series/{domain}/{type}/{id}": "positive_data_acceptance",  # how from and to go together
+    "/api/v1/analytics/entities/{domain}/{type}": "positive_data_acceptance",  # which types have a label
 }
 """Checks of what a schema has no words for."""
 
@@ -71,6 +72,7 @@ def test_it_names_every_path_the_daemon_serves(document: dict[str, Any], shared_
     served |= {"/api/v1/analytics/top/{domain}/{type}"}
     served |= {"/api/v1/analytics/summary/{domain}", "/api/v1/analytics/domains"}
     served |= {"/api/v1/analytics/status", "/api/v1/analytics/dead"}
+    served |= {"/api/v1/analytics/entities/{domain}/{type}"}
     assert set(document["paths"]) == served
 
 

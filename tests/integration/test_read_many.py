@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from daemon.read.gate import Kind
+from tests.kit.proxy import Proxy
 from tests.kit.reads import reading
-from tests.kit.system import System, event
+from tests.kit.system import WAIT_TIMEOUT_S, System, event
+from tests.kit.wait import POLL_S
 
 TODAY = dt.datetime.now(dt.UTC).date()
 AWAY = "mongodb://127.0.0.1:9/away"
@@ -268,6 +270,119 @@ def test_a_series_is_not_compared_with_days_that_may_have_expired(filled: System
     kept, expired = asked(filled, path, RETENTION__DAILY_DAYS="14") + asked(filled, path, RETENTION__DAILY_DAYS="13")
     assert "previous" in kept
     assert "previous" not in expired
+
+
+# Names ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def labelled(filled: System) -> System:
+    filled.sql("CREATE INDEX jav_code ON jav (code)")
+    filled.sql("INSERT INTO jav (uuid, code) VALUES ('c', 'C'), ('c2', 'C'), ('small', 'a-1'), ('umlaut', 'Ä')")
+    return filled
+
+
+@pytest.mark.parametrize(
+    ("label", "ids"),
+    [
+        ("A-1", ["a"]),
+        ("a-1", ["small"]),  # the collation would take both for equal
+        ("A-1 ", []),
+        ("%C3%84", ["umlaut"]),
+        ("A", []),
+        ("C", ["c", "c2"]),
+        ("nobody", []),
+        ("' OR 1=1 -- ", []),
+        ("%25", []),
+        ("😀", []),
+    ],
+)
+def test_an_entity_is_found_by_its_label_byte_for_byte(labelled: System, label: str, ids: list[str]) -> None:
+    (found,) = asked(labelled, f"entities/jav/movie?label={label}")
+    assert [each["entity_id"] for each in found["entities"]] == ids
+    assert {each["row"]["code"] for each in found["entities"]} <= {found["label"]}
+
+
+def test_a_search_finds_no_more_than_a_top_list_has(labelled: System) -> None:
+    (found,) = asked(labelled, "entities/jav/movie?label=C", READ__TOP_LIMIT_MAX="1")
+    assert [each["entity_id"] for each in found["entities"]] == ["c"]
+
+
+@pytest.mark.parametrize("query", ["", "label=", "label=%00", "label=" + "x" * 256, "label=a&label=b", "label=a&x=1"])
+def test_a_label_must_be_one_text(labelled: System, query: str) -> None:
+    (found,) = asked(labelled, f"entities/jav/movie?{query}")
+    assert (found["status"], *found["errors"]) in {(422, "label"), (422, "x")}
+
+
+@pytest.mark.parametrize(("path", "env"), [("entities/jav/tag", {}), ("entities/jav/movie", {"MYSQL__URL": ""})])
+def test_entities_without_labels_are_not_searched(labelled: System, path: str, env: dict[str, str]) -> None:
+    (found,) = asked(labelled, f"{path}?label=a", **env)
+    assert (found["status"], found["errors"]) == (422, {"label": ["Entities of this type have no label."]})
+
+
+def test_without_mysql_a_search_is_503_and_says_so(labelled: System) -> None:
+    (found,) = asked(labelled, "entities/jav/movie?label=A-1", MYSQL__URL=MYSQL_AWAY)
+    assert (found["status"], found["message"]) == (
+        503, "MySQL cannot be asked at the moment, and only MySQL has the labels."
+    )  # fmt: skip
+
+
+def test_without_mongodb_a_search_is_answered(labelled: System) -> None:
+    (found,) = asked(labelled, "entities/jav/movie?label=A-1", MONGO__URL=AWAY)
+    assert [each["entity_id"] for each in found["entities"]] == ["a"]
+
+
+@pytest.mark.parametrize("column", ["downloads", "title", "published"])
+def test_a_column_that_no_index_serves_is_not_searched(labelled: System, column: str) -> None:
+    """Nobody makes MySQL read a whole table."""
+    labelled.sql(
+        "CREATE TABLE slow (uuid CHAR(36) UNIQUE, views INT, downloads INT, title VARCHAR(99), published DATE)"
+    )
+    labelled.sql("ALTER TABLE slow ADD INDEX (title(8)), ADD INDEX (published)")
+    replica = {"table": "slow", "key": "uuid", "columns": {"view": "views"}, "label": column}
+    try:
+        (found,) = asked(labelled, "entities/jav/movie?label=1", REPLICA=json.dumps({"jav": {"movie": replica}}))
+    finally:
+        labelled.sql("DROP TABLE slow")
+    assert found["status"] == 503
+    assert "no index" in found["message"]
+
+
+def test_a_number_is_found_as_it_is_written(labelled: System) -> None:
+    labelled.sql("CREATE TABLE numbered (uuid CHAR(36) UNIQUE, views BIGINT, number INT, INDEX (number))")
+    labelled.sql("INSERT INTO numbered (uuid, number) VALUES ('zero', 0), ('seven', 7)")
+    replica = {"table": "numbered", "key": "uuid", "columns": {"view": "views"}, "label": "number"}
+    paths = [f"entities/jav/movie?label={label}" for label in ("7", "07", "x", "0", "99999999999999999999")]
+    try:
+        found = asked(labelled, *paths, REPLICA=json.dumps({"jav": {"movie": replica}}))
+    finally:
+        labelled.sql("DROP TABLE numbered")
+    assert [[each["entity_id"] for each in one["entities"]] for one in found] == [["seven"], [], [], ["zero"], []]
+
+
+def test_a_frozen_mysql_is_asked_no_more_until_it_answers(labelled: System, caplog: pytest.LogCaptureFixture) -> None:
+    mysql = Proxy(labelled.env["TALLYD_MYSQL__URL"], b"", every=True)
+
+    async def work() -> None:
+        env = {**CONFIG, "MYSQL__URL": mysql.url(), "READ__TIMEOUT_MS": "500", "READ__CACHE_TTL_MS": "0"}
+        async with reading(labelled, **env) as reader:
+
+            async def status() -> int:
+                return (await reader.get("entities/jav/movie?label=A-1")).status
+
+            assert [await status() for _ in range(2)] == [503, 503]
+            assert "MySQL does not answer: no read asks it" in caplog.text
+            connections = mysql.connections
+            assert await status() == 503
+            assert mysql.connections <= connections + 1  # one read may try
+            mysql.restore()
+            async with asyncio.timeout(WAIT_TIMEOUT_S):
+                while await status() != 200:  # noqa: ASYNC110  (no event comes)
+                    await asyncio.sleep(POLL_S)
+            assert "MySQL answers again" in caplog.text
+
+    with mysql.running():
+        asyncio.run(work())
 
 
 # What there is -------------------------------------------------------------------------------------------------------

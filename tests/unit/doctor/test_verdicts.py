@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 
 from daemon import config as configuration
@@ -13,7 +14,7 @@ from daemon.doctor import mongo_checks, mysql_checks, mysql_tables, redis_checks
 from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Finding, Refusal, Verdict, run_checks
 from daemon.doctor.mongo_facts import MongoFacts
-from daemon.doctor.mysql_facts import Column, MysqlFacts, Table
+from daemon.doctor.mysql_facts import Column, Index, MysqlFacts, Table
 from daemon.doctor.redis_facts import RedisFacts, Window
 
 MOVIES = ReplicaTable(table="jav", key="uuid", columns={"view": "views"})
@@ -208,6 +209,25 @@ def test_columns_have_to_hold_a_64_bit_total(views: Column, severity: str) -> No
     facts = mysql_facts(tables={"jav.movie": (MOVIES, table)})
     found = {each.check: each.severity for each in mysql_tables.check_tables(facts)}
     assert found["mysql.columns.jav.movie"] == severity
+
+
+@pytest.mark.parametrize(
+    ("label", "indexes", "enrich", "severity", "text"),
+    [
+        (column("varchar"), [Index("i", False, ("views", "other"))], (), "ok", "views has an index"),
+        (column("varchar"), [Index("i", False, ("other", "views"))], (), "ok", "CREATE INDEX `jav_views` ON `jav`"),
+        (column("varchar"), [Index("i", False, ("views(8)",))], (), "ok", "is refused"),
+        (column("date"), [Index("i", False, ("views",))], (), "ok", "is refused"),
+        (column("varchar"), [Index("i", False, ("views",))], ("views", "title"), "warning", "no column title"),
+    ],
+)
+def test_a_search_by_label_needs_an_index_and_enrich_its_columns(
+    label: Column, indexes: list[Index], enrich: tuple[str, ...], severity: str, text: str
+) -> None:
+    mapping = msgspec.structs.replace(MOVIES, label="views", enrich=enrich)
+    facts = mysql_facts(tables={"jav.movie": (mapping, Table("BASE TABLE", "InnoDB", 0, {"views": label}, indexes))})
+    found = {each.check: each for each in mysql_tables.check_tables(facts)}["mysql.searched.jav.movie"]
+    assert (found.severity, text in found.found) == (severity, True)
 
 
 def test_a_plan_that_reads_a_large_table_is_a_warning() -> None:

@@ -17,6 +17,7 @@ from daemon.read import openapi
 from daemon.read.api import PREFIXES
 from daemon.read.endpoint import PREFIX, Endpoint
 from daemon.read.endpoints.domains import Domain, Domains, EntityType
+from daemon.read.endpoints.entities import Entities, Named
 from daemon.read.endpoints.series import EntitySeries, ManySeries, Series, SeriesBefore
 from daemon.read.endpoints.summary import Before, Summary
 from daemon.read.endpoints.top import Top
@@ -97,6 +98,11 @@ BODIES = [
         (b'{"domain":"jav","entity_type":"movie","days":1,"labels":["2026-02-19"],"counters":{"view":[3]},'
         b'"sums":{"view":3},"previous":{"labels":["2026-02-18"],"counters":{"view":[2]},"sums":{"view":2}},'
         b'"top_window":"day",'),
+    ),
+    (
+        Entities("jav", "movie", "A-1", [Named("a", {"code": "A-1"})]),
+        (b'{"domain":"jav","entity_type":"movie","label":"A-1",'
+        b'"entities":[{"entity_id":"a","row":{"code":"A-1"}}],'),
     ),
     (
         Domains(

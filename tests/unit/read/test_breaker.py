@@ -1,4 +1,4 @@
-"""The breaker of MongoDB: open after failures in a row, one trial at a time, closed by an answer."""
+"""The breaker of a store: open after failures in a row, one trial at a time, closed by an answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Mongo:
 
 
 def opened(mongo: Mongo) -> Breaker:
-    breaker = Breaker(mongo.ping, lambda: mongo.now_s)
+    breaker = Breaker("MongoDB", mongo.ping, lambda: mongo.now_s)
     for _ in range(FAILURES_MAX):
         assert not breaker.open
         breaker.failed()
@@ -38,7 +38,7 @@ def opened(mongo: Mongo) -> Breaker:
 @in_loop
 async def test_it_opens_after_failures_in_a_row_only() -> None:
     mongo = Mongo()
-    breaker = Breaker(mongo.ping, lambda: mongo.now_s)
+    breaker = Breaker("MongoDB", mongo.ping, lambda: mongo.now_s)
     for _ in range(10):
         breaker.failed()
         breaker.answered()

@@ -47,6 +47,14 @@ def test_what_is_no_day_is_wrong(text: str) -> None:
     assert "from" in parameters.errors
 
 
+@pytest.mark.parametrize("query", ["", "label=", "label=%00", "label=" + "x" * 256, "label=a&label=b"])
+def test_a_text_must_be_given_once_and_be_short_and_plain(query: str) -> None:
+    parameters = Parameters(query)
+    parameters.text("label")
+    assert "label" in parameters.errors
+    assert parameters.required == {"label"}
+
+
 def test_ids_come_in_lists_and_one_by_one_and_each_once() -> None:
     parameters = Parameters("ids=a,b%2Cc&id=d%2Ce&ids=a")
     assert parameters.entity_ids("ids", "id", 5) == ["a", "b", "c", "d,e"]
