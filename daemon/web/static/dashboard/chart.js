@@ -112,7 +112,7 @@ export class Chart {
           grid: { stroke: colour("--line"), width: 1 },
           size: 3 * rem,
           gap: 0.4 * rem,
-          space: 2.6 * rem,
+          space: 2.1 * rem,
           incrs: [1, 2, 5]
             .flatMap((each) => Array.from({ length: 15 }, (_, power) => each * 10 ** power))
             .sort((a, b) => a - b),

@@ -204,7 +204,7 @@ class List {
           url && h("a.out", out, "↗"),
         ),
       ),
-      h("td.course", { title: courseOf(this.#open).title }, course && sparkline(course)),
+      h("td.course", { title: courseOf(this.#open).title }, course?.some(Boolean) && sparkline(course)),
       h("td.n", number(amount)),
       h("td.n.change", { title: by && `${number(previous)} ${this.#open.before}` }, by),
     );
