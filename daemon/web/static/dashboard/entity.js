@@ -185,27 +185,26 @@ class History {
   }
 }
 
-/** What `text` names: [{ type, id, row }]. A code is looked for in MySQL, an id among the counts. */
-export async function find(domain, text) {
-  const byCode = await Promise.all(
-    domain.types
-      .filter((type) => type.label)
-      .map((type) =>
-        get(`entities/${domain.name}/${type.name}`, { label: text }).then(
-          (read) => read.entities.map((each) => ({ type: type.name, id: each.entity_id, row: each.row })),
-          () => [],
-        ),
-      ),
-  );
-  const byId = await Promise.all(
-    domain.types.map((type) =>
-      get(`totals/${domain.name}/${type.name}`, { id: text }).then(
-        (read) => (Object.values(read.totals[0].counters).some(Boolean) ? [{ type: type.name, id: text }] : []),
-        () => [],
-      ),
-    ),
-  );
-  return [...byCode, ...byId].flat();
+/** What `text` names: [{ type, id, row }], and what went wrong: a code is looked for in MySQL, an id among the counts. */
+async function find(domain, text, signal) {
+  const troubles = [];
+  const ask = (route, type, query, entitiesOf) =>
+    get(`${route}/${domain.name}/${type.name}`, query, signal).then(entitiesOf, (error) => {
+      if (signal.aborted) throw error;
+      if (error.status !== 422) troubles.push(error.message); // else it cannot be an id of this type
+      return [];
+    });
+  const byCode = (type) =>
+    ask("entities", type, { label: text }, ({ entities }) =>
+      entities.map(({ entity_id: id, row }) => ({ type: type.name, id, row })),
+    );
+  const byId = (type) =>
+    ask("totals", type, { id: text }, ({ totals: [{ counters }] }) =>
+      Object.values(counters).some(Boolean) ? [{ type: type.name, id: text }] : [],
+    );
+  const labelled = domain.types.filter((type) => type.label);
+  const entities = await Promise.all([...labelled.map(byCode), ...domain.types.map(byId)]);
+  return { entities: entities.flat(), trouble: troubles[0] };
 }
 
 /** Several entities have the name that was looked for, or none. */
@@ -213,29 +212,24 @@ export function found(app) {
   const text = app.params.get("what") ?? "";
   const list = h("ul.found");
   const said = h("p.plain", "Looking …");
-  return {
-    element: h("div", h("div.title", h("h1", "Find ", foreign(text, "bdi.id"))), said, list),
-    everyMs: 3_600_000,
-    stop: () => {},
-    async load() {
-      const entities = text ? await find(app.domain, text) : [];
-      if (entities.length === 1) return app.replace("entity", { type: entities[0].type, id: entities[0].id });
-      write(
-        said,
-        entities.length
-          ? `${entities.length} entities have this name.`
-          : "No entity has this code, and nothing was counted for this id.",
-      );
-      list.replaceChildren(
-        ...entities.map(({ type, id, row }) =>
-          h(
-            "li",
-            h("a", { href: app.link("entity", { type, id }) }, foreign(entityNames(id, row)[0])),
-            h("span.soft", ` ${type} `),
-            foreign(id, "bdi.code"),
-          ),
+
+  async function load(signal) {
+    const { entities, trouble } = text ? await find(app.domain, text, signal) : { entities: [] };
+    if (entities.length === 1 && !trouble) return app.replace("entity", { type: entities[0].type, id: entities[0].id });
+    const none = trouble ? "Nothing was found." : "No entity has this code, and nothing was counted for this id.";
+    write(said, [entities.length ? `Found: ${entities.length}.` : none, trouble].filter(Boolean).join(" "));
+    list.replaceChildren(
+      ...entities.map(({ type, id, row }) =>
+        h(
+          "li",
+          h("a", { href: app.link("entity", { type, id }) }, foreign(entityNames(id, row)[0])),
+          h("span.soft", ` ${type} `),
+          foreign(id, "bdi.code"),
         ),
-      );
-    },
-  };
+      ),
+    );
+  }
+
+  const title = h("div.title", h("h1", "Find ", foreign(text, "bdi.id")));
+  return { element: h("div", title, said, list), everyMs: 3_600_000, load, stop: () => {} };
 }

@@ -19,6 +19,7 @@ const WINDOWS = [
     before: `the ${days} days before`,
   })),
 ];
+const NO_HOURS = "The hours cannot be read now.";
 const sum = (amounts) => amounts.reduce((all, each) => all + (each ?? 0), 0);
 
 export function overview(app) {
@@ -50,7 +51,10 @@ export function overview(app) {
     );
     figures.update(spans);
     const span = drawn.name === "today" ? hours && todaySpan(hours) : spans[drawn.name];
-    if (span) for (const curve of curves) curve.update(span, spans[drawn.name], domain.name);
+    for (const curve of curves) {
+      if (span) curve.update(span, spans[drawn.name], domain.name);
+      else write(curve.against, NO_HOURS);
+    }
     write(asOf, `As of ${clock(days.as_of)}`);
     const none = ![days.counters, days.previous.counters].some((part) => Object.values(part).some(sum));
     empty.replaceChildren(...(none ? [nothingYet(domain, type ?? domain.types[0])] : []));
@@ -212,7 +216,7 @@ class Figures {
       const span = spans[each.name];
       if (!span) {
         write(amount, "–");
-        by.title = "The hours cannot be read now.";
+        by.title = NO_HOURS;
         continue;
       }
       const [now, before] = [sum(span.now[counter] ?? []), sum(span.before[counter] ?? [])];
@@ -221,7 +225,7 @@ class Figures {
       write(by, each.name === "today" ? `yesterday ${number(before)}` : change(now, before) || "\u00a0");
       by.title = `${number(before)}: ${each.before}`;
       const others = apart.filter(([other]) => moved(other));
-      write(beside, others.map(([other, name]) => `${number(sum(span.now[other] ?? []))} ${name}`).join(" · "));
+      write(beside, others.map(([other, name]) => `${number(sum(span.now[other] ?? []))} ${name}`).join("\n"));
     }
   }
 }
