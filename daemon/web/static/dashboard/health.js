@@ -12,7 +12,9 @@ const RATES = [
   ["duplicate", "Duplicate"],
   ["rejected", "Rejected"],
 ];
-const total = (amounts) => Object.values(amounts ?? {}).reduce((all, each) => all + each, 0);
+/** Of all counters. An event that moves `view_raw` moves `view`, too, or does not: it is one either way. */
+const total = (amounts) =>
+  Object.entries(amounts ?? {}).reduce((all, [name, each]) => (`${name}_raw` in amounts ? all : all + each), 0);
 
 export function health(app) {
   const verdict = h("div.verdict.waits", { role: "status" }, h("h1", "Asking …"));
