@@ -77,15 +77,7 @@ export function health(app) {
     } else if (!status.dead_letters) letters = { waiting: 0, letters: [] };
     judge(verdict, status);
     write(asOf, `As of ${clock(status.as_of)}`);
-    const at = Date.parse(status.as_of) / 1000;
-    // A daemon that started anew counts from zero; a rate of such a pair means nothing.
-    if (last && at > last.at && status.uptime_s >= last.status.uptime_s) {
-      for (const rate of rates)
-        rate.add(Math.max(0, total(status.events[rate.name]) - total(last.status.events[rate.name])) / (at - last.at));
-      write(since, "Since this page was opened; Grafana has more.");
-    }
-    if (!last || at > last.at) last = { at, status };
-    for (const rate of rates) rate.total(total(status.events[rate.name]));
+    if (status.shards.length) measure(status.events, Date.parse(status.as_of) / 1000); // else Redis hides the totals
     put(parts.stores, stores(status.stores));
     put(parts.flow, flow(status));
     put(parts.shards, shards(status.shards));
@@ -99,6 +91,17 @@ export function health(app) {
         ["tallyd", status.version, number(status.workers), age(status.uptime_s)],
       ]),
     );
+  }
+  /** A rate is the difference of two totals. Those of a daemon that started anew are smaller: its rate is 0 once. */
+  function measure(events, at) {
+    if (last && at <= last.at) return; // the answer of before
+    for (const rate of rates) {
+      const now = total(events[rate.name]);
+      if (last) rate.add(Math.max(0, now - total(last.events[rate.name])) / (at - last.at));
+      rate.total(now);
+    }
+    if (last) write(since, "Since this page was opened; Grafana has more.");
+    last = { events, at };
   }
   return { element, everyMs: EVERY_MS, load, stop: () => {} };
 }
