@@ -76,7 +76,7 @@ def fill(ground: Ground, entities: int) -> None:
     """The documents, of thousands of entities, and the indexes the flusher makes."""
     database = ground.mongo_client[DATABASE]
     if database.analytics_entity_daily.estimated_document_count() != entities * DAYS:
-        _make_documents(database, entities)
+        make_documents(database, entities)
 
     async def index() -> None:
         config = ground.config(MONGO__URL=with_database(ground.stack.mongo, DATABASE))
@@ -87,7 +87,7 @@ def fill(ground: Ground, entities: int) -> None:
     asyncio.run(index())
 
 
-def _make_documents(database: Database[dict[str, Any]], entities: int) -> None:
+def make_documents(database: Database[dict[str, Any]], entities: int) -> None:
     today = dt.datetime.now(dt.UTC).date()
     days = days_between(today - dt.timedelta(DAYS - 1), today)
     database.seed.replace_one({"_id": 0}, {}, upsert=True)

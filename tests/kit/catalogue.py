@@ -21,6 +21,7 @@ DAYS = 180
 HOURLY_DAYS = 8
 """`retention.hourly_days` as it is by default: these days come by the hour."""
 ROBOT_DAYS = 30
+URL = "https://shop.example/movies/{id}"
 TABLE = "movies"
 CREATE_TABLE = (
     f"CREATE TABLE {TABLE} (id INT PRIMARY KEY AUTO_INCREMENT, uuid VARCHAR(255) NOT NULL UNIQUE, code VARCHAR(64),"
@@ -41,6 +42,7 @@ value_max = 1_000_000
 [domains.jav]
 entity_types = ["movie", "actor", "tag"]
 actions = ["view", "download"]
+urls = {{ movie = "{URL}" }}
 
 [replica.jav.movie]
 table = "{TABLE}"
@@ -48,6 +50,9 @@ key = "uuid"
 columns = {{ view = "views", download = "downloads" }}
 label = "code"
 enrich = ["code", "title"]
+
+[dashboard]
+enabled = true
 """
 
 
@@ -86,7 +91,7 @@ def views(rank: int, day: dt.date, today: dt.date) -> int:
 
 
 def downloads(rank: int, day: dt.date, today: dt.date) -> int:
-    return views(rank, day, today) * (4 + zlib.crc32(f"{day}".encode()) % 5) // (30 + 3 * rank)
+    return views(rank, day, today) * (10 + zlib.crc32(f"{day}".encode()) % 3) // (60 + 5 * rank)
 
 
 def hours(amount: int, day: dt.date, until: dt.datetime) -> Iterator[tuple[dt.datetime, int]]:
@@ -124,20 +129,21 @@ def _events(now: dt.datetime, rows: Sequence[Row]) -> Iterator[tuple[bool, dict[
             yield False, sent(Row(name, "", ""), "view", at, part, "tag")
 
 
-def fill(system: System, rows: Sequence[Row] = ROWS) -> None:
-    """Makes the table, counts and flushes. `system` is empty; its configuration becomes `CONFIG`."""
-    configure(system)
+def prepare(system: System, rows: Sequence[Row] = ROWS) -> None:
+    """Writes the configuration and makes the table, with these rows."""
+    file = system.scratch / "catalogue.toml"
+    file.write_text(CONFIG)
+    system.env["TALLYD_CONFIG"] = str(file)
     system.sql(CREATE_TABLE)
-    lines = ", ".join(["(%s, %s, %s)"] * len(rows))
-    system.sql(f"INSERT INTO {TABLE} (uuid, code, title) VALUES {lines}", *(part for row in rows for part in row))
+    if rows:
+        lines = ", ".join(["(%s, %s, %s)"] * len(rows))
+        cells = (cell for row in rows for cell in row)
+        system.sql(f"INSERT INTO {TABLE} (uuid, code, title) VALUES {lines}", *cells)
+
+
+def fill(system: System, rows: Sequence[Row] = ROWS) -> None:
+    """Counts the past of these, and flushes."""
     sent = list(_events(dt.datetime.now(dt.UTC), rows))
     for robots in (False, True):
         system.count(*(each for by_robot, each in sent if by_robot == robots), robots=robots)
     system.flush()
-
-
-def configure(system: System) -> None:
-    """Writes the configuration, and points the system's commands at it."""
-    file = system.scratch / "catalogue.toml"
-    file.write_text(CONFIG)
-    system.env["TALLYD_CONFIG"] = str(file)

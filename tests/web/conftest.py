@@ -1,10 +1,14 @@
-"""One Chromium, one system and one daemon for all tests of a module; a new profile, proxy and site for each."""
+"""One Chromium, one system and one daemon for all tests of a module; a new profile, proxy and site for each.
+
+The tests of the dashboard don't change the catalogue of their module, or they make it good.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,11 +16,15 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, sync_playwright
 
 from daemon.flush.flusher import Flushed
+from tests.kit import catalogue
 from tests.kit.nginx import nginx, nginx_folder
+from tests.kit.proxy import Proxy
 from tests.kit.servers import Stack
 from tests.kit.system import Ingest, System
 from tests.kit.wait import wait_until
 from tests.web import browser as chromium
+from tests.web import dashboard
+from tests.web.dashboard import Look
 from tests.web.faults import FaultProxy
 from tests.web.site import ALIAS, SCRIPT, Shop, Site
 
@@ -43,6 +51,9 @@ class Stores(System):
 
     def sql(self, *args: Any, **options: Any) -> list[tuple[Any, ...]]:
         return self._apart(super().sql, *args, **options)
+
+    def count(self, *args: Any, **options: Any) -> int:
+        return self._apart(super().count, *args, **options)
 
     def flush(self, **env: str) -> Flushed:
         return self._apart(super().flush, **env)
@@ -162,6 +173,54 @@ def context(browser: Browser, faults: FaultProxy, errors: list[str]) -> Iterator
 @pytest.fixture
 def page(context: BrowserContext) -> Page:
     return context.new_page()
+
+
+# Of the dashboard --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def catalogued(request: pytest.FixtureRequest, stores: Stores) -> Stores:
+    """The module's stores with a catalogue of movies, hostile ids included; of a module with `EMPTY = True`, only the
+    table, and nothing counted."""
+    catalogue.prepare(stores)
+    if not getattr(request.module, "EMPTY", False):
+        catalogue.fill(stores)
+    return stores
+
+
+@pytest.fixture(scope="module")
+def lines(catalogued: Stores) -> Iterator[dict[str, Proxy]]:
+    """From the dashboard's daemon to each store."""
+    urls = {name: catalogued.env[f"TALLYD_{name.upper()}__URL"] for name in ("redis", "mongo", "mysql")}
+    with ExitStack() as running:
+        yield {name: running.enter_context(Proxy(url).running()) for name, url in urls.items()}
+
+
+@pytest.fixture(scope="module")
+def seen(request: pytest.FixtureRequest, catalogued: Stores, lines: dict[str, Proxy]) -> Iterator[Ingest]:
+    """The daemon with the dashboard, beside a flusher."""
+    env = {f"{name.upper()}__URL": line.url() for name, line in lines.items()}
+    with dashboard.daemons(catalogued, **{**env, **getattr(request.module, "CONFIG", {})}) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def look(browser: Browser) -> Iterator[Callable[..., Look]]:
+    """Opens a dashboard in a new profile. At the end nothing may have happened in it that must not."""
+    with ExitStack() as opened:
+        looks: list[Look] = []
+
+        def open_(url: str, at: str = "", *, screen: str = "desk", clock: bool = False, **options: Any) -> Look:
+            """`clock`: the test winds it. `options`: of `Browser.new_context`."""
+            context = opened.enter_context(dashboard.visitor(browser, dashboard.SCREENS[screen], "light", **options))
+            looks.append(Look(context, url))
+            if clock:
+                looks[-1].page.clock.install()
+            looks[-1].go(at)
+            return looks[-1]
+
+        yield open_
+        assert [each.wrong() for each in looks if each.wrong()] == []
 
 
 class Finish:

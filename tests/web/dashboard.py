@@ -5,13 +5,15 @@ The system is that of tests/kit/catalogue.py: real servers, a daemon, and a flus
 
 from __future__ import annotations
 
+import re
 import signal
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import typer
 from axe_playwright_python.sync_playwright import Axe
@@ -24,6 +26,8 @@ from tests.kit.system import Ingest, System
 from tests.web.browser import launch
 
 PATH = "/dashboard"
+PERSON = {"user-agent": "Mozilla/5.0 (X11; Linux x86_64; rv:133.0) Gecko/20100101 Firefox/133.0"}
+"""Of an event that no robot sends."""
 SERVED = {"READ__CACHE_TTL_MS": "0", "READ__TOP_CACHE_TTL_MS": "0"}
 """What a page shows is then what the stores hold."""
 FLUSHED = {"FLUSH__INTERVAL_S": "1"}
@@ -40,8 +44,17 @@ SCREENS = {
     "desk": Screen(1440, 900),
     "wall": Screen(3840, 2160),
 }
-THEMES = ("light", "dark")
+Theme = Literal["light", "dark"]
+THEMES: tuple[Theme, ...] = ("light", "dark")
 SETTLED = "body[data-ready]"
+PATIENCE_S = 90.0
+"""A browser on a busy machine is slow."""
+TRIPWIRES = """
+    globalThis.pwned = () => console.error("pwned");
+    globalThis.alert = globalThis.pwned;
+    addEventListener("securitypolicyviolation", (event) => console.error("pwned policy: " + event.violatedDirective));
+"""
+WRONG = re.compile("pwned|Content.Security.Policy|Mixed Content|Uncaught")
 
 
 def movies() -> list[catalogue.Row]:
@@ -57,7 +70,7 @@ def daemons(system: System, port: int = 0, **env: str) -> Iterator[Ingest]:
 
 
 @contextmanager
-def visitor(browser: Browser, screen: Screen, theme: str, **options: Any) -> Iterator[BrowserContext]:
+def visitor(browser: Browser, screen: Screen, theme: Theme, **options: Any) -> Iterator[BrowserContext]:
     """A new profile with such a screen. `options`: of `Browser.new_context`."""
     context = browser.new_context(
         viewport={"width": screen.width, "height": screen.height},
@@ -69,10 +82,41 @@ def visitor(browser: Browser, screen: Screen, theme: str, **options: Any) -> Ite
     context.close()
 
 
-def open_page(page: Page, url: str, at: str = "") -> None:
-    """Returns once all is drawn. `at`: what follows "#"."""
-    page.goto(f"{url}{PATH}{at and '#'}{at}")
-    page.wait_for_selector(SETTLED)
+class Look:
+    """A page with the dashboard, and all that happens in it that must not."""
+
+    def __init__(self, context: BrowserContext, url: str) -> None:
+        """`url`: of the daemon, or of what stands in front of it."""
+        self.url = url.rstrip("/")
+        self.asked: list[str] = []
+        """The URL of each request so far."""
+        self._wrong: list[str] = []
+        context.on("request", lambda request: self.asked.append(request.url))
+        context.on("weberror", lambda error: self._wrong.append(str(error.error)))
+        context.on("console", lambda line: self._wrong.extend([line.text] if WRONG.search(line.text) else []))
+        context.add_init_script(TRIPWIRES)
+        context.set_default_timeout(PATIENCE_S * 1000)
+        self.page = context.new_page()
+
+    def go(self, at: str = "") -> None:
+        """Returns once all is drawn. `at`: what follows "#/"."""
+        self.page.goto("about:blank")  # else another fragment opens no page
+        self.page.goto(f"{self.url}{PATH}{at and '#/'}{at}")
+        self.settle()
+
+    def settle(self) -> None:
+        self.page.wait_for_selector(SETTLED)
+
+    def wrong(self) -> list[str]:
+        """Breaches of the page's policy, deeds of strangers' text, errors that nobody caught, requests to others."""
+        origin = "{0.scheme}://{0.netloc}/".format(urlsplit(self.url))
+        return self._wrong + [
+            url for url in self.asked if not url.startswith((origin, "blob:" + origin, "data:", "about:"))
+        ]
+
+    def reads(self, path: str) -> list[str]:
+        """The requests to this read so far."""
+        return [url for url in self.asked if f"/api/v1/analytics/{path}" in url]
 
 
 def faults_of(page: Page) -> list[str]:
@@ -97,7 +141,9 @@ def run(
     """
     with tempfile.TemporaryDirectory(prefix="tallyd-dashboard-") as folder, Stack(Path(folder) / "stack") as stack:
         system = System(stack, Path(folder))
-        catalogue.fill(system, catalogue.ROWS if hostile else movies())
+        rows = catalogue.ROWS if hostile else movies()
+        catalogue.prepare(system, rows)
+        catalogue.fill(system, rows)
         with daemons(system, port=port) as ingest:
             if picture:
                 take_picture(ingest.url, picture)
@@ -114,9 +160,9 @@ def take_picture(url: str, file: Path) -> None:
     with sync_playwright() as playwright:
         browser = launch(playwright)
         with visitor(browser, Screen(1280, 800), "light") as context:
-            page = context.new_page()
-            open_page(page, url)
-            page.screenshot(path=file)
+            look = Look(context, url)
+            look.go()
+            look.page.screenshot(path=file)
         browser.close()
 
 
