@@ -21,7 +21,7 @@ from bench import events
 from bench.ground import Ground, forget_configuration, raised
 from daemon.config import domain_counters
 from daemon.domain.event import Event
-from daemon.domain.rollup import KINDS
+from daemon.domain.rollup import COMPLETE
 from daemon.flush.flusher import Flusher
 from daemon.ingest.decode import Batch
 from daemon.rollups.mongo import MongoSink
@@ -106,7 +106,7 @@ def measure(ground: Ground) -> None:
         asyncio.run(flush())
         print(f"a flushed entity, append-only file: {(aof_bytes(ground) - before) / ENTITIES:.0f}")
     ground.mongo_client.admin.command("fsync")
-    for kind in KINDS:
+    for kind in COMPLETE:
         stats = ground.mongo.command("collStats", kind.collection)
         documents = stats["count"]
         print(

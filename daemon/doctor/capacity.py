@@ -11,7 +11,7 @@ import math
 
 import msgspec
 
-from daemon.config import Config
+from daemon.config import Config, hourly_domains
 
 DEDUPE_EVENT_BYTES = 9.5
 """Of Redis' memory, for an event id, in a window that is laid out for its events."""
@@ -58,6 +58,7 @@ CORE_USED_MAX = 0.7
 
 SIZES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"))
 WEEK_DAYS, MONTH_DAYS, YEAR_DAYS = 7, 31, 366
+DAY_HOURS, DAY_S = 24, 86_400
 
 
 class Load(msgspec.Struct, frozen=True):
@@ -103,7 +104,7 @@ def capacity(config: Config, load: Load) -> Capacity:
     maxmemory = (dedupe + live + REDIS_BASE_BYTES) / MEMORY_USED_MAX
     documents = _documents(config, load)
     # Each of a day's entities has a document in every rollup that its next event changes.
-    warm = ROLLUPS * load.active * (DOCUMENT_MEMORY_BYTES + DOCUMENT_INDEX_BYTES)
+    warm = (ROLLUPS + bool(hourly_domains(config))) * load.active * (DOCUMENT_MEMORY_BYTES + DOCUMENT_INDEX_BYTES)
     worker_us, redis_us = (WORKER_BATCH_US, REDIS_BATCH_US) if load.batches else (WORKER_EVENT_US, REDIS_EVENT_US)
     workers = _cores(peak * worker_us)
     shards = _cores(peak * redis_us)
@@ -159,8 +160,11 @@ def _documents(config: Config, load: Load) -> float:
     def of(bucket_days: float) -> float:
         return min(load.entities, load.active * bucket_days)
 
+    # An entity has no more hours on a day than events.
+    hours_a_day = min(load.active * DAY_HOURS, load.events_per_second * DAY_S) if hourly_domains(config) else 0
     return (
         of(days)
+        + min(days, config.retention.hourly_days or days) * hours_a_day
         + kept_days * load.active
         + kept_weeks * of(WEEK_DAYS)
         + days / MONTH_DAYS * of(MONTH_DAYS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Mapping
 
 from daemon.config import kept_kinds, moved_counters, ranked_kinds
@@ -9,7 +10,7 @@ from daemon.doctor import version
 from daemon.doctor.clock import NO_LIMIT_S, check_clock
 from daemon.doctor.finding import Verdict, fatal, known, ok, warning
 from daemon.doctor.mongo_facts import MongoFacts, is_writable
-from daemon.domain.rollup import Kind
+from daemon.domain.rollup import HOURLY, Kind
 from daemon.rollups.collections import DEAD_LETTERS
 
 VERSION_MIN = (4, 4, 0)
@@ -19,6 +20,9 @@ VERSION_TRIED = (6, 0, 0)
 DISK_WARN_PERCENT = 90
 NOT_FLUSHED = "Nothing is flushed: counts pile up in Redis."
 UPGRADE = "upgrade MongoDB, one major version at a time, to 6.0 or later"
+HOURS_LATE_DAYS = 10
+"""So much older than `retention.hourly_days` an hour may be: it is quiet for a week before it goes, and `expire` runs
+once a day."""
 _MONITOR = 'db.getSiblingDB("admin").grantRolesToUser("USER", ["clusterMonitor"])'
 """The right to read a set's configuration."""
 
@@ -121,6 +125,22 @@ def letters(facts: MongoFacts) -> Verdict:
     )
 
 
+def hours(facts: MongoFacts) -> Verdict:
+    """Whether old hours are given up. Nothing does it but `tallyd expire`."""
+    first, days = known(facts.first_hour, _may_read(facts)), facts.config.retention.hourly_days
+    if first is None:
+        return ok("none")
+    now = dt.datetime.now(dt.UTC) - dt.timedelta(days=HOURS_LATE_DAYS)
+    oldest = HOURLY.kept_from(now, {HOURLY.retention_key: days})
+    if oldest is None or first >= oldest:
+        return ok(f"they reach back to {first}")
+    return warning(
+        f"they reach back to {first}, and retention.hourly_days is {days}",
+        "They are many: an entity has one for each hour in which it was counted. MongoDB grows by them.",
+        "run `tallyd expire` each night: systemctl enable --now tallyd-expire.timer",
+    )
+
+
 def storage(facts: MongoFacts) -> Verdict:
     stats = known(facts.storage, _may_read(facts)) or {}
     used, total = float(stats.get("fsUsedSize", 0)), float(stats.get("fsTotalSize", 0))
@@ -146,6 +166,7 @@ CHECKS: Mapping[str, Callable[[MongoFacts], Verdict]] = {
     "mongo.majority": majority,
     "mongo.indexes": indexes,
     "mongo.dead_letters": letters,
+    "mongo.hours": hours,
     "mongo.storage": storage,
     "mongo.clock": clock,
 }

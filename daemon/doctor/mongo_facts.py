@@ -20,7 +20,7 @@ from daemon.config import Config, address_of
 from daemon.doctor import clock
 from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Refusal
-from daemon.domain.rollup import KINDS
+from daemon.domain.rollup import HOURLY, KINDS
 from daemon.errors import MongoStoreError
 from daemon.rollups.collections import DEAD_LETTERS, DOCTOR
 from daemon.rollups.errors import sentence
@@ -49,6 +49,8 @@ class MongoFacts:
     dead_letters: int | Refusal = 0
     storage: Mapping[str, Any] | Refusal | None = None
     replica_set: Mapping[str, Any] | Refusal = field(default_factory=dict)
+    first_hour: str | Refusal | None = None
+    """The hour of the document of an hour that was made first; None: there is none."""
 
 
 async def read_mongo(config: Config, *, timeout_ms: int, probe: bool) -> MongoFacts:
@@ -81,6 +83,7 @@ async def _read(config: Config, address: str, database: AsyncDatabase[Json], *, 
     if probe:
         letters = database.with_options(read_preference=asked)[DEAD_LETTERS].count_documents({"dropped_at": None})
         facts["dead_letters"] = await _asked("count", letters)
+        facts["first_hour"] = await _asked("find", _first_hour(database.with_options(read_preference=asked)))
         facts["storage"] = await _asked("dbStats", database.command("dbStats", read_preference=asked))
     return MongoFacts(config=config, address=address, database=database.name, **facts)
 
@@ -118,6 +121,13 @@ async def _indexes(database: AsyncDatabase[Json]) -> dict[str, dict[str, Json]]:
         indexes = await database[kind.collection].index_information()
         found[kind.collection] = {name: dict(index) for name, index in indexes.items()}
     return found
+
+
+async def _first_hour(database: AsyncDatabase[Json]) -> str | None:
+    """By the order in which documents were made: no index is asked for, and hardly another document is read."""
+    goes = {"dead_applied": {"$exists": False}}  # others never expire, and are few
+    found = await database[HOURLY.collection].find_one(goes, {"hour": 1}, sort=[("$natural", 1)])
+    return str(found.get("hour")) if found else None
 
 
 async def _replica_set(admin: AsyncDatabase[Json], asked: _ServerMode) -> Json:

@@ -5,12 +5,15 @@ Called by the report. The first two use an index on domain, entity_type and date
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import AsyncIterator, Collection, Sequence
 
-from daemon.domain.rollup import DAILY, Kind
+from daemon.domain.rollup import DAILY, HOURLY, Kind, amount_of, start_of_day
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
 
+HOURS = 24
+"""Of a day."""
 Types = Sequence[tuple[str, str]]
 """(domain, entity type)."""
 
@@ -56,6 +59,21 @@ async def bucket(mongo: MongoSink, kind: Kind, entities: Collection[str], name: 
     with store_error(mongo.address):
         cursor = mongo.collection(kind).find({"_id": {"$in": [f"{entity}{suffix}" for entity in entities]}})
         return {document["_id"].removesuffix(suffix): document async for document in cursor}
+
+
+async def sums_of_hours(
+    mongo: MongoSink, entities: Collection[str], day: dt.date, counters: Collection[str]
+) -> dict[str, dict[str, int]]:
+    """Entity key → counter → what the hours of the day hold that are left, for the entities that have some."""
+    names = [HOURLY.bucket_of(start_of_day(day) + n * HOURLY.length_min) for n in range(HOURS)]
+    found: dict[str, dict[str, int]] = {}
+    with store_error(mongo.address):
+        ids = [f"{entity}:{name}" for entity in entities for name in names]
+        async for document in mongo.collection(HOURLY).find({"_id": {"$in": ids}}):
+            sums = found.setdefault(document["_id"].rpartition(":")[0], dict.fromkeys(counters, 0))
+            for counter in counters:
+                sums[counter] += amount_of(document.get(counter))
+    return found
 
 
 def _of_types(types: Types, date: object) -> Json:

@@ -20,6 +20,7 @@ HOURS = {
         {"jav": {"entity_types": ["movie"], "hourly": True}, "web": {"entity_types": ["page"]}}
     )
 }
+MOVIES = json.dumps({"table": "jav", "key": "uuid", "columns": {"view": "views", "download": "downloads"}})
 NOW = dt.datetime.now(dt.UTC).replace(minute=0, second=0, microsecond=0)
 """The first instant of the hour in which the tests began."""
 HOUR = dt.timedelta(hours=1)
@@ -114,8 +115,7 @@ def test_hours_expire_and_their_amounts_are_kept_as_a_sum(hours: System) -> None
 
 def test_a_history_may_be_taken_over_of_an_entity_whose_hours_expired(hours: System) -> None:
     add_rows(hours, {"a": (1_000, 2)})
-    columns = {"view": "views", "download": "downloads"}
-    hours.env["TALLYD_REPLICA__JAV__MOVIE"] = json.dumps({"table": "jav", "key": "uuid", "columns": columns})
+    hours.env["TALLYD_REPLICA__JAV__MOVIE"] = MOVIES
     hours.count(at())
     hours.flush()
     backfill(hours)
@@ -138,6 +138,20 @@ def test_the_audit_finds_hours_that_hold_more_than_their_day(hours: System) -> N
     assert not any("jav:movie:b" in each for each in found)
     _, explained = hours.tallyd_here("explain", "jav", "movie", "a")
     assert f"view: the hours of {NOW.date()} sum to 6, and the day says 2." in explained
+
+
+def test_a_report_names_hours_that_hold_more_than_their_day(hours: System) -> None:
+    hours.env["TALLYD_REPLICA__JAV__MOVIE"] = MOVIES
+    hours.count(at(value=2), at(entity_id="b"))
+    hours.flush()
+    hours.mongo[HOURLY.collection].update_one({"entity_id": "a"}, {"$inc": {"view": 4}})
+    hours.tallyd_here("report", "generate", "--days", "2", "--dir", str(hours.scratch / "reports"))
+    artifact = json.loads((hours.scratch / f"reports/parity/parity-{NOW.date()}.json").read_text())
+    [found] = artifact["day"]["agreement"]["some"]
+    assert found == {
+        "entity": "jav:movie:a", "counter": "view", "inner": f"hourly {NOW.date()}", "inner_amount": 6,
+        "outer": f"daily {NOW.date()}", "outer_amount": 2,
+    }  # fmt: skip
 
 
 def test_hours_of_a_day_that_expired_before_them_are_accounted_for(hours: System) -> None:

@@ -57,7 +57,8 @@ class RollbackV1(Struct, kw_only=True):
 
 
 class Disagreement(Struct, frozen=True):
-    """An entity of which a bucket holds more than one it lies in. `inner`, `outer`: "daily 2026-02-19", "totals"."""
+    """An entity of which a bucket holds more than one it lies in. `inner`, `outer`: "daily 2026-02-19", "totals". The
+    hours of a day are one: "hourly 2026-02-19"."""
 
     entity: str
     counter: str

@@ -1,6 +1,7 @@
 """Compares a day with its week, month, year and the totals, as the rollups have them.
 
-A week may lie in two months or two years. So a bucket is compared only with those that it lies in wholly.
+A week may lie in two months or two years. So a bucket is compared only with those that it lies in wholly. The hours of
+a day are compared as a sum.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from daemon.domain.rollup import COARSER, DAILY, TOTALS, Bucketed, Kind, start_of_day, total
-from daemon.read.days import Types, active_entities, bucket
+from daemon.domain.rollup import COARSER, DAILY, HOURLY, TOTALS, Bucketed, Kind, amount_of, start_of_day, total
+from daemon.read.days import Types, active_entities, bucket, sums_of_hours
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.report.artifact import Agreement, Disagreement
 
@@ -25,10 +26,12 @@ OF_A_DAY = (DAILY, *COARSER)
 
 
 class Kept(NamedTuple):
-    """The configured retention, and the day from which it is counted. See `Bucketed.kept_from`."""
+    """The configured retention, and the day from which it is counted. See `Bucketed.kept_from`. `hourly`: the domains
+    that have hours."""
 
     today: dt.date
     retention: Mapping[str, int]
+    hourly: Collection[str] = ()
 
     def holds(self, kind: Kind, day: dt.date) -> bool:
         """Whether the day's bucket is kept."""
@@ -83,13 +86,24 @@ async def _disagreements(
     at = start_of_day(day)
     names: dict[Kind, str | None] = {TOTALS: None, **{kind: kind.bucket_of(at) for kind in OF_A_DAY}}
     # The inner buckets are read first: a flush in between can only add to the outer ones.
+    hours: dict[str, dict[str, int]] = {}
+    if kept.holds(HOURLY, day) and kept.holds(DAILY, day):
+        of_hours = [key for key in entities if key.partition(":")[0] in kept.hourly]
+        hours = await sums_of_hours(mongo, of_hours, day, counters)
     documents = {
         (kind, key): document
         for kind in (*OF_A_DAY, TOTALS)
         for key, document in (await bucket(mongo, kind, entities, names[kind])).items()
     }
     pairs = [(inner, outer) for inner, outer in within(day) if kept.holds(inner, day) and kept.holds(outer, day)]
-    return [
+    date = day.isoformat()
+    above = [
+        Disagreement(key, counter, f"{HOURLY.name} {date}", here, f"{DAILY.name} {date}", there)
+        for key, sums in hours.items()
+        for counter, here in sums.items()
+        if here > (there := amount_of(documents.get((DAILY, key), {}).get(counter)))
+    ]
+    return above + [
         Disagreement(
             key, counter,
             " ".join(filter(None, (inner.name, names[inner]))), here,

@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from daemon.buffer.connection import opened
 from daemon.buffer.keys import Keys
-from daemon.config import Config, chosen_tables, domain_counters
+from daemon.config import Config, chosen_tables, domain_counters, hourly_domains
 from daemon.domain.counter import add_up
 from daemon.domain.rollup import DAILY
 from daemon.errors import StoreError
@@ -126,7 +126,7 @@ async def _days(config: Config, wanted: Wanted, days: Sequence[dt.date], hot: li
     """What is known of these days. The oldest is the first, and today the last."""
     counters = sorted({counter for domain in config.domains for counter in domain_counters(config, domain)})
     types = [(domain, kind) for domain, each in config.domains.items() for kind in each.entity_types]
-    kept = Kept(days[-1], msgspec.structs.asdict(config.retention))
+    kept = Kept(days[-1], msgspec.structs.asdict(config.retention), hourly_domains(config))
     async with MongoSink(config.mongo) as mongo:
         moving = moving_entities(hot) | await mongo.dead_letters.entities()
         sums = await sums_by_day(mongo, types, days[0].isoformat(), days[-1].isoformat(), counters)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.config import Config, chosen_file, domain_counters, load, replica_tables
+from daemon.config import Config, chosen_file, domain_counters, hourly_domains, load, replica_tables
 from daemon.errors import ConfigError
 from tests.unit.config.given import read
 
@@ -136,6 +136,14 @@ def stack_in(folder: str) -> Path:
 def test_a_folder_named_gives_the_stores() -> None:
     config = load(data=stack_in("here"), environ={"TALLYD_MYSQL__URL": "mysql://h/db"})
     assert (config.redis.url, config.mongo.url, config.mysql.url) == (STACK["redis"], STACK["mongo"], "")
+
+
+def test_an_embedded_stack_counts_by_hours_unless_the_domains_are_configured() -> None:
+    folder = stack_in("here")
+    found = load(data=folder, environ={})
+    assert hourly_domains(found) == set(found.domains) == set(load(environ={}).domains)
+    assert not hourly_domains(load(environ={}))
+    assert not hourly_domains(load(data=folder, environ={"TALLYD_DOMAINS": '{"shop": {"entity_types": ["item"]}}'}))
 
 
 def test_without_any_store_the_folder_of_the_embedded_stack_is_used() -> None:

@@ -110,6 +110,18 @@ def test_old_days_that_expire_take_no_disk() -> None:
     assert kept["MongoDB, disk"] < amounts(load)["MongoDB, disk"] / 5
 
 
+def test_hours_take_disk_for_as_long_as_they_are_kept_and_no_more_than_events() -> None:
+    hourly = {"TALLYD_DOMAINS": '{"jav": {"entity_types": ["movie"], "hourly": true}}'}
+
+    def more(load: Load, **env: str) -> float:
+        return amounts(load, **hourly, **env)["MongoDB, disk"] - amounts(load, **env)["MongoDB, disk"]
+
+    a_document = figures.DOCUMENT_BYTES + figures.DOCUMENT_INDEX_BYTES
+    assert more(Load(100, 10**6, 10**5)) == pytest.approx(8 * 24 * 10**5 * a_document)
+    assert more(Load(1, 10**6, 10**5)) == pytest.approx(8 * 86_400 * a_document)
+    assert more(Load(1, 10**6, 10**5), TALLYD_RETENTION__HOURLY_DAYS="2") == pytest.approx(2 * 86_400 * a_document)
+
+
 def test_the_keys_that_are_too_small_are_named() -> None:
     assert not capacity(config(), Load(10, 1_000, 1_000)).settings
     named = capacity(config(), Load(20_000, 1_000_000, 1_000_000)).settings
