@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import redis
 from hypothesis import HealthCheck, settings
@@ -13,6 +16,10 @@ from hypothesis import HealthCheck, settings
 from daemon.errors import StackError
 from tests.kit.servers import RedisServer, Stack
 from tests.kit.system import System
+
+MEMORY = Path("/dev/shm")
+MEMORY_FREE_MIN = 2**31
+"""Bytes. The servers of four processes take a third of it."""
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("tallyd", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -25,10 +32,25 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def server_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the servers keep their data: in memory if there is room. A disk makes them wait at every new collection and
+    table. That is for the loss of power, which no test brings about; a server that is killed finds its files."""
+    if not MEMORY.is_dir() or shutil.disk_usage(MEMORY).free < MEMORY_FREE_MIN:
+        yield tmp_path_factory.mktemp("stack")
+        return
+    prefix = "tallyd-tests-"
+    for left in MEMORY.glob(f"{prefix}*-*"):  # by a session that was killed
+        if not psutil.pid_exists(int(left.name.removeprefix(prefix).partition("-")[0])):
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{prefix}{os.getpid()}-", dir=MEMORY) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def stack(server_folder: Path) -> Iterator[Stack]:
     """Redis 7, MongoDB and MariaDB for the whole session. A missing server fails the run."""
     try:
-        servers = Stack(tmp_path_factory.mktemp("stack"))
+        servers = Stack(server_folder)
     except StackError as error:
         pytest.exit(f"A server is missing: {error}", returncode=1)
     with servers:
