@@ -133,6 +133,8 @@ def _sources(files: list[str], stopping: threading.Event) -> list[Source]:
         except OSError as error:
             problems.append(f"{name}: {error.strerror}")
     if problems:
+        for each in sources:
+            each.close()
         raise ConfigError("Cannot import:\n" + "\n".join(f"  {problem}" for problem in problems))
     return sources
 

@@ -73,6 +73,8 @@ async def run(
     finally:
         stopping.set()  # ends a thread that still waits for a pipe
         rejects.close()
+        for source in sources:
+            source.close()
     return Outcome(files, received[0] if received else None, failure)
 
 
@@ -113,7 +115,6 @@ class _Importer(NamedTuple):
             # Unless the run was stopped, every event was answered, and this is 0.
             tally.unsent = tally.events - tally.counted - tally.duplicates
             tally.seconds = time.monotonic() - started
-            source.close()
 
     async def _run(self, source: Source, tally: FileTally) -> None:
         now = datetime.now(UTC)

@@ -32,10 +32,10 @@ class Keys:
     """`tallyd key` and a daemon that uses its file."""
 
     def __init__(self, system: System, ingest: Ingest, file: Path, env: dict[str, str]) -> None:
-        self.system, self.ingest, self.file, self._env = system, ingest, file, env
+        self.system, self.ingest, self.file, self.env = system, ingest, file, env
 
     def tallyd(self, *args: str, check: bool = True) -> str:
-        done = self.system.tallyd("key", *args, check=check, **self._env)
+        done = self.system.tallyd("key", *args, check=check, **self.env)
         return done.stdout.strip() if check else done.stderr
 
     def new(self, *args: str) -> str:
@@ -217,8 +217,11 @@ def test_a_wrong_file_changes_nothing(keys: Keys) -> None:
 
 
 def test_keys_made_at_once_are_all_kept(keys: Keys) -> None:
+    def new(number: int) -> str:
+        return keys.system.tallyd_apart("key", "new", f"shop{number}", **keys.env).stdout
+
     with ThreadPoolExecutor(8) as shells:
-        made = list(shells.map(lambda number: keys.tallyd("new", f"shop{number}"), range(8)))
+        made = list(shells.map(new, range(8)))
     assert {key.partition(".")[0] for key in made} <= keys.listed().keys()
 
 

@@ -1,12 +1,18 @@
-"""Running a command to its end."""
+"""Running a command to its end: any one in a process of its own, and `tallyd` in ours."""
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unittest.mock import patch
+
+from daemon.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 TALLYD = (sys.executable, "-P", "-m", "daemon.cli")
@@ -36,3 +42,38 @@ def run(
     )
     assert not check or done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+def run_here(
+    args: Sequence[str], *, cwd: Path, env: Mapping[str, str], check: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Runs `tallyd` as `run` would, with this folder, this environment and no terminal, but without a process' start,
+    which costs more than most commands. What a command sets for its process is set back.
+
+    Call it where nothing else runs: output, folder and environment are the whole process'.
+    """
+    streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True) for _ in ("output", "errors")]
+    loggers = [logging.getLogger(name) for name in ("", "pymongo", "daemon.cli")]
+    levels = [each.level for each in loggers]
+    with (
+        Path(os.devnull).open() as nothing,
+        contextlib.chdir(cwd),
+        patch.dict(os.environ, env, clear=True),
+        patch.object(sys, "argv", ["tallyd", *args]),
+        patch.object(sys, "stdin", nothing),
+        patch.object(sys, "stdout", streams[0]),
+        patch.object(sys, "stderr", streams[1]),
+        patch.object(loggers[0], "handlers", []),
+    ):
+        code: int | str | None = 0
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+    output, errors = (each.buffer.getvalue().decode().replace("\r\n", "\n") for each in streams)
+    assert isinstance(code, int), code
+    assert not check or code == 0, output + errors
+    return subprocess.CompletedProcess(["tallyd", *args], code, output, errors)

@@ -20,19 +20,16 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import redis
-from typer.testing import CliRunner
 
 from daemon import config as configuration
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Counters, Limits, ingest_events
 from daemon.buffer.layout import Layout
-from daemon.cli import application, called
 from daemon.config import Config
-from daemon.errors import TallydError
 from daemon.flush.flusher import Flushed, Flusher
 from daemon.ingest.decode import Batch, Decoder, build_catalogue
 from daemon.rollups.mongo import MongoSink
-from tests.kit.commands import ROOT, TALLYD, inherited, run
+from tests.kit.commands import ROOT, TALLYD, inherited, run, run_here
 from tests.kit.daemon import Daemon, Ingest
 from tests.kit.events import BATCH, EVENTS, event
 from tests.kit.oracle import ROLLUPS, expected_rollups
@@ -125,7 +122,11 @@ class System(Stores):
         return {**self.env, **{f"TALLYD_{key}" if _is_key(key) else key: value for key, value in env.items()}}
 
     def tallyd(self, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-        """Runs a command to its end."""
+        """Runs a command to its end, in this process, which saves its start (see `run_here`)."""
+        return run_here(args, cwd=self.scratch, env={**inherited(), **self.environ(**env)}, check=check)
+
+    def tallyd_apart(self, *args: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        """The same in a process of its own."""
         return run([*TALLYD, *args], cwd=self.scratch, env={**inherited(), **self.environ(**env)}, check=check)
 
     def on_terminal(self, *args: str) -> str:
@@ -152,12 +153,9 @@ class System(Stores):
         return report
 
     def tallyd_here(self, *args: str, **env: str) -> tuple[int, str]:
-        """Runs a command in this process, which saves its start. Returns its exit code and output."""
-        done = CliRunner().invoke(application(called(args)), args, env=self.environ(**env))
-        if isinstance(done.exception, TallydError):
-            return done.exception.exit_code, done.stdout
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done.exit_code, done.stdout
+        """Runs a command. Returns its exit code and output."""
+        done = self.tallyd(*args, check=False, **env)
+        return done.returncode, done.stdout
 
     def count(self, *events: dict[str, Any], robots: bool = False) -> int:
         """Counts events as the ingest worker would, without HTTP. Returns how many were new. `robots`: by

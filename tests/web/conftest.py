@@ -6,6 +6,7 @@ The tests of the dashboard don't change the catalogue of their module, or they m
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -61,8 +62,8 @@ class Stores(System):
     def make_indexes(self) -> None:
         self._apart(super().make_indexes)
 
-    def tallyd_here(self, *args: str, **env: str) -> tuple[int, str]:
-        return self._apart(super().tallyd_here, *args, **env)
+    def tallyd(self, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return self._apart(super().tallyd, *args, **options)
 
 
 # A module's -------------------------------------------------------------------------------------------------------
