@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
-from daemon.cli.output import print_json
+from daemon.cli.output import print_json, say
 from daemon.cli.record import RecordOption, recorded
 from daemon.config import secret_files
 from daemon.errors import CheckFailed
@@ -52,7 +52,7 @@ def doctor(
 
 
 def _print(findings: Sequence[Finding], console: Console) -> None:
-    table = Table("check", "", "found")
+    table = Table("check", "result", "found")
     store = ""
     for each in findings:
         before, store = store, each.check.partition(".")[0]
@@ -64,6 +64,22 @@ def _print(findings: Sequence[Finding], console: Console) -> None:
         for each in findings:
             if each.severity == severity and each.fix:
                 _explain(each, console)
+    console.print()
+    say(*_verdict(findings), console=console)
+
+
+def _verdict(findings: Sequence[Finding]) -> tuple[str, str]:
+    """The last line, and its style."""
+    sums = {severity: sum(each.severity == severity for each in findings) for severity in STYLES}
+    if sums["ok"] == len(findings):
+        return f"All is well: {len(findings)} checks, all ok.", STYLES["ok"]
+    words = {"ok": "ok", "warning": "warning" if sums["warning"] == 1 else "warnings", "unknown": "not known"}
+    counted = ", ".join(f"{number} {words.get(severity, severity)}" for severity, number in sums.items() if number)
+    if sums["fatal"]:
+        return f"Not fit to run: counts would be lost, wrong or stuck. {len(findings)} checks: {counted}.", STYLES[
+            "fatal"
+        ]
+    return f"Fit to run. {len(findings)} checks: {counted}.", STYLES["warning"]
 
 
 def _explain(finding: Finding, console: Console) -> None:

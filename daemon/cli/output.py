@@ -61,14 +61,14 @@ def print_table(
     (console or Console()).print(table)
 
 
-def print_strays(strays: Sequence[Stray], folder: str) -> None:
+def print_strays(strays: Sequence[Stray], folder: str, *, console: Console | None = None) -> None:
     """Names the files of a spool that are left as they are, if there are any."""
     if strays:
-        say(f"{len(strays)} files in {folder} are left as they are:", "red")
+        say(f"{len(strays)} files in {folder} are left as they are:", "red", console=console)
     for stray in strays[:STRAYS_SHOWN]:
-        say(f"  {stray.name}: {stray.why}")
+        say(f"  {stray.name}: {stray.why}", console=console)
     if len(strays) > STRAYS_SHOWN:
-        say(f"  … and {len(strays) - STRAYS_SHOWN} more")
+        say(f"  … and {len(strays) - STRAYS_SHOWN} more", console=console)
 
 
 def bars(*amount: ProgressColumn, shown: bool) -> Progress:

@@ -6,9 +6,11 @@ import datetime as dt
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.console import Console
 
 from daemon.cli.options import ConfigOption, DataOption, DomainOption, JsonOption, TypeOption, chosen_type, load, run
 from daemon.cli.output import print_json, print_table
+from daemon.cli.watch import WatchOption, watching
 from daemon.config import domain_counters
 from daemon.domain.window import ROLLING, Window
 from daemon.errors import ConfigError
@@ -29,6 +31,7 @@ def top(
     window: Annotated[
         Window, typer.Option(help="Days are UTC. One of total, day, week, month, year, 24h, 7d, 14d, 30d, 90d.")
     ] = "total",
+    watch: WatchOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show the most counted entities of a counter, out of MongoDB.
@@ -51,11 +54,18 @@ def top(
             reader = TopReader(mongo, loaded.read.sum_timeout_ms / 1000)
             return await reader.read(domain, entity_type, counter, window, limit, dt.datetime.now(dt.UTC))
 
-    ranked = run(read())
-    if as_json:
-        print_json([{"entity_id": row.entity_id, counter: row.amount} for row in ranked])
+    def show(console: Console) -> None:
+        ranked = run(read())
+        if as_json:
+            print_json([{"entity_id": row.entity_id, counter: row.amount} for row in ranked])
+        else:
+            print_table(
+                ("#", entity_type, counter),
+                [(place, row.entity_id, row.amount) for place, row in enumerate(ranked, start=1)],
+                console=console,
+            )
+
+    if watch:
+        watching(show, as_json=as_json)
     else:
-        print_table(
-            ("#", entity_type, counter),
-            [(place, row.entity_id, row.amount) for place, row in enumerate(ranked, start=1)],
-        )
+        show(Console())

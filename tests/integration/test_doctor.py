@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,11 +86,15 @@ def test_with_no_store_there_it_says_so_once_each_and_fails(system: System) -> N
         assert f"fatal {store}.reachable: " in done.stdout
         assert f"fix: start it, or correct {store}.url" in done.stdout
     assert done.stdout.count("not run") > 20
+    verdict = r"Not fit to run: counts would be lost, wrong or stuck. \d+ checks: \d+ ok, .*3 fatal, \d+ not known."
+    assert re.fullmatch(verdict, done.stdout.splitlines()[-1])
 
 
 def test_a_warning_fails_only_if_strict(system: System) -> None:
     unmapped = {"MYSQL__ROWS_MAX": "50000"}
-    assert system.tallyd("doctor", **unmapped).returncode == 0
+    sound = system.tallyd("doctor", **unmapped)
+    assert sound.returncode == 0
+    assert re.fullmatch(r"Fit to run. \d+ checks: \d+ ok, \d+ warnings?.*", sound.stdout.splitlines()[-1])
     done = system.tallyd("doctor", "--strict", check=False, **unmapped)
     assert done.returncode == 1
     assert "0 fatal" in done.stderr

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.commands import TALLYD, inherited
 from tests.kit.system import System, event
+from tests.kit.terminal import CTRL_C, terminal
 
 ONE_SYSTEM = True
 
@@ -32,6 +34,33 @@ def test_the_top_list_shows_each_as_it_is(counted: System) -> None:
     output = plain(counted.tallyd("top").stdout)
     assert all(id_ in output for id_ in SHOWN)
     assert {row["entity_id"] for row in json.loads(counted.tallyd("top", "--json").stdout)} == set(HOSTILE)
+
+
+@pytest.mark.parametrize(
+    ("command", "before", "after"),
+    [
+        (("status", "--watch"), "All is well.", "│ view    │ 7 "),
+        (("top", "--watch"), "movie", "│ 7 "),
+    ],
+)
+def test_a_watching_terminal_sees_a_count_arrive(
+    system: System, command: tuple[str, ...], before: str, after: str
+) -> None:
+    env = {**inherited(), **system.environ()}
+    with terminal((*TALLYD, *command), env, system.scratch) as shown:
+        shown.shows(before.encode())
+        system.count(*(event() for _ in range(7)))
+        system.flush()
+        shown.shows(after.encode())
+        shown.types(CTRL_C)
+        assert shown.ends() == 0
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_only_a_terminal_can_watch(system: System, options: tuple[str, ...]) -> None:
+    done = system.tallyd("status", "--watch", *options, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "--watch: only a terminal shows it" in done.stderr
 
 
 @pytest.mark.parametrize(("id_", "shown"), list(zip(HOSTILE, SHOWN, strict=True)))

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import pty
-import select
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.kit.commands import inherited, run
-
-ANSWER_TIMEOUT_S = 30
+from tests.kit.terminal import terminal
 
 
 @pytest.fixture
@@ -39,28 +35,9 @@ def test_fish_completes_with_a_word_about_each(env: Mapping[str, str]) -> None:
     assert done.stdout == "status\tWhat is dirty, in flight, due, and spooled.\n"
 
 
-@pytest.fixture
-def zsh(env: Mapping[str, str], tmp_path: Path) -> Iterator[int]:
-    """One that reads from a terminal, as it completes nowhere else."""
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.execvpe("zsh", ["zsh", "-f", "-i"], {**env, "TERM": "dumb", "ZDOTDIR": str(tmp_path)})
-    yield terminal
-    os.close(terminal)
-    os.waitpid(pid, 0)
-
-
-def test_zsh_completes_at_the_tabulator(zsh: int) -> None:
-    os.write(zsh, b"autoload -Uz compinit; compinit -D -u; source <(tallyd completion zsh); print re''ady\n")
-    says(zsh, b"ready")
-    os.write(zsh, b"tallyd stat\t")
-    says(zsh, b"tallyd status ")
-
-
-def says(terminal: int, wanted: bytes) -> None:
-    """Reads until it has been said."""
-    said, deadline_s = b"", time.monotonic() + ANSWER_TIMEOUT_S
-    while wanted not in said:
-        assert time.monotonic() < deadline_s, said
-        if select.select([terminal], [], [], 0.1)[0]:
-            said += os.read(terminal, 65_536)
+def test_zsh_completes_at_the_tabulator(env: Mapping[str, str], tmp_path: Path) -> None:
+    with terminal(("zsh", "-f", "-i"), {**env, "ZDOTDIR": str(tmp_path)}, tmp_path) as zsh:
+        zsh.types(b"autoload -Uz compinit; compinit -D -u; source <(tallyd completion zsh); print re''ady\n")
+        zsh.shows(b"\nready")
+        zsh.types(b"tallyd stat\t")
+        zsh.shows(b"tallyd status")
