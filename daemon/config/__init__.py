@@ -43,6 +43,7 @@ from daemon.config.load import chosen_file as chosen_file
 from daemon.config.load import load as load
 from daemon.config.load import secret_files as secret_files
 from daemon.config.schema import DOMAINS_OF_STACK as DOMAINS_OF_STACK
+from daemon.config.schema import REPLICA_OF_STACK as REPLICA_OF_STACK
 from daemon.config.schema import UNIX as UNIX
 from daemon.config.schema import Browser as Browser
 from daemon.config.schema import Budget as Budget

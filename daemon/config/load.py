@@ -17,7 +17,7 @@ import msgspec
 from daemon.config.check import Problem, check, dotted
 from daemon.config.keyfile import read_entries
 from daemon.config.places import Places
-from daemon.config.schema import DOMAINS_OF_STACK, Config, Key, bare, keys_of, secret_keys, section_of
+from daemon.config.schema import DOMAINS_OF_STACK, REPLICA_OF_STACK, Config, Key, bare, keys_of, secret_keys, section_of
 from daemon.config.stack import DATA_DEFAULT, file_of, is_down, is_up, stopped
 from daemon.errors import ConfigError
 
@@ -251,7 +251,7 @@ def _secret_in(file: Path) -> str:
 
 def _apply_stack(raw: dict[str, Any], data: Path | None, places: Places) -> None:
     """Fills in the stores' addresses from the embedded stack's `stack.json`, and puts the spool beside it. Its domains
-    have hours, unless the configuration names its own."""
+    have hours, and its movies names, unless the configuration has domains of its own."""
     stores = ("redis", "mongo", "mysql")
     if data is None:
         if any(isinstance(raw.get(s), dict) and raw[s].get("url") for s in stores):
@@ -274,7 +274,9 @@ def _apply_stack(raw: dict[str, Any], data: Path | None, places: Places) -> None
         if isinstance(section, dict):
             section["url"] = addresses.get(store, "")
             places.given((store, "url"), str(file))
-    raw.setdefault("domains", msgspec.to_builtins(DOMAINS_OF_STACK))
+    if "domains" not in raw:
+        raw["domains"] = msgspec.to_builtins(DOMAINS_OF_STACK)
+        raw.setdefault("replica", msgspec.to_builtins(REPLICA_OF_STACK))
     spool = raw.setdefault("spool", {})
     if isinstance(spool, dict):
         spool.setdefault("dir", str(data / "spool"))

@@ -596,6 +596,12 @@ REPLICA_DEFAULT = {
 }
 
 
+REPLICA_OF_STACK = {
+    "jav": {"movie": msgspec.structs.replace(REPLICA_DEFAULT["jav"]["movie"], enrich=("code", "title"))}
+}
+"""That of an embedded stack, whose demo table has these columns."""
+
+
 class Config(Section, frozen=True):
     """Everything tallyd can be told. `ops/tallyd.example.toml` shows every key."""
 

@@ -103,6 +103,8 @@ async def _run(running: AsyncExitStack, data: Path, port: int, config: Path | No
     }
     if of_data.domains == configuration.DOMAINS_OF_STACK:
         environment["TALLYD_DOMAINS"] = msgspec.json.encode(of_data.domains).decode()
+    if of_data.replica == configuration.REPLICA_OF_STACK:
+        environment["TALLYD_REPLICA"] = msgspec.json.encode(of_data.replica).decode()
     flush = await running.enter_async_context(Child("flush", environment, _show, stop_timeout_s=FLUSH_STOP_TIMEOUT_S))
     ingest = await running.enter_async_context(
         Child("ingest", environment, _show, stop_timeout_s=INGEST_STOP_TIMEOUT_S)

@@ -36,6 +36,33 @@ def test_the_top_list_shows_each_as_it_is(counted: System) -> None:
     assert {row["entity_id"] for row in json.loads(counted.tallyd("top", "--json").stdout)} == set(HOSTILE)
 
 
+def test_the_top_list_shows_labels_other_counters_and_every_type(system: System) -> None:
+    system.sql("INSERT INTO jav (uuid, code) VALUES ('a', 'A-1\u202e')")
+    system.count(
+        event(entity_id="a", value=3), event(entity_id="a", action="download"), event(entity_id="b", value=2),
+        event(entity_type="tag", entity_id="7", value=5),
+    )  # fmt: skip
+    system.flush()
+    rows = json.loads(system.tallyd("top", "--json").stdout)
+    assert rows == [
+        {"entity_type": "movie", "entity_id": "a", "label": "A-1\u202e", "view": 3, "download": 1},
+        {"entity_type": "movie", "entity_id": "b", "view": 2, "download": 0},
+        {"entity_type": "tag", "entity_id": "7", "view": 5, "download": 0},
+    ]
+    output = plain(system.tallyd("top").stdout)
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in output.splitlines() if line[0] == "│"]
+    assert cells == [["1", "a", r"A-1\u202e", "3", "1"], ["2", "b", "", "2", "0"], ["1", "7", "5", "0"]]
+    assert json.loads(system.tallyd("top", "--json", "--type", "tag").stdout) == rows[2:]
+    assert json.loads(system.tallyd("top", "--json", "--counter", "download").stdout) == [
+        {"entity_type": "movie", "entity_id": "a", "label": "A-1\u202e", "download": 1, "view": 3}
+    ]
+
+
+def test_without_mysql_the_top_list_has_no_labels_and_says_so(counted: System) -> None:
+    output = counted.tallyd("top", MYSQL__URL="mysql://root@127.0.0.1:9/away").stdout
+    assert "Without labels: MySQL at mysql://127.0.0.1:9" in output
+
+
 @pytest.mark.parametrize(
     ("command", "before", "after"),
     [
