@@ -215,6 +215,16 @@ class Counters:
         with contextlib.suppress(StoreError):
             await self._connection.mark(*((0,) if flushed else ()))
 
+    async def in_flight(self) -> int:
+        """The seq of the claim in flight; 0 if there is none."""
+        return int(await self._connection.command("HGET", self._keys.claim, "seq") or 0)
+
+    async def booked_counters(self) -> set[str]:
+        """The counters that this Redis ever counted."""
+        fields: list[bytes] = await self._connection.command("HKEYS", self._keys.ledger)
+        names = (field.decode(errors="backslashreplace").partition(":") for field in fields)
+        return {counter for what, _, counter in names if what == "accepted"}
+
     async def dirty(self) -> int:
         """How many entities have live counts."""
         return int(await self._connection.command("SCARD", self._keys.dirty))

@@ -37,6 +37,10 @@ def audit(
             help="After a restore: put the amounts that differ on record as accepted. The laws hold again from there.",
         ),
     ] = None,
+    rebuild_domains: Annotated[
+        bool,
+        typer.Option("--rebuild-domains", help="Have the flush daemon add up whole domains anew, and audit the rest."),
+    ] = False,
     record: RecordOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,6 +51,8 @@ def audit(
     holds all that was acknowledged, and nothing that was not accepted.
 
     Example: `tallyd audit --deep --data .tallyd`
+
+    If whole domains differ from their entities: `tallyd audit --rebuild-domains`
 
     After a restore: `tallyd audit --accept "MongoDB restored from the backup of 02:00"`
     """
@@ -67,6 +73,8 @@ def audit(
                 repaired, aliases = await by.mark_due()
                 async with Flusher(loaded) as flusher:
                     await flusher.sync_replicas(Flushed())
+            if rebuild_domains:
+                await by.rebuild_domains()
             if accept is not None and await by.accept(accept) is None:
                 say("There is nothing to accept.", console=Console(stderr=True))
             return await by.audit(thorough=deep), repaired, aliases
@@ -77,7 +85,7 @@ def audit(
             found = msgspec.to_builtins(report)
             print_json({**found, "holds": report.holds, "repaired": repaired, "aliases_mended": aliases})
         else:
-            _print(report, repaired, aliases, Console(), deep=deep)
+            _print(report, repaired, aliases, Console(), deep=deep, rebuilt=rebuild_domains)
         kept.figures = _figures(report)
         kept.summary = _verdict(report)
         if not report.holds:
@@ -113,7 +121,7 @@ def _print_records(report: Report) -> None:
             say(f"Accepted {each.at:%Y-%m-%d %H:%M:%S} UTC by {each.by}: {amounts}. {each.reason}")
 
 
-def _print(report: Report, repaired: int, aliases: int, console: Console, *, deep: bool) -> None:
+def _print(report: Report, repaired: int, aliases: int, console: Console, *, deep: bool, rebuilt: bool) -> None:
     print_table(
         ("counter", "accepted", "live", "in flight", "applied", "dead", "difference", "base"),
         [
@@ -137,6 +145,8 @@ def _print(report: Report, repaired: int, aliases: int, console: Console, *, dee
     if report.unmapped:
         partly = f"MySQL was compared for {', '.join(report.mapped)}. No table: {', '.join(report.unmapped)}"
         say(f"{partly if report.mapped else NOTHING_MAPPED}.", "yellow")
+    if rebuilt:
+        console.print("The flush daemon adds up whole domains anew before its next claim.")
     if repaired:
         console.print(f"{repaired} rows of MySQL were set to MongoDB's totals.")
     if aliases:

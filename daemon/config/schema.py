@@ -404,8 +404,6 @@ class Read(Section, frozen=True):
     stale_s: CountOrOff = 60
     """A top list or summary that cannot be read now is answered from the cache although it got older than
     `top_cache_ttl_ms`, by so much at most. Its `as_of` says how old it is. 0: it gets 503."""
-    closed_day_ttl_s: Count = 3_600
-    """How long a summary remembers the sums of a day before yesterday. Only late events change such a day."""
     ids_max: Annotated[int, Meta(ge=1, le=500)] = 500
     """Most entities of one request for totals. More get 422."""
     top_limit_max: Annotated[int, Meta(ge=1, le=100)] = 100

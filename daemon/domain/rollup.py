@@ -45,6 +45,27 @@ class Kind(Struct, frozen=True, eq=False):
         return ("domain", "entity_type", "entity_id", *((self.bucket_field,) if self.bucket_field else ()))
 
 
+class OfDomains(Kind, frozen=True, eq=False, kw_only=True):
+    """A rollup of whole domains. A document is about an entity type in a bucket, and about no entity.
+
+    A type and bucket have several documents, whose amounts are added: one of each part. A part is a shard, for what its
+    claims added; or it says where else the amounts are from (`flush/domains.py`). Each build has a `generation`, and
+    documents of its own.
+    """
+
+    bucket_field: str
+    of: Bucketed
+    """The rollup of entities that it sums."""
+
+    @property
+    def collection(self) -> str:
+        return f"analytics_{self.name}"
+
+    def id_of(self, generation: int, domain: str, entity_type: str, bucket: str, part: str) -> str:
+        """The `_id` of a document. Those of a type sort like their buckets."""
+        return f"{generation}:{domain}.{entity_type}:{bucket}:{part}"
+
+
 class Bucketed(Kind, frozen=True, eq=False, kw_only=True):
     """A rollup by buckets of time. Its functions take an instant in UTC and read nothing but its calendar fields."""
 
@@ -161,11 +182,13 @@ COMPLETE: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind is not HOURLY)
 """Those that hold all that was counted. `hourly` holds what recent events of domains with hours add."""
 COARSER = BUCKETED[BUCKETED.index(DAILY) + 1 :]
 """Those whose buckets are made of days."""
+DOMAIN_DAILY = OfDomains("domain_daily", bucket_field="date", of=DAILY)
+OF_DOMAINS: tuple[OfDomains, ...] = (DOMAIN_DAILY,)
 EXPIRING = tuple(kind for kind in BUCKETED if kind.retention_key)
 """Those whose old documents may be deleted."""
 
 OWN_FIELDS: Mapping[str, str] = {
-    "_id": "the entity's key; with a bucket `<key>:<bucket>`",
+    "_id": "the entity's key; with a bucket `<key>:<bucket>`; of a domain `<generation>:<type>:<bucket>:<part>`",
     "domain": "the first part of the entity's key",
     "entity_type": "its second part",
     "entity_id": "its rest",
@@ -200,7 +223,7 @@ class Malformed(NamedTuple):
 
 
 class Rollup(NamedTuple):
-    """`documents`: per kind, in the order of KINDS."""
+    """`documents`: per kind, in the order of KINDS. A flusher adds those of OF_DOMAINS."""
 
     documents: dict[Kind, list[Document]]
     malformed: list[Malformed]

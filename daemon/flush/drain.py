@@ -18,7 +18,7 @@ from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import TOTALS, Rollup
 from daemon.metrics import FLUSH_STORE_SECONDS
 from daemon.replica.known import KnownIds
-from daemon.rollups.build import Builder
+from daemon.rollups.build import Builder, of_domains, set_aside
 from daemon.rollups.dead_letters import UNKNOWN_ID
 from daemon.rollups.floors import Older, note_older, open_epoch, raise_floor, read_floor
 from daemon.rollups.mongo import MongoSink
@@ -30,7 +30,7 @@ STEPS = {
     "freeze": "The claim is open, and no document knows its parts. After the lease, the next claim adds to it.",
     "seal": "The claim is sealed. After the lease, the next flusher gets the same content under the same seq.",
     "look_up": "Nothing has changed. The next flusher asks MySQL again, and may get another answer.",
-    "raise_floor": "The floor names the claim's seq and its unknown ids. Every flusher obeys that, however late.",
+    "raise_floor": "The floor names the claim's seq, its unknown ids and its generation. Every flusher obeys that.",
     "write": "Some documents hold the seq and refuse the claim (E11000). The next flusher writes the others.",
     "bury": "The dead letters have ids of their own. The next flusher skips the documents they name.",
     "list_due": "Some entities are due in MySQL. The next flusher writes no document, and lists them again.",
@@ -44,6 +44,10 @@ STEPS = {
 the last, which is `ack`."""
 
 _log = logging.getLogger(__name__)
+
+
+class Unbuilt(NamedTuple):
+    """The sums of whole domains have to be built first (`domains.py`). A claim above the fence is not written yet."""
 
 
 class Applied(NamedTuple):
@@ -80,13 +84,19 @@ class Drain:
         self._mapped = mapped
         self._known = known
         self._epoch = 0
+        self._built = 0
+        """The generation of whole domains that is known to be built."""
         self._met = ""
         """The last seq of a Redis that was met behind MongoDB, until it gave a higher one."""
 
-    async def apply_next(self) -> Applied | Busy | Empty:
-        """Applies the claim in flight, or the next one."""
+    async def apply_next(self, *, for_build: bool = False) -> Applied | Busy | Empty | Unbuilt:
+        """Applies the claim in flight, or the next one.
+
+        `for_build`: the one in flight, so that whole domains can be built. The next one is only claimed."""
         shard, mongo = self._counters.shard, self._mongo
-        floor = await read_floor(mongo, shard)
+        floor, generation = await read_floor(mongo, shard)
+        if not for_build and not await self._is_built(generation):
+            return Unbuilt()
         with FLUSH_STORE_SECONDS.labels("redis").time():
             claim = await self._counters.claim(
                 Builder,
@@ -101,23 +111,29 @@ class Drain:
             )
         if isinstance(claim, Behind):
             await self._meet_behind(claim.last, floor)
-            return await self.apply_next()
+            return await self.apply_next(for_build=for_build)
         if isinstance(claim, Ahead):
             await self._meet_ahead(claim.acked)
-            return await self.apply_next()
+            return await self.apply_next(for_build=for_build)
         if not isinstance(claim, Claim):
             return claim
         if self._met or not floor or claim.again:  # Redis may have been emptied again, and no seq would tell
             epoch = self._counters.epoch
             await self._counters.look()
             if self._counters.epoch != epoch:  # the claim may be of the memory that was lost
-                return await self.apply_next()
+                return await self.apply_next(for_build=for_build)
         if claim.seq >= floor:  # else it was in flight in an older Redis: the next one is met the same
             self._met = ""
         await self._open_epoch()
         rollup = claim.content.rollup()
         buried = await mongo.dead_letters.of_claim(shard, claim.seq) if claim.again else set()
-        unknown = await self._raise_floor(claim.seq, rollup, floor)
+        decided = await self._raise_floor(claim.seq, rollup, floor)
+        unknown = None if decided is None else decided.unknown
+        if decided is not None and decided.generation != 0:
+            if not await self._is_built(decided.generation):
+                return Unbuilt()
+            assert decided.generation is not None
+            rollup.documents.update(of_domains(rollup, decided.generation, shard, decided.unknown))
         if unknown is None:
             result, set_aside, malformed = SinkResult(0, already=sum(map(len, rollup.documents.values()))), [], 0
         else:
@@ -164,8 +180,17 @@ class Drain:
             self._counters.shard, owner, self._flush.lease_ms,
         )  # fmt: skip
 
-    async def _raise_floor(self, seq: int, rollup: Rollup, floor: int) -> set[str] | None:
-        """The keys of the claim's entities that are set aside, by this flusher's word or an earlier one's.
+    async def _is_built(self, generation: int | None) -> bool:
+        """Whether claims may be added to this generation. A build that ended stays so."""
+        if generation is None:
+            return False
+        if generation != self._built:
+            record = await self._mongo.builds.read()
+            self._built = record.built if record.built == generation else self._built
+        return generation == self._built
+
+    async def _raise_floor(self, seq: int, rollup: Rollup, floor: int) -> _Held | None:
+        """What holds of the claim, by this flusher's word or an earlier one's.
 
         None: a later claim was written, so this one was acknowledged. Then nothing is left to write.
         """
@@ -175,10 +200,7 @@ class Drain:
         keys = sorted(document.id for document in rollup.documents[TOTALS]) if lacking else []
         at = [position for position, key in enumerate(keys) if key in lacking]
         held = await raise_floor(self._mongo, self._counters.shard, seq, at)
-        if not held:
-            return None if held is None else set()
-        keys = keys or sorted(document.id for document in rollup.documents[TOTALS])
-        return {keys[position] for position in held}
+        return None if held is None else _Held(set_aside(rollup, held.unknown), held.generation)
 
     async def _open_epoch(self) -> bool:
         """Whether MongoDB did not know the epoch of this Redis yet."""
@@ -214,7 +236,7 @@ class Drain:
     async def _meet_ahead(self, acked: int) -> None:
         """Redis knows a claim above the floor. Another flusher may have raised it meanwhile; else MongoDB is older."""
         shard, mongo = self._counters.shard, self._mongo
-        floor = await read_floor(mongo, shard)
+        floor = (await read_floor(mongo, shard)).seq
         if floor >= acked:
             return
         await self._counters.look()
@@ -246,6 +268,13 @@ def _tell(rollup: Rollup, dead_ids: Collection[str]) -> None:
     }
     if written:
         counted.TOLD.info("MongoDB has %s", counted.in_words(written))
+
+
+class _Held(NamedTuple):
+    """`unknown`: the keys of the entities that are set aside. `generation`: as in `Decided`."""
+
+    unknown: set[str]
+    generation: int | None
 
 
 def _set_aside(rollup: Rollup, unknown: Collection[str]) -> list[Failure]:

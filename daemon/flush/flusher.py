@@ -29,7 +29,8 @@ from daemon.buffer.layout import Layout
 from daemon.config import Config, domain_counters, kept_kinds, moved_counters, ranked_kinds, replica_tables, require
 from daemon.domain.outcome import Failure
 from daemon.errors import LayoutError, StoreError
-from daemon.flush.drain import Applied, Drain
+from daemon.flush.domains import DomainBuilder
+from daemon.flush.drain import Applied, Drain, Unbuilt
 from daemon.replica.known import KnownIds
 from daemon.replica.mysql import LockHeldError, MysqlSink
 from daemon.replica.sync import Replica, Synced
@@ -90,6 +91,8 @@ class Shard:
     drain: Drain
     replica: Replica | None
     synced: asyncio.Event = field(default_factory=asyncio.Event)
+    applying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Its own loop applies claims, and the builder of whole domains."""
 
 
 class Flusher:
@@ -119,6 +122,14 @@ class Flusher:
         self.trouble = ""
         """The last failure, until that work succeeds."""
         self.shards = [self._shard(number) for number in range(config.redis.shards)]
+        self._domains = DomainBuilder(
+            self._mongo,
+            {shard.counters.shard: shard.counters for shard in self.shards},
+            lambda number: self._apply(self.shards[number], for_build=True),
+            owner=_owner(),
+            lease_ms=config.flush.lease_ms,
+            counters={counter for domain in config.domains for counter in domain_counters(config, domain)},
+        )
         self._forgetting = Forgetting(self._connections[0], config.dedupe.window_s)
 
     def _shard(self, number: int) -> Shard:
@@ -130,7 +141,7 @@ class Flusher:
             counters,
             self._mongo,
             config.flush,
-            owner=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            owner=_owner(),
             zeros={domain: domain_counters(config, domain) for domain in config.domains},
             mapped=tables.keys(),
             known=KnownIds(self._lookups[number], tables) if self._lookups else None,
@@ -175,6 +186,10 @@ class Flusher:
                 if isinstance(step, Busy):
                     _log.info("Another flusher holds the claim of shard %d. Waiting for it.", shard.counters.shard)
                     await asyncio.sleep(min(step.left_ms, BUSY_POLL_MS_MAX) / 1000)
+                    continue
+                if isinstance(step, Unbuilt):
+                    if not await self._domains.build():
+                        await asyncio.sleep(BUSY_POLL_MS_MAX / 1000)
                     continue
                 done.add_claim(step)
                 progress(done)
@@ -287,16 +302,20 @@ class Flusher:
             flushed = flushed or isinstance(step, Applied)
             if isinstance(step, Busy):
                 await self._pause(min(step.left_ms, BUSY_POLL_MS_MAX) / 1000)
+            elif isinstance(step, Unbuilt):
+                if not await self._domains.build():
+                    await self._pause(BUSY_POLL_MS_MAX / 1000)
             elif step.dirty_left == 0:
                 await shard.counters.mark(flushed=flushed)
                 return
 
-    async def _apply(self, shard: Shard) -> Applied | Busy | Empty:
+    async def _apply(self, shard: Shard, *, for_build: bool = False) -> Applied | Busy | Empty | Unbuilt:
         started, asked_at = time.perf_counter(), time.monotonic()
         number = shard.counters.shard
-        with self._step(f"a claim of shard {number}"), traces.span("flush", {"tallyd.shard": number}):
-            step = await shard.drain.apply_next()
-        if not isinstance(step, Busy) and step.dirty_left == 0:
+        async with shard.applying:
+            with self._step(f"a claim of shard {number}"), traces.span("flush", {"tallyd.shard": number}):
+                step = await shard.drain.apply_next(for_build=for_build)
+        if not isinstance(step, Busy | Unbuilt) and step.dirty_left == 0:
             self.emptied_at[shard.counters.shard] = asked_at
         if isinstance(step, Applied):
             metrics.FLUSH_SECONDS.observe(time.perf_counter() - started)
@@ -379,6 +398,10 @@ class Flusher:
                 await self._stopping.wait()
         except TimeoutError:
             pass
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
 
 
 async def _sync_next(shard: Shard) -> Synced:

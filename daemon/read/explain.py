@@ -134,7 +134,7 @@ async def explain(config: Config, entity: Entity) -> Explained:
     async with opened(config.redis) as redis, MongoSink(config.mongo) as mongo:
         for attempt in range(1, TRIES_MAX + 1):
             hot = await _read_hot(redis, keys, entity.key)
-            floor = await read_floor(mongo, shard)
+            floor = (await read_floor(mongo, shard)).seq
             documents = await _documents(mongo, entity)
             letters = await mongo.dead_letters.of_entity(entity)
             history_pending = bool(await Marks(mongo).among([entity.key]))

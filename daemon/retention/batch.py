@@ -3,7 +3,7 @@
 Two collections cannot be changed in one step. So a record in `analytics_expiry` says how far a rollup's batch has come.
 A rollup has one batch at a time, with a number that only grows:
 
-    {_id: "daily", n, state: "idle" | "sealing" | "deleting" | "folding", documents: [...]}
+    {_id: "daily", n, state: "idle" | "sealing" | "deleting" | "folding", documents: [...], through}
 
     sealing    `documents`: ids. Each document that is unchanged since it was found is marked `expiring: n`. Documents
                of entities whose history is half written are left out. The record is written before that is asked, so a
@@ -26,13 +26,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 from pymongo import DeleteOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from daemon.domain.counter import RESERVED, add_up
-from daemon.domain.rollup import Kind
+from daemon.domain.rollup import Bucketed
 from daemon.rollups.collections import EXPIRY
 from daemon.rollups.errors import is_already_applied, store_error
 from daemon.rollups.history_marks import Marks
@@ -63,12 +64,14 @@ class Record(Struct, frozen=True):
     n: int
     state: State
     documents: list[Json]
+    through: str = ""
+    """The newest bucket that ever expired."""
 
 
 class Batches:
     """The batches of one rollup. Methods raise StoreError. They may always be repeated."""
 
-    def __init__(self, mongo: MongoSink, kind: Kind) -> None:
+    def __init__(self, mongo: MongoSink, kind: Bucketed) -> None:
         self._mongo = mongo
         self._kind = kind
         self._records = mongo.database[EXPIRY]
@@ -81,13 +84,15 @@ class Batches:
             found = await self._records.find_one({"_id": self._kind.name})
         if found is None:
             return Record(0, State.IDLE, [])
-        return Record(int(found["n"]), State(found["state"]), found["documents"])
+        return Record(int(found["n"]), State(found["state"]), found["documents"], found.get("through", ""))
 
     async def begin(self, found: Sequence[Json]) -> None:
-        """Begins a batch of these documents. It uses their `_id`, `flush_seq` and `updated_at`. Does nothing if another
-        batch is under way."""
+        """Begins a batch of these documents. It uses their `_id`, bucket, `flush_seq` and `updated_at`. Does nothing if
+        another batch is under way."""
         record = await self.record()
         if record.state is State.IDLE:
+            buckets = [document[self._kind.bucket_field] for document in found]
+            record = msgspec.structs.replace(record, through=max([record.through, *buckets]))
             named = [{name: document.get(name) for name in ("_id", "flush_seq", "updated_at")} for document in found]
             await self._advance(record, State.SEALING, named, n=record.n + 1)
 
@@ -161,7 +166,10 @@ class Batches:
 
     async def _advance(self, record: Record, state: State, documents: Sequence[Json], n: int | None = None) -> None:
         """Sets the next state, unless another process did so first."""
-        after = {"n": record.n if n is None else n, "state": state.value, "documents": list(documents)}
+        after = {
+            "n": record.n if n is None else n, "state": state.value, "documents": list(documents),
+            "through": record.through,
+        }  # fmt: skip
         with store_error(self._mongo.address):
             try:
                 await self._records.update_one(

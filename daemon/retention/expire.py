@@ -61,6 +61,7 @@ async def expire(
         expired = Expired(kind.name, oldest)
         batches = Batches(mongo, kind)
         if not dry_run:
+            await mongo.builds.refuse()
             expired.documents += await batches.finish()  # what an earlier run left
         if oldest is not None:
             async for found in _old(mongo, kind, oldest, seq_max):
@@ -69,6 +70,7 @@ async def expire(
                     expired.amounts = add_up((expired.amounts, amounts_of(found)))
                 else:
                     await batches.begin(found)
+                    await mongo.builds.refuse()  # a build that begins later finds the batch, and finishes it
                     expired.documents += await batches.finish()
                 progress(expired)
         done.append(expired)

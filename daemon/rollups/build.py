@@ -6,12 +6,12 @@ are put aside as `Malformed`, not raised: they are foreign values in Redis, and 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from daemon.domain.counter import INT64_MAX, parse_amount, parse_field
-from daemon.domain.entity import parse_entity
-from daemon.domain.rollup import KINDS, Document, Kind, Malformed, Rollup
+from daemon.domain.entity import Entity, parse_entity
+from daemon.domain.rollup import DOMAIN_DAILY, KINDS, TOTALS, Document, Kind, Malformed, OfDomains, Rollup
 
 Amounts = Iterable[tuple[str, list[tuple[str, str]]]]
 """(entity key, [(field, amount), ...])."""
@@ -61,12 +61,54 @@ def build(amounts: Amounts) -> Rollup:
     return builder.rollup()
 
 
+def set_aside(rollup: Rollup, positions: Sequence[int]) -> set[str]:
+    """The keys of a claim's entities at these positions among its sorted keys."""
+    keys = sorted(document.id for document in rollup.documents[TOTALS]) if positions else []
+    return {keys[position] for position in positions}
+
+
+def of_domains(rollup: Rollup, generation: int, shard: int, aside: Collection[str]) -> dict[Kind, list[Document]]:
+    """What a claim adds to the documents of whole domains: the sums of its entities', but for those set `aside` (keys).
+
+    All that apply the claim get the same documents, in whatever order its parts came.
+    """
+    sums: dict[tuple[str, str, str], dict[str, int]] = {}
+    for document in rollup.documents[DOMAIN_DAILY.of]:
+        if document.entity.key in aside:
+            continue
+        domain, entity_type, _ = document.entity
+        of_day = sums.setdefault((domain, entity_type, document.bucket or ""), {})
+        for counter, amount in document.amounts.items():
+            of_day[counter] = of_day.get(counter, 0) + amount
+    return {DOMAIN_DAILY: list(domain_documents(DOMAIN_DAILY, generation, str(shard), sums))}
+
+
+def domain_documents(
+    kind: OfDomains, generation: int, part: str, sums: Mapping[tuple[str, str, str], Mapping[str, int]]
+) -> Iterator[Document]:
+    """The documents of these sums: (domain, entity type, bucket) → amounts by field.
+
+    A sum that is no 64-bit integer is spread over several documents: the part has a number from the second on.
+    """
+    for (domain, entity_type, bucket), rest in sums.items():
+        n, left = 0, dict(rest)
+        while left:
+            named = f"{part}+{n}" if n else part
+            id_ = kind.id_of(generation, domain, entity_type, bucket, named)
+            fits = {field: max(-INT64_MAX, min(amount, INT64_MAX)) for field, amount in left.items()}
+            yield Document(id_, Entity(domain, entity_type, ""), bucket, fits)
+            left = {field: amount - fits[field] for field, amount in left.items() if amount != fits[field]}
+            n += 1
+
+
 def first_fields(kind: Kind, document: Document, zeros: Mapping[str, Collection[str]]) -> dict[str, Any]:
     """What a document starts with: its natural key, and 0 for the counters of its domain that nothing moved yet.
 
-    `zeros`: the counters of each domain.
+    `zeros`: the counters of each domain. Documents of whole domains do without.
     """
     domain, type_, id_ = document.entity
+    if isinstance(kind, OfDomains):
+        return {"domain": domain, "entity_type": type_, kind.bucket_field: document.bucket}
     first: dict[str, Any] = {"domain": domain, "entity_type": type_, "entity_id": id_}
     if kind.bucket_field is not None:
         first[kind.bucket_field] = document.bucket

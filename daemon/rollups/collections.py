@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from daemon.domain.rollup import EXPIRING, KINDS, OWN_FIELDS
+from daemon.domain.rollup import EXPIRING, KINDS, OF_DOMAINS, OWN_FIELDS
 
 DEAD_LETTERS = "analytics_dead_letters"
 FLOORS = "analytics_flush_floors"
@@ -19,8 +19,13 @@ BACKFILLS = "analytics_backfills"
 SHADOW = "analytics_shadow"
 DOCTOR = "analytics_doctor"
 JOBS = "analytics_jobs"
+DOMAIN_BUILDS = "analytics_domain_builds"
 
-ROLLUPS = (*(kind.collection for kind in KINDS), *(kind.expired_collection for kind in EXPIRING))
+ROLLUPS = (
+    *(kind.collection for kind in KINDS),
+    *(kind.expired_collection for kind in EXPIRING),
+    *(kind.collection for kind in OF_DOMAINS),
+)
 """Their documents hold OWN_FIELDS and, under its own name, the amount of each counter."""
 
 FIELDS: Mapping[str, Mapping[str, str]] = {
@@ -36,11 +41,14 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "reason": "why the document could not take them",
         "at": "when",
         "dropped_at": "when an operator gave the letter up; null while it waits",
+        "retrying": "true: a retry has begun (days only)",
     },
     FLOORS: {
         "_id": "shard",
         "seq": "the highest seq whose documents may have been written",
         "unknown": "{seq, at}: the entities of that claim that MySQL does not know, as positions among its sorted keys",
+        "domains": "{generation, after, seq}: claims above `after` are added to the domains' documents of that"
+        " generation; `seq`: the highest one of a flusher that does so",
     },
     EPOCHS: {
         "_id": "the epoch of a Redis",
@@ -59,6 +67,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "n": "the number of its last expiry batch",
         "state": "idle, sealing, deleting or folding",
         "documents": "the documents of the batch",
+        "through": "the newest bucket that ever expired",
     },
     BACKFILLS: {
         "_id": "entity type, as jav.movie",
@@ -94,6 +103,16 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "summary": "one sentence: what it found, or why it failed",
         "host": "where it ran",
         "figures": "{name: number}: what it counted",
+    },
+    DOMAIN_BUILDS: {
+        "_id": "the rollup that is built: domain_daily",
+        "generation": "of the last build that began",
+        "built": "the generation that is read; null before the first",
+        "before": "the generation that was read before",
+        "owner": "who builds, or built last",
+        "until": "when another one may begin",
+        "histories": "how often a history was taken over since, begun ones included",
+        "based": "`histories` when the bases of the days were last set",
     },
     DOCTOR: {"_id": "host, process and a random part of the doctor that tries a write", "at": "when"},
 }

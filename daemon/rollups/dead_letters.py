@@ -11,6 +11,7 @@ Dropped letters stay, with the time, because `audit` has to account for them.
 from __future__ import annotations
 
 import datetime as dt
+import zlib
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from enum import Enum
 from typing import Any
@@ -22,15 +23,22 @@ from pymongo.errors import DuplicateKeyError, WriteError
 
 from daemon.domain.entity import Entity
 from daemon.domain.outcome import Failure
-from daemon.domain.rollup import KINDS, Rollup
+from daemon.domain.rollup import KINDS, OF_DOMAINS, Kind, OfDomains, Rollup
 from daemon.rollups.build import first_fields
+from daemon.rollups.builds import Builds
 from daemon.rollups.collections import DEAD_LETTERS
 from daemon.rollups.errors import is_already_applied, store_error
 
 MALFORMED = "no entity, counter, day or amount of ours"
 UNKNOWN_ID = "unknown id"
 """MySQL has no row for the entity, and the entity's type must have one (`known`)."""
-_KIND_OF = {kind.collection: kind for kind in KINDS}
+_KIND_OF: Mapping[str, Kind] = {kind.collection: kind for kind in (*KINDS, *OF_DOMAINS)}
+_SUMMED: Mapping[str, OfDomains] = {kind.of.collection: kind for kind in OF_DOMAINS}
+"""Collection → the rollup of whole domains that adds its documents up."""
+RETRIED = "retried"
+"""The parts of those documents of domains that hold the amounts of unknown ids which were retried."""
+RETRIED_PARTS = 64
+"""Documents that the retried letters of a type and day are spread over. Each one holds the ids of its letters."""
 
 Json = dict[str, Any]
 
@@ -61,10 +69,11 @@ class Retried(Enum):
 class DeadLetters:
     """Methods raise StoreError if MongoDB fails or doesn't answer in time."""
 
-    def __init__(self, database: AsyncDatabase[Json], address: str) -> None:
+    def __init__(self, database: AsyncDatabase[Json], address: str, builds: Builds) -> None:
         self._database = database
         self._letters = database[DEAD_LETTERS]
         self._address = address
+        self._builds = builds
 
     async def ensure_indexes(self) -> None:
         """Creates the indexes that `of_claim`, `waiting_for`, `count` and `each` use."""
@@ -171,7 +180,42 @@ class DeadLetters:
         if letter.dropped_at is not None:
             return Retried.DROPPED
         with store_error(self._address):
-            return Retried.APPLIED if await self._apply(letter) else Retried.STILL_FAILING
+            found = await self._letters.find_one({"_id": letter.id}, {"first": 1})
+            if found is None:
+                return Retried.APPLIED  # another retry was faster
+            first = found["first"]
+            if (summed := _SUMMED.get(letter.collection)) is not None:
+                # A build that began before this mark is seen at once. One that begins later sees the mark.
+                await self._letters.update_one({"_id": letter.id}, {"$set": {"retrying": True}})
+                generation = (await self._builds.refuse()).built
+                if letter.reason == UNKNOWN_ID and generation and not await self._is_applied(letter):
+                    # Left out of the documents of its domain, too. These come first: else they could be given twice,
+                    # by a build that found the amounts in the entity's day.
+                    document = _document_of_domain(summed, generation, letter, first)
+                    if not await self._apply(letter, document, _of_domain(summed, first), summed.collection):
+                        return Retried.STILL_FAILING
+            applied = await self._apply(letter, letter.document, first, letter.collection)
+            return Retried.APPLIED if applied else Retried.STILL_FAILING
+
+    async def finish_retries(self, kind: Kind) -> None:
+        """Ends the retries of this rollup that have begun, for a build that is about to add its documents up."""
+        with store_error(self._address):
+            async for found in self._letters.find(
+                {"collection": kind.collection, "retrying": True, "dropped_at": None}
+            ):
+                letter = _read(found)
+                if await self._apply(letter, letter.document, found["first"], letter.collection):
+                    await self.forget(letter)
+
+    async def of_days(self, kind: Kind, generation: int | None = None) -> AsyncIterator[Json]:
+        """The `first` and `deltas` of this rollup's letters, but for those of unknown ids. Of whole domains: those of
+        this generation."""
+        wanted: Json = {"collection": kind.collection, "reason": {"$ne": UNKNOWN_ID}}
+        if generation is not None:
+            wanted["document"] = {"$regex": f"^{generation}:"}
+        with store_error(self._address):
+            async for letter in self._letters.find(wanted, {"first": 1, "deltas": 1}):
+                yield letter
 
     async def forget(self, letter: Letter) -> None:
         """Deletes a letter that was applied. Its document remembers it for good: another retry may be under way."""
@@ -186,43 +230,53 @@ class DeadLetters:
             )
         return result.matched_count == 1
 
-    async def sums(self, in_flight: Iterable[tuple[int, int]] = ()) -> dict[str, dict[str, int]]:
+    async def sums(self, in_flight: Iterable[tuple[int, int]] = (), generation: int = 0) -> dict[str, dict[str, int]]:
         """Collection → counter → amount in all letters, the dropped ones included, but for those of these claims
-        (shard, seq): until it is acknowledged, all of a claim is in flight."""
+        (shard, seq): until it is acknowledged, all of a claim is in flight.
+
+        Of whole domains, those of this generation. What unknown ids lack in their days, it lacks, too."""
         sums: dict[str, dict[str, int]] = {}
         claims = [{"shard": shard, "seq": seq} for shard, seq in in_flight]
-        wanted: Json = {"collection": {"$ne": ""}} | ({"$nor": claims} if claims else {})
+        of_domains = {"$in": [kind.collection for kind in OF_DOMAINS]}
+        other: Json = {"collection": of_domains, "document": {"$not": {"$regex": f"^{generation}:"}}}
+        wanted: Json = {"collection": {"$ne": ""}, "$nor": [other, *claims]}
         with store_error(self._address):
-            async for letter in self._letters.find(wanted, {"collection": 1, "deltas": 1}):
-                counters = sums.setdefault(letter["collection"], {})
-                for counter, amount in letter["deltas"].items():
-                    counters[counter] = counters.get(counter, 0) + amount
+            async for letter in self._letters.find(wanted, {"collection": 1, "deltas": 1, "reason": 1}):
+                collections = [letter["collection"]]
+                if letter["reason"] == UNKNOWN_ID and (summed := _SUMMED.get(letter["collection"])) is not None:
+                    collections.append(summed.collection)
+                for collection in collections:
+                    counters = sums.setdefault(collection, {})
+                    for counter, amount in letter["deltas"].items():
+                        counters[counter] = counters.get(counter, 0) + amount
         return sums
 
     async def entities(self) -> set[str]:
         """The keys of all entities that have a letter."""
         with store_error(self._address):
-            cursor = self._letters.find({"collection": {"$ne": ""}}, {"first": 1})
+            of_entities = [kind.collection for kind in KINDS]
+            cursor = self._letters.find({"collection": {"$in": of_entities}}, {"first": 1})
             return {
                 f"{first['domain']}:{first['entity_type']}:{first['entity_id']}"
                 async for first in (letter["first"] async for letter in cursor)
             }
 
-    async def _apply(self, letter: Letter) -> bool:
+    async def _is_applied(self, letter: Letter) -> bool:
+        held = {"_id": letter.document, "dead_applied": letter.id}
+        return await self._database[letter.collection].find_one(held, {"_id": 1}) is not None
+
+    async def _apply(self, letter: Letter, document: str, first: Json, collection: str) -> bool:
         """False if the document still can't take it."""
-        found = await self._letters.find_one({"_id": letter.id}, {"first": 1})
-        if found is None:
-            return True  # another retry was faster
-        documents = self._database[letter.collection]
+        documents = self._database[collection]
         while True:
             try:
                 await documents.update_one(
-                    {"_id": letter.document, "dead_applied": {"$ne": letter.id}},
+                    {"_id": document, "dead_applied": {"$ne": letter.id}},
                     {
                         "$inc": letter.amounts,
                         "$addToSet": {"dead_applied": letter.id},
                         "$set": {"updated_at": dt.datetime.now(dt.UTC)},
-                        "$setOnInsert": found["first"],
+                        "$setOnInsert": first,
                     },
                     upsert=True,
                 )
@@ -230,11 +284,20 @@ class DeadLetters:
                 if not is_already_applied(error.details or {}):
                     return False
                 # Applied already; or a flush inserted the document between our find and our insert: then once more.
-                if await documents.find_one({"_id": letter.document, "dead_applied": letter.id}, {"_id": 1}) is None:
+                if await documents.find_one({"_id": document, "dead_applied": letter.id}, {"_id": 1}) is None:
                     continue
             except WriteError:  # whatever it is about this document, the other letters have documents of their own
                 return False
             return True
+
+
+def _document_of_domain(kind: OfDomains, generation: int, letter: Letter, first: Json) -> str:
+    part = f"{RETRIED}{zlib.crc32(letter.id.encode()) % RETRIED_PARTS}"
+    return kind.id_of(generation, first["domain"], first["entity_type"], first[kind.bucket_field], part)
+
+
+def _of_domain(kind: OfDomains, first: Json) -> Json:
+    return {name: first[name] for name in ("domain", "entity_type", kind.bucket_field)}
 
 
 def _letter(

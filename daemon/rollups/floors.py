@@ -3,19 +3,21 @@
 A Redis may lose its memory. Its next claim must still get a seq that no document holds, and an audit must still know
 which part of the totals that Redis never counted. Called by the flusher before it writes, and by `audit`.
 
-The floor also holds what was decided of its claim: the entities that are set aside, because MySQL does not know them.
-Floor and decision are one write. So whoever applies the claim, however late, obeys the same decision.
+The floor also holds what was decided of its claim: the entities that are set aside, because MySQL does not know them,
+and the documents of whole domains that it is added to. Floor and decision are one write. So whoever applies the claim,
+however late, obeys the same decision.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
 from pymongo import ReadPreference, ReturnDocument
+from pymongo.errors import DuplicateKeyError
 
 from daemon.domain.rollup import TOTALS
 from daemon.rollups.collections import EPOCHS, FLOORS
@@ -36,37 +38,114 @@ class Older(Struct, frozen=True):
     mongo: int
 
 
-async def read_floor(mongo: MongoSink, shard: int) -> int:
-    """The highest seq that may have been written to this shard's documents; 0 if none. Raises StoreError.
+class Floor(NamedTuple):
+    """`seq`: the highest one that may have been written to the shard's documents; 0 if none. `generation`: of whole
+    domains, for claims above it. None as in `Decided`."""
+
+    seq: int
+    generation: int | None
+
+
+async def read_floor(mongo: MongoSink, shard: int) -> Floor:
+    """Raises StoreError.
 
     Of the primary, even if `mongo.url` prefers others: a secondary that lags looks like a MongoDB that was restored.
     """
     with store_error(mongo.address):
         floors = mongo.database.get_collection(FLOORS, read_preference=ReadPreference.PRIMARY)
         document = await floors.find_one({"_id": shard})
-    return int(document["seq"]) if document else 0
+    if document is None:
+        return Floor(0, None)
+    seq = int(document["seq"])
+    return Floor(seq, _generation(document, seq + 1))
 
 
-async def raise_floor(mongo: MongoSink, shard: int, seq: int, unknown: Sequence[int] = ()) -> Sequence[int] | None:
+class Decided(NamedTuple):
+    """What holds of a claim, whoever applies it. `unknown`: positions of the entities that are set aside.
+
+    `generation`: of the documents of whole domains that it is added to; 0: to none, because the build that comes counts
+    it. None: that is not decided, because no build has begun, or an older version raised the floor since. Then nothing
+    of the claim may be written.
+    """
+
+    unknown: Sequence[int]
+    generation: int | None
+
+
+async def raise_floor(mongo: MongoSink, shard: int, seq: int, unknown: Sequence[int] = ()) -> Decided | None:
     """Must precede the first write of `seq`: Redis then never gives out again a seq that a document may hold.
 
-    `unknown`: the claim's entities to set aside, as positions in the order of their keys. Returns those that hold: of
+    `unknown`: the claim's entities to set aside, as positions in the order of their keys. Returns what holds: of
     whoever raised the floor to `seq` first. None: the floor is above, so the claim was applied and acknowledged. Raises
     StoreError.
     """
     # Positions, because the keys of a claim may be more than a document holds. With their seq, because versions before
     # 0.3.0 raise the floor and leave the positions.
     decided = {"$literal": {"seq": seq, "at": list(unknown)}} if unknown else "$$REMOVE"
-    raised = {"unknown": {"$cond": [{"$lt": ["$seq", seq]}, decided, "$unknown"]}, "seq": {"$max": ["$seq", seq]}}
+    highest = {"$max": ["$seq", seq]}
+    raised = {
+        "unknown": {"$cond": [{"$lt": ["$seq", seq]}, decided, "$unknown"]},
+        "seq": highest,
+        # Versions before 0.6.0 raise the floor and leave this. It stays behind then.
+        "domains": {
+            "$cond": [
+                {"$and": [{"$gt": ["$domains", None]}, {"$eq": ["$domains.seq", "$seq"]}]},
+                {"$mergeObjects": ["$domains", {"seq": highest}]},
+                "$domains",
+            ]
+        },
+    }
     with store_error(mongo.address):
         floor: Json | None = await mongo.database[FLOORS].find_one_and_update(
             {"_id": shard}, [{"$set": raised}], upsert=True, return_document=ReturnDocument.AFTER
         )
     assert floor is not None
+    return _decided(floor, seq)
+
+
+async def read_decided(mongo: MongoSink, shard: int, seq: int) -> Decided | None:
+    """What holds of a claim. None: the floor is above, or still below; then nothing of it is written yet. Raises
+    StoreError."""
+    with store_error(mongo.address):
+        floor = await mongo.database[FLOORS].find_one({"_id": shard})
+    return None if floor is None or floor["seq"] < seq else _decided(floor, seq)
+
+
+def _decided(floor: Json, seq: int) -> Decided | None:
     if floor["seq"] > seq:
         return None
     held = floor.get("unknown", {})
-    return held["at"] if held.get("seq") == seq else ()
+    return Decided(held["at"] if held.get("seq") == seq else (), _generation(floor, seq))
+
+
+def _generation(floor: Json, seq: int) -> int | None:
+    domains = floor.get("domains")
+    if domains is None or domains["seq"] != floor["seq"]:
+        return None
+    return int(domains["generation"]) if seq > domains["after"] else 0
+
+
+async def fence(mongo: MongoSink, shard: int, generation: int) -> int | None:
+    """Claims above the shard's floor are of this generation from now on. Returns the floor; None if a later build
+    fenced it already. Raises StoreError."""
+    seq = {"$ifNull": ["$seq", 0]}
+    fenced = {"seq": seq, "domains": {"generation": generation, "after": seq, "seq": seq}}
+    with store_error(mongo.address):
+        try:
+            floor: Json | None = await mongo.database[FLOORS].find_one_and_update(
+                {"_id": shard, "domains.generation": {"$not": {"$gt": generation}}},
+                [{"$set": fenced}], upsert=True, return_document=ReturnDocument.AFTER,
+            )  # fmt: skip
+        except DuplicateKeyError:
+            return None
+    assert floor is not None
+    return int(floor["seq"])
+
+
+async def unfence(mongo: MongoSink) -> None:
+    """Has the next claim of each shard begin a build. Raises StoreError."""
+    with store_error(mongo.address):
+        await mongo.database[FLOORS].update_many({}, {"$unset": {"domains": 1}})
 
 
 async def open_epoch(mongo: MongoSink, epoch: int, counters: Collection[str]) -> bool:

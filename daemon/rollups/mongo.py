@@ -30,10 +30,11 @@ from pymongo.errors import PyMongoError
 from daemon import traces
 from daemon.config import MongoSection, address_of
 from daemon.domain.outcome import Failure, SinkResult
-from daemon.domain.rollup import COMPLETE, DAY_CHARS, EXPIRING, HOURLY, TOTALS, Document, Kind, Rollup
+from daemon.domain.rollup import COMPLETE, DAY_CHARS, EXPIRING, HOURLY, TOTALS, Document, Kind, OfDomains, Rollup
 from daemon.domain.window import RANKED
 from daemon.errors import ConfigError
 from daemon.rollups.build import first_fields
+from daemon.rollups.builds import Builds
 from daemon.rollups.dead_letters import DeadLetters
 from daemon.rollups.errors import UNAPPLICABLE, is_already_applied, keeps_vanishing, store_error, write_failed
 
@@ -95,7 +96,8 @@ class MongoSink:
         self.address = address_of(section.url)
         """For messages: without user and password."""
         self._client, self.database = open_client(section.url, section.timeout_ms, "tallyd")
-        self.dead_letters = DeadLetters(self.database, self.address)
+        self.builds = Builds(self.database, self.address)
+        self.dead_letters = DeadLetters(self.database, self.address, self.builds)
 
     async def __aenter__(self) -> Self:
         return self
@@ -140,7 +142,7 @@ class MongoSink:
     async def write(
         self, rollup: Rollup, seq: int, zeros: Mapping[str, Collection[str]], skip: Collection[tuple[str, str]] = ()
     ) -> SinkResult:
-        """Applies a claim to the collections of all rollups, side by side.
+        """Applies a claim to the collections of all rollups, side by side. The result counts documents of entities.
 
         `zeros`: per domain the counters a new document starts with at 0. `skip`: (collection, id) of documents that
         are left out because an earlier attempt at this claim put their amounts into the dead letters.
@@ -155,12 +157,30 @@ class MongoSink:
                 for kind, documents in rollup.documents.items()
             )
         )  # fmt: skip
+        by_kind = dict(zip(rollup.documents, results, strict=True))
+        of_entities = [result for kind, result in by_kind.items() if not isinstance(kind, OfDomains)]
         return SinkResult(
-            applied=sum(result.applied for result in results),
-            already=sum(result.already for result in results),
+            applied=sum(result.applied for result in of_entities),
+            already=sum(result.already for result in of_entities),
             failures=tuple(failure for result in results for failure in result.failures),
-            inserted=dict(zip(rollup.documents, results, strict=True))[TOTALS].inserted,
+            inserted=by_kind[TOTALS].inserted,
         )
+
+    async def set_documents(self, kind: Kind, updates: Iterable[tuple[Document, Json]]) -> None:
+        """Carries out an update for each document, which is inserted if it is not there."""
+        left: list[Json] = []
+        for document, update in updates:
+            first = {"$setOnInsert": first_fields(kind, document, {})}
+            left.append({"q": {"_id": document.id}, "u": update | first, "upsert": True})
+        for _ in range(INSERTS_MET_MAX):
+            failed = await self.update(kind, left)
+            for _, error in failed:
+                if not is_already_applied(error):  # else another one inserted it beside us
+                    raise write_failed(self.address, error)
+            left = [operation for operation, _ in failed]
+            if not left:
+                return
+        raise keeps_vanishing(self.address, left[0]["q"]["_id"], INSERTS_MET_MAX)
 
     async def totals(self, ids: Collection[str]) -> dict[str, Json]:
         """The totals documents of these entity keys, by key; those that don't exist are absent."""

@@ -71,6 +71,7 @@ class Machine(RuleBasedStateMachine):
         for movie in MOVIES:
             views, downloads = before(movie).values()
             system.sql("UPDATE jav SET views = %s, downloads = %s WHERE uuid = %s", views, downloads, movie)
+        system.flush()  # whole domains are built
         # At 1 us a script, each freezes one entity.
         self.config = system.config(FLUSH__LEASE_MS="600000", FLUSH__CLAIM_ENTITIES_MAX="4", FLUSH__CLAIM_US_MAX="1")
         self.model = Model()

@@ -37,6 +37,7 @@ DECIDED = ("raise_floor", "write", "bury", "ack")
 def knowing(system: System) -> System:
     system.env |= QUICK | {"TALLYD_REPLICA": json.dumps({"jav": {"movie": TABLE}})}
     system.add_movies(STAYS, GOES)
+    system.flush()  # whole domains are built
     system.count(*(event(entity_id=movie, value=amount) for movie, amount in AMOUNTS.items()))
     return system
 

@@ -36,7 +36,9 @@ def do_everything(system: System) -> None:
     daily.update_one({"entity_id": "b"}, {"$set": {"view": 1}})
     [letter] = system.mongo["analytics_dead_letters"].find({"collection": "analytics_entity_daily"})
     system.tallyd("dead", "retry", "--all", check=False)
-    system.mongo["analytics_dead_letters"].insert_one(letter)
+    system.tallyd("audit", "--rebuild-domains", check=False)
+    system.flush()
+    system.mongo["analytics_dead_letters"].insert_one({**letter, "retrying": True})
     system.tallyd("shadow-compare", "--record", check=False)
     for name in ("daily", "weekly"):
         system.mongo[f"analytics_entity_{name}"].update_many({}, {"$inc": {"flush_seq": -30 * 86_400 * 1_000_000}})

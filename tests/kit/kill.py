@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from daemon.buffer import scripts
-from daemon.domain.rollup import COARSER, DAILY, KINDS, TOTALS
-from daemon.rollups.collections import BACKFILLS, DEAD_LETTERS, EPOCHS, EXPIRY, FLOORS, HISTORY_MARKS
+from daemon.domain.rollup import COARSER, DAILY, DOMAIN_DAILY, KINDS, TOTALS
+from daemon.rollups.collections import BACKFILLS, DEAD_LETTERS, DOMAIN_BUILDS, EPOCHS, EXPIRY, FLOORS, HISTORY_MARKS
 from tests.kit.daemon import Daemon
 from tests.kit.proxy import Fault, Proxy, command_of, update_of
 from tests.kit.system import System, wait_until
@@ -50,6 +50,14 @@ STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
         "list_due": (Stop("redis", scripts.ACK.sha.encode()),),
         "ack": (Stop("redis", scripts.ACK.sha.encode()),),
     },
+    "daemon.flush.domains": {
+        "begin": (Stop("mongo", command_of("findAndModify", DOMAIN_BUILDS)),),
+        "fence": (Stop("mongo", command_of("findAndModify", FLOORS)),),
+        "finish": (Stop("mongo", update_of(DAILY.collection), nth=2),),  # of the retry; the claim's is the first
+        "write": (Stop("mongo", update_of(DOMAIN_DAILY.collection)),),
+        "end": (Stop("mongo", (update_of(DOMAIN_BUILDS), b"before\x00")),),
+        "forget": (Stop("mongo", command_of("delete", DOMAIN_DAILY.collection)),),
+    },
     "daemon.replica.sync": {
         "lock": (Stop("mysql", b"GET_LOCK"),),
         "read": (Stop("mysql", b"SELECT CAST(d.k"),),
@@ -73,6 +81,7 @@ STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
         "set_days": (Stop("mongo", update_of(DAILY.collection)),),
         "sum": tuple(Stop("mongo", update_of(kind.collection)) for kind in COARSER),
         "unmark": (Stop("mongo", command_of("delete", HISTORY_MARKS)),),
+        "base_domains": (Stop("mongo", (update_of(DOMAIN_BUILDS), b"based\x00")),),
     },
     "daemon.retention.batch": {
         "begin": (Stop("mongo", update_of(EXPIRY)),),

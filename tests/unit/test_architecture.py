@@ -49,10 +49,12 @@ ROOMS: dict[str, Room] = {
     "buffer": Room("Redis: connection, keys, scripts, dedupe", "retry traces"),
     "rollups": Room("MongoDB: documents, guard, dead letters", "traces"),
     "replica": Room("MySQL: due rows, bases, columns", "buffer rollups metrics retry traces"),
+    "retention": Room("gives up old days and weeks", "buffer rollups"),
     "spool": Room("events on disk while Redis is away", "buffer metrics"),
     "flush": Room(
         "claim, rollups, ack, and the sync",
-        "buffer rollups replica counted exposition lifecycle log metrics notify response retry scheduling traces",
+        "buffer rollups replica retention counted exposition lifecycle log metrics notify response retry scheduling"
+        " traces",
     ),
     "read": Room("the answers to GET", "buffer rollups replica spool metrics response retry"),
     "web": Room("what a browser gets: tracker, pixel, badge", "response"),
@@ -62,7 +64,6 @@ ROOMS: dict[str, Room] = {
     ),
     "ingest": Room("HTTP to Redis", "buffer spool read web counted log metrics response retry traces ingest/process"),
     "importer": Room("files to Redis", "buffer ingest lifecycle log retry"),
-    "retention": Room("gives up old days and weeks", "buffer rollups"),
     "export": Room("rollups as files", "rollups"),
     "verify/audit": Room("is every amount where it should be?", "buffer rollups replica spool retention"),
     "verify/parity": Room("does MySQL say the same?", "buffer rollups replica verify/audit"),

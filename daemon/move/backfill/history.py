@@ -4,6 +4,8 @@ A line of the file sets the base of a day. It adds nothing, so a line may be rep
 days are set, their weeks, months and years are summed from MongoDB. So the same days give the same sums, in any order
 and after any interruption (`STEPS`). Only one run at a time.
 
+The days of whole domains get the sums of their entities' bases last (`rollups/domains.py`).
+
 A history is part of a total. So it needs a base in the totals: a row in MySQL and a mapped counter. It is set as a
 whole, so an entity whose history has begun to expire keeps what it has.
 """
@@ -29,8 +31,11 @@ from daemon.move.backfill.dailyfile import Counters, Day, Wrong, parse, reader
 from daemon.move.backfill.run import PROBLEMS_LISTED_MAX, Watcher
 from daemon.replica.adopt import SOURCE, lacking
 from daemon.replica.mysql import MysqlSink
-from daemon.retention.history import with_expired_history
+from daemon.retention.batch import Batches
+from daemon.retention.expiring import moving
+from daemon.retention.history import UndecidedError, with_expired_history
 from daemon.rollups.build import first_fields
+from daemon.rollups.domains import set_bases
 from daemon.rollups.errors import is_already_applied, store_error, write_failed
 from daemon.rollups.history_marks import Marks
 from daemon.rollups.mongo import Json, MongoSink
@@ -39,7 +44,8 @@ STEPS = {
     "mark": "The entities are marked (`rollups/history_marks.py`). Nothing of theirs expires. The next run sums them.",
     "set_days": "Some days have their bases. The next run sets the others, and sums all that are marked.",
     "sum": "Some weeks, months and years have their sums. The entities are still marked. The next run sums them again.",
-    "unmark": "The entities' histories are done.",
+    "unmark": "The entities' histories are done. Whole domains lack them. The next run sets their bases.",
+    "base_domains": "Whole domains have the bases, and the record says which history they are of.",
 }
 """Each step in order, and what holds if the process dies after it or its reply is lost."""
 
@@ -47,6 +53,8 @@ LINE_BYTES_MAX = 65_536
 LINES_AT_ONCE = 1_000
 MARKS_AT_ONCE = 100
 """Entities that are summed together. All their days are read."""
+BASE_TRIES = 20
+"""Attempts at the bases of whole domains, while an expiry moves bases."""
 HAS_EXPIRED = (
     f"has begun to expire ({', '.join(f'retention.{kind.retention_key}' for kind in EXPIRING if kind in COMPLETE)}):"
     " its history can no longer be set"
@@ -106,6 +114,8 @@ class History:
         watcher.begin(f"{path.name}, bytes", source.size_bytes or 0, 0)
         done_bytes = 0
         parsed = self._parsed(source, tally)
+        if not self._dry_run:
+            await self._mongo.builds.begin_history()
         try:
             while days := list(islice(parsed, LINES_AT_ONCE)):
                 await self._take_over(days, tally, watcher.change)
@@ -113,6 +123,8 @@ class History:
                 done_bytes = source.done_bytes
             while not self._dry_run and not stopping.is_set() and (keys := await self._marks.some(MARKS_AT_ONCE)):
                 await self._sum(keys, tally)
+            if not self._dry_run and not stopping.is_set():
+                await self._base_domains()
         except StoppedError:
             pass  # the next run sums the marked entities
         return tally
@@ -207,6 +219,24 @@ class History:
                     tally.problem(f"{key} {counter}: its days sum to {amount}, its base is only {base.get(counter, 0)}")
         await self._marks.remove(keys)
         tally.entities += len(entities)
+
+    async def _base_domains(self) -> None:
+        """Sets the bases of whole domains to the sums of all days' bases: in the documents that are read, and in those
+        that are being built. A builder sees the history that begins here, and sets its bases again."""
+        number = await self._mongo.builds.begin_history()
+        counters = {counter for names in self._zeros.values() for counter in names}
+        expiry = Batches(self._mongo, DAILY)
+        for _ in range(BASE_TRIES):
+            record, builds = await expiry.record(), await self._mongo.builds.read()
+            for generation in {builds.generation, builds.built} - {0}:
+                await set_bases(
+                    self._mongo, generation, counters, record.through if builds.built else "",
+                    before=builds.built, moving=await moving(expiry, record),
+                )  # fmt: skip
+            # Else an expiry moved bases meanwhile, or a builder began.
+            if await expiry.record() == record and (await self._mongo.builds.read()).generation == builds.generation:
+                return await self._mongo.builds.end_history(number)
+        raise UndecidedError("Old documents are expiring. Run `tallyd expire` to its end, then this command again.")
 
     async def _days(self, entities: Iterable[Entity]) -> AsyncIterator[tuple[Entity, str, Base]]:
         by_type: dict[tuple[str, str], list[str]] = {}

@@ -24,18 +24,19 @@ from daemon.buffer.connection import opened
 from daemon.buffer.due import make_due
 from daemon.config import Config, domain_counters, replica_tables, unmapped_types
 from daemon.domain.entity import Entity, parse_entity
+from daemon.domain.rollup import DAILY
 from daemon.errors import CheckFailed
 from daemon.replica.adopt import adopt
 from daemon.replica.aliases import forget_bases
 from daemon.replica.mysql import MysqlSink
 from daemon.retention.expiring import Expiring, read_expiring
-from daemon.rollups.floors import Acceptance, Epoch, accept, open_epoch
+from daemon.rollups.floors import Acceptance, Epoch, accept, open_epoch, unfence
 from daemon.rollups.history_marks import Marks
 from daemon.rollups.mongo import MongoSink
 from daemon.spool.origin import origin_of
 from daemon.spool.segment import NO_USAGE, Stray, usage
 from daemon.verify.audit import laws
-from daemon.verify.audit.deep import deep, hours_above_days
+from daemon.verify.audit.deep import deep, deep_domains, hours_above_days
 from daemon.verify.audit.hot import Hot, HotMarks, moving_entities, read_hot, read_marks
 from daemon.verify.audit.laws import Broken, Line
 from daemon.verify.audit.replica import Alias, Compared, compare, confirm
@@ -134,6 +135,7 @@ class Auditor:
         history_pending = max(history_pending, await marks.count())
         if exact:
             broken = laws.conservation(stated) + laws.ledger(hot) + laws.rollups_agree(rollups, counters)
+            broken += laws.domains_agree(rollups, counters)
         else:
             broken = laws.bounds(hot, [marks.accepted for marks in after], rollups, counters)
         if not history_pending:
@@ -142,6 +144,9 @@ class Auditor:
         compared = False
         if thorough and exact:
             apart, apart_more = await self._deep(counters, hot, rollups.expiring, bases=not history_pending)
+            through, in_flight = rollups.expiring.through[DAILY.name], any(shard.in_flight_seq for shard in hot)
+            if rollups.builds.built and not rollups.builds.is_building and not in_flight:
+                apart += await deep_domains(self._mongo, counters, rollups.builds.built, through)
             compared = await self._still(hot, rollups.expiring)
             if compared:
                 broken, more = broken + apart, apart_more
@@ -191,6 +196,10 @@ class Auditor:
         """Whether nothing was accepted, claimed, acknowledged or expired since `hot` and `expiring` were read."""
         marks = [await read_marks(self._redis, self._keys, shard.shard) == shard.marks for shard in hot]
         return all(marks) and await read_expiring(self._mongo) == expiring
+
+    async def rebuild_domains(self) -> None:
+        """Has the flush daemon add up the days of whole domains anew, before its next claim."""
+        await unfence(self._mongo)
 
     async def mark_due(self) -> tuple[int, int]:
         """Makes every row due that differs or that an alias wrote, so that the next sync sets it. Then removes the

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
-from daemon.domain.rollup import COMPLETE, DAILY, TOTALS, amount_of
+from daemon.domain.rollup import COMPLETE, DAILY, DOMAIN_DAILY, TOTALS, amount_of
+from daemon.rollups.domains import add, sums_of_days, sums_of_domains
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.hot import Sums
-from daemon.verify.audit.laws import Broken, bases_agree
+from daemon.verify.audit.laws import REBUILD, Broken, bases_agree
 
 DAYS_AT_ONCE = 1_000
 """Days of entities that are looked up together."""
@@ -81,6 +82,25 @@ async def _above(mongo: MongoSink, hours: Mapping[str, Sums]) -> list[Broken]:
 
 def _entity(id_: str) -> str:
     return id_.rpartition(":")[0]
+
+
+async def deep_domains(mongo: MongoSink, counters: Sequence[str], generation: int, through: str) -> list[Broken]:
+    """Each day of a whole domain against its entities' days. Days up to `through` may have expired, so they are left
+    out. Nothing may be in flight."""
+    days = await sums_of_days(mongo, counters, {"$match": {DAILY.bucket_field: {"$gt": through}}})
+    whole = await sums_of_domains(mongo, generation, counters)
+    for sums, kind, of in ((days, DAILY, None), (whole, DOMAIN_DAILY, generation)):
+        async for letter in mongo.dead_letters.of_days(kind, of):
+            first = letter["first"]
+            add(sums, (first["domain"], first["entity_type"], first[DAILY.bucket_field]), letter["deltas"])
+    broken = []
+    for place in sorted(days.keys() | whole.keys()):
+        for counter in counters:
+            of_days, of_whole = (sums.get(place, {}).get(counter, 0) for sums in (days, whole))
+            if of_days != of_whole and place[2] > through:
+                said = f"{place[0]}.{place[1]} on {place[2]}: the domain says {of_whole}, its entities sum to {of_days}"
+                broken.append(Broken("domains", counter, of_whole - of_days, f"{said}. {REBUILD}"))
+    return broken
 
 
 async def _merged(streams: Sequence[Entities]) -> AsyncIterator[tuple[str, list[Sums]]]:

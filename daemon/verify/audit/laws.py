@@ -3,6 +3,7 @@
     conservation   accepted + baseline = live + in flight + dead + applied                  per counter
     ledger         accepted = live + in flight + flushed + dead                            per counter and shard
     rollups        totals = the sum of each other complete rollup, dead letters added      per counter
+    domains        Σ daily = the sum of whole domains' days, dead letters added            per counter, and day (deep)
     base           Σ daily = the sum of each coarser rollup ≤ totals, of what was taken over  per counter
 
 `applied` is the sum of MongoDB's totals minus the part of claims in flight that is already in them. `baseline` is what
@@ -24,9 +25,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from daemon.domain.counter import add_up
-from daemon.domain.rollup import COARSER, COMPLETE, DAILY, TOTALS
+from daemon.domain.rollup import COARSER, COMPLETE, DAILY, DOMAIN_DAILY, TOTALS
 from daemon.verify.audit.hot import Hot, Sums
 from daemon.verify.audit.rollups import Rollups
+
+REBUILD = "`tallyd audit --rebuild-domains` has the flush daemon add them up anew"
 
 
 class Broken(Struct, frozen=True):
@@ -114,6 +117,29 @@ def rollups_agree(rollups: Rollups, counters: Sequence[str]) -> list[Broken]:
     ]  # fmt: skip
 
 
+def domains_agree(rollups: Rollups, counters: Sequence[str]) -> list[Broken]:
+    """Bases are compared unless a history is being taken over."""
+    if not rollups.builds.built or rollups.builds.is_building:
+        return []
+    broken = []
+    for counter in counters:
+        days, whole = (_net(rollups, name, counter) for name in (DAILY.name, DOMAIN_DAILY.name))
+        if whole != days:
+            detail = f"whole domains sum to {whole}, the days of their entities to {days} (dead letters included)"
+            broken.append(Broken("domains", counter, whole - days, f"{detail}. {REBUILD}"))
+        days, whole = (rollups.bases[name].get(counter, 0) for name in (DAILY.name, DOMAIN_DAILY.name))
+        if whole != days and rollups.builds.histories == rollups.builds.based:
+            detail = f"bases of whole domains sum to {whole}, those of days to {days}"
+            broken.append(Broken("domains", counter, whole - days, f"{detail}. {REBUILD}"))
+    return broken
+
+
+def _net(rollups: Rollups, name: str, counter: str) -> int:
+    """The sum of a rollup, without what is in flight and with its dead letters."""
+    sums, ahead, dead = (source[name].get(counter, 0) for source in (rollups.sums, rollups.ahead, rollups.dead))
+    return sums - ahead + dead
+
+
 def acceptable(stated: Sequence[Line], rollups: Rollups, counters: Sequence[str]) -> dict[str, Sums]:
     """By rollup and counter, the differences that `Acceptance` takes. Empty if there are none."""
     found: dict[str, Sums] = {TOTALS.name: {line.counter: line.difference for line in stated if line.difference}}
@@ -126,12 +152,7 @@ def acceptable(stated: Sequence[Line], rollups: Rollups, counters: Sequence[str]
 def _apart(rollups: Rollups, counters: Sequence[str]) -> Iterator[tuple[str, str, int, int, int]]:
     """Rollup, counter, the totals' sum, what was accepted of its difference to that, and the rest of the difference."""
     for counter in counters:
-        net = {
-            kind.name: rollups.sums[kind.name].get(counter, 0)
-            - rollups.ahead[kind.name].get(counter, 0)
-            + rollups.dead[kind.name].get(counter, 0)
-            for kind in COMPLETE
-        }
+        net = {kind.name: _net(rollups, kind.name, counter) for kind in COMPLETE}
         totals = net[TOTALS.name]
         for name, n in net.items():
             apart = rollups.apart.get(name, {}).get(counter, 0)

@@ -8,9 +8,12 @@ from collections.abc import Collection
 from msgspec import Struct
 
 from daemon.domain.counter import add_up
-from daemon.domain.rollup import BUCKETED, KINDS, TOTALS, Kind
+from daemon.domain.rollup import BUCKETED, DOMAIN_DAILY, KINDS, OF_DOMAINS, TOTALS, Kind
 from daemon.retention.expiring import Expiring, read_expiring
-from daemon.rollups.floors import Epoch, read_epochs
+from daemon.rollups.build import of_domains, set_aside
+from daemon.rollups.builds import Record
+from daemon.rollups.domains import sums_of_domains
+from daemon.rollups.floors import Epoch, read_decided, read_epochs
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.hot import Hot, Sums
 
@@ -33,18 +36,21 @@ class Rollups(Struct, frozen=True):
     bases: dict[str, Sums]
     expiring: Expiring
     steady: bool
+    builds: Record
+    """Which generation of whole domains is read. Its sums are those of `domain_daily`; without one, 0."""
 
 
 async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collection[str], epoch: int) -> Rollups:
     claims = [(shard.shard, shard.in_flight_seq) for shard in hot if shard.in_flight_seq]
-    letters = await mongo.dead_letters.sums(claims)
+    builds = await mongo.builds.read()
+    letters = await mongo.dead_letters.sums(claims, builds.built)
     expiring = await read_expiring(mongo)
     sums: dict[str, Sums] = {}
     bases: dict[str, Sums] = {}
     ahead: dict[str, Sums] = {}
     steady = True
+    fields = [*counters, *(f"base.{counter}" for counter in counters)]
     for kind in KINDS:
-        fields = [*counters, *(f"base.{counter}" for counter in counters)]
         between = expiring.sums.get(kind.name, {})
         before = await _written(mongo, kind, hot)
         both = add_up((await mongo.sums(kind, fields), {field: between.get(field, 0) for field in fields}))
@@ -53,7 +59,14 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
         written = await _written(mongo, kind, hot)
         steady = steady and written == before
         ahead[kind.name] = add_up(written.values())
-    dead = {kind.name: letters.get(kind.collection, {}) for kind in KINDS}
+    before = await _written_of_domains(mongo, builds.built, hot)
+    whole = add_up((await sums_of_domains(mongo, builds.built, fields)).values())
+    written = await _written_of_domains(mongo, builds.built, hot)
+    steady = steady and written == before
+    sums[DOMAIN_DAILY.name] = {counter: whole.get(counter, 0) for counter in counters}
+    bases[DOMAIN_DAILY.name] = {counter: whole.get(f"base.{counter}", 0) for counter in counters}
+    ahead[DOMAIN_DAILY.name] = add_up(written.values())
+    dead = {kind.name: letters.get(kind.collection, {}) for kind in (*KINDS, *OF_DOMAINS)}
     epochs = await read_epochs(mongo)
     accepted = [each.differences for known in epochs for each in known.accepted]
     apart = {kind.name: add_up(each.get(kind.name, {}) for each in accepted) for kind in BUCKETED}
@@ -62,8 +75,9 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
         baseline = add_up((sums[TOTALS.name], dead[TOTALS.name]))
     else:
         baseline = add_up((this.baseline, *(each.differences.get(TOTALS.name, {}) for each in this.accepted)))
-    steady = steady and await read_expiring(mongo) == expiring and await mongo.dead_letters.sums(claims) == letters
-    return Rollups(sums, ahead, dead, baseline, apart, epochs, bases, expiring, steady)
+    steady = steady and await read_expiring(mongo) == expiring and await mongo.builds.read() == builds
+    steady = steady and await mongo.dead_letters.sums(claims, builds.built) == letters
+    return Rollups(sums, ahead, dead, baseline, apart, epochs, bases, expiring, steady, builds)
 
 
 async def _written(mongo: MongoSink, kind: Kind, hot: Collection[Hot]) -> dict[str, Sums]:
@@ -73,4 +87,19 @@ async def _written(mongo: MongoSink, kind: Kind, hot: Collection[Hot]) -> dict[s
         if shard.in_flight is not None:
             amounts = {document.id: document.amounts for document in shard.in_flight.documents[kind]}
             written |= {id_: amounts[id_] for id_ in await mongo.holding(kind, amounts, shard.in_flight_seq)}
+    return written
+
+
+async def _written_of_domains(mongo: MongoSink, generation: int, hot: Collection[Hot]) -> dict[str, Sums]:
+    """The same of the documents of whole domains."""
+    written: dict[str, Sums] = {}
+    for shard in hot:
+        if shard.in_flight is None:
+            continue
+        decided = await read_decided(mongo, shard.shard, shard.in_flight_seq)
+        if decided is not None:  # which of the documents hold it tells whether it was added to this generation
+            aside = set_aside(shard.in_flight, decided.unknown)
+            documents = of_domains(shard.in_flight, generation, shard.shard, aside)[DOMAIN_DAILY]
+            amounts = {document.id: document.amounts for document in documents}
+            written |= {id_: amounts[id_] for id_ in await mongo.holding(DOMAIN_DAILY, amounts, shard.in_flight_seq)}
     return written

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import daemon
-from daemon.domain.rollup import EXPIRING, KINDS
+from daemon.domain.rollup import EXPIRING, KINDS, OF_DOMAINS
 from daemon.rollups import collections
 
 
@@ -22,5 +22,5 @@ def test_only_this_file_names_a_collection() -> None:
 
 def test_every_collection_has_its_fields_listed() -> None:
     names = {name for key, name in vars(collections).items() if key.isupper() and isinstance(name, str)}
-    names |= {kind.collection for kind in KINDS} | {kind.expired_collection for kind in EXPIRING}
+    names |= {kind.collection for kind in (*KINDS, *OF_DOMAINS)} | {kind.expired_collection for kind in EXPIRING}
     assert names == set(collections.FIELDS)

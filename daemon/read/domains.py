@@ -1,0 +1,44 @@
+"""The counts of whole domains, from the documents that the flusher adds to.
+
+Called by the summary. The cost grows with days and entity types, not with entities.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from daemon.domain.rollup import DAILY, DOMAIN_DAILY, TOTALS
+from daemon.read.gate import RefusedReadError
+from daemon.read.slices import SLICE_ITEMS, batches
+from daemon.rollups.domains import of_type
+from daemon.rollups.errors import store_error
+from daemon.rollups.mongo import Json, MongoSink
+
+Sums = dict[str, dict[str, int]]
+"""Bucket → counter → amount, of the buckets that have a document."""
+
+
+async def domain_days(
+    mongo: MongoSink, domain: str, types: Sequence[str], counters: Collection[str], first: str, last: str
+) -> Sums:
+    """What was counted of all entities of these types on each UTC day, bases included.
+
+    Raises StoreError, and RefusedReadError until they are built."""
+    record = await mongo.builds.reading()
+    if not record.built:
+        with store_error(mongo.address):
+            if await mongo.collection(TOTALS).find_one({}, {"_id": 1}) is None:
+                return {}  # nothing was ever flushed
+        raise RefusedReadError(
+            "The sums of whole domains are not built yet. The flush daemon builds them at its start."
+        )
+    wanted: Json = {"$or": [of_type(record.built, domain, entity_type, first, last) for entity_type in types]}
+    # A field that is missing or no number is 0.
+    amounts = {counter: {"$sum": {"$sum": [f"${counter}", f"$base.{counter}"]}} for counter in counters}
+    group: Json = {"$group": {"_id": f"${DAILY.bucket_field}", **amounts}}
+    days: Sums = {}
+    with store_error(mongo.address):
+        documents = mongo.database[DOMAIN_DAILY.collection]
+        async for lines in batches(await documents.aggregate([{"$match": wanted}, group], batchSize=SLICE_ITEMS)):
+            days |= {line["_id"]: {counter: int(line[counter]) for counter in counters} for line in lines}
+    return days
