@@ -96,6 +96,7 @@ class FlushBench:
             for database in (OURS, PEER):
                 await self._client.drop_database(database)
             await self._flusher.prepare()
+            await self._flusher.domains.build()
             await self._flusher.rank()
             sink = MongoSink(_config(self._ground, PEER).mongo)
             await sink.ensure_indexes()

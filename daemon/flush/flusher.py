@@ -122,7 +122,7 @@ class Flusher:
         self.trouble = ""
         """The last failure, until that work succeeds."""
         self.shards = [self._shard(number) for number in range(config.redis.shards)]
-        self._domains = DomainBuilder(
+        self.domains = DomainBuilder(
             self._mongo,
             {shard.counters.shard: shard.counters for shard in self.shards},
             lambda number: self._apply(self.shards[number], for_build=True),
@@ -188,7 +188,7 @@ class Flusher:
                     await asyncio.sleep(min(step.left_ms, BUSY_POLL_MS_MAX) / 1000)
                     continue
                 if isinstance(step, Unbuilt):
-                    if not await self._domains.build():
+                    if not await self.domains.build():
                         await asyncio.sleep(BUSY_POLL_MS_MAX / 1000)
                     continue
                 done.add_claim(step)
@@ -303,7 +303,7 @@ class Flusher:
             if isinstance(step, Busy):
                 await self._pause(min(step.left_ms, BUSY_POLL_MS_MAX) / 1000)
             elif isinstance(step, Unbuilt):
-                if not await self._domains.build():
+                if not await self.domains.build():
                     await self._pause(BUSY_POLL_MS_MAX / 1000)
             elif step.dirty_left == 0:
                 await shard.counters.mark(flushed=flushed)

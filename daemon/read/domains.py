@@ -30,7 +30,7 @@ async def domain_days(
             if await mongo.collection(TOTALS).find_one({}, {"_id": 1}) is None:
                 return {}  # nothing was ever flushed
         raise RefusedReadError(
-            "The sums of whole domains are not built yet. The flush daemon builds them at its start."
+            "The sums of whole domains are not built yet. A flush daemon does that when it starts."
         )
     wanted: Json = {"$or": [of_type(record.built, domain, entity_type, first, last) for entity_type in types]}
     # A field that is missing or no number is 0.

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from daemon.buffer import scripts
-from daemon.domain.rollup import COARSER, DAILY, DOMAIN_DAILY, KINDS, TOTALS
+from daemon.domain.rollup import COARSER, COMPLETE, DAILY, DOMAIN_DAILY, TOTALS
 from daemon.rollups.collections import BACKFILLS, DEAD_LETTERS, DOMAIN_BUILDS, EPOCHS, EXPIRY, FLOORS, HISTORY_MARKS
 from tests.kit.daemon import Daemon
 from tests.kit.proxy import Fault, Proxy, command_of, update_of
@@ -45,7 +45,7 @@ STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
         "seal": (Stop("redis", scripts.CLAIM.sha.encode(), nth=2),),  # the first one meets a Redis that was emptied
         "look_up": (Stop("mysql", b"SELECT CAST(d.k AS CHAR), t.`uuid` FROM"),),
         "raise_floor": (Stop("mongo", command_of("findAndModify", FLOORS)),),
-        "write": tuple(Stop("mongo", update_of(kind.collection)) for kind in KINDS),
+        "write": tuple(Stop("mongo", update_of(kind.collection)) for kind in (*COMPLETE, DOMAIN_DAILY)),
         "bury": (Stop("mongo", update_of(DEAD_LETTERS)),),
         "list_due": (Stop("redis", scripts.ACK.sha.encode()),),
         "ack": (Stop("redis", scripts.ACK.sha.encode()),),
