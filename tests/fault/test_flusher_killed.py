@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from daemon.buffer.counters import DUE_PER_CALL
-from daemon.domain.rollup import DAILY, KINDS
+from daemon.domain.rollup import COMPLETE, DAILY
 from daemon.read.status import read_status
 from daemon.rollups.collections import DEAD_LETTERS, EPOCHS, FLOORS
 from tests.kit.kill import Kill, held, killed, kills
@@ -60,7 +60,7 @@ def seq(system: System) -> int:
 
 def written(system: System) -> int:
     """How many of the rollups hold the claim in flight, in some document."""
-    return sum(system.mongo[kind.collection].find_one({"flush_seq": seq(system)}) is not None for kind in KINDS)
+    return sum(system.mongo[kind.collection].find_one({"flush_seq": seq(system)}) is not None for kind in COMPLETE)
 
 
 def epochs(system: System) -> list[dict[str, Any]]:
@@ -76,7 +76,7 @@ HOLDS: dict[str, Callable[[System], object]] = {
     "raise_floor": lambda system: system.mongo[FLOORS].find_one({"seq": seq(system)}) and not written(system),
     "write": written,
     "bury": lambda system: system.mongo[DEAD_LETTERS].find_one({"seq": seq(system)}),
-    "list_due": lambda system: seq(system) and written(system) == len(KINDS),
+    "list_due": lambda system: seq(system) and written(system) == len(COMPLETE),
     "ack": lambda system: not seq(system),
 }
 """Step → what shows in the stores after it."""
