@@ -1,14 +1,17 @@
-"""The counts of whole domains, from the documents that the flusher adds to.
+"""The counts of whole domains, from the documents that the flusher adds to. Weeks and longer buckets are sums of days.
 
-Called by the summary. The cost grows with days and entity types, not with entities.
+Called by the summary and by the series of a domain. The cost grows with days and entity types, not with entities.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+import msgspec
+
 from daemon.domain.rollup import DAILY, DOMAIN_DAILY, TOTALS
 from daemon.read.gate import RefusedReadError
+from daemon.read.series import Stretch, filled_json
 from daemon.read.slices import SLICE_ITEMS, batches
 from daemon.rollups.domains import of_type
 from daemon.rollups.errors import store_error
@@ -29,9 +32,7 @@ async def domain_days(
         with store_error(mongo.address):
             if await mongo.collection(TOTALS).find_one({}, {"_id": 1}) is None:
                 return {}  # nothing was ever flushed
-        raise RefusedReadError(
-            "The sums of whole domains are not built yet. A flush daemon does that when it starts."
-        )
+        raise RefusedReadError("The sums of whole domains are not built yet. A flush daemon does that when it starts.")
     wanted: Json = {"$or": [of_type(record.built, domain, entity_type, first, last) for entity_type in types]}
     # A field that is missing or no number is 0.
     amounts = {counter: {"$sum": {"$sum": [f"${counter}", f"$base.{counter}"]}} for counter in counters}
@@ -42,3 +43,20 @@ async def domain_days(
         async for lines in batches(await documents.aggregate([{"$match": wanted}, group], batchSize=SLICE_ITEMS)):
             days |= {line["_id"]: {counter: int(line[counter]) for counter in counters} for line in lines}
     return days
+
+
+async def domain_series_json(
+    mongo: MongoSink, domain: str, types: Sequence[str], counters: Collection[str], *stretches: Stretch
+) -> list[msgspec.Raw]:
+    """One point a bucket, as `series_json` makes them. Raises StoreError and RefusedReadError."""
+    kind = stretches[0].kind
+    first, last = kind.start_of(stretches[0].first), kind.last_of(stretches[-1].last)
+    days = await domain_days(mongo, domain, types, counters, DAILY.bucket_of(first), DAILY.bucket_of(last))
+    found: Sums = {}
+    for day, amounts in days.items():
+        at = DAILY.parse(day)
+        if at is not None:  # else it was edited
+            of_bucket = found.setdefault(kind.bucket_of(at), dict.fromkeys(counters, 0))
+            for counter, amount in amounts.items():
+                of_bucket[counter] += amount
+    return [await filled_json(stretch, counters, found) for stretch in stretches]

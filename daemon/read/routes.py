@@ -13,6 +13,7 @@ from daemon.config import Config
 from daemon.domain.entity import Entity
 from daemon.domain.rejection import Rejection
 from daemon.read.endpoint import Endpoint, Question
+from daemon.read.endpoints.domain_series import ReadDomainSeries
 from daemon.read.endpoints.domains import ReadDomains
 from daemon.read.endpoints.entities import ReadEntities
 from daemon.read.endpoints.series import ReadManySeries, ReadSeries
@@ -30,6 +31,7 @@ ENDPOINTS: dict[str, type[Endpoint]] = {
     "top/{domain}/{type}": ReadTop,
     "series/{domain}/{type}/{id}": ReadSeries,
     "series/{domain}/{type}": ReadManySeries,
+    "series/{domain}": ReadDomainSeries,
     "summary/{domain}": ReadSummary,
     "entities/{domain}/{type}": ReadEntities,
     "domains": ReadDomains,
