@@ -183,7 +183,8 @@ COMPLETE: tuple[Kind, ...] = tuple(kind for kind in KINDS if kind is not HOURLY)
 COARSER = BUCKETED[BUCKETED.index(DAILY) + 1 :]
 """Those whose buckets are made of days."""
 DOMAIN_DAILY = OfDomains("domain_daily", bucket_field="date", of=DAILY)
-OF_DOMAINS: tuple[OfDomains, ...] = (DOMAIN_DAILY,)
+DOMAIN_HOURLY = OfDomains("domain_hourly", bucket_field="hour", of=HOURLY)
+OF_DOMAINS: tuple[OfDomains, ...] = (DOMAIN_DAILY, DOMAIN_HOURLY)
 EXPIRING = tuple(kind for kind in BUCKETED if kind.retention_key)
 """Those whose old documents may be deleted."""
 
@@ -196,6 +197,7 @@ OWN_FIELDS: Mapping[str, str] = {
     "updated_at": "when it was last written to",
     "flush_seq": "the highest seq applied to it: the guard against a claim that comes twice",
     "base": "{counter: amount}: what was taken over from before tallyd counted",
+    "hourly": "{counter: amount}: how much of it came with an hour (days of domains only)",
     "source": "who set the base: `migration`",
     "synced": "{counter: amount}: how much of what was counted the MySQL row holds (totals only)",
     "dead_applied": "ids of the dead letters that were added to it",

@@ -26,16 +26,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 
 from daemon.buffer.counters import Busy, Counters, Empty
-from daemon.domain.rollup import DAILY, DOMAIN_DAILY, amount_of
+from daemon.domain.rollup import DAILY, DOMAIN_DAILY, DOMAIN_HOURLY, HOURLY, OF_DOMAINS, OfDomains, amount_of
 from daemon.errors import StoreError
 from daemon.flush.drain import Applied, Unbuilt
 from daemon.retention.batch import Batches
-from daemon.rollups.build import domain_documents
+from daemon.rollups.build import Place, add_hours, domain_documents
 from daemon.rollups.builds import Record
 from daemon.rollups.domains import (
     BEFORE,
     Amounts,
-    Place,
     add,
     forget_generations,
     set_bases,
@@ -124,21 +123,27 @@ class DomainBuilder:
         fences = {number: await self._fence(number, generation) for number in self._shards}
         for number, seq in fences.items():
             await self._finish(number, seq)
-        await self._mongo.dead_letters.finish_retries(DAILY)
-        expiry = Batches(self._mongo, DAILY)
-        await expiry.finish()
-        through = (await expiry.record()).through if record.built else ""
+        through: dict[str, str] = {}
+        for kind in (DAILY, HOURLY):
+            await self._mongo.dead_letters.finish_retries(kind)
+            expiry = Batches(self._mongo, kind)
+            await expiry.finish()
+            through[kind.name] = (await expiry.record()).through if record.built else ""
         counters = sorted({*self._counters}.union(*[await each.booked_counters() for each in self._shards.values()]))
-        sums = await self._add_up(counters, record.built, through)
-        documents = [
-            (each, {"$set": each.amounts}) for each in domain_documents(DOMAIN_DAILY, generation, BEFORE, sums)
-        ]
-        await self._mongo.set_documents(DOMAIN_DAILY, documents)
-        await self._base(record, counters, through)
+        sums = {kind: await self._add_up(kind, counters, record.built, through[kind.of.name]) for kind in OF_DOMAINS}
+        add_hours(sums[DOMAIN_DAILY], sums[DOMAIN_HOURLY])
+        for kind_of, found in sums.items():
+            documents = domain_documents(kind_of, generation, BEFORE, found)
+            await self._mongo.set_documents(kind_of, [(each, {"$set": each.amounts}) for each in documents])
+        await self._base(record, counters, through[DAILY.name])
         if not await self._mongo.builds.end(generation):
             raise Overtaken
         await forget_generations(self._mongo, record)
-        _log.info("The sums of whole domains are built, in %.1f s: %d days.", time.monotonic() - started, len(sums))
+        _log.info(
+            "The sums of whole domains are built, in %.1f s: %d days.",
+            time.monotonic() - started,
+            len(sums[DOMAIN_DAILY]),
+        )
 
     async def _fence(self, number: int, generation: int) -> int:
         seq = await fence(self._mongo, number, generation)
@@ -153,23 +158,26 @@ class DomainBuilder:
             if isinstance(step, Busy):
                 await asyncio.sleep(min(step.left_ms, POLL_MS_MAX) / 1000)
 
-    async def _add_up(self, counters: Collection[str], before: int, through: str) -> dict[Place, Amounts]:
-        """What was counted on each day: of all entities, and of those dead letters that a claim adds to its domain."""
-        found = await sums_of_days(self._mongo, counters)
-        async for letter in self._mongo.dead_letters.of_days(DAILY):
+    async def _add_up(
+        self, kind: OfDomains, counters: Collection[str], before: int, through: str
+    ) -> dict[Place, Amounts]:
+        """What was counted in each bucket: of all entities, and of the letters that a claim adds to its domain."""
+        found = await sums_of_days(self._mongo, counters, kind=kind.of)
+        async for letter in self._mongo.dead_letters.of_days(kind.of):
             first, deltas = letter["first"], letter["deltas"]
-            place = (first["domain"], first["entity_type"], first[DAILY.bucket_field])
+            place = (first["domain"], first["entity_type"], first[kind.bucket_field])
             add(found, place, {counter: amount_of(deltas.get(counter)) for counter in counters})
         kept = {}
         if through:
-            of_before = await sums_of_domains(self._mongo, before, counters)
+            of_before = await sums_of_domains(self._mongo, before, counters, kind=kind)
             kept = {place: amounts for place, amounts in of_before.items() if "" < place[2] <= through}
-        days = {place: amounts for place, amounts in found.items() if place[2] > through} | kept
+        dated = {place: amounts for place, amounts in found.items() if place[2] > through} | kept
+        expired = await sums_of_expired(self._mongo, counters, kind.of)
         rest: dict[Place, Amounts] = {}
-        for sign, places in ((1, found), (1, await sums_of_expired(self._mongo, counters)), (-1, days)):
+        for sign, places in ((1, found), (1, expired), (-1, dated)):
             for (domain, entity_type, _), amounts in places.items():
                 add(rest, (domain, entity_type, ""), amounts, sign)
-        return days | {place: amounts for place, amounts in rest.items() if any(amounts.values())}
+        return dated | {place: amounts for place, amounts in rest.items() if any(amounts.values())}
 
     async def _base(self, record: Record, counters: Collection[str], through: str) -> None:
         """Sets the bases. Again, if a history was taken over meanwhile: it may not have seen this generation."""

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from daemon.domain.rollup import DAILY, DOMAIN_DAILY, TOTALS
+from daemon.domain.rollup import DOMAIN_DAILY, DOMAIN_HOURLY, HOURLY, TOTALS, OfDomains
 from daemon.read.gate import RefusedReadError
 from daemon.read.series import Stretch, filled_json
 from daemon.read.slices import SLICE_ITEMS, batches
@@ -21,10 +21,16 @@ Sums = dict[str, dict[str, int]]
 """Bucket → counter → amount, of the buckets that have a document."""
 
 
-async def domain_days(
-    mongo: MongoSink, domain: str, types: Sequence[str], counters: Collection[str], first: str, last: str
+async def domain_sums(
+    mongo: MongoSink,
+    domain: str,
+    types: Sequence[str],
+    counters: Collection[str],
+    first: str,
+    last: str,
+    kind: OfDomains = DOMAIN_DAILY,
 ) -> Sums:
-    """What was counted of all entities of these types on each UTC day, bases included.
+    """What was counted of all entities of these types in each UTC day, or hour, bases included.
 
     Raises StoreError, and RefusedReadError until they are built."""
     record = await mongo.builds.reading()
@@ -36,13 +42,13 @@ async def domain_days(
     wanted: Json = {"$or": [of_type(record.built, domain, entity_type, first, last) for entity_type in types]}
     # A field that is missing or no number is 0.
     amounts = {counter: {"$sum": {"$sum": [f"${counter}", f"$base.{counter}"]}} for counter in counters}
-    group: Json = {"$group": {"_id": f"${DAILY.bucket_field}", **amounts}}
-    days: Sums = {}
+    group: Json = {"$group": {"_id": f"${kind.bucket_field}", **amounts}}
+    found: Sums = {}
     with store_error(mongo.address):
-        documents = mongo.database[DOMAIN_DAILY.collection]
+        documents = mongo.database[kind.collection]
         async for lines in batches(await documents.aggregate([{"$match": wanted}, group], batchSize=SLICE_ITEMS)):
-            days |= {line["_id"]: {counter: int(line[counter]) for counter in counters} for line in lines}
-    return days
+            found |= {line["_id"]: {counter: int(line[counter]) for counter in counters} for line in lines}
+    return found
 
 
 async def domain_series_json(
@@ -50,11 +56,13 @@ async def domain_series_json(
 ) -> list[msgspec.Raw]:
     """One point a bucket, as `series_json` makes them. Raises StoreError and RefusedReadError."""
     kind = stretches[0].kind
-    first, last = kind.start_of(stretches[0].first), kind.last_of(stretches[-1].last)
-    days = await domain_days(mongo, domain, types, counters, DAILY.bucket_of(first), DAILY.bucket_of(last))
+    summed = DOMAIN_HOURLY if kind is HOURLY else DOMAIN_DAILY
+    first, last = (
+        summed.of.bucket_of(at) for at in (kind.start_of(stretches[0].first), kind.last_of(stretches[-1].last))
+    )
     found: Sums = {}
-    for day, amounts in days.items():
-        at = DAILY.parse(day)
+    for bucket, amounts in (await domain_sums(mongo, domain, types, counters, first, last, summed)).items():
+        at = summed.of.parse(bucket)
         if at is not None:  # else it was edited
             of_bucket = found.setdefault(kind.bucket_of(at), dict.fromkeys(counters, 0))
             for counter, amount in amounts.items():

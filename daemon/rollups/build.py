@@ -11,10 +11,23 @@ from typing import Any
 
 from daemon.domain.counter import INT64_MAX, parse_amount, parse_field
 from daemon.domain.entity import Entity, parse_entity
-from daemon.domain.rollup import DOMAIN_DAILY, KINDS, TOTALS, Document, Kind, Malformed, OfDomains, Rollup
+from daemon.domain.rollup import (
+    DAY_CHARS,
+    DOMAIN_DAILY,
+    DOMAIN_HOURLY,
+    KINDS,
+    TOTALS,
+    Document,
+    Kind,
+    Malformed,
+    OfDomains,
+    Rollup,
+)
 
 Amounts = Iterable[tuple[str, list[tuple[str, str]]]]
 """(entity key, [(field, amount), ...])."""
+Place = tuple[str, str, str]
+"""(domain, entity type, bucket). The bucket "" holds what has none any more: it expired before it was summed."""
 
 
 class Builder:
@@ -72,21 +85,40 @@ def of_domains(rollup: Rollup, generation: int, shard: int, aside: Collection[st
 
     All that apply the claim get the same documents, in whatever order its parts came.
     """
-    sums: dict[tuple[str, str, str], dict[str, int]] = {}
-    for document in rollup.documents[DOMAIN_DAILY.of]:
+    days, hours = (_sums(rollup.documents[kind.of], aside) for kind in (DOMAIN_DAILY, DOMAIN_HOURLY))
+    add_hours(days, hours)
+    documents: dict[Kind, list[Document]] = {}
+    for kind, sums in ((DOMAIN_DAILY, days), (DOMAIN_HOURLY, hours)):
+        if sums:
+            documents[kind] = list(domain_documents(kind, generation, str(shard), sums))
+    return documents
+
+
+def _sums(documents: Iterable[Document], aside: Collection[str]) -> dict[Place, dict[str, int]]:
+    sums: dict[Place, dict[str, int]] = {}
+    for document in documents:
         if document.entity.key in aside:
             continue
         domain, entity_type, _ = document.entity
-        of_day = sums.setdefault((domain, entity_type, document.bucket or ""), {})
+        of_bucket = sums.setdefault((domain, entity_type, document.bucket or ""), {})
         for counter, amount in document.amounts.items():
-            of_day[counter] = of_day.get(counter, 0) + amount
-    return {DOMAIN_DAILY: list(domain_documents(DOMAIN_DAILY, generation, str(shard), sums))}
+            of_bucket[counter] = of_bucket.get(counter, 0) + amount
+    return sums
+
+
+def add_hours(days: dict[Place, dict[str, int]], hours: Mapping[Place, Mapping[str, int]]) -> None:
+    """Adds to each day how much of it came with an hour: the fields `hourly.<counter>`."""
+    for (domain, entity_type, hour), amounts in hours.items():
+        of_day = days.setdefault((domain, entity_type, hour[:DAY_CHARS]), {})
+        for counter, amount in amounts.items():
+            field = f"hourly.{counter}"
+            of_day[field] = of_day.get(field, 0) + amount
 
 
 def domain_documents(
-    kind: OfDomains, generation: int, part: str, sums: Mapping[tuple[str, str, str], Mapping[str, int]]
+    kind: OfDomains, generation: int, part: str, sums: Mapping[Place, Mapping[str, int]]
 ) -> Iterator[Document]:
-    """The documents of these sums: (domain, entity type, bucket) → amounts by field.
+    """The documents of these sums: amounts by field.
 
     A sum that is no 64-bit integer is spread over several documents: the part has a number from the second on.
     """

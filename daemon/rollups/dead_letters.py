@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import zlib
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any
 
@@ -23,7 +23,7 @@ from pymongo.errors import DuplicateKeyError, WriteError
 
 from daemon.domain.entity import Entity
 from daemon.domain.outcome import Failure
-from daemon.domain.rollup import KINDS, OF_DOMAINS, Kind, OfDomains, Rollup
+from daemon.domain.rollup import DAY_CHARS, DOMAIN_DAILY, DOMAIN_HOURLY, KINDS, OF_DOMAINS, Kind, OfDomains, Rollup
 from daemon.rollups.build import first_fields
 from daemon.rollups.builds import Builds
 from daemon.rollups.collections import DEAD_LETTERS
@@ -191,10 +191,10 @@ class DeadLetters:
                 if letter.reason == UNKNOWN_ID and generation and not await self._is_applied(letter):
                     # Left out of the documents of its domain, too. These come first: else they could be given twice,
                     # by a build that found the amounts in the entity's day.
-                    document = _document_of_domain(summed, generation, letter, first)
-                    if not await self._apply(letter, document, _of_domain(summed, first), summed.collection):
-                        return Retried.STILL_FAILING
-            applied = await self._apply(letter, letter.document, first, letter.collection)
+                    for kind_of, bucket, amounts in _of_domain(summed, letter, first[summed.bucket_field]):
+                        if not await self._apply_to_domain(kind_of, generation, bucket, letter, first, amounts):
+                            return Retried.STILL_FAILING
+            applied = await self._apply(letter, letter.document, first, letter.collection, letter.amounts)
             return Retried.APPLIED if applied else Retried.STILL_FAILING
 
     async def finish_retries(self, kind: Kind) -> None:
@@ -204,7 +204,7 @@ class DeadLetters:
                 {"collection": kind.collection, "retrying": True, "dropped_at": None}
             ):
                 letter = _read(found)
-                if await self._apply(letter, letter.document, found["first"], letter.collection):
+                if await self._apply(letter, letter.document, found["first"], letter.collection, letter.amounts):
                     await self.forget(letter)
 
     async def of_days(self, kind: Kind, generation: int | None = None) -> AsyncIterator[Json]:
@@ -242,13 +242,15 @@ class DeadLetters:
         wanted: Json = {"collection": {"$ne": ""}, "$nor": [other, *claims]}
         with store_error(self._address):
             async for letter in self._letters.find(wanted, {"collection": 1, "deltas": 1, "reason": 1}):
-                collections = [letter["collection"]]
+                lacking = [(letter["collection"], "")]
                 if letter["reason"] == UNKNOWN_ID and (summed := _SUMMED.get(letter["collection"])) is not None:
-                    collections.append(summed.collection)
-                for collection in collections:
+                    lacking.append((summed.collection, ""))
+                    if summed is DOMAIN_HOURLY:
+                        lacking.append((DOMAIN_DAILY.collection, "hourly."))
+                for collection, prefix in lacking:
                     counters = sums.setdefault(collection, {})
                     for counter, amount in letter["deltas"].items():
-                        counters[counter] = counters.get(counter, 0) + amount
+                        counters[prefix + counter] = counters.get(prefix + counter, 0) + amount
         return sums
 
     async def entities(self) -> set[str]:
@@ -265,7 +267,17 @@ class DeadLetters:
         held = {"_id": letter.document, "dead_applied": letter.id}
         return await self._database[letter.collection].find_one(held, {"_id": 1}) is not None
 
-    async def _apply(self, letter: Letter, document: str, first: Json, collection: str) -> bool:
+    async def _apply_to_domain(
+        self, kind: OfDomains, generation: int, bucket: str, letter: Letter, first: Json, amounts: Mapping[str, Any]
+    ) -> bool:
+        part = f"{RETRIED}{zlib.crc32(letter.id.encode()) % RETRIED_PARTS}"
+        id_ = kind.id_of(generation, first["domain"], first["entity_type"], bucket, part)
+        of_domain = {"domain": first["domain"], "entity_type": first["entity_type"], kind.bucket_field: bucket}
+        return await self._apply(letter, id_, of_domain, kind.collection, amounts)
+
+    async def _apply(
+        self, letter: Letter, document: str, first: Json, collection: str, amounts: Mapping[str, Any]
+    ) -> bool:
         """False if the document still can't take it."""
         documents = self._database[collection]
         while True:
@@ -273,7 +285,7 @@ class DeadLetters:
                 await documents.update_one(
                     {"_id": document, "dead_applied": {"$ne": letter.id}},
                     {
-                        "$inc": letter.amounts,
+                        "$inc": amounts,
                         "$addToSet": {"dead_applied": letter.id},
                         "$set": {"updated_at": dt.datetime.now(dt.UTC)},
                         "$setOnInsert": first,
@@ -291,13 +303,11 @@ class DeadLetters:
             return True
 
 
-def _document_of_domain(kind: OfDomains, generation: int, letter: Letter, first: Json) -> str:
-    part = f"{RETRIED}{zlib.crc32(letter.id.encode()) % RETRIED_PARTS}"
-    return kind.id_of(generation, first["domain"], first["entity_type"], first[kind.bucket_field], part)
-
-
-def _of_domain(kind: OfDomains, first: Json) -> Json:
-    return {name: first[name] for name in ("domain", "entity_type", kind.bucket_field)}
+def _of_domain(kind: OfDomains, letter: Letter, bucket: str) -> Iterator[tuple[OfDomains, str, dict[str, Any]]]:
+    """What a letter of an unknown id adds to its domain: to which rollup and bucket."""
+    yield kind, bucket, letter.amounts
+    if kind is DOMAIN_HOURLY:
+        yield DOMAIN_DAILY, bucket[:DAY_CHARS], {f"hourly.{counter}": n for counter, n in letter.amounts.items()}
 
 
 def _letter(

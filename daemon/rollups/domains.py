@@ -5,12 +5,12 @@ Called by the builder, the audit, the readers and the backfill.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections.abc import Collection, Iterable
 
 import pymongo
 
-from daemon.domain.rollup import DAILY, DOMAIN_DAILY, amount_of
-from daemon.rollups.build import domain_documents
+from daemon.domain.rollup import DAILY, DOMAIN_DAILY, OF_DOMAINS, Bucketed, OfDomains, amount_of
+from daemon.rollups.build import Place, domain_documents
 from daemon.rollups.builds import Record
 from daemon.rollups.collections import DEAD_LETTERS
 from daemon.rollups.errors import store_error
@@ -21,8 +21,6 @@ SCAN_TIMEOUT_S = 3_600.0
 BEFORE, BASE = "before", "base"
 """Parts of a generation: what was counted before it was built, and what was taken over."""
 
-Place = tuple[str, str, str]
-"""(domain, entity type, bucket). The bucket "" holds what has no bucket any more: it expired before."""
 Amounts = dict[str, int]
 """By field: a counter, or `base.<counter>`."""
 
@@ -33,8 +31,9 @@ async def forget_generations(mongo: MongoSink, record: Record) -> None:
     kept = [_of_generation(generation) for generation in (record.built, record.generation)]
     letters = [{"document": each["_id"]} for each in kept]
     with store_error(mongo.address), pymongo.timeout(SCAN_TIMEOUT_S):
-        await mongo.database[DOMAIN_DAILY.collection].delete_many({"$nor": kept})
-        await mongo.database[DEAD_LETTERS].delete_many({"collection": DOMAIN_DAILY.collection, "$nor": letters})
+        for kind in OF_DOMAINS:
+            await mongo.database[kind.collection].delete_many({"$nor": kept})
+            await mongo.database[DEAD_LETTERS].delete_many({"collection": kind.collection, "$nor": letters})
 
 
 async def set_bases(
@@ -94,33 +93,39 @@ def _of_generation(generation: int) -> Json:
 
 
 async def sums_of_domains(
-    mongo: MongoSink, generation: int, fields: Collection[str], wanted: Json | None = None
+    mongo: MongoSink,
+    generation: int,
+    fields: Collection[str],
+    wanted: Json | None = None,
+    kind: OfDomains = DOMAIN_DAILY,
 ) -> dict[Place, Amounts]:
     """What the documents of a generation hold, or of these of them. Raises StoreError."""
     match = _of_generation(generation) if wanted is None else wanted
-    return {
-        place: amounts async for place, amounts in _grouped(mongo, DOMAIN_DAILY.collection, fields, {"$match": match})
-    }
+    return await _grouped(mongo, kind.collection, kind.of, fields, {"$match": match})
 
 
-async def sums_of_days(mongo: MongoSink, fields: Collection[str], *stages: Json) -> dict[Place, Amounts]:
-    """What the days of entities hold, by their type and day. Raises StoreError."""
-    return {place: amounts async for place, amounts in _grouped(mongo, DAILY.collection, fields, *stages)}
+async def sums_of_days(
+    mongo: MongoSink, fields: Collection[str], *stages: Json, kind: Bucketed = DAILY
+) -> dict[Place, Amounts]:
+    """What the days of entities hold, or their hours, by type and bucket. Raises StoreError."""
+    return await _grouped(mongo, kind.collection, kind, fields, *stages)
 
 
-async def sums_of_expired(mongo: MongoSink, fields: Collection[str]) -> dict[Place, Amounts]:
-    """What expired of the days, by their type. Raises StoreError."""
-    return {place: amounts async for place, amounts in _grouped(mongo, DAILY.expired_collection, fields)}
+async def sums_of_expired(mongo: MongoSink, fields: Collection[str], kind: Bucketed = DAILY) -> dict[Place, Amounts]:
+    """What expired of them, by type. Raises StoreError."""
+    return await _grouped(mongo, kind.expired_collection, kind, fields)
 
 
 async def _grouped(
-    mongo: MongoSink, collection: str, fields: Collection[str], *stages: Json
-) -> AsyncIterator[tuple[Place, Amounts]]:
-    place = {"d": "$domain", "t": "$entity_type", "b": {"$ifNull": [f"${DAILY.bucket_field}", ""]}}
+    mongo: MongoSink, collection: str, kind: Bucketed, fields: Collection[str], *stages: Json
+) -> dict[Place, Amounts]:
+    place = {"d": "$domain", "t": "$entity_type", "b": {"$ifNull": [f"${kind.bucket_field}", ""]}}
     # By number: the result's fields can't have dots.
     group = {"$group": {"_id": place} | {str(n): {"$sum": f"${field}"} for n, field in enumerate(fields)}}
+    sums: dict[Place, Amounts] = {}
     with store_error(mongo.address), pymongo.timeout(SCAN_TIMEOUT_S):
         async for found in await mongo.database[collection].aggregate([*stages, group], allowDiskUse=True):
             of = found["_id"]
             if all(isinstance(part, str) for part in (of.get("d"), of.get("t"), of["b"])):  # else it was edited
-                yield (of["d"], of["t"], of["b"]), {field: int(found[str(n)]) for n, field in enumerate(fields)}
+                sums[of["d"], of["t"], of["b"]] = {field: int(found[str(n)]) for n, field in enumerate(fields)}
+    return sums

@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from daemon.domain.rollup import DOMAIN_DAILY
 from daemon.domain.window import days_between
+from daemon.rollups.build import build, of_domains
 from daemon.rollups.collections import DOMAIN_BUILDS, FLOORS
 from tests.kit.system import Ingest, System, event
 
@@ -60,3 +62,37 @@ def test_a_summary_is_the_sum_of_all_entities_whatever_wrote_them(system: System
         assert "not built yet" in unbuilt.text
         system.flush()
         assert read(ingest, "summary/jav?days=7&top=0")["sums"] == {"view": 14, "download": 4}
+
+
+def test_the_history_of_a_domain_is_the_sum_of_its_entities_in_any_bucket(system: System) -> None:
+    """By hours, too, which also a build knows."""
+    system.env["TALLYD_DOMAINS__JAV__HOURLY"] = "true"
+    now = dt.datetime.now(dt.UTC)
+    with system.ingest(**UNCACHED) as ingest:
+        count(system)
+        system.count(event(entity_id="now", value=5, occurred_at=f"{now:%Y-%m-%dT%H:%M:%SZ}"))
+        system.flush()
+        for _ in range(2):
+            daily = read(ingest, f"series/jav?from={DAYS[0]}&to={DAYS[-1]}&compare=1")
+            assert [point["view"] for point in daily["points"]] == [1] * 6 + [6]
+            assert [point["view"] for point in daily["previous"]["points"]] == [0] * 7
+            assert sum(point["view"] for point in read(ingest, "series/jav?bucket=yearly&type=tag")["points"]) == 3
+            for bucket in ("weekly", "monthly", "yearly"):
+                points = read(ingest, f"series/jav?bucket={bucket}&from={DAYS[0]}&to={DAYS[-1]}")["points"]
+                assert sum(point["view"] for point in points) == 12
+            hours = read(ingest, "series/jav?bucket=hourly&window=24h")["points"]
+            assert len(hours) == 24
+            assert sum(point["view"] for point in hours) in (5, 6), "the view at 00:00 may be a day old"
+            assert system.audit("--deep")["holds"]
+            system.tallyd_here("audit", "--rebuild-domains")
+            system.flush()
+        system.mongo["analytics_domain_hourly"].update_one({"view": {"$gt": 0}}, {"$inc": {"view": 1}})
+        broken = system.audit(check=False)["broken"]
+        assert [(found["law"], found["difference"]) for found in broken] == [("domains", 1), ("domains", -1)]
+
+
+def test_a_domain_of_a_sum_beyond_64_bits_loses_nothing() -> None:
+    most = 2**63 - 1
+    documents = of_domains(build([(f"jav:movie:{id_}", [("view:2026-02-19", str(most))]) for id_ in "abc"]), 1, 0, ())
+    assert [document.amounts["view"] for document in documents[DOMAIN_DAILY]] == [most] * 3
+    assert len({document.id for document in documents[DOMAIN_DAILY]}) == 3

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from daemon.config import Config
 from daemon.domain.entity import Entity
 from daemon.domain.window import Window, days_between
-from daemon.read.domains import domain_days
+from daemon.read.domains import domain_sums
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.endpoints.top import LIMIT_DEFAULT
 from daemon.read.gate import Kind
@@ -85,7 +85,7 @@ class ReadSummary(Endpoint):
         types = (entity_type,) if entity_type else self.types(domain)
         counters = self.counters(domain)
         labels = days_between(today - dt.timedelta(days * (1 + compare) - 1), today)
-        days_of = await domain_days(self.stores.mongo, domain, types, counters, labels[0], labels[-1])
+        days_of = await domain_sums(self.stores.mongo, domain, types, counters, labels[0], labels[-1])
         sums = {counter: [days_of.get(day, {}).get(counter, 0) for day in labels] for counter in counters}
         own = {counter: amounts[-days:] for counter, amounts in sums.items()}
         before = {counter: amounts[:-days] for counter, amounts in sums.items()}

@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from msgspec import Struct
 
 from daemon.domain.counter import add_up
-from daemon.domain.rollup import COARSER, COMPLETE, DAILY, DOMAIN_DAILY, TOTALS
+from daemon.domain.rollup import COARSER, COMPLETE, DAILY, DOMAIN_DAILY, DOMAIN_HOURLY, HOURLY, TOTALS
 from daemon.verify.audit.hot import Hot, Sums
 from daemon.verify.audit.rollups import Rollups
 
@@ -123,14 +123,19 @@ def domains_agree(rollups: Rollups, counters: Sequence[str]) -> list[Broken]:
         return []
     broken = []
     for counter in counters:
-        days, whole = (_net(rollups, name, counter) for name in (DAILY.name, DOMAIN_DAILY.name))
-        if whole != days:
-            detail = f"whole domains sum to {whole}, the days of their entities to {days} (dead letters included)"
-            broken.append(Broken("domains", counter, whole - days, f"{detail}. {REBUILD}"))
-        days, whole = (rollups.bases[name].get(counter, 0) for name in (DAILY.name, DOMAIN_DAILY.name))
-        if whole != days and rollups.builds.histories == rollups.builds.based:
-            detail = f"bases of whole domains sum to {whole}, those of days to {days}"
-            broken.append(Broken("domains", counter, whole - days, f"{detail}. {REBUILD}"))
+        for what, of, whole, field in (
+            ("days", DAILY, DOMAIN_DAILY, counter),
+            ("hours", HOURLY, DOMAIN_HOURLY, counter),
+            ("hours of whole domains", DOMAIN_HOURLY, DOMAIN_DAILY, f"hourly.{counter}"),
+        ):
+            parts, found = _net(rollups, of.name, counter), _net(rollups, whole.name, field)
+            if parts != found:
+                said = f"{field} of whole domains sums to {found}, the {what} to {parts} (dead letters included)"
+                broken.append(Broken("domains", counter, found - parts, f"{said}. {REBUILD}"))
+        parts, found = (rollups.bases[name].get(counter, 0) for name in (DAILY.name, DOMAIN_DAILY.name))
+        if parts != found and rollups.builds.histories == rollups.builds.based:
+            said = f"bases of whole domains sum to {found}, those of days to {parts}"
+            broken.append(Broken("domains", counter, found - parts, f"{said}. {REBUILD}"))
     return broken
 
 

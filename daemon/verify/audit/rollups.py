@@ -8,7 +8,7 @@ from collections.abc import Collection
 from msgspec import Struct
 
 from daemon.domain.counter import add_up
-from daemon.domain.rollup import BUCKETED, DOMAIN_DAILY, KINDS, OF_DOMAINS, TOTALS, Kind
+from daemon.domain.rollup import BUCKETED, KINDS, OF_DOMAINS, TOTALS, Kind, OfDomains
 from daemon.retention.expiring import Expiring, read_expiring
 from daemon.rollups.build import of_domains, set_aside
 from daemon.rollups.builds import Record
@@ -59,13 +59,15 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
         written = await _written(mongo, kind, hot)
         steady = steady and written == before
         ahead[kind.name] = add_up(written.values())
-    before = await _written_of_domains(mongo, builds.built, hot)
-    whole = add_up((await sums_of_domains(mongo, builds.built, fields)).values())
-    written = await _written_of_domains(mongo, builds.built, hot)
-    steady = steady and written == before
-    sums[DOMAIN_DAILY.name] = {counter: whole.get(counter, 0) for counter in counters}
-    bases[DOMAIN_DAILY.name] = {counter: whole.get(f"base.{counter}", 0) for counter in counters}
-    ahead[DOMAIN_DAILY.name] = add_up(written.values())
+    for kind_of in OF_DOMAINS:
+        also = [*fields, *(f"hourly.{counter}" for counter in counters)]
+        before = await _written_of_domains(mongo, kind_of, builds.built, hot)
+        whole = add_up((await sums_of_domains(mongo, builds.built, also, kind=kind_of)).values())
+        written = await _written_of_domains(mongo, kind_of, builds.built, hot)
+        steady = steady and written == before
+        sums[kind_of.name] = {field: whole.get(field, 0) for field in also if not field.startswith("base.")}
+        bases[kind_of.name] = {counter: whole.get(f"base.{counter}", 0) for counter in counters}
+        ahead[kind_of.name] = add_up(written.values())
     dead = {kind.name: letters.get(kind.collection, {}) for kind in (*KINDS, *OF_DOMAINS)}
     epochs = await read_epochs(mongo)
     accepted = [each.differences for known in epochs for each in known.accepted]
@@ -90,7 +92,9 @@ async def _written(mongo: MongoSink, kind: Kind, hot: Collection[Hot]) -> dict[s
     return written
 
 
-async def _written_of_domains(mongo: MongoSink, generation: int, hot: Collection[Hot]) -> dict[str, Sums]:
+async def _written_of_domains(
+    mongo: MongoSink, kind: OfDomains, generation: int, hot: Collection[Hot]
+) -> dict[str, Sums]:
     """The same of the documents of whole domains."""
     written: dict[str, Sums] = {}
     for shard in hot:
@@ -99,7 +103,7 @@ async def _written_of_domains(mongo: MongoSink, generation: int, hot: Collection
         decided = await read_decided(mongo, shard.shard, shard.in_flight_seq)
         if decided is not None:  # which of the documents hold it tells whether it was added to this generation
             aside = set_aside(shard.in_flight, decided.unknown)
-            documents = of_domains(shard.in_flight, generation, shard.shard, aside)[DOMAIN_DAILY]
+            documents = of_domains(shard.in_flight, generation, shard.shard, aside).get(kind, [])
             amounts = {document.id: document.amounts for document in documents}
-            written |= {id_: amounts[id_] for id_ in await mongo.holding(DOMAIN_DAILY, amounts, shard.in_flight_seq)}
+            written |= {id_: amounts[id_] for id_ in await mongo.holding(kind, amounts, shard.in_flight_seq)}
     return written
