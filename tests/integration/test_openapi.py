@@ -69,7 +69,7 @@ def test_it_names_every_path_the_daemon_serves(document: dict[str, Any], shared_
     served |= set(POSTS)
     served |= {f"/api/v1/analytics/totals/{{domain}}/{{type}}{id_}" for id_ in ("", "/{id}")}
     served |= {f"/api/v1/analytics/series/{{domain}}/{{type}}{id_}" for id_ in ("", "/{id}")}
-    served |= {"/api/v1/analytics/top/{domain}/{type}"}
+    served |= {"/api/v1/analytics/top/{domain}/{type}", "/api/v1/analytics/series/{domain}"}
     served |= {"/api/v1/analytics/summary/{domain}", "/api/v1/analytics/domains"}
     served |= {"/api/v1/analytics/status", "/api/v1/analytics/dead"}
     served |= {"/api/v1/analytics/entities/{domain}/{type}"}

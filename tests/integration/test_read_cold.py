@@ -43,7 +43,7 @@ def test_a_question_is_asked_once_however_it_is_spelled(shared_system: System, p
     [
         ("series/jav/movie/{n}", "READ__SERIES_AT_ONCE_MAX", "analytics_entity_daily"),
         ("top/jav/movie?limit={n}", "READ__TOPS_AT_ONCE_MAX", "analytics_entity_totals"),
-        ("summary/jav?days={n}", "READ__SUMMARIES_AT_ONCE_MAX", "analytics_entity_daily"),
+        ("summary/jav?days={n}", "READ__SUMMARIES_AT_ONCE_MAX", "analytics_domain_builds"),
     ],
 )
 def test_few_reads_of_a_kind_are_under_way_at_once(

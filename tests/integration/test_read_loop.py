@@ -34,6 +34,7 @@ def document(entity: str, day: str = "", **fields: int) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def filled(shared_system: System) -> System:
     shared_system.make_indexes()
+    shared_system.flush()  # whole domains are built, of nothing
     days = [(TODAY - dt.timedelta(n)).isoformat() for n in range(POINTS)]
     daily = [document("long", day, view=1, download=2) for day in days]
     daily += [document(id_, day, view=1, download=2) for id_ in IDS for day in days[:2]]
