@@ -96,13 +96,16 @@ def of_domains(rollup: Rollup, generation: int, shard: int, aside: Collection[st
 
 def _sums(documents: Iterable[Document], aside: Collection[str]) -> dict[Place, dict[str, int]]:
     sums: dict[Place, dict[str, int]] = {}
-    for document in documents:
-        if document.entity.key in aside:
+    for _, entity, bucket, amounts in documents:
+        if aside and entity.key in aside:
             continue
-        domain, entity_type, _ = document.entity
-        of_bucket = sums.setdefault((domain, entity_type, document.bucket or ""), {})
-        for counter, amount in document.amounts.items():
-            of_bucket[counter] = of_bucket.get(counter, 0) + amount
+        place = (entity[0], entity[1], bucket or "")
+        of_place = sums.get(place)
+        if of_place is None:
+            sums[place] = dict(amounts)
+            continue
+        for counter, amount in amounts.items():
+            of_place[counter] = of_place.get(counter, 0) + amount
     return sums
 
 
