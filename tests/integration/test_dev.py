@@ -119,6 +119,8 @@ def test_the_printed_curl_line_is_counted_into_mariadb_and_stays_counted(data: P
 
         assert (dev.curl().status_code, dev.curl().status_code) == (202, 202), "the second is a duplicate"
         wait_until(lambda: views(info.mysql) == 1, "it is in the row", COUNTED_TIMEOUT_S)
+        [top] = httpx.get(f"{address}/api/v1/analytics/top/jav/movie?enrich=1", trust_env=False).json()["rows"]
+        assert top["row"] == {"code": MOVIES[0].code, "title": MOVIES[0].title}
         movie = f"1 view of jav:movie:{MOVIES[0].uuid}"
         for line in (f"ingest │ {movie}", "1 duplicate, not counted again", f"flush  │ MongoDB has {movie}\n"):
             dev.says(line)

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from daemon.read.gate import Kind
-from tests.kit.proxy import Proxy
+from daemon.response import Response
+from tests.kit.proxy import Gate, Proxy
 from tests.kit.reads import reading
 from tests.kit.system import WAIT_TIMEOUT_S, System, event
 from tests.kit.wait import POLL_S
@@ -382,6 +383,32 @@ def test_a_frozen_mysql_is_asked_no_more_until_it_answers(labelled: System, capl
             assert "MySQL answers again" in caplog.text
 
     with mysql.running():
+        asyncio.run(work())
+
+
+# How old an answer is ------------------------------------------------------------------------------------------------
+
+
+def instant(answer: Response) -> dt.datetime:
+    return dt.datetime.fromisoformat(json.loads(answer.body)["as_of"])
+
+
+def test_as_of_is_when_the_store_was_asked_however_slow_it_was_or_long_ago(filled: System) -> None:
+    mongo = Gate(filled.env["TALLYD_MONGO__URL"], b"analytics_entity_totals")
+
+    async def work() -> None:
+        env = {**CONFIG, "MONGO__URL": mongo.url(), "READ__CACHE_TTL_MS": "60000"}
+        async with reading(filled, **env) as reader:
+            asked = asyncio.create_task(reader.get("totals/jav/movie?ids=a"))
+            await asyncio.to_thread(mongo.tripped.wait, WAIT_TIMEOUT_S)
+            meanwhile = dt.datetime.now(dt.UTC)
+            joined = asyncio.create_task(reader.get("totals/jav/movie?id=a"))
+            mongo.release()
+            slow, shared = await asked, await joined
+            cached = await reader.get("totals/jav/movie?ids=a")
+            assert instant(slow) == instant(shared) == instant(cached) < meanwhile
+
+    with mongo.running():
         asyncio.run(work())
 
 

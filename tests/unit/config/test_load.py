@@ -11,7 +11,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from daemon.config import Config, chosen_file, domain_counters, hourly_domains, load, replica_tables
+from daemon.config import (
+    REPLICA_OF_STACK,
+    Config,
+    chosen_file,
+    domain_counters,
+    hourly_domains,
+    load,
+    replica_tables,
+)
 from daemon.errors import ConfigError
 from tests.unit.config.given import read
 
@@ -152,6 +160,12 @@ def test_without_any_store_the_folder_of_the_embedded_stack_is_used() -> None:
     assert load(environ={"TALLYD_REDIS__URL": "redis://h"}).mongo.url == "", (
         "one store configured: the stack is not meant"
     )
+
+
+def test_the_movies_of_an_embedded_stack_have_names_unless_the_domains_are_configured() -> None:
+    folder = stack_in("here")
+    assert load(data=folder, environ={}).replica == REPLICA_OF_STACK
+    assert load(data=folder, environ={"TALLYD_DOMAINS": '{"web": {"entity_types": ["page"]}}'}).replica == {}
 
 
 def test_a_folder_without_a_stack_is_told() -> None:
