@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
@@ -22,15 +22,12 @@ from daemon.domain.window import Span, Window, span_before, span_of
 from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
+from daemon.read.sums import DOCUMENTS_FEW, Sums, window_sums
 from daemon.response import Body
 
 PREFIX = "/api/v1/analytics/"
 OPERATOR_ROUTES = ("status", "dead")
 """Of operators only: no reader's key opens them, and no page of another origin reads them."""
-
-
-DOCUMENTS_FEW = 1_000
-"""Documents that one query reads in a few milliseconds."""
 
 
 class Question(NamedTuple):
@@ -109,6 +106,14 @@ class Endpoint(ABC):
     def kind_of(self, documents: int) -> Kind:
         """What a question asks of MongoDB that reads so many documents at most."""
         return Kind.SERIES if documents <= DOCUMENTS_FEW else Kind.MANY
+
+    async def window_sums(
+        self, place: Entity, ids: Collection[str], counters: Collection[str], span: Span, before: Span | None = None
+    ) -> tuple[Sums, Sums]:
+        """As of `sums.window_sums`, in the time that sums may take."""
+        timeout_s = self.limits.sum_timeout_ms / 1000
+        mongo = self.stores.mongo
+        return await window_sums(mongo, place.domain, place.type, ids, counters, span, before, sum_timeout_s=timeout_s)
 
     def before(self, window: Window) -> Span | None:
         """The window before, whole. None: there is none, or documents of it have expired, so nobody can say."""

@@ -6,6 +6,9 @@ Called by the reads that are about a set of entities, and by those that compare 
 from __future__ import annotations
 
 from collections.abc import Collection
+from contextlib import nullcontext
+
+import pymongo
 
 from daemon.domain.rollup import amount_of
 from daemon.domain.window import Span
@@ -13,6 +16,8 @@ from daemon.read.slices import SLICE_ITEMS, batches
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
 
+DOCUMENTS_FEW = 1_000
+"""Documents that one query reads in a few milliseconds."""
 Sums = dict[str, dict[str, int]]
 """Entity id → counter → amount, of the entities that have a document."""
 
@@ -25,11 +30,16 @@ async def window_sums(
     counters: Collection[str],
     span: Span,
     before: Span | None = None,
+    *,
+    sum_timeout_s: float | None = None,
 ) -> tuple[Sums, Sums]:
     """What was counted of each entity in the span, and in the one right before it, bases included.
 
-    It reads a document an entity and bucket at most, by the index of the natural key. Raises StoreError.
+    It reads a document an entity and bucket at most, by the index of the natural key. `sum_timeout_s`: how long it may
+    take if they may be more than DOCUMENTS_FEW; else it is the connection's time-out. Raises StoreError.
     """
+    documents = len(ids) * max(1, len(span.buckets)) * (2 if before else 1)
+    timeout = pymongo.timeout(sum_timeout_s) if sum_timeout_s and documents > DOCUMENTS_FEW else nullcontext()
     field = span.kind.bucket_field
     wanted: Json = {"domain": domain, "entity_type": entity_type, "entity_id": {"$in": list(ids)}}
     group: Json = {"id": "$entity_id"}
@@ -41,7 +51,7 @@ async def window_sums(
     pipeline: list[Json] = [{"$match": wanted}, {"$group": {"_id": group, **amounts}}]
     own: Sums = {}
     earlier: Sums = {}
-    with store_error(mongo.address):
+    with store_error(mongo.address), timeout:
         async for lines in batches(await mongo.collection(span.kind).aggregate(pipeline, batchSize=SLICE_ITEMS)):
             for line in lines:
                 sums = earlier if line["_id"].get("before") else own

@@ -12,13 +12,12 @@ from msgspec.structs import replace
 
 from daemon.config import Config
 from daemon.domain.entity import Entity
-from daemon.domain.window import Span, Window, span_of
+from daemon.domain.window import Window, span_of
 from daemon.read.endpoint import Endpoint, Question
 from daemon.read.gate import Kind
 from daemon.read.names import Names
 from daemon.read.parameters import Parameters
 from daemon.read.stores import Stores
-from daemon.read.sums import Sums, window_sums
 from daemon.read.top import Ranked, TopReader
 from daemon.response import Body
 
@@ -73,13 +72,13 @@ class ReadTop(Endpoint):
         span = span_of(window, self.now())
         before = self.before(window) if compare else None
         if ids:
-            sums, earlier = await self._sums(place, ids, counter, span, before)
+            sums, earlier = await self.window_sums(place, ids, (counter,), span, before)
             amounts = {id_: counted[counter] for id_, counted in sums.items() if counted[counter] > 0}
             ranked = [Ranked(*item) for item in nsmallest(limit, amounts.items(), key=lambda item: (-item[1], item[0]))]
         else:
             ranked = await self._reader.read(domain, entity_type, counter, window, limit, self.now())
             listed = [row.entity_id for row in ranked]
-            earlier = (await self._sums(place, listed, counter, before))[0] if before and listed else {}
+            earlier = (await self.window_sums(place, listed, (counter,), before))[0] if before and listed else {}
         if before:
             ranked = [replace(row, previous=earlier.get(row.entity_id, {}).get(counter, 0)) for row in ranked]
         top = Top(domain=domain, entity_type=entity_type, counter=counter, window=window, rows=ranked)
@@ -88,9 +87,3 @@ class ReadTop(Endpoint):
         described = await self._names.rows(domain, entity_type, [row.entity_id for row in ranked])
         rows = [replace(row, row=(described or {}).get(row.entity_id)) for row in ranked]
         return replace(top, enriched=described is not None, rows=rows)
-
-    async def _sums(
-        self, place: Entity, ids: list[str], counter: str, span: Span, before: Span | None = None
-    ) -> tuple[Sums, Sums]:
-        """As of `window_sums`, of one counter."""
-        return await window_sums(self.stores.mongo, place.domain, place.type, ids, (counter,), span, before)

@@ -12,7 +12,6 @@ from daemon.read.endpoint import Endpoint, Question
 from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
 from daemon.read.slices import slices
-from daemon.read.sums import window_sums
 from daemon.read.totals import counted
 from daemon.response import Amount, Body
 
@@ -99,7 +98,6 @@ class ReadTotals(Endpoint):
     ) -> Totals:
         counters = self.counters(place.domain)
         zeros = dict.fromkeys(counters, 0)
-        mongo = self.stores.mongo
-        own, earlier = await window_sums(mongo, place.domain, place.type, ids, counters, span, before)
+        own, earlier = await self.window_sums(place, ids, counters, span, before)
         totals = [EntityTotal(id_, own.get(id_, zeros), earlier.get(id_, zeros) if before else UNSET) for id_ in ids]
         return Totals(place.domain, place.type, window, totals)
