@@ -551,8 +551,8 @@ class DomainSection(Section, frozen=True):
     actions: tuple[Name, ...] = ()
     """The actions that clients may report. Empty: every configured action."""
     hourly: bool = False
-    """Count by UTC hours, too, for `retention.hourly_days`: series of hours, and top lists of the last 24. Stop flush
-    daemons of a version before 0.6.0 first."""
+    """Count by UTC hours, too, for `retention.hourly_days`: series of hours, and top lists of the last 24. Hours begin
+    when this is set. Stop flush daemons of a version before 0.6.0 first."""
     entity_id: dict[Name, IdRuleText] = {}
     """Entity type → what its ids look like: "uuid" (in lower case), "integer", or a pattern of the whole id such as
     "[a-z0-9-]{1,64}". Other ids get 422. A type without a rule takes any id of 1 to 255 characters."""
