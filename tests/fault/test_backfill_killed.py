@@ -153,7 +153,7 @@ def test_live_events_flushes_and_backfills_at_the_same_time(system: System) -> N
     add_rows(system, {id_: (1_000 + n, 7) for n, id_ in enumerate(movies)})
     quick = {"FLUSH__INTERVAL_S": "0.02", "FLUSH__POLL_MS": "5", "FLUSH__CLAIM_ENTITIES_MAX": "50"}
     with system.flusher(**quick), system.flusher(**quick), ThreadPoolExecutor(2) as pool:
-        seeding = [pool.submit(system.tallyd, "backfill", "--chunk", chunk) for chunk in "37"]
+        seeding = [pool.submit(system.tallyd_apart, "backfill", "--chunk", chunk) for chunk in "37"]
         for start in range(0, len(movies), 40):
             system.count(*(event(entity_id=id_, value=2) for id_ in movies[start : start + 40]))
         for each in seeding:

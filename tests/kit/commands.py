@@ -8,6 +8,7 @@ import logging
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unittest.mock import patch
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TALLYD = (sys.executable, "-P", "-m", "daemon.cli")
 """-P: modules of the folder it runs in must not be imported in place of ours."""
 COMMAND_TIMEOUT_S = 300.0
+_RUNS_HERE = threading.Lock()
 UNPRIVILEGED: tuple[str, ...] = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
 """In front of a command: it has none of root's privileges, as in a unit. Who runs the tests as a user has none."""
 
@@ -50,8 +52,18 @@ def run_here(
     """Runs `tallyd` as `run` would, with this folder, this environment and no terminal, but without a process' start,
     which costs more than most commands. What a command sets for its process is set back.
 
-    Call it where nothing else runs: output, folder and environment are the whole process'.
+    One at a time, and where no other thread prints: output, folder and environment are the whole process'.
     """
+    assert _RUNS_HERE.acquire(blocking=False), "another command runs in this process: run this one apart"
+    try:
+        return _run_here(args, cwd, env, check=check)
+    finally:
+        _RUNS_HERE.release()
+
+
+def _run_here(
+    args: Sequence[str], cwd: Path, env: Mapping[str, str], *, check: bool
+) -> subprocess.CompletedProcess[str]:
     streams = [io.TextIOWrapper(io.BytesIO(), "utf-8", newline="", write_through=True) for _ in ("output", "errors")]
     loggers = [logging.getLogger(name) for name in ("", "pymongo", "daemon.cli")]
     levels = [each.level for each in loggers]
