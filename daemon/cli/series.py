@@ -27,6 +27,8 @@ from daemon.domain.rollup import BUCKETED, DAILY, HOURLY
 from daemon.errors import ConfigError
 
 if TYPE_CHECKING:
+    from daemon.read.outside import Outside
+
     Bucket = str
 else:  # what typer offers as choices
     Bucket = StrEnum("Bucket", [kind.name for kind in BUCKETED])
@@ -43,12 +45,14 @@ def series(
     last: LastOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show one entity's counters bucket by bucket, out of MongoDB, zero where nothing was counted.
+    """Show one entity's counters bucket by bucket, out of MongoDB, zero where nothing was counted. A last line says
+    what was counted outside these days.
 
     Without --from and --to, hours are the last 24.
 
     Example: `tallyd series 0f8fad5b-d9cb-469f-a165-70867728950e --bucket weekly --from 2026-01-01 --to 2026-03-31`
     """
+    from daemon.read.outside import outside
     from daemon.read.series import POINTS_MAX, Stretch, default_first
     from daemon.read.series import series as read_series
     from daemon.rollups.mongo import MongoSink
@@ -71,14 +75,20 @@ def series(
     counters = domain_counters(loaded, entity.domain)
     field = stretch.kind.bucket_field
 
-    async def read() -> list[dict[str, object]]:
+    async def read() -> tuple[list[dict[str, object]], Outside | None]:
         async with MongoSink(loaded.mongo) as mongo:
-            return await read_series(mongo, entity, counters, stretch)
+            points = await read_series(mongo, entity, counters, stretch)
+            if as_json or bucket == HOURLY.name:
+                return points, None
+            return points, await outside(mongo, entity, counters, stretch.first.date(), stretch.last.date())
 
-    points = run(read())
+    points, beside = run(read())
     if as_json:
         print_json(points)
         return
     say(entity.key)
     rows = [[str(point[field]), *(f"{point[counter]:,}" for counter in counters)] for point in points]
     print_table((field, *counters), rows)
+    if beside and beside.first:
+        amounts = ", ".join(f"{amount:,} {counter}" for counter, amount in beside.amounts.items())
+        say(f"{amounts} outside this window, first on {beside.first}.")

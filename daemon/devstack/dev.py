@@ -31,6 +31,7 @@ from rich.text import Text
 
 from daemon import config as configuration
 from daemon.config import mysql_of
+from daemon.config.stack import DATA_DEFAULT
 from daemon.devstack import demo, folder, process, stack
 from daemon.devstack.child import Child
 from daemon.errors import ConfigError, StackError
@@ -66,6 +67,7 @@ async def _until_asked_to_stop(data: Path, wanted: int | None, config: Path | No
         lock.write(f"pid {os.getpid()}, http://127.0.0.1:{port}")
         lock.flush()
         async with AsyncExitStack() as running:
+            running.enter_context(process.hold_port(port))  # ingest takes it seconds later
             work = asyncio.create_task(_run(running, data, port, config))
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 asyncio.get_running_loop().add_signal_handler(number, _stop_once, work)
@@ -215,7 +217,7 @@ def _welcome(data: Path, port: int, info: stack.StackInfo) -> None:
         "occurred_at": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     url = f"http://127.0.0.1:{port}/api/v1/analytics/events"
-    here = f"--data {_shell_path(data)}"
+    here = "" if data == Path.cwd() / DATA_DEFAULT else f" --data {_shell_path(data)}"
     tallyd = _own_command()
     lines = [
         ("", ""),
@@ -226,9 +228,9 @@ def _welcome(data: Path, port: int, info: stack.StackInfo) -> None:
         (f"  curl -s -H 'content-type: application/json' -d {shlex.quote(json.dumps(event))} {url}", "bold"),
         ("", ""),
         ("Then, in another terminal:", ""),
-        (f"  {tallyd} status {here}", ""),
-        (f"  {tallyd} top {here}", ""),
-        (f"  {tallyd} series {here} {movie.uuid}", ""),
+        (f"  {tallyd} status{here}", ""),
+        (f"  {tallyd} top{here}", ""),
+        (f"  {tallyd} series{here} {movie.uuid}", ""),
         *([(f"  {_mysql_client(info.mysql)} -e 'TABLE jav'", "")] if info.mysql else []),
         ("", ""),
         (f"Addresses of the servers: {data / 'stack.json'}   their logs: {data / 'log'}", ""),

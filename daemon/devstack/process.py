@@ -145,6 +145,18 @@ def port_is_free(port: int) -> bool:
         return True
 
 
+def hold_port(port: int) -> socket.socket:
+    """Keeps a free port of 127.0.0.1 for a server of this user that shares it (SO_REUSEPORT), until it is closed.
+
+    `port_is_free` then says no. It listens to nobody. If the port cannot be had now, nothing is kept.
+    """
+    held = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    with suppress(OSError):
+        held.bind(("127.0.0.1", port))
+    return held
+
+
 def free_port() -> int:
     """A port of 127.0.0.1 that is free now. Another program may take it before the server does."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -59,7 +59,7 @@ class Routes:
         route, *names = path.split("/", 3)
         domain, *others = names or [""]
         if names and domain not in self._types:
-            return _not_found(f"There is no domain of this name; there are: {', '.join(self._types)}.")
+            return _not_found(f"This daemon's configuration has no such domain; it has: {', '.join(self._types)}.")
         if others and others[0] not in self._types[domain]:
             known = ", ".join(self._types[domain])
             return _not_found(f"There is no entity type of this name in the domain; there are: {known}.")

@@ -95,6 +95,15 @@ def test_a_series_names_it(counted: System, id_: str, shown: str) -> None:
     assert f"jav:movie:{shown}\n" in plain(counted.tallyd("series", id_).stdout)
 
 
+def test_a_series_says_what_lies_outside_its_days(counted: System) -> None:
+    """The events are of February: the last 30 days hold none of them."""
+    last = counted.tallyd("series", HOSTILE[0]).stdout.splitlines()[-1]
+    assert last == "1 view outside this window, first on 2026-02-19."
+    inside = counted.tallyd("series", HOSTILE[0], "--from", "2026-02-01", "--to", "2026-03-01").stdout
+    assert "outside" not in inside
+    assert "outside" not in counted.tallyd("series", "unknown").stdout
+
+
 def test_the_dead_letters_name_it(counted: System) -> None:
     counted.mongo["analytics_entity_daily"].update_many({}, {"$set": {"view": "seven"}})
     counted.count(*(event(entity_id=id_) for id_ in HOSTILE))
