@@ -142,6 +142,12 @@ async def fence(mongo: MongoSink, shard: int, generation: int) -> int | None:
     return int(floor["seq"])
 
 
+async def are_fenced(mongo: MongoSink) -> bool:
+    """False: a build is yet to begin, because nothing was built, or because of `unfence`. Raises StoreError."""
+    with store_error(mongo.address):
+        return await mongo.database[FLOORS].find_one({"domains": {"$exists": False}}, {"_id": 1}) is None
+
+
 async def unfence(mongo: MongoSink) -> None:
     """Has the next claim of each shard begin a build. Raises StoreError."""
     with store_error(mongo.address):

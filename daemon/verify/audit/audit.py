@@ -121,6 +121,7 @@ class Auditor:
         acceptance = Acceptance(dt.datetime.now(dt.UTC), _who(), reason, differences)
         if not await accept(self._mongo, state.epoch, acceptance, nth=known):
             raise CheckFailed("Another one accepted at the same moment. Run the audit again.")
+        await self.rebuild_domains()  # they may be of the days as they were
         return acceptance
 
     async def audit(self, *, thorough: bool) -> Report:
@@ -145,7 +146,7 @@ class Auditor:
         if thorough and exact:
             apart, apart_more = await self._deep(counters, hot, rollups.expiring, bases=not history_pending)
             through, in_flight = rollups.expiring.through[DAILY.name], any(shard.in_flight_seq for shard in hot)
-            if rollups.builds.built and not rollups.builds.is_building and not in_flight:
+            if rollups.is_built and not in_flight:
                 apart += await deep_domains(self._mongo, counters, rollups.builds.built, through)
             compared = await self._still(hot, rollups.expiring)
             if compared:

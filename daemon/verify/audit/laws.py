@@ -119,7 +119,7 @@ def rollups_agree(rollups: Rollups, counters: Sequence[str]) -> list[Broken]:
 
 def domains_agree(rollups: Rollups, counters: Sequence[str]) -> list[Broken]:
     """Bases are compared unless a history is being taken over."""
-    if not rollups.builds.built or rollups.builds.is_building:
+    if not rollups.is_built:
         return []
     broken = []
     for counter in counters:

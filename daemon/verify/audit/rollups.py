@@ -13,7 +13,7 @@ from daemon.retention.expiring import Expiring, read_expiring
 from daemon.rollups.build import of_domains, set_aside
 from daemon.rollups.builds import Record
 from daemon.rollups.domains import sums_of_domains
-from daemon.rollups.floors import Epoch, read_decided, read_epochs
+from daemon.rollups.floors import Epoch, are_fenced, read_decided, read_epochs
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.hot import Hot, Sums
 
@@ -36,6 +36,8 @@ class Rollups(Struct, frozen=True):
     bases: dict[str, Sums]
     expiring: Expiring
     steady: bool
+    is_built: bool
+    """No build is under way or to come, so whole domains have to agree with their entities."""
     builds: Record
     """Which generation of whole domains is read. Its sums are those of `domain_daily`; without one, 0."""
 
@@ -69,6 +71,7 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
         bases[kind_of.name] = {counter: whole.get(f"base.{counter}", 0) for counter in counters}
         ahead[kind_of.name] = add_up(written.values())
     dead = {kind.name: letters.get(kind.collection, {}) for kind in (*KINDS, *OF_DOMAINS)}
+    is_built = bool(builds.built) and not builds.is_building and await are_fenced(mongo)
     epochs = await read_epochs(mongo)
     accepted = [each.differences for known in epochs for each in known.accepted]
     apart = {kind.name: add_up(each.get(kind.name, {}) for each in accepted) for kind in BUCKETED}
@@ -79,7 +82,7 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
         baseline = add_up((this.baseline, *(each.differences.get(TOTALS.name, {}) for each in this.accepted)))
     steady = steady and await read_expiring(mongo) == expiring and await mongo.builds.read() == builds
     steady = steady and await mongo.dead_letters.sums(claims, builds.built) == letters
-    return Rollups(sums, ahead, dead, baseline, apart, epochs, bases, expiring, steady, builds)
+    return Rollups(sums, ahead, dead, baseline, apart, epochs, bases, expiring, steady, is_built, builds)
 
 
 async def _written(mongo: MongoSink, kind: Kind, hot: Collection[Hot]) -> dict[str, Sums]:
