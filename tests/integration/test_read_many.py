@@ -49,8 +49,7 @@ def day(days_ago: int) -> str:
 
 @pytest.fixture(scope="module")
 def filled(shared_system: System) -> Iterator[System]:
-    """Views of movies and tags on days of this window and the one before. Movie `b` brings a base of 100 views, which
-    it had yesterday."""
+    """Views of movies and tags on days of this window and the one before."""
     shared_system.sql("INSERT INTO jav (uuid, code) VALUES ('a', 'A-1'), ('b', 'B-2')")
     shared_system.count(
         event(entity_id="a", value=5, occurred_at=at(0)),
@@ -63,9 +62,6 @@ def filled(shared_system: System) -> Iterator[System]:
         event(entity_type="tag", entity_id="8", value=1, occurred_at=at(9)),
     )
     shared_system.flush(**CONFIG)
-    shared_system.mongo.analytics_entity_daily.update_one(
-        {"_id": f"jav:movie:b:{day(0)}"}, {"$set": {"base": {"view": 100}}}
-    )
     return shared_system
 
 
@@ -86,7 +82,7 @@ def asked(system: System, *paths: str, **env: str) -> list[Any]:
 def test_a_summary_of_a_day_compares_today_with_yesterday(filled: System) -> None:
     (found,) = asked(filled, "summary/jav?days=1&compare=1&top=0")
     assert (found["labels"], found["counters"]["view"], found["sums"]) == (
-        [day(0)], [118], {"download": 0, "view": 118}
+        [day(0)], [18], {"download": 0, "view": 18}
     )  # fmt: skip
     assert found["previous"] == {
         "labels": [day(1)], "counters": {"download": [0], "view": [3]}, "sums": {"download": 0, "view": 3}
@@ -96,7 +92,7 @@ def test_a_summary_of_a_day_compares_today_with_yesterday(filled: System) -> Non
 
 def test_a_summary_compares_with_as_many_days_before(filled: System) -> None:
     plain, compared = asked(filled, "summary/jav?days=7", "summary/jav?days=7&compare=1")
-    assert compared["counters"]["view"] == plain["counters"]["view"] == [0] * 5 + [3, 118]
+    assert compared["counters"]["view"] == plain["counters"]["view"] == [0] * 5 + [3, 18]
     assert "previous" not in plain
     assert compared["previous"]["labels"] == [day(n) for n in range(13, 6, -1)]
     assert compared["previous"]["counters"]["view"] == [0, 0, 0, 0, 1, 2, 0]
@@ -105,7 +101,7 @@ def test_a_summary_compares_with_as_many_days_before(filled: System) -> None:
         "movie": {
             "download": [],
             "view": [
-                {"entity_id": "b", "amount": 104, "previous": 0}, {"entity_id": "a", "amount": 8, "previous": 2}
+                {"entity_id": "a", "amount": 8, "previous": 2}, {"entity_id": "b", "amount": 4, "previous": 0}
             ],
         },
         "tag": {"download": [], "view": [{"entity_id": "7", "amount": 9, "previous": 0}]},
@@ -120,7 +116,7 @@ def test_a_summary_may_be_about_one_type(filled: System) -> None:
 
 def test_the_rows_of_a_summary_carry_the_configured_columns(filled: System) -> None:
     (found,) = asked(filled, "summary/jav?days=7&enrich=1")
-    assert [row["row"] for row in found["top"]["movie"]["view"]] == [{"code": "B-2"}, {"code": "A-1"}]
+    assert [row["row"] for row in found["top"]["movie"]["view"]] == [{"code": "A-1"}, {"code": "B-2"}]
     assert [row["row"] for row in found["top"]["tag"]["view"]] == [None]
 
 
@@ -144,7 +140,7 @@ def test_totals_of_a_window_come_in_the_order_asked_for_with_those_before(filled
     (found,) = asked(filled, "totals/jav/movie?ids=b,unknown,a&window=7d&compare=1")
     assert found["window"] == "7d"
     assert [(each["entity_id"], each["counters"], each["previous"]) for each in found["totals"]] == [
-        ("b", {"download": 0, "view": 104}, {"download": 1, "view": 0}),
+        ("b", {"download": 0, "view": 4}, {"download": 1, "view": 0}),
         ("unknown", {"download": 0, "view": 0}, {"download": 0, "view": 0}),
         ("a", {"download": 0, "view": 8}, {"download": 0, "view": 2}),
     ]
@@ -173,10 +169,26 @@ def test_a_top_list_within_a_set_ranks_this_set_only(filled: System) -> None:
     )
     assert one["rows"] == [{"entity_id": "a", "amount": 8}]
     assert other["rows"] == [{"entity_id": "b", "amount": 1}]
-    assert limited["rows"] == [{"entity_id": "b", "amount": 104, "row": {"code": "B-2"}}]
+    assert limited["rows"] == [{"entity_id": "a", "amount": 8, "row": {"code": "A-1"}}]
     assert compared["rows"] == [
-        {"entity_id": "b", "amount": 104, "previous": 0}, {"entity_id": "a", "amount": 8, "previous": 2}
+        {"entity_id": "a", "amount": 8, "previous": 2}, {"entity_id": "b", "amount": 4, "previous": 0}
     ]  # fmt: skip
+
+
+def test_what_was_taken_over_is_in_a_window(filled: System) -> None:
+    daily, today = filled.mongo.analytics_entity_daily, {"_id": f"jav:movie:b:{day(0)}"}
+    daily.update_one(today, {"$set": {"base": {"view": 100}}})
+    try:
+        totals, top, series = asked(
+            filled,
+            "totals/jav/movie?window=7d&ids=b",
+            "top/jav/movie?window=7d&ids=a,b",
+            f"series/jav/movie?from={day(0)}&ids=b",
+        )
+    finally:
+        daily.update_one(today, {"$unset": {"base": 1}})
+    assert totals["totals"][0]["counters"]["view"] == top["rows"][0]["amount"] == 104
+    assert series["series"][0]["counters"]["view"] == [104]
 
 
 def test_a_top_list_is_compared_with_the_window_before(filled: System) -> None:
@@ -185,7 +197,7 @@ def test_a_top_list_is_compared_with_the_window_before(filled: System) -> None:
         "top/jav/movie?window=day&compare=1",
         "top/jav/movie?window=day&counter=download&compare=1",
     )
-    assert [(row["entity_id"], row["previous"]) for row in days["rows"]] == [("b", 0), ("a", 3)]
+    assert [(row["entity_id"], row["previous"]) for row in days["rows"]] == [("a", 3), ("b", 0)]
     assert nobody["rows"] == []
 
 
@@ -234,7 +246,7 @@ def test_many_series_say_what_each_says_alone(filled: System, bucket: str, first
         assert many["labels"] == [point[field] for point in one["points"]]
         for counter, amounts in own["counters"].items():
             assert amounts == [point[counter] for point in one["points"]]
-    assert {sum(own["counters"]["view"]) for own in many["series"][::2]} == {111 if bucket == "daily" else 11, 10}
+    assert {sum(own["counters"]["view"]) for own in many["series"][::2]} == {11, 10}
 
 
 def test_a_document_of_no_bucket_stops_no_series(filled: System) -> None:
