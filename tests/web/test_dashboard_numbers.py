@@ -138,7 +138,7 @@ def test_robots_and_raw_counts_stand_beside_the_filtered_ones(
 
     def documents() -> str:
         robots, raw = (stored(catalogued, "daily", "date", day(6), f"view_{name}") for name in ("robot", "raw"))
-        return f"{robots:,} robots · {raw:,} raw"
+        return f"{robots:,} robots\n{raw:,} raw"
 
     agree(shown, lambda: figures(shown.page)["Views"]["7 days"][2], documents)
 

@@ -5,7 +5,8 @@ import { bucketNames, compact, number } from "./format.js";
 import { h, write } from "./page.js";
 
 const SVG = "http://www.w3.org/2000/svg";
-const LABEL_PX = 72;
+const LABEL_REM = 4.5; // a name under the axis, and some room
+const remPx = () => parseFloat(getComputedStyle(document.documentElement).fontSize);
 const STEPS = [1, 2, 3, 4, 6, 7, 12, 14, 24, 28, 30, 56, 90];
 
 const all = new Set();
@@ -72,8 +73,8 @@ export class Chart {
   #options(width, height) {
     const css = getComputedStyle(this.element);
     const colour = (name) => css.getPropertyValue(name).trim();
-    const font = `${0.72 * parseFloat(getComputedStyle(document.documentElement).fontSize)}px ${css.fontFamily}`;
-    const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const font = `${0.72 * remPx()}px ${css.fontFamily}`;
+    const rem = remPx();
     const bars = uPlot.paths.bars({ size: [0.74, 1.6 * rem], radius: [0.14, 0] });
     const axis = { stroke: colour("--soft"), font, ticks: { show: false } };
     const hidden = { points: { show: false } };
@@ -132,7 +133,7 @@ export class Chart {
   /** Where names stand under the axis: evenly, counted from the newest, or at whole hours. */
   #marks(plot) {
     const count = plot.data[0].length;
-    const room = Math.max(1, Math.floor(plot.bbox.width / devicePixelRatio / LABEL_PX));
+    const room = Math.max(1, Math.floor(plot.bbox.width / devicePixelRatio / (LABEL_REM * remPx())));
     const step = STEPS.find((each) => count / each <= room) ?? Math.ceil(count / room);
     const hours = this.#names[0]?.[1].endsWith(":00");
     const from = hours ? (step - (Number(this.#names[0][1].slice(0, 2)) % step)) % step : (count - 1) % step;
