@@ -42,6 +42,7 @@ value_max = 1_000_000
 [domains.jav]
 entity_types = ["movie", "actor", "tag"]
 actions = ["view", "download"]
+hourly = true
 urls = {{ movie = "{URL}" }}
 
 [replica.jav.movie]
