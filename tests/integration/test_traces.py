@@ -12,7 +12,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from daemon.domain.rollup import COMPLETE
+from daemon.domain.rollup import COMPLETE, DOMAIN_DAILY
 from tests.kit.system import BATCH, System, event, wait_until
 
 ONE_SYSTEM = True
@@ -107,7 +107,9 @@ def test_a_flush_is_one_trace_and_a_sync_another(system: System, collector: Coll
     assert [each.attributes["db.operation.batch.size"] for each in wrote] == [2]
     assert {each.trace for each in (*acked, *wrote)} == {flush.trace}
     below = sorted(each.name for each in collector.spans if each.parent == flush.id)
-    assert below == sorted(["claim.lua", "ack.lua", *(f"update {kind.collection}" for kind in COMPLETE)])
+    assert below == sorted(
+        ["claim.lua", "ack.lua", *(f"update {kind.collection}" for kind in (*COMPLETE, DOMAIN_DAILY))]
+    )
     (update,) = collector.named("UPDATE jav")
     (sync,) = [each for each in collector.named("sync") if each.id == update.parent]
     assert (sync.parent, update.attributes["db.operation.batch.size"]) == (b"", 1), "b has no row"
