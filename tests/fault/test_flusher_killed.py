@@ -11,10 +11,10 @@ from collections.abc import Callable
 from typing import Any
 
 from daemon.buffer.counters import DUE_PER_CALL
-from daemon.domain.rollup import COMPLETE, DAILY
+from daemon.domain.rollup import DAILY, KINDS
 from daemon.read.status import read_status
 from daemon.rollups.collections import DEAD_LETTERS, EPOCHS, FLOORS
-from tests.kit.kill import Kill, held, killed, kills
+from tests.kit.kill import BY_HOURS, Kill, held, killed, kills
 from tests.kit.proxy import Fault, Proxy
 from tests.kit.system import System, event, expected_rollups, wait_until
 from tests.kit.takeover import audited
@@ -25,10 +25,6 @@ ONE_AN_ENTITY = {"FLUSH__CLAIM_US_MAX": "1"}
 """Each part of a claim holds one entity."""
 ONE_IN_ALL = {"FLUSH__CLAIM_US_MAX": "1000000"}
 KNOWN = {"table": "jav", "key": "uuid", "columns": {"view": "views", "download": "downloads"}, "known": True}
-BY_HOURS = {
-    "TALLYD_DOMAINS": '{"jav": {"entity_types": ["movie", "actor", "tag"], "hourly": true}}',
-    "TALLYD_RETENTION__HOURLY_DAYS": "0",
-}
 MOVIES = [f"m{n}" for n in range(12)]
 DAYS = [dt.date(2024, 12, 29), dt.date(2024, 12, 30), dt.date(2026, 2, 19)]
 SPOILED = f"jav:movie:m1:{DAYS[0]}"
@@ -60,7 +56,7 @@ def seq(system: System) -> int:
 
 def written(system: System) -> int:
     """How many of the rollups hold the claim in flight, in some document."""
-    return sum(system.mongo[kind.collection].find_one({"flush_seq": seq(system)}) is not None for kind in COMPLETE)
+    return sum(system.mongo[kind.collection].find_one({"flush_seq": seq(system)}) is not None for kind in KINDS)
 
 
 def epochs(system: System) -> list[dict[str, Any]]:
@@ -76,7 +72,7 @@ HOLDS: dict[str, Callable[[System], object]] = {
     "raise_floor": lambda system: system.mongo[FLOORS].find_one({"seq": seq(system)}) and not written(system),
     "write": written,
     "bury": lambda system: system.mongo[DEAD_LETTERS].find_one({"seq": seq(system)}),
-    "list_due": lambda system: seq(system) and written(system) == len(COMPLETE),
+    "list_due": lambda system: seq(system) and written(system) == len(KINDS),
     "ack": lambda system: not seq(system),
 }
 """Step → what shows in the stores after it."""

@@ -14,12 +14,13 @@ import pytest
 from daemon.buffer.connection import Connection
 from daemon.buffer.layout import Layout
 from daemon.config import replica_tables
+from daemon.domain.rollup import KINDS
 from daemon.replica.known import KnownIds
 from daemon.replica.mysql import MysqlSink
 from daemon.rollups.collections import DEAD_LETTERS
 from daemon.rollups.dead_letters import UNKNOWN_ID
 from tests.chaos.steps import Flusher
-from tests.kit.kill import Kill, killed, kills
+from tests.kit.kill import BY_HOURS, Kill, killed, kills
 from tests.kit.system import System, event, expected_rollups
 from tests.kit.takeover import audited
 
@@ -35,7 +36,7 @@ DECIDED = ("raise_floor", "write", "bury", "ack")
 
 @pytest.fixture
 def knowing(system: System) -> System:
-    system.env |= QUICK | {"TALLYD_REPLICA": json.dumps({"jav": {"movie": TABLE}})}
+    system.env |= QUICK | BY_HOURS | {"TALLYD_REPLICA": json.dumps({"jav": {"movie": TABLE}})}
     system.add_movies(STAYS, GOES)
     system.flush()  # whole domains are built
     system.count(*(event(entity_id=movie, value=amount) for movie, amount in AMOUNTS.items()))
@@ -60,7 +61,7 @@ def set_aside(system: System) -> dict[str, int]:
     found = list(system.mongo[DEAD_LETTERS].find())
     assert {letter["reason"] for letter in found} <= {UNKNOWN_ID}
     totals = [letter for letter in found if letter["collection"] == "analytics_entity_totals"]
-    assert len(found) == 5 * len(totals)
+    assert len(found) == len(KINDS) * len(totals)
     return {letter["document"].removeprefix("jav:movie:"): letter["deltas"]["view"] for letter in totals}
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from daemon.buffer import scripts
-from daemon.domain.rollup import COARSER, COMPLETE, DAILY, DOMAIN_DAILY, TOTALS
+from daemon.domain.rollup import COARSER, DAILY, DOMAIN_DAILY, KINDS, TOTALS
 from daemon.rollups.collections import BACKFILLS, DEAD_LETTERS, DOMAIN_BUILDS, EPOCHS, EXPIRY, FLOORS, HISTORY_MARKS
 from tests.kit.daemon import Daemon
 from tests.kit.proxy import Fault, Proxy, command_of, update_of
@@ -26,6 +26,12 @@ AT_FILE = Path(__file__).with_name("at_file")
 """A folder for PYTHONPATH; see the module in it."""
 BASES = (update_of(TOTALS.collection), b"base.view\x00")
 NOTES = (update_of(TOTALS.collection), b"$max\x00", b"synced.view\x00")
+
+BY_HOURS = {
+    "TALLYD_DOMAINS": '{"jav": {"entity_types": ["movie", "actor", "tag"], "hourly": true}}',
+    "TALLYD_RETENTION__HOURLY_DAYS": "0",
+}
+"""With it, a claim of movies is written to every rollup, whatever its events' age: each has a stop."""
 
 
 class Stop(NamedTuple):
@@ -45,7 +51,7 @@ STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
         "seal": (Stop("redis", scripts.CLAIM.sha.encode(), nth=2),),  # the first one meets a Redis that was emptied
         "look_up": (Stop("mysql", b"SELECT CAST(d.k AS CHAR), t.`uuid` FROM"),),
         "raise_floor": (Stop("mongo", command_of("findAndModify", FLOORS)),),
-        "write": tuple(Stop("mongo", update_of(kind.collection)) for kind in (*COMPLETE, DOMAIN_DAILY)),
+        "write": tuple(Stop("mongo", update_of(kind.collection)) for kind in (*KINDS, DOMAIN_DAILY)),
         "bury": (Stop("mongo", update_of(DEAD_LETTERS)),),
         "list_due": (Stop("redis", scripts.ACK.sha.encode()),),
         "ack": (Stop("redis", scripts.ACK.sha.encode()),),
