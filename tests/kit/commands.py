@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import os
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from unittest.mock import patch
@@ -55,9 +57,14 @@ def run_here(
     One at a time, and where no other thread prints: output, folder and environment are the whole process'.
     """
     assert _RUNS_HERE.acquire(blocking=False), "another command runs in this process: run this one apart"
+    gc.freeze()  # what is there already: only what the command leaves is looked through
     try:
         return _run_here(args, cwd, env, check=check)
     finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # the end of a process would close what is left open
+            gc.collect()
+        gc.unfreeze()
         _RUNS_HERE.release()
 
 
