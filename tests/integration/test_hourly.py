@@ -160,7 +160,8 @@ def test_hours_of_a_day_that_expired_before_them_are_accounted_for(hours: System
     day = hours.mongo[DAILY.collection].find_one_and_delete({})
     gone = {field: day[field] for field in ("domain", "entity_type", "entity_id", "view", "download")}
     hours.mongo[DAILY.expired_collection].insert_one({"_id": "jav:movie:a", **gone})
-    assert audited(hours) == set()
+    # By hand, a day of today expires, which the law of whole domains does not allow for.
+    assert "deep" not in {law for law, *_ in audited(hours)}
 
 
 def test_a_dead_letter_of_an_hour_is_retried(hours: System) -> None:
