@@ -57,7 +57,7 @@ ROOMS: dict[str, Room] = {
         " traces",
     ),
     "read": Room("the answers to GET", "buffer rollups replica spool metrics response retry"),
-    "web": Room("what a browser gets: tracker, pixel, badge", "response"),
+    "web": Room("what a browser gets: tracker, dashboard, pixel, badge", "response"),
     "ingest/process": Room(
         "the main process, and its ties to the workers",
         "spool exposition lifecycle log metrics notify response scheduling",
