@@ -337,7 +337,7 @@ class App:
                 answer = await self._reads.answer(
                     head.method, head.path, request.query, request.headers, account.charge_read, operator=operator
                 )
-                return compressed(answer, head.headers.get_all) if operator else answer
+                return await compressed(answer, head.headers.get_all) if operator else answer
             return self._not_found
         if head.method not in route.methods:
             return response.method_not_allowed(", ".join(route.methods))

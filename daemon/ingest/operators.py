@@ -3,9 +3,10 @@
 `app.py` asks it for the page and for reads. What comes from this machine is told by three things together. The
 connection is from loopback. The name that was asked for is one of loopback: a page of a foreign name, which somebody
 pointed at 127.0.0.1 (DNS rebinding), asks for its own name. No header of a proxy is there: a proxy that nobody declared
-connects from loopback, too. nginx with a bare `proxy_pass` sends no such header and asks for loopback's name, but it
-closes the connection, which no browser does. A proxy that hides itself better cannot be told from a browser. So a key
-is the only safe door as soon as there is a proxy, and `tallyd doctor` says so.
+connects from loopback, too. nginx with a bare `proxy_pass` sends no such header and asks for loopback's name. But it
+does not pass on the `Connection: keep-alive` that every browser sends: it says "close", and since 1.29.7 nothing. A
+proxy that hides itself better cannot be told from a browser. So a key is the only safe door as soon as there is a
+proxy, and `tallyd doctor` says so.
 
 A browser on this machine needs no key, and one that was told the key sends it by itself. So a script of any other page
 could ask in the operator's name, and with `read.cors_origins` read the answer. Such a request is nobody's.
@@ -94,7 +95,7 @@ def _is_at_hand(head: RequestHead) -> bool:
     # Whether it is there: a value that is not ASCII is not returned, and a client may make the proxy send one.
     if any(name in head.headers for name in PROXY_HEADERS):
         return False
-    if any("close" in value.lower() for value in head.headers.get_all("connection")):
+    if [value.lower() for value in head.headers.get_all("connection")] != ["keep-alive"]:
         return False
     host = host_of(head)
     if host in _BROWSER_NAMES:

@@ -48,13 +48,13 @@ def nginx_folder() -> Iterator[Path]:
 
 @contextmanager
 def nginx(
-    folder: Path, upstream: str, *, also: str = "", site: str = "", under: str = "", bare: bool = False
+    folder: Path, upstream: str, *, also: str = "", site: str = "", under: str = "", bare: str | None = None
 ) -> Iterator[str]:
     """nginx as ops/proxy sets it up, and the URL it answers at.
 
     `upstream`: where tallyd listens. `also`: another location of tallyd, as nginx writes it. `site`: the URL of the
-    server of everything else. `under`: all of tallyd once more below this path, as "/stats/". `bare`: without a line
-    of that file, as somebody sets it up who did not read it; everything is tallyd's.
+    server of everything else. `under`: all of tallyd once more below this path, as "/stats/". `bare`: these lines
+    instead of that file, as somebody sets it up who did not read it; everything is tallyd's.
     """
     program = shutil.which("nginx", path="/usr/sbin:/sbin:/usr/bin:/bin")
     assert program is not None, "The tests need nginx: run ./justw test, or apt-get install nginx."
@@ -77,8 +77,8 @@ def nginx(
         blocks = blocks.replace(block, block + below.replace("http://tallyd;", "http://tallyd/;"))
     if site:
         blocks = blocks.replace(LOCATION, f"    location / {{ proxy_pass {site}; }}\n{LOCATION}")
-    if bare:
-        blocks = f"server {{ listen 127.0.0.1:{port}; location / {{ proxy_pass http://{upstream}; }} }}"
+    if bare is not None:
+        blocks = f"server {{ listen 127.0.0.1:{port}; {bare} location / {{ proxy_pass http://{upstream}; }} }}"
     file = folder / "nginx.conf"
     file.write_text(CONFIG.format(folder=folder, blocks=blocks))
     command = [*process.dies_with_parent(), program, "-c", str(file), "-e", str(folder / "error.log")]
