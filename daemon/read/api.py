@@ -20,7 +20,7 @@ from daemon.read.breaker import Breaker
 from daemon.read.cache import Cache, Spelling
 from daemon.read.credentials import is_good, key_of
 from daemon.read.endpoint import OPERATOR_ROUTES, PREFIX, Question
-from daemon.read.gate import QUICK, WITHOUT_MONGO, Gate, Kind, RefusedReadError
+from daemon.read.gate import NEVER_STALE, QUICK, WITHOUT_MONGO, Gate, Kind, RefusedReadError
 from daemon.read.routes import ROUTES, Routes
 from daemon.read.stores import Stores
 from daemon.response import JSON, Header, Response
@@ -224,7 +224,7 @@ class Api:
         if breaker is not None:
             breaker.answered()
         if question.ttl_ms:
-            stale_s = 0 if question.kind in QUICK else self._read.stale_s
+            stale_s = 0 if question.kind in NEVER_STALE else self._read.stale_s
             cache.put(question.key, spelling, found, question.ttl_ms / 1000, stale_s)
         return found
 

@@ -12,7 +12,7 @@ import msgspec
 from daemon.domain.rollup import DOMAIN_DAILY, DOMAIN_HOURLY, HOURLY, TOTALS, OfDomains
 from daemon.read.gate import RefusedReadError
 from daemon.read.series import Stretch, filled_json
-from daemon.read.slices import SLICE_ITEMS, batches
+from daemon.read.slices import SLICE_ITEMS, batches, slices
 from daemon.rollups.domains import of_type
 from daemon.rollups.errors import store_error
 from daemon.rollups.mongo import Json, MongoSink
@@ -61,10 +61,11 @@ async def domain_series_json(
         summed.of.bucket_of(at) for at in (kind.start_of(stretches[0].first), kind.last_of(stretches[-1].last))
     )
     found: Sums = {}
-    for bucket, amounts in (await domain_sums(mongo, domain, types, counters, first, last, summed)).items():
-        at = summed.of.parse(bucket)
-        if at is not None:  # else it was edited
-            of_bucket = found.setdefault(kind.bucket_of(at), dict.fromkeys(counters, 0))
-            for counter, amount in amounts.items():
-                of_bucket[counter] += amount
+    async for some in slices((await domain_sums(mongo, domain, types, counters, first, last, summed)).items()):
+        for bucket, amounts in some:
+            at = summed.of.parse(bucket)
+            if at is not None:  # else it was edited
+                of_bucket = found.setdefault(kind.bucket_of(at), dict.fromkeys(counters, 0))
+                for counter, amount in amounts.items():
+                    of_bucket[counter] += amount
     return [await filled_json(stretch, counters, found) for stretch in stretches]

@@ -32,6 +32,10 @@ QUICK = frozenset((Kind.TOTALS, Kind.SERIES, Kind.FRESH))
 """Kinds that take a sound MongoDB milliseconds. The others may take it longer than they are given."""
 
 
+NEVER_STALE = QUICK | {Kind.STATUS}
+"""Kinds whose answers are not kept for a time in which they can't be read: an old status would say that all is well."""
+
+
 WITHOUT_MONGO = frozenset((Kind.NAMES, Kind.CATALOGUE, Kind.STATUS))
 """Kinds that are answered whether MongoDB is there or not."""
 

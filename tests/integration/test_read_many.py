@@ -214,6 +214,19 @@ def test_a_question_of_thousands_of_documents_costs_as_much_as_a_top_list(filled
     assert asyncio.run(work()) == [Kind.TOTALS, few, many, Kind.TOTALS, many, many]
 
 
+def test_a_domain_s_years_cost_as_much_as_a_top_list(filled: System) -> None:
+    """They are sums of days, of each entity type."""
+
+    async def work() -> list[Kind | None]:
+        async with reading(filled, **CONFIG) as reader:
+            for query in ("bucket=daily", "bucket=yearly", "bucket=monthly&type=movie", "bucket=yearly&type=movie"):
+                await reader.get(f"series/jav?{query}")
+            return reader.charged
+
+    few, many = Kind.SERIES, Kind.MANY
+    assert asyncio.run(work()) == [few, many, few, many]
+
+
 def test_many_entities_are_read_by_the_index_of_the_natural_key(filled: System) -> None:
     """Of a day's million documents no other one is looked at."""
     filled.mongo.command("profile", 2)

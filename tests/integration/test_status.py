@@ -12,6 +12,7 @@ import pytest
 
 from daemon.read.api import Api
 from daemon.read.endpoint import PREFIX
+from daemon.read.gate import Kind
 from daemon.rollups.collections import DEAD_LETTERS
 from tests.kit.reads import free
 from tests.kit.system import Ingest, System, event, wait_until
@@ -158,6 +159,24 @@ def test_while_mongodb_does_not_answer_it_is_asked_no_more_often_than_for_reads(
     assert answers[3][1]["stores"]["mongo"]["ok"] is False
 
 
+def test_one_that_cannot_be_asked_now_is_not_answered_with_an_old_one(system: System) -> None:
+    """All was well a moment ago."""
+
+    async def work() -> None:
+        config = system.config(**CONFIG, READ__WAIT_MS="100")
+        api = Api(config)
+        try:
+            assert (await api.answer("GET", STATUS, "", [], free, operator=True)).status == 200
+            await asyncio.sleep(config.dashboard.status_ttl_ms / 1000)
+            gate = api._gates[Kind.STATUS]
+            async with gate, gate:
+                assert (await api.answer("GET", STATUS, "", [], free, operator=True)).status == 503
+        finally:
+            await api.close()
+
+    asyncio.run(work())
+
+
 def test_a_mongodb_that_comes_back_is_seen_although_nobody_reads(system: System) -> None:
     """The breaker asks for a trial, and the status is one."""
 
@@ -202,7 +221,7 @@ def letter(system: System, number: int, **fields: Any) -> None:
             "deltas": {"view": 3},
             "first": {"domain": "jav"},
             "reason": "the counter's field holds no number",
-            "at": dt.datetime.now(dt.UTC),
+            "at": dt.datetime.now(dt.UTC) + dt.timedelta(milliseconds=number),
             "dropped_at": None,
             **fields,
         }

@@ -10,10 +10,10 @@ from msgspec import UNSET, Meta, UnsetType, field
 from daemon.domain import rejection
 from daemon.domain.entity import Entity
 from daemon.domain.rejection import say
+from daemon.domain.rollup import HOURLY
 from daemon.read.domains import domain_series_json
 from daemon.read.endpoint import Question
 from daemon.read.endpoints.series import Buckets, Points, SeriesBefore
-from daemon.read.gate import Kind
 from daemon.read.parameters import Parameters
 from daemon.read.series import Bucket, Stretch
 from daemon.response import Body
@@ -46,7 +46,10 @@ class ReadDomainSeries(Buckets):
         compare = parameters.flag("compare")
         if compare and not parameters.errors and Stretch.of(*asked).before() is None:
             parameters.wrong("compare", say(rejection.NOTHING_BEFORE, what=f"{asked[1]:%Y-%m-%d}"))
-        return self.question(Kind.SERIES, place.domain, entity_type, *asked, compare=compare, ttl_ms=self.ttl_ms)
+        own = Stretch.of(*asked)
+        buckets = own.points if own.kind is HOURLY else (own.last - own.first).days + 1  # longer ones are sums of days
+        kind = self.kind_of(buckets * (1 + compare) * (1 if entity_type else len(self.types(place.domain))))
+        return self.question(kind, place.domain, entity_type, *asked, compare=compare, ttl_ms=self.ttl_ms)
 
     async def _read(
         self, domain: str, entity_type: str, bucket: Bucket, first: dt.datetime, last: dt.datetime, *, compare: bool
