@@ -114,6 +114,31 @@ def test_it_works_below_a_path_of_nginx_with_the_key_as_password(
         says(shown, "All is well")
 
 
+def test_a_bookmark_with_the_key_in_it_opens_it(keyed: Ingest, look: Callable[..., Look]) -> None:
+    """A browser refuses to ask for an address with a password in it, and the page is at such an address."""
+    shown = look(keyed.url.replace("://", f"://anybody:{KEY}@"))
+    says(shown, "jav")
+    assert shown.reads("summary")
+
+
+def test_a_part_that_cannot_be_loaded_is_said(seen: Ingest, look: Callable[..., Look]) -> None:
+    """Its file has another name after an upgrade."""
+    shown = look(seen.url)
+    shown.page.route("**/health.js", lambda route: route.fulfill(status=404))
+    shown.page.click("nav a[data-page=health]")
+    says(shown, "could not be loaded")
+    assert not shown.page.query_selector("table.figures"), "numbers that nobody keeps up to date"
+
+
+def test_whether_all_is_well_is_not_said_while_nobody_knows(seen: Ingest, look: Callable[..., Look]) -> None:
+    shown = look(seen.url, clock=True)
+    until(shown.page, lambda: shown.page.query_selector("#state i"), "the state is shown", PATIENCE_S)
+    shown.page.route("**/status", lambda route: route.fulfill(status=401, json={"message": "Only operators."}))
+    shown.page.clock.run_for(20_000)
+    says(shown, "Whether all is well is not known")
+    assert shown.page.query_selector("#state i") is None
+
+
 def test_a_wrong_key_shows_nothing(keyed: Ingest, browser: Browser) -> None:
     context = browser.new_context(http_credentials={"username": "anybody", "password": KEY + "x"})
     page = context.new_page()

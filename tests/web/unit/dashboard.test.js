@@ -24,6 +24,18 @@ test("a bucket is named by its UTC time", () => {
   assert.deepEqual(format.bucketNames("2026"), ["2026 UTC", "2026"]);
 });
 
+test("months are counted as the calendar has them", () => {
+  for (const [today, first] of [
+    ["2026-03-01", "2024-04-01"],
+    ["2026-01-31", "2024-02-01"],
+    ["2026-12-31", "2025-01-01"],
+  ]) {
+    mock.timers.reset();
+    mock.timers.enable({ apis: ["Date"], now: Date.parse(`${today}T12:00Z`) });
+    assert.equal(format.monthBefore(23), first, today);
+  }
+});
+
 test("marks that turn, hide or break text are shown", () => {
   assert.equal(format.visible("a\u202eb\u0000c\u200bd\ne"), "a⟨U+202E⟩b⟨U+0000⟩c⟨U+200B⟩d⟨U+000A⟩e");
   assert.equal(format.visible("שלום <b> é 你好"), "שלום <b> é 你好");
@@ -34,6 +46,10 @@ test("a cell of a CSV is no formula, and keeps to its cell", () => {
     ["=1+1", "+1", "-1", "@a", "\t=1", "\r=1"].map((text) => format.csvCell(text).replaceAll('"', "")[0]),
     Array(6).fill("'"),
   );
+  assert.equal(format.csvCell("a;=1+1"), `"a;'=1+1"`, "Excel of many countries cuts there");
+  assert.equal(format.csvCell('a; "=1+1'), `"a; ""'=1+1"`);
+  assert.equal(format.csvCell("a\n=1+1"), `"a\n'=1+1"`);
+  assert.equal(format.csvCell("a-1=b"), "a-1=b");
   assert.equal(format.csvCell('a,"b"'), '"a,""b"""');
   assert.equal(format.csvCell("a\nb"), '"a\nb"');
   assert.equal(format.csvCell(-5), "-5");
@@ -166,6 +182,19 @@ test("the server's wish to be left alone is honoured", async () => {
   mock.timers.tick(29_999);
   assert.equal(state.loads, 1);
   mock.timers.tick(1);
+  assert.equal(state.loads, 2);
+});
+
+test("a page that is hidden and seen again while it waits after an error waits on", async () => {
+  const state = polled(new api.ApiError(429, "slow", 30_000));
+  await settle();
+  for (let flips = 0; flips < 5; flips++)
+    for (document.hidden of [true, false]) {
+      seen();
+      mock.timers.tick(1_000);
+    }
+  assert.equal(state.loads, 1);
+  mock.timers.tick(30_000);
   assert.equal(state.loads, 2);
 });
 

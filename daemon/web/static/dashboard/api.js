@@ -1,6 +1,7 @@
 /** The reads of tallyd: one request, and the loop that repeats a page's requests. It knows nothing of any page. */
 
 const BASE = new URL("api/v1/analytics/", location.href); // beside the page, so it works under a sub-path
+BASE.username = BASE.password = ""; // of a bookmark with the key: no browser takes them in a request
 const TIMEOUT_MS = 15_000;
 const WAIT_MAX_MS = 60_000;
 
@@ -55,6 +56,7 @@ export class Poll {
   #timer;
   #aborting;
   #errors = 0;
+  #notBefore = 0; // after an error, even if it is hidden and seen again
   #load;
   #everyMs;
   #failed;
@@ -71,6 +73,7 @@ export class Poll {
   now = async () => {
     clearTimeout(this.#timer);
     this.#aborting?.abort();
+    this.#notBefore = 0;
     const { signal } = (this.#aborting = new AbortController());
     let wait = this.#everyMs;
     try {
@@ -83,6 +86,7 @@ export class Poll {
       if (!(error instanceof ApiError)) console.error(error);
       const backOff = Math.min(WAIT_MAX_MS, 2000 * 2 ** this.#errors++) * (0.8 + 0.4 * Math.random());
       wait = Math.max(error.retryMs ?? 0, backOff);
+      this.#notBefore = Date.now() + wait;
       this.#failed(error, wait);
     }
     this.#aborting = undefined;
@@ -96,7 +100,10 @@ export class Poll {
   }
 
   #seen = () => {
-    if (document.hidden) clearTimeout(this.#timer);
-    else if (!this.#aborting) this.now();
+    clearTimeout(this.#timer);
+    if (document.hidden || this.#aborting) return;
+    const wait = this.#notBefore - Date.now();
+    if (wait > 0) this.#timer = setTimeout(this.now, wait);
+    else this.now();
   };
 }

@@ -2,21 +2,31 @@
 
 import { get } from "./api.js";
 import { Chart } from "./chart.js";
-import { bucketNames, clock, counterGroups, counterName, dayBefore, entityNames, entityUrl, number } from "./format.js";
+import {
+  bucketNames,
+  clock,
+  counterGroups,
+  counterName,
+  dayBefore,
+  entityNames,
+  entityUrl,
+  monthBefore,
+  number,
+} from "./format.js";
 import { csvButton, Details, foreign, h, write } from "./page.js";
 
 const HOURS = 48;
 const BUCKETS = [
-  { name: "hourly", title: "Hours", said: "in 48 hours", from: 2 },
-  { name: "daily", title: "Days", said: "in 30 days", from: 29 },
-  { name: "weekly", title: "Weeks", said: "in 52 weeks", from: 51 * 7 },
-  { name: "monthly", title: "Months", said: "in 24 months", from: 23 * 30.44 },
-  { name: "yearly", title: "Years", said: "in 10 years", from: 9 * 365.25 },
+  { name: "hourly", title: "Hours", said: "in 48 hours", from: () => dayBefore(2) },
+  { name: "daily", title: "Days", said: "in 30 days", from: () => dayBefore(29) },
+  { name: "weekly", title: "Weeks", said: "in 52 weeks", from: () => dayBefore(51 * 7) },
+  { name: "monthly", title: "Months", said: "in 24 months", from: () => monthBefore(23) },
+  { name: "yearly", title: "Years", said: "in 10 years", from: () => `${monthBefore(9 * 12).slice(0, 4)}-01-01` },
 ];
 const BUCKET_FIELD = { hourly: "hour", daily: "date", weekly: "week", monthly: "month", yearly: "year" };
 const sum = (amounts) => amounts.reduce((all, each) => all + each, 0);
-/** A path cannot end with these: a browser takes them for folders. */
-const fitsPath = (id) => id !== "." && id !== "..";
+/** A path cannot have these between two slashes: a browser or a proxy takes them for folders, and asks for another id. */
+const fitsPath = (id) => !id.split("/").some((part) => ["", ".", ".."].includes(part));
 
 export function entity(app) {
   const { domain, params, go } = app;
@@ -88,8 +98,7 @@ export function entity(app) {
   }
 
   async function loadSeries(signal) {
-    const days = open.name === "yearly" ? `${new Date().getUTCFullYear() - 9}-01-01` : dayBefore(open.from);
-    const read = await get(`series/${place}`, { id, bucket: open.name, from: days, to: dayBefore(0) }, signal);
+    const read = await get(`series/${place}`, { id, bucket: open.name, from: open.from(), to: dayBefore(0) }, signal);
     let labels = read.labels.map(String);
     let counters = read.series[0]?.counters ?? {};
     if (open.name === "hourly") {

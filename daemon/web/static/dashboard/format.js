@@ -27,6 +27,12 @@ export const moment = (time) => `${DAY.format(new Date(time))}, ${CLOCK.format(n
 /** "2026-11-30", so many days before today. */
 export const dayBefore = (days) => new Date(Date.now() - days * DAY_MS).toISOString().slice(0, 10);
 
+/** The first day of the month that is so many months before this one. */
+export function monthBefore(months) {
+  const now = new Date();
+  return new Date(Date.UTC(now.getUTCFullYear(), now.getUTCMonth() - months)).toISOString().slice(0, 10);
+}
+
 /** "+3.1 %", "−0.4 %", "new". Without anything before or now: "". */
 export function change(now, before) {
   if (!before) return now ? "new" : "";
@@ -89,10 +95,12 @@ export const visible = (text) =>
     (mark) => `\u27e8U+${mark.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`,
   );
 
-/** A cell of a CSV: a spreadsheet must not take a stranger's text for a formula. */
+/** A cell of a CSV: a spreadsheet must not take a stranger's text for a formula. Where the comma is the decimal point, it
+ * cuts cells at semicolons and tabs, whatever stands in quotes. */
 export function csvCell(value) {
-  const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? "");
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const text =
+    typeof value === "string" ? value.replace(/(^|[;\t\r\n]\s*"*)(?=[=+\-@\t\r])/g, "$1'") : String(value ?? "");
+  return /[",;\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 /** [the counters that have charts, in the order of their actions; counter → those counted apart: [[counter, name]]] */

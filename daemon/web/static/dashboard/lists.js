@@ -11,7 +11,7 @@ const ROWS = 10;
 const TYPES_MAX = 3; // whose lists are read while no type is chosen
 /** Of the small lines: enough for a shape, and few bytes. The bucket that is not over would make each line fall. */
 const COURSE = { bucket: "daily", days: 14, title: "Last 14 days" };
-const LONG_COURSE = { bucket: "weekly", days: 90, title: "Last 13 weeks" };
+const LONG_COURSE = { bucket: "weekly", days: 91, title: "Last 13 weeks" };
 
 /** All lists of one type, or of the first few. */
 export class Lists {

@@ -72,15 +72,24 @@ async function show() {
     each.href = link(each.dataset.page, chosen);
   }
   watch?.stop();
-  const make = await PAGES[name]();
+  const make = await PAGES[name]().catch(() => undefined);
   if (turn !== shows) return; // another page was opened meanwhile
+  if (!make) return notLoaded();
   page = make(app);
   page.name = name;
   main.replaceChildren(domains(domain, name), page.element);
   if (focused)
     [...main.querySelectorAll("button[aria-pressed=true]")].find((button) => button.textContent === focused)?.focus();
   poll = new Poll(page.load, page.everyMs, said);
-  watch = name === "health" ? undefined : new Poll(status, STATUS_EVERY_MS, () => {});
+  watch = name === "health" ? undefined : new Poll(status, STATUS_EVERY_MS, notKnown);
+}
+
+/** tallyd is away, or has another version by now, whose files have other names. */
+function notLoaded() {
+  main.replaceChildren();
+  connection.hidden = false;
+  write(connection, "This page could not be loaded. Load it anew: tallyd may have another version now.");
+  document.body.dataset.ready = "";
 }
 
 function domains(open, name) {
@@ -120,6 +129,16 @@ async function status(signal) {
   }
   write(foot, `tallyd ${read.version}. Every day and hour is UTC.`);
   return read;
+}
+
+/** What was said of the state before must not stand while nobody knows it. */
+function notKnown(error) {
+  if (!error) return;
+  state.replaceChildren();
+  const text = error.status ? `Whether all is well is not known. ${visible(error.message)}` : ""; // else `said` says it
+  if (trouble.dataset.text !== text) trouble.replaceChildren(text && h("p.notice.warn", text));
+  trouble.dataset.text = text;
+  delete state.dataset.level;
 }
 
 /** Tells that the numbers are old, and when they are asked for again. */
