@@ -5,6 +5,7 @@ Called by the summary and by the series of a domain. The cost grows with days an
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Collection, Sequence
 
 import msgspec
@@ -57,9 +58,7 @@ async def domain_series_json(
     """One point a bucket, as `series_json` makes them. Raises StoreError and RefusedReadError."""
     kind = stretches[0].kind
     summed = DOMAIN_HOURLY if kind is HOURLY else DOMAIN_DAILY
-    first, last = (
-        summed.of.bucket_of(at) for at in (kind.start_of(stretches[0].first), kind.last_of(stretches[-1].last))
-    )
+    first, last = (summed.of.bucket_of(at) for at in (kind.start_of(stretches[0].first), _last_of(stretches[-1])))
     found: Sums = {}
     async for some in slices((await domain_sums(mongo, domain, types, counters, first, last, summed)).items()):
         for bucket, amounts in some:
@@ -69,3 +68,10 @@ async def domain_series_json(
                 for counter, amount in amounts.items():
                     of_bucket[counter] += amount
     return [await filled_json(stretch, counters, found) for stretch in stretches]
+
+
+def _last_of(stretch: Stretch) -> dt.datetime:
+    try:
+        return stretch.kind.last_of(stretch.last)
+    except OverflowError:  # the calendar ends there
+        return dt.datetime.max

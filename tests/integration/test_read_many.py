@@ -214,6 +214,12 @@ def test_a_question_of_thousands_of_documents_costs_as_much_as_a_top_list(filled
     assert asyncio.run(work()) == [Kind.TOTALS, few, many, Kind.TOTALS, many, many]
 
 
+@pytest.mark.parametrize("bucket", ["daily", "weekly", "monthly", "yearly"])
+def test_a_domain_s_history_ends_with_the_calendar(filled: System, bucket: str) -> None:
+    (found,) = asked(filled, f"series/jav?bucket={bucket}&from=9999-12-31&to=9999-12-31&compare=1")
+    assert [len(found["points"]), len(found["previous"]["points"])] == [1, 1]
+
+
 def test_a_domain_s_years_cost_as_much_as_a_top_list(filled: System) -> None:
     """They are sums of days, of each entity type."""
 
