@@ -114,13 +114,6 @@ def test_it_works_below_a_path_of_nginx_with_the_key_as_password(
         says(shown, "All is well")
 
 
-def test_a_bookmark_with_the_key_in_it_opens_it(keyed: Ingest, look: Callable[..., Look]) -> None:
-    """A browser refuses to ask for an address with a password in it, and the page is at such an address."""
-    shown = look(keyed.url.replace("://", f"://anybody:{KEY}@"))
-    says(shown, "jav")
-    assert shown.reads("summary")
-
-
 def test_a_part_that_cannot_be_loaded_is_said(seen: Ingest, look: Callable[..., Look]) -> None:
     """Its file has another name after an upgrade."""
     shown = look(seen.url)

@@ -1,7 +1,6 @@
 /** The reads of tallyd: one request, and the loop that repeats a page's requests. It knows nothing of any page. */
 
 const BASE = new URL("api/v1/analytics/", location.href); // beside the page, so it works under a sub-path
-BASE.username = BASE.password = ""; // of a bookmark with the key: no browser takes them in a request
 const TIMEOUT_MS = 15_000;
 const WAIT_MAX_MS = 60_000;
 

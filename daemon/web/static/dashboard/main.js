@@ -72,9 +72,14 @@ async function show() {
     each.href = link(each.dataset.page, chosen);
   }
   watch?.stop();
-  const make = await PAGES[name]().catch(() => undefined);
+  let make;
+  try {
+    make = await PAGES[name]();
+  } catch {
+    if (turn === shows) notLoaded();
+    return;
+  }
   if (turn !== shows) return; // another page was opened meanwhile
-  if (!make) return notLoaded();
   page = make(app);
   page.name = name;
   main.replaceChildren(domains(domain, name), page.element);
