@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
-from daemon.domain.rollup import DOMAIN_DAILY, DOMAIN_HOURLY, HOURLY, TOTALS, OfDomains
+from daemon.domain.rollup import DOMAIN_DAILY, DOMAIN_HOURLY, HOURLY, TOTALS, OfDomains, end_of_day
 from daemon.read.gate import RefusedReadError
 from daemon.read.series import Stretch, filled_json
 from daemon.read.slices import SLICE_ITEMS, batches, slices
@@ -74,4 +74,4 @@ def _last_of(stretch: Stretch) -> dt.datetime:
     try:
         return stretch.kind.last_of(stretch.last)
     except OverflowError:  # the calendar ends there
-        return dt.datetime.max
+        return end_of_day(dt.date.max)
