@@ -326,7 +326,7 @@ class App:
                 return response.FOREIGN_HOST
             if head.method == "OPTIONS" and self.origins is not None and head.path in self._event_routes:
                 return self.origins.preflight(head)
-            if left_ms := account.left_ms():
+            if (left_ms := account.left_ms()) and not self._lets_operator_pass(head):
                 return self._too_many(head, left_ms, account.limit if head.path in self._event_routes else None)
             if self._requests.crowded:
                 raise CrowdedError
@@ -382,6 +382,10 @@ class App:
             robot=self._is_robot(head, sender),
             visitor=self.visitor and self.visitor(head, sender),
         )
+
+    def _lets_operator_pass(self, head: RequestHead) -> bool:
+        """Whether an operator wants to see something: also while others of the same address are refused."""
+        return head.path.startswith((dashboard.PATH, *READ_PREFIXES)) and self._operators.admit(head)
 
     def _dashboard(self, section: Dashboard) -> dict[str, Route]:
         """The page, its files, and the way to it."""

@@ -185,6 +185,18 @@ def test_what_an_operator_reads_is_compressed(keyed: Ingest) -> None:
     assert (short.headers["content-encoding"], len(short.json()["labels"])) == ("gzip", 90)
 
 
+def test_an_operator_sees_it_while_others_of_his_address_are_refused(system: System) -> None:
+    """As behind one proxy, or in one house."""
+    with system.ingest(**KEYED, BUDGET__PER_MINUTE="20") as ingest:
+        for _ in range(10):
+            refused = ingest.client.get(TOTALS)
+        assert refused.status_code == 429
+        named = re.findall(r'src="(dashboard/[^"]+)"', ingest.client.get(dashboard.PATH, headers=basic(OPERATOR)).text)
+        for path in (f"/{named[0]}", STATUS, TOTALS):
+            assert ingest.client.get(path, headers=basic(OPERATOR)).status_code == 200
+            assert ingest.client.get(path, headers=basic(READER)).status_code == 429
+
+
 def test_no_other_page_may_frame_open_or_load_it(keyed: Ingest) -> None:
     answer = keyed.client.get(dashboard.PATH, headers=basic(OPERATOR))
     policy = dict(part.strip().partition(" ")[::2] for part in answer.headers["content-security-policy"].split(";"))
