@@ -39,10 +39,10 @@ def keyed(catalogued: Stores) -> Iterator[Ingest]:
 
 def count(system: Stores, seen: Ingest) -> None:
     """One view, in all stores."""
-    views = sum(each["view"] for each in system.rollup("totals").values())
+    views = sum(each.get("view", 0) for each in system.rollup("totals").values())
     visitor = {"user-agent": f"{PERSON['user-agent']} {views}"}  # the same one is counted once in 30 s
     seen.post(event(entity_id=ROWS[0].id, occurred_at=None), headers=visitor).raise_for_status()
-    wait_until(lambda: sum(each["view"] for each in system.rollup("totals").values()) > views, "a flush", PATIENCE_S)
+    wait_until(lambda: sum(each.get("view", 0) for each in system.rollup("totals").values()) > views, "a flush", PATIENCE_S)
 
 
 def says(shown: Look, text: str) -> None:
@@ -54,6 +54,18 @@ def test_an_empty_system_says_how_an_event_looks(seen: Ingest, look: Callable[..
     says(shown, "Nothing was counted")
     says(shown, '"domain": "jav"')
     says(look(seen.url, "health"), "All is well")
+
+
+def test_an_entity_that_was_only_downloaded_has_its_name_once_mysql_answers(
+    catalogued: Stores, seen: Ingest, look: Callable[..., Look], away: Callable[[str], None], lines: dict[str, Proxy]
+) -> None:
+    seen.post(event(entity_id=ROWS[1].id, action="download", occurred_at=None), headers=PERSON).raise_for_status()
+    wait_until(lambda: f"jav:movie:{ROWS[1].id}" in catalogued.rollup("totals"), "a flush", PATIENCE_S)
+    away("mysql")
+    shown = look(seen.url, "entity?type=movie&id=" + ROWS[1].id)
+    assert shown.page.inner_text("h1") == ROWS[1].id
+    lines["mysql"].restore()
+    says(shown, ROWS[1].title)
 
 
 def test_mysql_away_leaves_the_counts_without_names(

@@ -53,26 +53,31 @@ export function entity(app) {
     (counter, index) =>
       new History(counter, apart[counter], index, open, `tallyd-${place.replace("/", "-")}-${id}-${counter}`),
   );
-  let described = false;
+  let described = !type.enrich.length;
+  let counted = main[0];
 
   async function describe(signal) {
     if (described) return;
-    described = true;
-    // Its row, if MySQL has one: `top` within this one id.
-    const [row] = (
-      await get(
+    // Its row, if MySQL has one: `top` within this one id. It is asked again until MySQL has answered.
+    const {
+      enriched,
+      rows: [row],
+    } = await get(
         `top/${place}`,
         {
           ids: id.includes(",") ? undefined : id,
           id: id.includes(",") ? id : undefined,
           window: "total",
-          counter: main[0],
+          counter: counted,
           limit: 1,
           enrich: 1,
         },
         signal,
-      ).catch(() => ({ rows: [] }))
-    ).rows;
+      ).catch((error) => {
+        if (signal.aborted) throw error;
+        return { rows: [] };
+      });
+    described = Boolean(enriched && row);
     const [title, beside] = entityNames(id, row?.row);
     if (title !== id) name.replaceChildren(foreign(title), beside ? h("span.soft", " ", foreign(beside)) : "");
     document.title = `${title.slice(0, 60)} · tallyd`;
@@ -93,6 +98,7 @@ export function entity(app) {
           .join(" · "),
       );
     }
+    counted = main.find((counter) => read.counters[counter]) ?? counted; // only those are in a list
     note.hidden = Object.values(read.counters).some(Boolean);
     write(asOf, `${exact ? "Exact at" : "As of"} ${clock(read.as_of)}`);
   }
@@ -145,7 +151,7 @@ export function entity(app) {
   return {
     element,
     everyMs: 10_000,
-    load: (signal) => Promise.all([loadTotals(signal), loadSeries(signal), describe(signal)]),
+    load: (signal) => Promise.all([loadTotals(signal).then(() => describe(signal)), loadSeries(signal)]),
     stop: () => curves.forEach((curve) => curve.chart.remove()),
   };
 }
