@@ -153,7 +153,10 @@ class DomainBuilder:
 
     async def _finish(self, number: int, fenced: int) -> None:
         """Waits until no claim up to the fence is in flight. If its flusher is gone, it is applied here."""
+        step = None
         while 0 < await self._shards[number].in_flight() <= fenced:
+            if isinstance(step, Unbuilt):  # the fence is gone: another build was asked for
+                raise Overtaken
             step = await self._apply(number)
             if isinstance(step, Busy):
                 await asyncio.sleep(min(step.left_ms, POLL_MS_MAX) / 1000)

@@ -240,7 +240,7 @@ class Drain:
         if floor >= acked:
             return
         await self._counters.look()
-        self._epoch = 0  # MongoDB may have forgotten it
+        self._epoch = self._built = 0  # MongoDB may have forgotten both
         await self._open_epoch()
         await note_older(mongo, self._counters.epoch, Older("mongo", shard, acked, floor))
         _log.error(

@@ -27,13 +27,15 @@ Amounts = dict[str, int]
 
 async def forget_generations(mongo: MongoSink, record: Record) -> None:
     """Deletes what no reader and no build needs. The generation that was read before stays: a reader may be at it, and
-    the next build takes from it what expired. Raises StoreError."""
-    kept = [_of_generation(generation) for generation in (record.built, record.generation)]
-    letters = [{"document": each["_id"]} for each in kept]
+    the next build takes from it what expired. Later ones stay: this builder may be late. Raises StoreError."""
+    older = {"$lt": f"{record.generation}:"}  # generations have as many digits each, until the year 2286
+    kept = _of_generation(record.built)
     with store_error(mongo.address), pymongo.timeout(SCAN_TIMEOUT_S):
         for kind in OF_DOMAINS:
-            await mongo.database[kind.collection].delete_many({"$nor": kept})
-            await mongo.database[DEAD_LETTERS].delete_many({"collection": kind.collection, "$nor": letters})
+            await mongo.database[kind.collection].delete_many({"_id": older, "$nor": [kept]})
+            await mongo.database[DEAD_LETTERS].delete_many(
+                {"collection": kind.collection, "document": older, "$nor": [{"document": kept["_id"]}]}
+            )
 
 
 async def set_bases(

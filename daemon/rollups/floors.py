@@ -142,10 +142,13 @@ async def fence(mongo: MongoSink, shard: int, generation: int) -> int | None:
     return int(floor["seq"])
 
 
-async def are_fenced(mongo: MongoSink) -> bool:
-    """False: a build is yet to begin, because nothing was built, or because of `unfence`. Raises StoreError."""
+async def are_fenced(mongo: MongoSink, shards: Sequence[int]) -> bool:
+    """False: a build is yet to begin, because nothing was built, or because of `unfence`. Raises StoreError.
+
+    `shards`: those there are. A floor of another one is left from a layout with more of them, and gets no fence."""
+    unfenced = {"_id": {"$in": shards}, "domains": {"$exists": False}}
     with store_error(mongo.address):
-        return await mongo.database[FLOORS].find_one({"domains": {"$exists": False}}, {"_id": 1}) is None
+        return await mongo.database[FLOORS].find_one(unfenced, {"_id": 1}) is None
 
 
 async def unfence(mongo: MongoSink) -> None:

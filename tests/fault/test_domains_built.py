@@ -18,9 +18,12 @@ from daemon.buffer.counters import Claim, Counters, Limits
 from daemon.buffer.layout import Layout
 from daemon.domain.rollup import COARSER, DAILY, DOMAIN_DAILY, KINDS, OF_DOMAINS, TOTALS, Kind, OfDomains, Rollup
 from daemon.flush.domains import DomainBuilder
+from daemon.flush.flusher import Flusher as FlushDaemon
 from daemon.rollups.build import Builder
+from daemon.rollups.builds import Record
 from daemon.rollups.collections import DEAD_LETTERS, DOMAIN_BUILDS, EXPIRY, FLOORS
-from daemon.rollups.floors import read_floor
+from daemon.rollups.domains import forget_generations
+from daemon.rollups.floors import read_floor, unfence
 from daemon.rollups.mongo import MongoSink
 from tests.chaos.steps import Flusher
 from tests.kit.kill import Kill, killed, kills
@@ -257,3 +260,90 @@ def test_a_claim_that_a_build_overtakes_counts_once(system: System, before: str)
     system.flush()
     assert days(system) == amounts
     assert audited(system) == set()
+
+
+def test_a_builder_that_wakes_before_it_deletes_leaves_later_builds_alone(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system.env |= QUICK
+    amounts: Days = {}
+    count(system, amounts)
+    system.flush()
+    as_before(system)
+
+    async def late(mongo: MongoSink, record: Record) -> None:
+        monkeypatch.undo()
+        await asyncio.to_thread(others)
+        await forget_generations(mongo, record)
+
+    def others() -> None:
+        assert system.tallyd_here("audit", "--rebuild-domains")[0] == 0
+        system.flush()
+        count(system, amounts, 2)
+        system.flush()
+
+    monkeypatch.setattr(DomainBuilder, "_renewed", Frozen._renewed)
+    monkeypatch.setattr("daemon.flush.domains.forget_generations", late)
+    system.flush()
+    assert days(system) == amounts
+    assert audited(system) == set()
+
+
+def test_a_build_that_is_asked_for_during_a_build_is_begun(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A claim up to the fence is in flight. Without a fence nobody may write it."""
+    system.env |= QUICK
+    amounts: Days = {}
+    count(system, amounts)
+    system.flush()
+    count(system, amounts, 2)
+    asyncio.run(apply_as_before(system, TOTALS, DAILY))
+    as_before(system)
+    finish = DomainBuilder._finish
+
+    async def asked_for(self: DomainBuilder, number: int, fenced: int) -> None:
+        monkeypatch.undo()
+        await unfence(self._mongo)
+        await finish(self, number, fenced)
+
+    monkeypatch.setattr(DomainBuilder, "_finish", asked_for)
+    system.flush()
+    assert days(system) == amounts
+    assert audited(system) == set()
+
+
+def test_whole_domains_are_audited_though_a_floor_is_left_of_more_shards(system: System) -> None:
+    amounts: Days = {}
+    count(system, amounts)
+    system.flush()
+    system.mongo[FLOORS].insert_one({"_id": 7, "seq": 1})
+    system.mongo[DOMAIN_DAILY.collection].delete_one({"entity_type": "movie", "date": str(DAYS[0])})
+    assert {law for law, _, _ in audited(system)} == {"domains"}
+
+
+def test_a_mongodb_that_is_restored_to_the_midst_of_a_build_is_built_by_the_same_flusher(system: System) -> None:
+    system.env |= QUICK
+    amounts: Days = {}
+    count(system, amounts)
+
+    async def work() -> None:
+        flusher = FlushDaemon(system.config())
+        try:
+            await flusher.once()
+            floor, record = system.mongo[FLOORS].find_one(), system.mongo[DOMAIN_BUILDS].find_one()
+            assert floor
+            assert record
+            await asyncio.to_thread(count, system, amounts, 2)
+            await flusher.once()
+            # The documents are those of now. The floor and the record are those of the build.
+            system.mongo[FLOORS].replace_one({"_id": 0}, floor)
+            system.mongo[DOMAIN_BUILDS].replace_one({}, record | {"built": 0})
+            await asyncio.to_thread(count, system, amounts, 4)
+            await flusher.once()
+        finally:
+            await flusher.close()
+
+    asyncio.run(work())
+    record = system.mongo[DOMAIN_BUILDS].find_one()
+    assert record
+    assert record["built"] == record["generation"]
+    assert days(system) == amounts

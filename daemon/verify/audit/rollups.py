@@ -71,7 +71,7 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
         bases[kind_of.name] = {counter: whole.get(f"base.{counter}", 0) for counter in counters}
         ahead[kind_of.name] = add_up(written.values())
     dead = {kind.name: letters.get(kind.collection, {}) for kind in (*KINDS, *OF_DOMAINS)}
-    is_built = bool(builds.built) and not builds.is_building and await are_fenced(mongo)
+    is_built = bool(builds.built) and not builds.is_building and await are_fenced(mongo, [shard.shard for shard in hot])
     epochs = await read_epochs(mongo)
     accepted = [each.differences for known in epochs for each in known.accepted]
     apart = {kind.name: add_up(each.get(kind.name, {}) for each in accepted) for kind in BUCKETED}
