@@ -42,6 +42,7 @@ def count(system: Stores, seen: Ingest) -> None:
     views = sum(each.get("view", 0) for each in system.rollup("totals").values())
     visitor = {"user-agent": f"{PERSON['user-agent']} {views}"}  # the same one is counted once in 30 s
     seen.post(event(entity_id=ROWS[0].id, occurred_at=None), headers=visitor).raise_for_status()
+
     def flushed() -> bool:
         return sum(each.get("view", 0) for each in system.rollup("totals").values()) > views
 
