@@ -23,7 +23,7 @@ from daemon.rollups.build import Builder
 from daemon.rollups.builds import Record
 from daemon.rollups.collections import DEAD_LETTERS, DOMAIN_BUILDS, EXPIRY, FLOORS
 from daemon.rollups.domains import forget_generations
-from daemon.rollups.floors import read_floor, unfence
+from daemon.rollups.floors import fence, read_floor, unfence
 from daemon.rollups.mongo import MongoSink
 from tests.chaos.steps import Flusher
 from tests.kit.kill import Kill, killed, kills
@@ -347,3 +347,50 @@ def test_a_mongodb_that_is_restored_to_the_midst_of_a_build_is_built_by_the_same
     assert record
     assert record["built"] == record["generation"]
     assert days(system) == amounts
+
+
+def test_a_builder_that_wakes_before_its_fence_fences_nothing(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    system.env |= QUICK
+    amounts: Days = {}
+    count(system, amounts)
+    system.flush()
+    as_before(system)
+
+    async def late(mongo: MongoSink, shard: int, generation: int) -> int | None:
+        monkeypatch.undo()
+        await asyncio.to_thread(system.flush)
+        built = system.mongo[DOMAIN_BUILDS].find_one()
+        fenced = await fence(mongo, shard, generation)
+        floor = system.mongo[FLOORS].find_one()
+        assert floor
+        assert built
+        assert floor["domains"]["generation"] == built["built"] > generation
+        return fenced
+
+    monkeypatch.setattr(DomainBuilder, "_renewed", Frozen._renewed)
+    monkeypatch.setattr("daemon.flush.domains.fence", late)
+    system.flush()
+    assert days(system) == amounts
+    assert audited(system) == set()
+
+
+def test_a_build_adds_the_letters_that_wait_for_a_day(system: System) -> None:
+    amounts: Days = {}
+    count(system, amounts)
+    system.flush()
+    spoiled = {"_id": f"jav:movie:a:{DAYS[0]}"}
+    system.mongo[DAILY.collection].update_one(spoiled, {"$set": {"view": "many"}})
+    count(system, amounts, 2)
+    system.flush()
+    system.tallyd_here("audit", "--rebuild-domains")  # 1: the spoiled day breaks a law
+    system.flush()
+    amounts["movie", str(DAYS[0])]["view"] -= 1  # what the spoiled document held
+    assert days(system) == amounts
+    system.mongo[DAILY.collection].update_one(spoiled, {"$set": {"view": 1}})
+    assert system.tallyd_here("dead", "retry", "--all")[0] == 0
+    assert days(system) == amounts
+    assert system.tallyd_here("audit", "--rebuild-domains")[0] == 0
+    system.flush()
+    amounts["movie", str(DAYS[0])]["view"] += 1
+    assert days(system) == amounts
+    assert audited(system) == set()
