@@ -394,3 +394,21 @@ def test_a_build_adds_the_letters_that_wait_for_a_day(system: System) -> None:
     amounts["movie", str(DAYS[0])]["view"] += 1
     assert days(system) == amounts
     assert audited(system) == set()
+
+
+def test_no_letter_is_retried_and_nothing_expires_during_a_build(system: System) -> None:
+    system.env |= {"TALLYD_REPLICA": json.dumps({"jav": {"movie": TABLE}})}
+    amounts: Days = {}
+    count(system, amounts)
+    system.flush()  # a and b have no rows
+    system.mongo[DAILY.collection].update_many({}, {"$set": {"flush_seq": 1}})
+    system.mongo[DOMAIN_BUILDS].update_one({}, {"$inc": {"generation": 1}})
+    of_days = list(system.mongo[DAILY.collection].find())
+    system.env["TALLYD_RETENTION__DAILY_DAYS"] = "40"
+    for command in (("dead", "retry", "--all"), ("expire",)):
+        assert system.tallyd_here(*command)[0] == 1
+    assert list(system.mongo[DAILY.collection].find()) == of_days
+    assert system.mongo[DEAD_LETTERS].count_documents({"dropped_at": None})
+    system.mongo[DOMAIN_BUILDS].update_one({}, {"$inc": {"generation": -1}})
+    assert system.tallyd_here("dead", "retry", "--all")[0] == 0
+    assert days(system) == amounts
