@@ -190,9 +190,14 @@ class DomainBuilder:
 
     @asynccontextmanager
     async def _renewed(self, generation: int) -> AsyncIterator[None]:
+        ended = asyncio.Event()
+
         async def renew() -> None:
-            while True:
-                await asyncio.sleep(self._lease_ms / RENEWALS / 1000)
+            while not ended.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._lease_ms / RENEWALS / 1000):
+                        await ended.wait()
+                        return
                 with contextlib.suppress(StoreError):  # the build itself fails of that, or goes on
                     await self._mongo.builds.renew(generation, self._lease_ms)
 
@@ -200,5 +205,7 @@ class DomainBuilder:
         try:
             yield
         finally:
-            renewing.cancel()
-            await asyncio.wait({renewing})
+            # Not by `cancel`: `asyncio.wait_for` of Python 3.11, which pymongo calls, can lose that. The task would
+            # renew for ever, and this would wait for it.
+            ended.set()
+            await renewing

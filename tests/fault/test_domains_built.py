@@ -4,6 +4,7 @@ builder, and by one that wakes late. Every day of every domain is exact in the e
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import json
 from collections import Counter
@@ -412,3 +413,35 @@ def test_no_letter_is_retried_and_nothing_expires_during_a_build(system: System)
     system.mongo[DOMAIN_BUILDS].update_one({}, {"$inc": {"generation": -1}})
     assert system.tallyd_here("dead", "retry", "--all")[0] == 0
     assert days(system) == amounts
+
+
+def test_a_build_ends_though_its_renewal_does_not_notice_that_it_is_cancelled(
+    system: System, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `asyncio.wait_for` of Python 3.11 does not, if the answer comes at that moment."""
+    system.env |= QUICK
+
+    async def work() -> None:
+        daemon = FlushDaemon(system.config())
+        builds = daemon.domains._mongo.builds
+        renewing, end = asyncio.Event(), builds.end
+
+        async def renew(*_: int) -> bool:
+            renewing.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(2)  # longer than the rest of the build
+            return True
+
+        async def end_meanwhile(generation: int) -> bool:
+            await renewing.wait()
+            return await end(generation)
+
+        monkeypatch.setattr(builds, "renew", renew)
+        monkeypatch.setattr(builds, "end", end_meanwhile)
+        try:
+            await daemon.prepare()
+            assert await asyncio.wait_for(daemon.domains.build(), timeout=20)
+        finally:
+            await daemon.close()
+
+    asyncio.run(work())
