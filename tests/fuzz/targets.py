@@ -21,6 +21,7 @@ from daemon import config as configuration
 from daemon.buffer.wire import part_amounts
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
+from daemon.domain.rollup import COMPLETE
 from daemon.errors import ConfigError
 from daemon.importer.classify import Classifier, recognise
 from daemon.importer.lines import Lines, Position, fresh_digest
@@ -265,7 +266,7 @@ def claim(data: bytes) -> None:
     counted = sum(len(pairs) for _, pairs in amounts) - len(rollup.malformed)
     totals = next(iter(rollup.documents.values()))
     assert counted >= len(totals)
-    assert all(documents or not counted for documents in rollup.documents.values())
+    assert all(rollup.documents[kind] or not counted for kind in COMPLETE)
 
 
 def _result(work: Coroutine[Any, Any, T]) -> T:

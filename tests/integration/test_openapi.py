@@ -43,6 +43,7 @@ UNSAYABLE = {
     "/api/v1/analytics/top/{domain}/{type}": "positive_data_acceptance",  # the same, and nothing is before `total`
     "/api/v1/analytics/series/{domain}/{type}": "positive_data_acceptance",  # the same of from, to, ids and id
     "/api/v1/analytics/series/{domain}/{type}/{id}": "positive_data_acceptance",  # how from and to go together
+    "/api/v1/analytics/series/{domain}": "positive_data_acceptance",  # the same, and that window goes with hours
     "/api/v1/analytics/entities/{domain}/{type}": "positive_data_acceptance",  # which types have a label
 }
 """Checks of what a schema has no words for."""

@@ -22,6 +22,7 @@ from daemon.buffer.layout import Layout
 from daemon.buffer.pending import Pending
 from daemon.domain.entity import Entity
 from daemon.errors import StoreError
+from daemon.flush.flusher import Flusher as FlushDaemon
 from daemon.read.api import Api
 from daemon.read.exact import TRIES_MAX, Exact
 from daemon.read.gate import RefusedReadError
@@ -69,6 +70,9 @@ async def reading(system: System) -> AsyncIterator[tuple[Exact, Interrupted]]:
 async def flushing(system: System) -> AsyncIterator[Actor]:
     """A flusher that has begun to apply a claim, and stops at every step."""
     config, flusher = system.config(), Flusher(system, 0)
+    daemon = FlushDaemon(config)
+    await daemon.domains.build()
+    await daemon.close()
     connection = Connection(config.redis, Layout(config))
     flusher.restart(connection)
     await flusher.actor.begin(flusher.drain.apply_next())
