@@ -23,7 +23,7 @@ from bench.ground import Ground, GroundError
 from bench.measure import Bar, Rounds, Row, in_turn
 from bench.settings import Settings
 from daemon.config import Config, domain_counters
-from daemon.domain.rollup import Document, Kind, Rollup
+from daemon.domain.rollup import COMPLETE, Document, Kind, Rollup
 from daemon.flush.drain import Applied
 from daemon.flush.flusher import Flusher
 from daemon.rollups.build import build
@@ -196,7 +196,7 @@ async def _write_plain(client: AsyncMongoClient[dict[str, Any]], rollup: Rollup,
         operations = [_plain(kind, document, now, counters) for document in documents]
         await client[PEER][kind.collection].bulk_write(operations, ordered=False)
 
-    await asyncio.gather(*(one(kind, documents) for kind, documents in rollup.documents.items()))
+    await asyncio.gather(*(one(kind, rollup.documents[kind]) for kind in COMPLETE))
 
 
 def _plain(kind: Kind, document: Document, now: dt.datetime, counters: tuple[str, ...]) -> UpdateOne:
