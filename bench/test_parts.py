@@ -33,7 +33,7 @@ from daemon.buffer.wire import Request, unlimited
 from daemon.config import Config, Ingest, MongoSection, replica_tables
 from daemon.domain.event import Event
 from daemon.domain.rejection import Rejection
-from daemon.domain.rollup import Rollup
+from daemon.domain.rollup import COMPLETE, Rollup
 from daemon.flush.flusher import GC_THRESHOLD_OBJECTS
 from daemon.ingest.batcher import Batcher
 from daemon.ingest.decode import Batch
@@ -140,7 +140,7 @@ def test_encode(benchmark: Any, config: Config) -> None:
 
 def test_rollup(benchmark: Any, amounts: Amounts) -> None:
     rollup = told(benchmark, "roll up a claim of 5,000, an entity", len(amounts))(build, amounts)
-    assert [len(documents) for documents in rollup.documents.values()] == [events.ENTITIES] * 5
+    assert [len(rollup.documents[kind]) for kind in COMPLETE] == [events.ENTITIES] * 5
 
 
 def test_statements(benchmark: Any, amounts: Amounts, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_statements(benchmark: Any, amounts: Amounts, monkeypatch: pytest.Monkey
         asyncio.run(write())
 
     told(benchmark, "build the five bulk writes of 5,000 entities, an entity", events.ENTITIES)(statements, rollup)
-    assert sum(handed) == events.ENTITIES * len(rollup.documents)
+    assert sum(handed) == events.ENTITIES * len(COMPLETE)
 
 
 def test_batcher(benchmark: Any, config: Config) -> None:
@@ -266,7 +266,7 @@ def test_mongo_write(benchmark: Any, config: Config, runner: asyncio.Runner, amo
         lambda: runner.run(sink.write(rollup, next(seqs), {"jav": ("download", "view")})), rounds=5, warmup_rounds=1
     )
     runner.run(sink.close())
-    assert result.applied == events.ENTITIES * len(rollup.documents)
+    assert result.applied == events.ENTITIES * len(COMPLETE)
 
 
 def test_replica_statement(benchmark: Any, config: Config, runner: asyncio.Runner) -> None:
