@@ -56,6 +56,15 @@ def count(system: System, amounts: Days, n: int = 1) -> None:
     assert system.count(*events) == len(events)
 
 
+def flushed_once(system: System) -> Days:
+    """What a flusher with short leases has counted and flushed."""
+    system.env |= QUICK
+    amounts: Days = {}
+    count(system, amounts)
+    system.flush()
+    return amounts
+
+
 def days(system: System) -> Days:
     """What the generation that is read says, of every day."""
     record = system.mongo[DOMAIN_BUILDS].find_one() or {}
@@ -176,10 +185,7 @@ def test_what_an_older_flusher_writes_later_is_noticed_and_added_up(system: Syst
 
 
 def test_two_that_build_beside_each_other_count_once(system: System) -> None:
-    system.env |= QUICK
-    amounts: Days = {}
-    count(system, amounts)
-    system.flush()
+    amounts = flushed_once(system)
     count(system, amounts, 2)
     asyncio.run(apply_as_before(system, TOTALS, DAILY))
     as_before(system)
@@ -209,10 +215,7 @@ class Frozen(DomainBuilder):
 
 def test_a_builder_that_wakes_late_changes_nothing(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another one has built meanwhile, and claims were added to its documents."""
-    system.env |= QUICK
-    amounts: Days = {}
-    count(system, amounts)
-    system.flush()
+    amounts = flushed_once(system)
     as_before(system)
 
     def others() -> None:
@@ -233,10 +236,7 @@ def test_a_builder_that_wakes_late_changes_nothing(system: System, monkeypatch: 
 @pytest.mark.parametrize("before", ["raise_floor", "bulk", "ack"])
 def test_a_claim_that_a_build_overtakes_counts_once(system: System, before: str) -> None:
     """Its flusher is frozen, and wakes after the build."""
-    system.env |= QUICK
-    amounts: Days = {}
-    count(system, amounts)
-    system.flush()
+    amounts = flushed_once(system)
     count(system, amounts, 2)
 
     def others() -> None:
@@ -266,10 +266,7 @@ def test_a_claim_that_a_build_overtakes_counts_once(system: System, before: str)
 def test_a_builder_that_wakes_before_it_deletes_leaves_later_builds_alone(
     system: System, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    system.env |= QUICK
-    amounts: Days = {}
-    count(system, amounts)
-    system.flush()
+    amounts = flushed_once(system)
     as_before(system)
 
     async def late(mongo: MongoSink, record: Record) -> None:
@@ -292,10 +289,7 @@ def test_a_builder_that_wakes_before_it_deletes_leaves_later_builds_alone(
 
 def test_a_build_that_is_asked_for_during_a_build_is_begun(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim up to the fence is in flight. Without a fence nobody may write it."""
-    system.env |= QUICK
-    amounts: Days = {}
-    count(system, amounts)
-    system.flush()
+    amounts = flushed_once(system)
     count(system, amounts, 2)
     asyncio.run(apply_as_before(system, TOTALS, DAILY))
     as_before(system)
@@ -351,10 +345,7 @@ def test_a_mongodb_that_is_restored_to_the_midst_of_a_build_is_built_by_the_same
 
 
 def test_a_builder_that_wakes_before_its_fence_fences_nothing(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    system.env |= QUICK
-    amounts: Days = {}
-    count(system, amounts)
-    system.flush()
+    amounts = flushed_once(system)
     as_before(system)
 
     async def late(mongo: MongoSink, shard: int, generation: int) -> int | None:
