@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 
 import httpx
 
-from bench import paced, wrk
+from bench import paced
 from bench.ground import INGEST, Ground, GroundError
 from bench.measure import Bar, Row, in_turn
 from bench.paced import Latencies
@@ -73,18 +73,14 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
 
         rounds = in_turn(settings.rounds, beside, lambda _: answer().p99_ms, again_max=settings.again_max)
     return [
-        Row(
+        paced.row(
             name="dashboards",
             what=f"99th percentile of {rate:,.0f} single events/s, half of the maximum, beside {DASHBOARDS} dashboards"
             f" of {settings.read_entities:,} entities",
-            unit="ms",
-            ours=rounds.values[0],
-            peer=rounds.values[1],
+            rounds=rounds,
             peer_name="the same without dashboards",
             bars=BARS,
-            others=rounds.others,
-            p50_ms=wrk.median_ms([int(each.p50_ms * 1000) for each in watched]),
-            p99_ms=wrk.median_ms([int(each.p99_ms * 1000) for each in watched]),
+            watched=watched,
         )
     ]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from bench import events, paced, wrk
+from bench import events, paced
 from bench.ground import INGEST, Ground, GroundError
 from bench.measure import Bar, Row, in_turn
 from bench.paced import Latencies
@@ -51,17 +51,13 @@ def measure(ground: Ground, settings: Settings) -> list[Row]:
 
         rounds = in_turn(settings.rounds, draining, lambda _: answer().p99_ms, again_max=settings.again_max)
     return [
-        Row(
+        paced.row(
             name="latency",
             what=f"99th percentile of {rate:,.0f} single events/s, half of the maximum, while the flusher drains",
-            unit="ms",
-            ours=rounds.values[0],
-            peer=rounds.values[1],
+            rounds=rounds,
             peer_name="the same without the flusher",
             bars=BARS,
-            others=rounds.others,
-            p50_ms=wrk.median_ms([int(each.p50_ms * 1000) for each in with_flusher]),
-            p99_ms=wrk.median_ms([int(each.p99_ms * 1000) for each in with_flusher]),
+            watched=with_flusher,
         )
     ]
 

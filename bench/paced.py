@@ -13,13 +13,16 @@ import select
 import socket
 import time
 from collections import deque
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
 
+from bench import wrk
 from bench.events import ENTITIES, on_the_wire
 from bench.ground import GroundError
+from bench.measure import Bar, Rounds, Row
 
 READ_BYTES = 65_536
 ID_PLACE = "0123456789ab"
@@ -106,3 +109,21 @@ def _of(latencies_s: list[float]) -> Latencies:
     ordered = sorted(latencies_s)
     at = [ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000 for share in (0.5, 0.99, 1.0)]
     return Latencies(*at)
+
+
+def row(
+    *, name: str, what: str, rounds: Rounds, peer_name: str, bars: tuple[Bar, ...], watched: Sequence[Latencies]
+) -> Row:
+    """The 99th percentiles of both sides, in ms. `watched`: the latencies of our own."""
+    return Row(
+        name=name,
+        what=what,
+        unit="ms",
+        ours=rounds.values[0],
+        peer=rounds.values[1],
+        peer_name=peer_name,
+        bars=bars,
+        others=rounds.others,
+        p50_ms=wrk.median_ms([int(each.p50_ms * 1000) for each in watched]),
+        p99_ms=wrk.median_ms([int(each.p99_ms * 1000) for each in watched]),
+    )
