@@ -1,4 +1,4 @@
-"""What was counted, in words: the lines that `log.counts` switches on. `tallyd dev` shows them.
+"""Counted events in words: the lines that `log.counts` switches on. `tallyd dev` shows them.
 
 `ingest/told.py` and the flusher say them. Whoever does not want them pays nothing for an event.
 """

@@ -33,7 +33,7 @@ def is_up(addresses: Mapping[str, Any]) -> bool:
 
 
 def stopped(data: Path) -> str:
-    """What to tell about a stack that is down."""
+    """The sentence about a stack that is down."""
     dev = "./justw dev" if _WRAPPER.is_file() else "tallyd dev"
     if data == DATA_DEFAULT:
         return f"The stack in ./{data} is stopped: `{dev}` starts it."

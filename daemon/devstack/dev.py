@@ -45,7 +45,7 @@ FLUSH_STOP_TIMEOUT_S = 15.0
 COLOURS = {"dev": "bold", "flush": "magenta", "ingest": "cyan"}
 
 LOGGED = re.compile(r"\d{4}-\d\d-\d\dT\S+ (?P<level>[A-Z]+) +[\w.]+ \[[^]]*\] ")
-"""What an entry of a daemon's log begins with."""
+"""The beginning of an entry in a daemon's log."""
 
 console = Console(highlight=False, markup=False)
 

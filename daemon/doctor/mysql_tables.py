@@ -140,7 +140,7 @@ def reported(of: Mapped) -> Verdict:
 
 
 def searched(of: Mapped) -> Verdict:
-    """What reads ask of the table: entities by their label, and the columns beside their counts."""
+    """The columns that reads ask for: entities by their label, and the columns beside their counts."""
     missing = [name for name in of.mapping.enrich if of.table.column(name) is None]
     if missing:
         return warning(

@@ -64,7 +64,7 @@ class Action:
         self._effects: dict[tuple[int, str], Effect] = {}
 
     def effect(self, value: int, bucket: str) -> Effect:
-        """What an event with this value adds in this bucket, a day or an hour."""
+        """The amounts that an event with this value adds in this bucket, a day or an hour."""
         known = self._effects.get((value, bucket))
         if known is not None:
             return known

@@ -164,7 +164,7 @@ class DomainBuilder:
     async def _add_up(
         self, kind: OfDomains, counters: Collection[str], before: int, through: str
     ) -> dict[Place, Amounts]:
-        """What was counted in each bucket: of all entities, and of the letters that a claim adds to its domain."""
+        """The amounts of each bucket: of all entities, and of the letters that a claim adds to its domain."""
         found = await sums_of_days(self._mongo, counters, kind=kind.of)
         async for letter in self._mongo.dead_letters.of_days(kind.of):
             first, deltas = letter["first"], letter["deltas"]

@@ -190,7 +190,7 @@ class Drain:
         return generation == self._built
 
     async def _raise_floor(self, seq: int, rollup: Rollup, floor: int) -> _Held | None:
-        """What holds of the claim, by this flusher's word or an earlier one's.
+        """The decision about the claim, by this flusher or an earlier one.
 
         None: a later claim was written, so this one was acknowledged. Then nothing is left to write.
         """

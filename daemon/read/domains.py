@@ -31,7 +31,7 @@ async def domain_sums(
     last: str,
     kind: OfDomains = DOMAIN_DAILY,
 ) -> Sums:
-    """What was counted of all entities of these types in each UTC day, or hour, bases included.
+    """The sums of all entities of these types in each UTC day, or hour, bases included.
 
     Raises StoreError, and RefusedReadError until they are built."""
     record = await mongo.builds.reading()

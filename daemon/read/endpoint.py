@@ -104,7 +104,7 @@ class Endpoint(ABC):
         return Question(key, kind, partial(self._read, *arguments, **flags), ttl_ms)
 
     def kind_of(self, documents: int) -> Kind:
-        """What a question asks of MongoDB that reads so many documents at most."""
+        """The kind of a question that reads so many documents at most."""
         return Kind.SERIES if documents <= DOCUMENTS_FEW else Kind.MANY
 
     async def window_sums(

@@ -1,4 +1,4 @@
-"""What MySQL says of entities beside their counts. Without MySQL reads are answered all the same, without names."""
+"""The MySQL rows of entities, beside their counts. Without MySQL reads are answered all the same, without names."""
 
 from __future__ import annotations
 

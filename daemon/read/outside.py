@@ -1,4 +1,4 @@
-"""What an entity counted outside the days of a series: an empty series of a known entity tells nothing else."""
+"""The counts of an entity outside the days of a series: an empty series of a known entity tells nothing else."""
 
 from __future__ import annotations
 

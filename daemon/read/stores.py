@@ -40,7 +40,7 @@ class Stores:
         self._asking_mysql = asyncio.Lock()
         self._redis_client = client_of(config.redis)
         self.waits = Waits()
-        """What the looks at the status have seen."""
+        """The past looks at the status."""
         self.started_at_s = time.monotonic()
         self.workers = config.http.workers
         """As the daemon began; a reload changes none of the three."""

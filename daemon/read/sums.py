@@ -33,7 +33,7 @@ async def window_sums(
     *,
     sum_timeout_s: float | None = None,
 ) -> tuple[Sums, Sums]:
-    """What was counted of each entity in the span, and in the one right before it, bases included.
+    """The sums of each entity in the span, and in the one right before it, bases included.
 
     It reads a document an entity and bucket at most, by the index of the natural key. `sum_timeout_s`: how long it may
     take if they may be more than DOCUMENTS_FEW; else it is the connection's time-out. Raises StoreError.

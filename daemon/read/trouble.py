@@ -1,4 +1,4 @@
-"""What is wrong, in sentences: for `tallyd status`, and for the dashboard. Pure.
+"""All that is wrong, in sentences: for `tallyd status`, and for the dashboard. Pure.
 
 A sentence each for what an operator should know now, the worst first, and what to do about it. No sentence: all is
 well. The bounds are near those of ops/prometheus/alerts.yml, which also ask how long a thing has been so.

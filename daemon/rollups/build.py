@@ -81,7 +81,7 @@ def set_aside(rollup: Rollup, positions: Sequence[int]) -> set[str]:
 
 
 def of_domains(rollup: Rollup, generation: int, shard: int, aside: Collection[str]) -> dict[Kind, list[Document]]:
-    """What a claim adds to the documents of whole domains: the sums of its entities', but for those set `aside` (keys).
+    """The documents of whole domains that a claim adds to: the sums of its entities', but for those set `aside` (keys).
 
     All that apply the claim get the same documents, in whatever order its parts came.
     """

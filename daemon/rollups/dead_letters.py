@@ -304,7 +304,7 @@ class DeadLetters:
 
 
 def _of_domain(kind: OfDomains, letter: Letter, bucket: str) -> Iterator[tuple[OfDomains, str, dict[str, Any]]]:
-    """What a letter of an unknown id adds to its domain: to which rollup and bucket."""
+    """The rollup and bucket of its domain that a letter of an unknown id adds to."""
     yield kind, bucket, letter.amounts
     if kind is DOMAIN_HOURLY:
         yield DOMAIN_DAILY, bucket[:DAY_CHARS], {f"hourly.{counter}": n for counter, n in letter.amounts.items()}

@@ -101,7 +101,7 @@ async def sums_of_domains(
     wanted: Json | None = None,
     kind: OfDomains = DOMAIN_DAILY,
 ) -> dict[Place, Amounts]:
-    """What the documents of a generation hold, or of these of them. Raises StoreError."""
+    """The sums in the documents of a generation, or in these of them. Raises StoreError."""
     match = _of_generation(generation) if wanted is None else wanted
     return await _grouped(mongo, kind.collection, kind.of, fields, {"$match": match})
 
@@ -109,12 +109,12 @@ async def sums_of_domains(
 async def sums_of_days(
     mongo: MongoSink, fields: Collection[str], *stages: Json, kind: Bucketed = DAILY
 ) -> dict[Place, Amounts]:
-    """What the days of entities hold, or their hours, by type and bucket. Raises StoreError."""
+    """The sums of the days of entities, or of their hours, by type and bucket. Raises StoreError."""
     return await _grouped(mongo, kind.collection, kind, fields, *stages)
 
 
 async def sums_of_expired(mongo: MongoSink, fields: Collection[str], kind: Bucketed = DAILY) -> dict[Place, Amounts]:
-    """What expired of them, by type. Raises StoreError."""
+    """The sums of those that expired, by type. Raises StoreError."""
     return await _grouped(mongo, kind.expired_collection, kind, fields)
 
 

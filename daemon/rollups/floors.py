@@ -61,7 +61,7 @@ async def read_floor(mongo: MongoSink, shard: int) -> Floor:
 
 
 class Decided(NamedTuple):
-    """What holds of a claim, whoever applies it. `unknown`: positions of the entities that are set aside.
+    """The decision about a claim, for every flusher. `unknown`: positions of the entities that are set aside.
 
     `generation`: of the documents of whole domains that it is added to; 0: to none, because the build that comes counts
     it. None: that is not decided, because no build has begun, or an older version raised the floor since. Then nothing
@@ -104,7 +104,7 @@ async def raise_floor(mongo: MongoSink, shard: int, seq: int, unknown: Sequence[
 
 
 async def read_decided(mongo: MongoSink, shard: int, seq: int) -> Decided | None:
-    """What holds of a claim. None: the floor is above, or still below; then nothing of it is written yet. Raises
+    """The decision about a claim. None: the floor is above, or still below; then nothing of it is written yet. Raises
     StoreError."""
     with store_error(mongo.address):
         floor = await mongo.database[FLOORS].find_one({"_id": shard})

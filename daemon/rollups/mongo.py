@@ -193,7 +193,7 @@ class MongoSink:
             return {document["_id"]: document async for document in cursor}
 
     async def expired(self, kind: Kind, keys: Collection[str]) -> dict[str, Json]:
-        """What the deleted documents of these entities held, by entity key."""
+        """The amounts in the deleted documents of these entities, by entity key."""
         with store_error(self.address):
             cursor = self.database[kind.expired_collection].find({"_id": {"$in": list(keys)}})
             return {document["_id"]: document async for document in cursor}

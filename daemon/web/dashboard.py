@@ -21,7 +21,7 @@ PATH = "/dashboard"
 LEAD = Response(HTTPStatus.SEE_OTHER, b"", [("location", PATH[1:]), ("cache-control", "no-store")])
 """From / to the page."""
 KINDS = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
-"""What is served of the folder."""
+"""The files that are served of the folder."""
 
 _KEEP = "private, no-cache"
 _OWN_PAGE: tuple[Header, ...] = (("cross-origin-resource-policy", "same-origin"),)
