@@ -53,6 +53,8 @@ class Keys:
         """Hash: how far each imported file was taken in. See `imports.py`."""
         self.used = f"{prefix}:keys"
         """Hash: id of a producer's key → when it was last used, in seconds since the epoch."""
+        self.spools = f"{prefix}:spools"
+        """Hash: name of a spool → what it held when its host last reported. See `spool/register.py`."""
         self.salt_prefix = f"{prefix}:salt"
         """String: the secret of a day that visitors are hashed with. It expires. See `ingest/visitors.py`."""
         self.acl = f"~{prefix}:*"

@@ -162,9 +162,16 @@ def _print(report: Report, repaired: int, aliases: int, console: Console, *, dee
         )
     if report.malformed:
         console.print(f"{report.malformed} foreign values in Redis are in no sum. A flush makes dead letters of them.")
+    from daemon.read.trouble import lasted
+
     if report.spooled_segments:
         console.print(f"{report.spooled_bytes:,} bytes wait in the spool. They are accepted when they are replayed.")
     print_strays(report.spool_strays, "the spool")
+    for known in report.spools:
+        said = known.report
+        silent = f", and has not reported for {lasted(known.age_s)}" if known.silent else ""
+        held = f"{said.bytes:,} bytes of events" if said.segments else "nothing"
+        say(f"The spool {said.dir} of {said.host} held {held}{silent}. Events in it are in no sum.", "yellow")
     if report.spool_error:
         say(f"{report.spool_error}. Events in it are in no sum.", "red")
     if deep and not report.deep:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,9 @@ def replay(
     foreign: Annotated[
         bool, typer.Option("--foreign", help="Also segments for another Redis, or with a damaged first line.")
     ] = False,
+    from_: Annotated[
+        Path | None, typer.Option("--from", metavar="FOLDER", help="In place of spool.dir: another host's spool.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Send what waits in the spool to Redis. A running ingest daemon does that by itself.
@@ -32,8 +36,12 @@ def replay(
     Safe to repeat and to interrupt: an event that had reached Redis is not counted again. Exit 1 if something is left.
 
     Example: `tallyd replay --data .tallyd`
+
+    If a host is lost, bring its folder here: `tallyd replay --from /root/spool-of-web-2`
     """
     loaded = load(config, data, "redis")
+    if from_ is not None:
+        loaded = msgspec.structs.replace(loaded, spool=msgspec.structs.replace(loaded.spool, dir=str(from_)))
     if not loaded.spool.dir:
         raise ConfigError("spool.dir is empty: there is no spool to replay.")
     done, error = run(_replay(loaded, foreign_too=foreign))
@@ -55,6 +63,7 @@ async def _replay(config: Config, *, foreign_too: bool) -> tuple[Replayed, str |
     from daemon.buffer.counters import Counters, Limits, ingest_events
     from daemon.buffer.layout import Layout
     from daemon.spool.origin import origin_of
+    from daemon.spool.register import say
     from daemon.spool.replay import Replayed, Replayer
     from daemon.spool.segment import list_contents
 
@@ -76,6 +85,8 @@ async def _replay(config: Config, *, foreign_too: bool) -> tuple[Replayed, str |
         try:
             await connection.ping()  # its epoch says which segments are its own
             await replayer.replay(done, lambda so_far: move(completed=so_far.segments))
+            with contextlib.suppress(OSError):  # a folder that cannot be written is replayed, too
+                await say(connection, folder, leaving=True)
         except StoreError as error:
             return done, str(error)
         except OSError as error:

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from daemon import config as configuration
 from daemon import log, traces
@@ -37,6 +38,7 @@ from daemon.ingest.told import ToldCounters
 from daemon.ingest.visitors import Visitors
 from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
 from daemon.read.api import Api
+from daemon.spool.register import Reporter
 from daemon.web.assets import Assets
 
 GC_THRESHOLD_OBJECTS = 20_000
@@ -89,6 +91,7 @@ class Boot:
         )
         self._key_note: asyncio.Future[None] = asyncio.create_task(self._note_keys([]))
         self._publisher = asyncio.create_task(self._publish())
+        self._reporter = Reporter(self._probe, Path(config.spool.dir)) if config.spool.dir else None
         if self._worker is not None:
             condition = self._condition
             self._worker.start(
@@ -128,6 +131,8 @@ class Boot:
         self._tally.publish(0, 0)
         if self._durable is not None:
             await self._durable.close()
+        if self._reporter is not None:
+            await self._reporter.close()
         await self._reads.close()
         for connection in (self._probe, *self._connections):
             await connection.close()

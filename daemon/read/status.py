@@ -24,6 +24,7 @@ from daemon.replica.mysql import MysqlSink
 from daemon.rollups.jobs import JobResult, read_jobs
 from daemon.rollups.mongo import MongoSink
 from daemon.spool.origin import origin_of
+from daemon.spool.register import Known, own_name, read_reports
 from daemon.spool.segment import Usage, usage
 
 
@@ -62,6 +63,8 @@ class Status(Struct, frozen=True):
     jobs: list[JobResult] = []
     """The last result of each job that was run with `--record`."""
     mysql_error: str | None = None
+    spools: list[Known] = []
+    """Of the other hosts, as they reported."""
 
 
 class Connections(NamedTuple):
@@ -117,13 +120,15 @@ async def look(config: Config, connections: Connections, waits: Waits | None = N
     if connections.mysql is not None:
         asked.append(_answer(connections.mysql()))
     (found, redis_error), (kept, mongo_error), *mysql = await asyncio.gather(*asked)
-    shards, epoch = found or ([], 0)
+    shards, epoch, spools = found or ([], 0, [])
     dead_letters, jobs = kept or (None, [])
-    spool = None
+    spool, own = None, ""
     if config.spool.dir:
+        own = await asyncio.to_thread(own_name, Path(config.spool.dir))
         spool = await asyncio.to_thread(usage, Path(config.spool.dir), origin_of(config, epoch))
     mysql_error = mysql[0][1] if mysql else None
-    return Status(shards, redis_error, spool, dead_letters, mongo_error, jobs, mysql_error)
+    others = [known for known in spools if known.name != own]
+    return Status(shards, redis_error, spool, dead_letters, mongo_error, jobs, mysql_error, others)
 
 
 async def ask_mongo(mongo: MongoSink) -> tuple[int, list[JobResult]]:
@@ -139,15 +144,19 @@ async def _answer(question: Awaitable[Any]) -> tuple[Any, str | None]:
         return None, str(error)
 
 
-async def _shards(config: Config, redis: Redis, waits: Waits | None) -> tuple[list[ShardStatus], int]:
-    """And when this Redis began to count (µs). Raises StoreError."""
+async def _shards(config: Config, redis: Redis, waits: Waits | None) -> tuple[list[ShardStatus], int, list[Known]]:
+    """And when this Redis began to count (µs), and all spools. Raises StoreError."""
     keys, window_s = Keys(config.redis.prefix), config.dedupe.window_s
     with answered(config.redis):
         epoch = int(await redis.hget(keys.layout, "epoch") or 0)
-        return [
-            _shard(number, await read_state(redis, keys.shard(number), window_s), epoch / 1e6, waits)
-            for number in range(config.redis.shards)
-        ], epoch
+        return (
+            [
+                _shard(number, await read_state(redis, keys.shard(number), window_s), epoch / 1e6, waits)
+                for number in range(config.redis.shards)
+            ],
+            epoch,
+            await read_reports(redis, keys),
+        )
 
 
 def _shard(number: int, state: ShardState, epoch_s: float, waits: Waits | None) -> ShardStatus:

@@ -41,6 +41,7 @@ def troubles(config: Config, status: Status, now: dt.datetime) -> list[Trouble]:
     found = [
         *_of_stores(status),
         *(_of_spool(config, status, status.spool) if status.spool else ()),
+        *_of_other_spools(status),
         *(trouble for shard in status.shards for trouble in _of_shard(config, status, shard)),
         *_of_letters(status),
         *_of_jobs(status, now),
@@ -117,6 +118,25 @@ def _of_spool(config: Config, status: Status, spool: Usage) -> Iterator[Trouble]
             f"{len(spool.strays) + spool.strays_more:,} files in the spool are not taken.",
             "`tallyd status` names them, and says why.",
         )
+
+
+def _of_other_spools(status: Status) -> Iterator[Trouble]:
+    for known in status.spools:
+        said = known.report
+        held = f"{said.bytes:,} bytes of events" if said.segments else "nothing"
+        if known.silent:
+            yield Trouble(
+                "bad",
+                f"The spool {said.dir} of {said.host} has not reported for {lasted(known.age_s)}. It held {held} then.",
+                "Start ingest there. If the host is lost: `tallyd replay --from` its folder, or `tallyd spools"
+                f" forget {known.name}`.",
+            )
+        elif said.segments:
+            yield Trouble(
+                "warn",
+                f"{said.bytes:,} bytes of events wait in the spool of {said.host}.",
+                "Nothing, if the number falls. Else read the log of the ingest daemon there.",
+            )
 
 
 def _of_shard(config: Config, status: Status, shard: ShardStatus) -> Iterator[Trouble]:

@@ -50,7 +50,7 @@ ROOMS: dict[str, Room] = {
     "rollups": Room("MongoDB: documents, guard, dead letters", "traces"),
     "replica": Room("MySQL: due rows, bases, columns", "buffer rollups metrics retry traces"),
     "retention": Room("gives up old days and weeks", "buffer rollups"),
-    "spool": Room("events on disk while Redis is away", "buffer metrics"),
+    "spool": Room("events on disk while Redis is away", "buffer metrics retry"),
     "flush": Room(
         "claim, rollups, ack, and the sync",
         "buffer rollups replica retention counted exposition lifecycle log metrics notify response retry scheduling"

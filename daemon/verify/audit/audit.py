@@ -34,6 +34,7 @@ from daemon.rollups.floors import Acceptance, Epoch, accept, open_epoch, unfence
 from daemon.rollups.history_marks import Marks
 from daemon.rollups.mongo import MongoSink
 from daemon.spool.origin import origin_of
+from daemon.spool.register import Known, own_name, read_reports
 from daemon.spool.segment import NO_USAGE, Stray, usage
 from daemon.verify.audit import laws
 from daemon.verify.audit.deep import deep, deep_domains, hours_above_days
@@ -73,6 +74,8 @@ class Report(Struct, frozen=True):
     spooled_bytes: int
     spool_strays: list[Stray]
     spool_error: str | None
+    spools: list[Known]
+    """Of other hosts, as they reported: those that hold events, and those that are silent."""
 
     @property
     def holds(self) -> bool:
@@ -130,6 +133,8 @@ class Auditor:
         spool, here = self._config.spool.dir, origin_of(self._config, epoch)
         # It is not accepted yet, so no law includes it.
         spooled = await asyncio.to_thread(usage, Path(spool), here) if spool else NO_USAGE
+        own = await asyncio.to_thread(own_name, Path(spool)) if spool else ""
+        known = [each for each in await read_reports(self._redis, self._keys) if each.name != own]
         marks = Marks(self._mongo)
         history_pending = await marks.count()
         _, hot, rollups, counters, after, exact, stated = await self._read()
@@ -163,6 +168,7 @@ class Auditor:
             exact, compared, stated, broken, more, malformed, pending, missing, rollups.epochs,
             [".".join(name) for name in replica_tables(self._config)], unmapped_types(self._config), history_pending,
             spooled.segments, spooled.bytes, spooled.strays, spooled.error,
+            [each for each in known if each.silent or each.report.segments],
         )  # fmt: skip
 
     async def _read(self) -> _State:
