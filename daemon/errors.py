@@ -38,6 +38,10 @@ class RedisStoreError(StoreError):
     store = "redis"
 
 
+class HeldError(RedisStoreError):
+    """A shard's Redis came back older, and how its counts would be put right is for an operator to decide."""
+
+
 class SpoolStoreError(StoreError):
     """Redis is away, and the spool takes no events either."""
 

@@ -156,6 +156,11 @@ KEY_EXPIRES = Asked(
 )
 
 FLUSH_CLAIMS = Counter("tallyd_flush_claims", "Claims applied to MongoDB and acknowledged.", registry=FLUSH)
+CLAIMS_AMENDED = Counter(
+    "tallyd_flush_claims_amended",
+    "Claims that Redis had forgotten, and that were taken off its live counts: it came back older.",
+    registry=FLUSH,
+)
 CLAIM_TAKEOVERS = Counter(
     "tallyd_claim_takeovers",
     "Claims taken over from a flusher that did not acknowledge them within its lease.",

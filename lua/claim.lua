@@ -9,21 +9,24 @@
 --   Only a sealed claim is handed out, and a sealed claim never grows. Until `ack` forgets it, every call returns the
 --   same parts under the same seq. So every flusher that applies it applies the same amounts.
 --   An open claim belongs to no flusher for good. If its flusher dies, the first call after the lease goes on with it.
---   No document holds the seq of an open claim that grew later, even if Redis comes back with an older claim.
+--   Sealing a claim gives it a new seq, too. So no document holds the seq of an open claim, even if Redis comes back
+--   with an older state of it.
 --   An entity that is taken out of the dirty set has its counts in a part, or still in its hash: never in neither or in
 --   both. If some of them stay in the hash, it stays dirty. Counted again, it may also be in a later part of the claim.
 --
--- Redis and MongoDB remember the seqs that the other one had. So this is where a store that was restored is met: before
--- anything is frozen, and again at each call until the caller says that it knows (`met`), or the floor is raised.
+-- MongoDB keeps a journal of claims (daemon/rollups/journal.py). The last one in it is the floor. Redis knows the last
+-- one that it has accounted for: whose counts are no longer live here. If these differ, one of the two came back older.
+-- So this is where that is met, before anything is frozen. A Redis that is behind is amended (amend.lua).
 --
 -- Example: at 100 the first call freezes part 100, of the entities a and b, and answers 'more'. An event for a is
 -- counted. At 250 the second call freezes part 250, of a and c, and finds nothing more. The claim is sealed under seq
 -- 250: a is in two parts, and the rollup adds them up.
 --
 -- KEYS  1 dirty     set: the entities that have live counts
---       2 claim     hash, of the claim in flight: seq; owner; since, until (ms); entities and fields (counter-days) so
---                   far; open (1: it may grow); payload:<part> for each part, named by the seq it was frozen under;
---                   acked: what `last` was before it. Kept after the ack: last, the seq last given; acked_at (s)
+--       2 claim     hash, of the claim in flight: seq; nonce, a text that no other claim has; owner; since, until
+--                   (ms); entities and fields (counter-days) so far; open (1: it may grow); payload:<part> for each
+--                   part, named by the seq it was frozen under; acked: the last claim that is accounted for. Kept after
+--                   the ack: last, the seq last given, which is accounted for then; acked_at (s)
 --       3 counters  prefix of an entity's hash: <counters>:<entity>. Each field is a counter-day, `<counter>:<day>`, or
 --                   in a domain with hours `<counter>:<day>T<hour>`. Both take one of ARGV 5: a claim of a domain with
 --                   hours holds as many fields as any other, so fewer entities if theirs lie in several hours
@@ -31,18 +34,20 @@
 --       5 aside     prefix of foreign values that were moved away: <aside>:<microseconds>:<key>
 -- ARGV  1 owner         who asks: unique to a process
 --       2 lease, ms     how long the claim is the owner's alone, from each call on
---       3 floor         the highest seq ever applied, as MongoDB knows it. A Redis that lost its memory starts above it
---       4 entities, 5 counter-days   the most that the whole claim may hold
---       6 microseconds  after which this call stops
---       7 met           the `last` of a reply 'behind' that the caller has dealt with; "" if there was none
--- Returns {'behind', last}: MongoDB holds claims above the last one that this Redis knows ("0": it knows none)
---         {'ahead', acked}: this Redis knows of an acknowledged claim above the floor
+--       3 floor         the seq of the last claim in the journal; 0: there is none. 4 its nonce; "": an older version
+--                       made it the floor, and any claim of that seq is it
+--       5 entities, 6 counter-days   the most that the whole claim may hold
+--       7 microseconds  after which this call stops
+--       8 nonce         of the claim, if this call gives it a seq: never used before
+-- Returns {'behind', acked}: the journal holds claims above the last one that this Redis has accounted for ("0": none).
+--           The claim in flight is not the last of them
+--         {'ahead', acked}: this Redis has accounted for a claim above the floor
 --         {'empty', entities left dirty}
 --         {'busy', ms left of another owner's lease}
 --         {'more', part, payload, entities left dirty}: the time was up, ask again
---         {'new', part, payload, entities left dirty, {part, ...}}: sealed, and its parts in any order. A caller that
---           was not handed all of them, one by one, asks again
---         {'again', seq, {part, payload, ...}, entities left dirty}: sealed before, its parts in any order
+--         {'new', seq, payload, entities left dirty, acked, nonce, {part, ...}}: sealed, and its parts in any order. A
+--           caller that was not handed all of them, one by one, asks again
+--         {'again', seq, {part, payload, ...}, entities left dirty, acked, nonce}: sealed before
 --         The last three end with the owner that the claim was taken over from, if its lease ran out in this call
 --   payload  msgpack, flat: per entity its key, its number of pairs n, then n times field, amount (decimal text); "" if
 --            this call found nothing to freeze
@@ -52,9 +57,10 @@
 local call, pcall = redis.call, redis.pcall
 local dirty, claim, counters, ledger, aside = KEYS[1], KEYS[2], KEYS[3] .. ':', KEYS[4], KEYS[5] .. ':'
 local owner, lease_ms, floor = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local entities_max, fields_max, us_max, met = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), ARGV[7]
-if not (owner and lease_ms and floor and entities_max and fields_max and us_max and met) then
-  return redis.error_reply('BADCALL ARGV 2 to 6 must be numbers')
+local floor_nonce, nonce = ARGV[4], ARGV[8]
+local entities_max, fields_max, us_max = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+if not (owner and lease_ms and floor and entities_max and fields_max and us_max and nonce) then
+  return redis.error_reply('BADCALL ARGV 2, 3, 5, 6 and 7 must be numbers, and 4 and 8 texts')
 end
 
 local WORK_PER_LOOK = 16 -- entities and counter-days between two looks at the clock
@@ -87,13 +93,15 @@ expect(ledger, 'hash') -- first: the others are booked there
 expect(dirty, 'set')
 expect(claim, 'hash')
 
-local held = call('HMGET', claim, 'seq', 'owner', 'until', 'open', 'last', 'entities', 'fields', 'acked')
+local held = call('HMGET', claim, 'seq', 'owner', 'until', 'open', 'last', 'entities', 'fields', 'acked', 'nonce')
 local seq, is_open, taken_from = held[1], held[1] and held[4] == '1', nil
 local last = tonumber(held[5] or nil) or 0
-local last_text = string.format('%.0f', last)
-if last < floor and last_text ~= met then return {'behind', last_text} end
 local acked = seq and (tonumber(held[8] or nil) or 0) or last
-if acked > floor then return {'ahead', string.format('%.0f', acked)} end
+local acked_text = string.format('%.0f', acked)
+if acked > floor then return {'ahead', acked_text} end
+-- While its documents are written, the claim in flight is the last one in the journal.
+local is_floor = seq and not is_open and tonumber(seq) == floor and (floor_nonce == '' or held[9] == floor_nonce)
+if acked < floor and not is_floor then return {'behind', acked_text} end
 local until_ms = string.format('%.0f', now_ms + lease_ms)
 
 local function names()
@@ -118,7 +126,7 @@ if seq then
   call('HDEL', claim, 'until')
   call('HSET', claim, 'owner', owner, 'until', until_ms)
   if held[2] and held[2] ~= owner then taken_from = held[2] end
-  if not is_open then return {'again', seq, parts(), call('SCARD', dirty), taken_from} end
+  if not is_open then return {'again', seq, parts(), call('SCARD', dirty), acked_text, held[9] or '', taken_from} end
 end
 
 local payload, size = {}, 0
@@ -190,12 +198,12 @@ local left = call('SCARD', dirty)
 if size == 0 and not is_open then return {'empty', left} end
 
 local more, packed = time_is_up and left > 0, size > 0 and cmsgpack.pack(payload) or ''
-if size > 0 then
+if not is_open then call('HSET', claim, 'since', string.format('%.0f', now_ms), 'acked', acked_text) end
+if size > 0 or not more then
   seq = string.format('%.0f', math.max(last + 1, floor + 1, now_us))
-  if not is_open then call('HSET', claim, 'since', string.format('%.0f', now_ms), 'acked', last_text) end
-  call('HSET', claim, 'seq', seq, 'last', seq, 'owner', owner, 'until', until_ms, 'entities', taken, 'fields', fields,
-    'payload:' .. seq, packed)
+  call('HSET', claim, 'seq', seq, 'nonce', nonce, 'last', seq)
 end
-call('HSET', claim, 'open', more and 1 or 0)
+if size > 0 then call('HSET', claim, 'payload:' .. seq, packed) end
+call('HSET', claim, 'owner', owner, 'until', until_ms, 'entities', taken, 'fields', fields, 'open', more and 1 or 0)
 if more then return {'more', seq, packed, left, taken_from} end
-return {'new', seq, packed, left, names(), taken_from}
+return {'new', seq, packed, left, acked_text, nonce, names(), taken_from}

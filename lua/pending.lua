@@ -10,8 +10,8 @@
 --       2 known     the seq of a claim, or of its last part, all of whose parts up to there the caller has; "": of none
 --       3 fields    the most live counts that are read
 --       4 bytes     of payloads, the most that one call returns, the last payload apart
--- Returns {'whole', last, seq, {part, payload, ...}, fields}
---           last     the seq last given to a claim, "" if none ever was
+-- Returns {'whole', acked, seq, {part, payload, ...}, fields}
+--           acked    the last claim that is accounted for, "" if there is none: whose counts are not live here any more
 --           seq      of the claim in flight, open or sealed; "" if there is none
 --           payload  of each part of it, in the order they were frozen in; "" for a part that the caller has. No parts
 --                    at all if seq is `known`
@@ -22,7 +22,7 @@
 --       held against HLEN and HSTRLEN before anything is read.
 --
 -- Example: the caller knows seq 80, of the parts 70 and 80. The claim has grown by part 90. It gets
--- {'whole', 90, 90, {70, "", 80, "", 90, payload}, fields}.
+-- {'whole', 60, 90, {70, "", 80, "", 90, payload}, fields}.
 
 local call, pcall = redis.call, redis.pcall
 local claim, counters, entity, known = KEYS[1], KEYS[2] .. ':' .. (ARGV[1] or ''), ARGV[1], ARGV[2]
@@ -39,8 +39,9 @@ end
 local fields = pcall('HLEN', counters)
 if type(fields) == 'number' and fields > fields_max then return {'large', fields} end
 
-local held = unless_foreign(pcall('HMGET', claim, 'last', 'seq'))
-local last, seq, parts = held[1] or '', held[2] or '', {}
+local held = unless_foreign(pcall('HMGET', claim, 'last', 'seq', 'acked'))
+local seq, parts = held[2] or '', {}
+local acked = (seq == '' and held[1] or held[3]) or ''
 if seq ~= '' and seq ~= known then
   -- If the known part is one of the claim in flight, the caller has all parts up to it.
   local grew = call('HEXISTS', claim, 'payload:' .. known) == 1
@@ -63,4 +64,4 @@ if seq ~= '' and seq ~= known then
     parts[#parts + 1] = has and '' or new[#new]
   end
 end
-return {'whole', last, seq, parts, unless_foreign(pcall('HGETALL', counters))}
+return {'whole', acked, seq, parts, unless_foreign(pcall('HGETALL', counters))}

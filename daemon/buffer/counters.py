@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
@@ -30,10 +31,13 @@ from daemon.buffer.wire import (
     unlimited,
 )
 from daemon.config import Config
+from daemon.domain.claim import ClaimName
 from daemon.domain.counter import parse_amount
 from daemon.domain.event import Event
 from daemon.errors import StoreError
 
+NONCE_BYTES = 8
+"""Two claims of a shard with one seq are rare already: 2^-64 of them share a nonce, too."""
 DUE_PER_CALL = 1_000
 """Entities that one call of `ack.lua` lists: about 1 ms of Redis' time."""
 
@@ -59,12 +63,21 @@ C = TypeVar("C", bound=ClaimContent)
 
 
 class Claim(NamedTuple, Generic[C]):
-    """A sealed claim. `again`: it was handed out before. `dirty_left`: entities that have live counts now."""
+    """A sealed claim. `again`: it was handed out before. `dirty_left`: entities that have live counts now.
 
-    seq: int
+    `acked`: the seq of the last claim that Redis has accounted for; 0: there is none. `parts`: what it holds, as Redis
+    froze it, in that order."""
+
+    name: ClaimName
     content: C
-    again: bool
     dirty_left: int
+    acked: int
+    parts: list[bytes]
+    again: bool
+
+    @property
+    def seq(self) -> int:
+        return self.name.seq
 
 
 class Busy(NamedTuple):
@@ -80,13 +93,15 @@ class Empty(NamedTuple):
 
 
 class Behind(NamedTuple):
-    """MongoDB holds claims above `last`, the last one that this Redis knows; 0: it knows none. Nothing was claimed."""
+    """MongoDB's journal holds claims above `acked`, the last one that this Redis has accounted for; 0: none.
 
-    last: int
+    Nothing was claimed."""
+
+    acked: int
 
 
 class Ahead(NamedTuple):
-    """This Redis knows that the claim `acked` was acknowledged, and the floor is below it. Nothing was claimed."""
+    """This Redis has accounted for the claim `acked`, and the floor is below it. Nothing was claimed."""
 
     acked: int
 
@@ -105,6 +120,7 @@ class Counters:
         self._ingest_args = (limits.window_s, bucket_bits(limits.events_per_window))
         self._claim_keys = (keys.dirty, keys.claim, keys.counters_prefix, keys.ledger, keys.aside_prefix)
         self._ack_keys = (keys.claim, keys.due, keys.ledger, keys.aside_prefix)
+        self._amend_keys = (keys.dirty, keys.claim, keys.counters_prefix, keys.ledger, keys.due, keys.aside_prefix)
         self._keys = keys
         self._entity_prefix = f"{keys.counters_prefix}:"
         self._limits = limits
@@ -135,23 +151,20 @@ class Counters:
         content: Callable[[], C],
         *,
         owner: str,
-        floor: int,
+        floor: ClaimName,
         lease_ms: int,
         entities_max: int,
         fields_max: int,
         us_max: int,
         taken_over: Callable[[str], None] = lambda _: None,
-        met: str = "",
     ) -> Claim[C] | Busy | Empty | Behind | Ahead:
         """The claim in flight, or a new one, added to a new `content()`. The same one comes back until its ack.
-
-        `met`: the `last` of a Behind that the caller has dealt with. It is not returned again.
 
         It is frozen part by part, in calls of `us_max` microseconds each. If this caller stops after any of them, the
         next claim, by any flusher, finishes it. `taken_over` is told the owner that held it until its lease ran out.
         """
-        freeze = partial(self._freeze, owner, lease_ms, floor, entities_max, fields_max, us_max, met)
-        taken, parts = content(), set[bytes]()
+        freeze = partial(self._freeze, owner, lease_ms, *floor, entities_max, fields_max, us_max)
+        taken, parts = content(), dict[bytes, bytes]()
         reply = await freeze()
         opened = self._connection.opened
         while True:
@@ -160,8 +173,8 @@ class Counters:
                     return Empty(left)
                 case [b"busy", left_ms]:
                     return Busy(left_ms)
-                case [b"behind", last]:
-                    return Behind(int(last))
+                case [b"behind", acked]:
+                    return Behind(int(acked))
                 case [b"ahead", acked]:
                     return Ahead(int(acked))
                 case [b"more", part, payload, _, *others]:
@@ -175,33 +188,50 @@ class Counters:
                     finally:
                         following.cancel()  # it has ended, unless this failed
                         await asyncio.wait({following})
-                case [b"new", seq, payload, left, names, *others]:
+                case [b"new", seq, payload, left, acked, nonce, names, *others]:
                     _tell(taken_over, others)
                     await self._take(taken, parts, seq, payload)
-                    if parts == set(names) and opened == self._connection.opened:
-                        return Claim(int(seq), taken, again=False, dirty_left=left)
+                    if parts.keys() == set(names) and opened == self._connection.opened:
+                        return Claim(_named(seq, nonce), taken, left, int(acked), [*parts.values()], again=False)
                     reply = await freeze()  # others froze some of it, or Redis came back with an older state
-                case [b"again", seq, flat, left, *others]:
+                case [b"again", seq, flat, left, acked, nonce, *others]:
                     _tell(taken_over, others)
-                    taken = content()
+                    taken, parts = content(), {}
                     for part, payload in in_order(zip(flat[::2], flat[1::2], strict=True)):
                         await self._take(taken, parts, part, payload)
-                    return Claim(int(seq), taken, again=True, dirty_left=left)
+                    return Claim(_named(seq, nonce), taken, left, int(acked), [*parts.values()], again=True)
                 case _:
                     raise AssertionError(f"claim.lua returned {reply!r:.100}")
 
-    async def ack(self, seq: int, booked: Sequence[tuple[str, int]], due: Sequence[str]) -> bool:
-        """Forgets the claim `seq`. The same step books ledger amounts and lists the entities that became due.
+    async def ack(self, name: ClaimName, acked: int, booked: Sequence[tuple[str, int]], due: Sequence[str]) -> bool:
+        """Forgets the claim. The same step books ledger amounts and lists the entities that became due.
 
-        Of many entities, most are listed by calls before that step. Returns False, and changes nothing, if that claim
-        is not in flight (any more).
+        `acked`: the claim before it in the journal. Of many entities, most are listed by calls before that step.
+        Returns False, and changes nothing, if that claim is not in flight (any more), or not after `acked`.
         """
-        flat = [text for field, amount in booked for text in (field, str(amount))]
         last = max(0, len(due) - 1) // DUE_PER_CALL * DUE_PER_CALL
         for at in range(0, last, DUE_PER_CALL):
-            if not await self._ack(seq, pack([]), pack(due[at : at + DUE_PER_CALL]), "more"):
+            if not await self._ack(*name, acked, pack([]), pack(due[at : at + DUE_PER_CALL]), "more"):
                 return False
-        return await self._ack(seq, pack(flat), pack(due[last:]), "")
+        return await self._ack(*name, acked, pack(_flat(booked)), pack(due[last:]), "")
+
+    async def amend(
+        self, name: ClaimName, acked: int, parts: Sequence[bytes], booked: Sequence[tuple[str, int]], due: Sequence[str]
+    ) -> bool:
+        """Accounts for a claim of the journal that this Redis forgot. `acked`: the claim before it. `parts`: its
+        content; none, if what is live and in flight is to stay as it is.
+
+        Returns False, and changes nothing, if Redis has accounted for another claim than `acked`."""
+        args: tuple[Arg, ...] = (acked, *name, _nonce(), pack(_flat(booked)), pack(due), *parts)
+        with traces.span("amend.lua", self._spanned):
+            return bool(await self._connection.run(scripts.AMEND, self._amend_keys, args))
+
+    async def content(self, content: Callable[[], C], parts: Sequence[bytes]) -> C:
+        """The content of a claim of the journal: its parts, added to a new `content()`."""
+        taken, found = content(), dict[bytes, bytes]()
+        for number, payload in enumerate(parts):
+            await self._take(taken, found, b"%d" % number, payload, payload)
+        return taken
 
     async def look(self) -> None:
         """Learns the epoch anew. An open connection does not notice that Redis was emptied."""
@@ -215,9 +245,10 @@ class Counters:
         with contextlib.suppress(StoreError):
             await self._connection.mark(*((0,) if flushed else ()))
 
-    async def in_flight(self) -> int:
-        """The seq of the claim in flight; 0 if there is none."""
-        return int(await self._connection.command("HGET", self._keys.claim, "seq") or 0)
+    async def acked(self) -> int:
+        """The seq of the last claim that Redis has accounted for; 0 if there is none."""
+        seq, last, acked = await self._connection.command("HMGET", self._keys.claim, "seq", "last", "acked")
+        return int((acked if seq else last) or 0)
 
     async def booked_counters(self) -> set[str]:
         """The counters that this Redis ever counted."""
@@ -283,21 +314,36 @@ class Counters:
 
     async def _freeze(self, *args: Arg) -> list[Any]:
         with traces.span("claim.lua", self._spanned):
-            reply: list[Any] = await self._connection.run(scripts.CLAIM, self._claim_keys, args)
+            reply: list[Any] = await self._connection.run(scripts.CLAIM, self._claim_keys, (*args, _nonce()))
         return reply
 
     async def _ack(self, *args: Arg) -> bool:
         with traces.span("ack.lua", self._spanned):
             return bool(await self._connection.run(scripts.ACK, self._ack_keys, args))
 
-    async def _take(self, content: ClaimContent, parts: set[bytes], part: bytes, payload: bytes) -> None:
+    async def _take(
+        self, content: ClaimContent, parts: dict[bytes, bytes], part: bytes, payload: bytes, *journaled: bytes
+    ) -> None:
+        """`journaled`: the payload again, if the part is in the journal, and maybe not in Redis."""
         if payload:
-            parts.add(part)
-            content.add(await part_amounts(part, payload, self._unfold))
+            parts[part] = payload
+            content.add(await part_amounts(part, payload, lambda part: self._unfold(part, *journaled)))
 
-    async def _unfold(self, part: bytes) -> list[Any]:
-        parts: list[Any] = await self._connection.run(scripts.UNFOLD, (self._keys.claim,), (part,))
+    async def _unfold(self, *args: bytes) -> list[Any]:
+        parts: list[Any] = await self._connection.run(scripts.UNFOLD, (self._keys.claim,), args)
         return parts
+
+
+def _named(seq: bytes, nonce: bytes) -> ClaimName:
+    return ClaimName(int(seq), nonce.decode(errors="backslashreplace"))
+
+
+def _nonce() -> str:
+    return secrets.token_hex(NONCE_BYTES)
+
+
+def _flat(booked: Sequence[tuple[str, int]]) -> list[str]:
+    return [text for field, amount in booked for text in (field, str(amount))]
 
 
 def _tell(taken_over: Callable[[str], None], owners: Sequence[bytes]) -> None:

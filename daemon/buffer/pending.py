@@ -23,8 +23,8 @@ CALL_BYTES_MAX = 262_144
 class EntitySnapshot(NamedTuple):
     """One moment of one entity. Amounts per counter, over all days."""
 
-    last: int
-    """The seq last given to a claim of the shard; 0 if none ever was."""
+    acked: int
+    """The last claim of the shard that Redis has accounted for; 0: none."""
     in_flight: int
     """The seq of the claim in flight, which may be open; 0 without one."""
     live: dict[str, int]
@@ -66,7 +66,7 @@ class Pending:
                 self._frozen = frozen
         if found[0] == b"large":
             return None
-        _, last, seq, flat, fields = found
+        _, acked, seq, flat, fields = found
         if flat:
             frozen = self._frozen = await self._fetched(frozen, seq, flat)
         parts_in_flight = frozen.parts.values() if seq and seq == frozen.seq else ()
@@ -75,7 +75,12 @@ class Pending:
             return None
         texts = [part.decode(errors="backslashreplace") for part in fields]
         live = zip(texts[::2], texts[1::2], strict=True)
-        return EntitySnapshot(_number(last), _number(seq), _sums(live), _sums(chain.from_iterable(claimed)))
+        return EntitySnapshot(_number(acked), _number(seq), _sums(live), _sums(chain.from_iterable(claimed)))
+
+    async def epoch(self) -> int:
+        """When this Redis began to count (µs), asked anew."""
+        await self._connection.ping()
+        return self._connection.epoch
 
     async def _ask(self, entity: str, known: bytes) -> list[Any]:
         limits = (self._fields_max, CALL_BYTES_MAX)

@@ -61,6 +61,7 @@ COMMANDS = {
     "drill": Listed("drill:app", MOVE, "Rehearse going over and back: rollback."),
     "dead": Listed("dead:app", KEEP, "Amounts no document could take: list, show, retry, drop."),
     "replay": Listed("replay:replay", KEEP, "Send what waits in the spool to Redis."),
+    "shards": Listed("shards:app", KEEP, "The claims of each shard in both stores: list, accept."),
     "spools": Listed("spools:app", KEEP, "What waits in the spools of all hosts: list, forget."),
     "expire": Listed("expire:expire", KEEP, "Give up old hours, days and weeks, but for their sums."),
     "completion": Listed("completion:completion", ITSELF, "A script with which the shell completes."),

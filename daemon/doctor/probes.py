@@ -53,10 +53,16 @@ PROBES: Mapping[Script, Probe] = {
     ),
     scripts.CLAIM: Probe(
         lambda k: (k.dirty, k.claim, k.counters_prefix, k.ledger, k.aside_prefix),
-        lambda config: ("doctor", config.flush.lease_ms, 0, 1, 1, config.flush.claim_us_max, ""),
+        lambda config: ("doctor", config.flush.lease_ms, 0, "", 1, 1, config.flush.claim_us_max, ""),
     ),
     scripts.UNFOLD: Probe(lambda k: (k.claim,), lambda _: (0,)),
-    scripts.ACK: Probe(lambda k: (k.claim, k.due, k.ledger, k.aside_prefix), lambda _: (0, _nothing, _nothing, "")),
+    scripts.ACK: Probe(
+        lambda k: (k.claim, k.due, k.ledger, k.aside_prefix), lambda _: (0, "", 0, _nothing, _nothing, "")
+    ),
+    scripts.AMEND: Probe(
+        lambda k: (k.dirty, k.claim, k.counters_prefix, k.ledger, k.due, k.aside_prefix),
+        lambda _: (1, 0, "", "", _nothing, _nothing),
+    ),
     scripts.BEGIN_SYNC: Probe(lambda k: (k.syncing,), lambda _: (_nothing,)),
     scripts.SETTLE: Probe(lambda k: (k.due,), lambda _: (_nothing,)),
     scripts.PENDING: Probe(lambda k: (k.claim, k.counters_prefix), lambda _: ("doctor", "", 0, 0)),

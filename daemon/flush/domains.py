@@ -152,9 +152,10 @@ class DomainBuilder:
         return seq
 
     async def _finish(self, number: int, fenced: int) -> None:
-        """Waits until no claim up to the fence is in flight. If its flusher is gone, it is applied here."""
+        """Waits until Redis has accounted for all claims up to the fence. If their flusher is gone, they are applied
+        here."""
         step = None
-        while 0 < await self._shards[number].in_flight() <= fenced:
+        while await self._shards[number].acked() < fenced:
             if isinstance(step, Unbuilt):  # the fence is gone: another build was asked for
                 raise Overtaken
             step = await self._apply(number)

@@ -7,30 +7,47 @@ content under the same seq. `STEPS` says what holds after a crash. MySQL is aske
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from daemon import counted, metrics
 from daemon.buffer.counters import Ahead, Behind, Busy, Claim, Counters, Empty
 from daemon.config import Flush
+from daemon.domain.claim import ClaimName
+from daemon.domain.counter import add_up
 from daemon.domain.instant import moment
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import TOTALS, Rollup
+from daemon.errors import HeldError
 from daemon.metrics import FLUSH_STORE_SECONDS
 from daemon.replica.known import KnownIds
 from daemon.rollups.build import Builder, of_domains, set_aside
 from daemon.rollups.dead_letters import UNKNOWN_ID
-from daemon.rollups.floors import Older, note_older, open_epoch, raise_floor, read_floor
+from daemon.rollups.floors import (
+    Decided,
+    Floor,
+    Older,
+    advance,
+    note_older,
+    open_epoch,
+    raise_floor,
+    read_decided,
+    read_floor,
+)
+from daemon.rollups.journal import Entry, Journal
 from daemon.rollups.mongo import MongoSink
 
 STEPS = {
     "floor": "Nothing has changed.",
     "note_older": "MongoDB has on record that a store is older. The next flusher meets it again, and says so again.",
     "open_epoch": "MongoDB has what the totals held before this Redis counted. That is recorded once.",
+    "amend": "Redis has accounted for one more claim. The next flusher goes on with the one after it.",
     "freeze": "The claim is open, and no document knows its parts. After the lease, the next claim adds to it.",
-    "seal": "The claim is sealed. After the lease, the next flusher gets the same content under the same seq.",
+    "seal": "The claim is sealed. After the lease, the next flusher gets the same content under the same name.",
     "look_up": "Nothing has changed. The next flusher asks MySQL again, and may get another answer.",
-    "raise_floor": "The floor names the claim's seq, its unknown ids and its generation. Every flusher obeys that.",
+    "journal": "MongoDB has the claim's content. It means nothing yet. The next flusher writes the same.",
+    "advance": "The floor names the claim, its unknown ids and its generation. Every flusher obeys that. Its documents"
+    " will be written, whatever becomes of Redis: the journal has them.",
     "write": "Some documents hold the seq and refuse the claim (E11000). The next flusher writes the others.",
     "bury": "The dead letters have ids of their own. The next flusher skips the documents they name.",
     "list_due": "Some entities are due in MySQL. The next flusher writes no document, and lists them again.",
@@ -38,10 +55,15 @@ STEPS = {
 }
 """Each step of `apply_next` in order, and what holds if the process dies after it or its reply is lost.
 
-`note_older`: only if a store was restored, or Redis fell back. The floor that is lifted after it is as in
-`raise_floor`. `open_epoch`: before `freeze` if this Redis knows no claim and MongoDB holds some; else after `seal`.
-`freeze`: each part of the claim but the last, `seal` the last part. `list_due`: each script of 1,000 due entities but
-the last, which is `ack`."""
+`note_older` and `amend`: only if a store was restored, or Redis fell back. Before `amend`, the last claim's documents
+are written as in `write` and `bury`. `open_epoch`: before `freeze` if this Redis knows no claim and MongoDB holds some;
+else after `seal`. `freeze`: each part of the claim but the last, `seal` the last part. `list_due`: each script of 1,000
+due entities but the last, which is `ack`.
+
+If Redis falls back after any of them, it has not accounted for the claim, or for some before it. Up to `journal` the
+claim is not in the journal, and its counts are live again, as far as they are known. From `advance` on it is: the next
+flusher finishes its documents, and amends Redis. If two flushers have claims of two histories, only one finds the floor
+where its claim begins. The other one's `advance` changes nothing, and it looks again."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,94 +105,100 @@ class Drain:
         self._zeros = zeros
         self._mapped = mapped
         self._known = known
+        self._journal = Journal(mongo, counters.shard, flush.journal_claims)
         self._epoch = 0
         self._built = 0
         """The generation of whole domains that is known to be built."""
-        self._met = ""
-        """The last seq of a Redis that was met behind MongoDB, until it gave a higher one."""
 
     async def apply_next(self, *, for_build: bool = False) -> Applied | Busy | Empty | Unbuilt:
         """Applies the claim in flight, or the next one.
 
-        `for_build`: the one in flight, so that whole domains can be built. The next one is only claimed."""
+        `for_build`: the one in flight, so that whole domains can be built. The next one is only claimed. Raises
+        HeldError if Redis came back older, and an operator has to decide."""
         shard, mongo = self._counters.shard, self._mongo
-        floor, generation = await read_floor(mongo, shard)
-        if not for_build and not await self._is_built(generation):
+        floor = await read_floor(mongo, shard)
+        if not for_build and not await self._is_built(floor.generation):
             return Unbuilt()
         with FLUSH_STORE_SECONDS.labels("redis").time():
             claim = await self._counters.claim(
                 Builder,
                 owner=self._owner,
-                floor=floor,
+                floor=floor.name,
                 lease_ms=self._flush.lease_ms,
                 entities_max=self._flush.claim_entities_max,
                 fields_max=self._flush.claim_fields_max,
                 us_max=self._flush.claim_us_max,
                 taken_over=self._taken_over,
-                met=self._met,
             )
         if isinstance(claim, Behind):
-            await self._meet_behind(claim.last, floor)
-            return await self.apply_next(for_build=for_build)
+            unbuilt = await self._meet_behind(claim.acked, floor)
+            return unbuilt or await self.apply_next(for_build=for_build)
         if isinstance(claim, Ahead):
             await self._meet_ahead(claim.acked)
             return await self.apply_next(for_build=for_build)
         if not isinstance(claim, Claim):
             return claim
-        if self._met or not floor or claim.again:  # Redis may have been emptied again, and no seq would tell
+        if not floor.seq or claim.again:  # Redis may have been emptied again, and no seq would tell
             epoch = self._counters.epoch
             await self._counters.look()
             if self._counters.epoch != epoch:  # the claim may be of the memory that was lost
                 return await self.apply_next(for_build=for_build)
-        if claim.seq >= floor:  # else it was in flight in an older Redis: the next one is met the same
-            self._met = ""
         await self._open_epoch()
         rollup = claim.content.rollup()
-        buried = await mongo.dead_letters.of_claim(shard, claim.seq) if claim.again else set()
-        decided = await self._raise_floor(claim.seq, rollup, floor)
-        unknown = None if decided is None else decided.unknown
-        if decided is not None and decided.generation != 0:
-            if not await self._is_built(decided.generation):
-                return Unbuilt()
-            assert decided.generation is not None
-            rollup.documents.update(of_domains(rollup, decided.generation, shard, decided.unknown))
-        if unknown is None:
-            result, set_aside, malformed = SinkResult(0, already=sum(map(len, rollup.documents.values()))), [], 0
-        else:
-            set_aside, malformed = _set_aside(rollup, unknown), len(rollup.malformed)
-            skipped = buried.union((target, id_) for target, id_, _ in set_aside) if set_aside else buried
-            with FLUSH_STORE_SECONDS.labels("mongo").time():
-                result = await mongo.write(rollup, claim.seq, self._zeros, skipped)
+        decided = await self._advance(claim, rollup, floor.name)
+        if decided is None:  # another claim came first: this one is of a history that was lost, or acknowledged
+            return await self.apply_next(for_build=for_build)
+        written = await self._write(claim.name, rollup, decided, again=claim.again)
+        if written is None:
+            return Unbuilt()
+        with FLUSH_STORE_SECONDS.labels("redis").time():
+            was_in_flight = await self._counters.ack(claim.name, claim.acked, written.booked, written.due)
+        if not was_in_flight:
+            _log.warning(
+                "Shard %d, claim %d: it was not in flight any more when it was to be acknowledged. Another flusher did"
+                " that, or Redis came back older. Either is put right by the next claim.",
+                shard, claim.seq,
+            )  # fmt: skip
+        await self._journal.forget(claim.seq)
+        if counted.are_wanted() and was_in_flight:
+            _tell(rollup, written.dead_ids)
+        return Applied(len(rollup.documents[TOTALS]), written.result, written.dead, claim.dirty_left)
+
+    async def _write(self, name: ClaimName, rollup: Rollup, decided: Decided, *, again: bool) -> _Written | None:
+        """Writes the documents of a claim that is the end of the journal. None: whole domains are to be built first.
+
+        `again`: an earlier attempt may have buried some of them."""
+        shard, mongo = self._counters.shard, self._mongo
+        unknown = set_aside(rollup, decided.unknown)
+        if decided.generation != 0:
+            if decided.generation is None or not await self._is_built(decided.generation):
+                return None
+            rollup.documents.update(of_domains(rollup, decided.generation, shard, unknown))
+        # After the floor, which a majority has: so these letters are not those of a primary that was left behind.
+        buried = await mongo.dead_letters.of_claim(shard, name.seq) if again else set()
+        aside, malformed = _set_aside(rollup, unknown), len(rollup.malformed)
+        skipped = buried.union((target, id_) for target, id_, _ in aside) if aside else buried
+        with FLUSH_STORE_SECONDS.labels("mongo").time():
+            result = await mongo.write(rollup, name.seq, self._zeros, skipped)
         if result.failures or malformed:
             _log.error(
                 "Shard %d, claim %d: %d documents could not be written and %d values in Redis are not ours; they are in"
                 " the dead letters, the rest went on.",
-                shard, claim.seq, len(result.failures), malformed,
+                shard, name.seq, len(result.failures), malformed,
             )  # fmt: skip
-        failures = [*result.failures, *set_aside]
+        failures = [*result.failures, *aside]
         if failures or malformed:
-            await mongo.dead_letters.bury(shard, claim.seq, rollup, failures, self._zeros)
-        dead_ids = {failure.id for failure in failures if failure.target == TOTALS.collection}
-        dead_ids |= {id_ for collection, id_ in buried if collection == TOTALS.collection}
+            await mongo.dead_letters.bury(shard, name.seq, rollup, failures, self._zeros)
+        dead_ids = _dead_ids(buried) | {failure.id for failure in failures if failure.target == TOTALS.collection}
         booked = _booked(rollup, dead_ids)
         if unknown:
             amount = sum(rollup.sums(unknown).values())
             booked.append(("unknown", amount))
             _log.warning(
                 "Shard %d, claim %d: %d counts of %d ids that MySQL does not have; they are in the dead letters.",
-                shard, claim.seq, amount, len(unknown),
+                shard, name.seq, amount, len(unknown),
             )  # fmt: skip
-        with FLUSH_STORE_SECONDS.labels("redis").time():
-            was_in_flight = await self._counters.ack(claim.seq, booked, self._due(rollup, dead_ids))
-        if unknown is None and was_in_flight:  # only in a Redis that is older, or that another one overtook
-            _log.error(
-                "Shard %d, claim %d: MongoDB is beyond it. So its %d counts were not written again. If they never were,"
-                " they are lost, and `tallyd audit` says so.",
-                shard, claim.seq, sum(rollup.sums().values()),
-            )  # fmt: skip
-        if counted.are_wanted() and unknown is not None:
-            _tell(rollup, dead_ids)
-        return Applied(len(rollup.documents[TOTALS]), result, len(failures) + malformed, claim.dirty_left)
+        return _Written(result, len(failures) + malformed, dead_ids, booked, self._due(rollup, dead_ids))
 
     def _taken_over(self, owner: str) -> None:
         metrics.CLAIM_TAKEOVERS.inc()
@@ -189,18 +217,20 @@ class Drain:
             self._built = record.built if record.built == generation else self._built
         return generation == self._built
 
-    async def _raise_floor(self, seq: int, rollup: Rollup, floor: int) -> _Held | None:
-        """The decision about the claim, by this flusher or an earlier one.
-
-        None: a later claim was written, so this one was acknowledged. Then nothing is left to write.
-        """
+    async def _advance(self, claim: Claim[Builder], rollup: Rollup, floor: ClaimName) -> Decided | None:
+        """The decision about the claim, by this flusher or an earlier one. None: the journal does not end before it."""
+        shard, mongo = self._counters.shard, self._mongo
+        if claim.seq == floor.seq:
+            return await read_decided(mongo, shard, claim.name)
         lacking: set[str] = set()
-        if self._known is not None and floor < seq:
+        if self._known is not None:
             lacking = await self._known.lacking(document.entity for document in rollup.documents[TOTALS])
         keys = sorted(document.id for document in rollup.documents[TOTALS]) if lacking else []
         at = [position for position, key in enumerate(keys) if key in lacking]
-        held = await raise_floor(self._mongo, self._counters.shard, seq, at)
-        return None if held is None else _Held(set_aside(rollup, held.unknown), held.generation)
+        entry = Entry(shard, *claim.name, floor, self._counters.epoch, claim.parts, 0)
+        with FLUSH_STORE_SECONDS.labels("mongo").time():
+            await self._journal.write(entry)
+            return await advance(mongo, shard, claim.name, claim.acked, at)
 
     async def _open_epoch(self) -> bool:
         """Whether MongoDB did not know the epoch of this Redis yet."""
@@ -211,27 +241,88 @@ class Drain:
         self._epoch = epoch
         return new
 
-    async def _meet_behind(self, last: int, floor: int) -> None:
-        """MongoDB holds claims that this Redis does not know: it was emptied, or it is an older one."""
+    async def _meet_behind(self, acked: int, floor: Floor) -> Unbuilt | None:
+        """The journal holds claims that this Redis has not accounted for: it was emptied, or it is an older one.
+
+        First the documents of the last one are written: it may be half done, and all before it are done."""
         shard, counters = self._counters.shard, self._counters
         await counters.look()
+        last = await self._journal.read(floor.name)
+        written = None
+        if last is not None:
+            decided = await read_decided(self._mongo, shard, last.name)
+            if decided is None:  # another claim came after it, so somebody did all this
+                return None
+            content = await counters.content(Builder, last.parts)
+            written = await self._write(last.name, content.rollup(), decided, again=True)
+            if written is None:
+                return Unbuilt()
         is_new = await self._open_epoch()
-        if not last and (is_new or counters.epoch > floor):
+        same = last is not None and last.epoch == counters.epoch
+        if not acked and not same and (is_new or counters.epoch > floor.seq):
             _log.warning(
                 "Shard %d: Redis has lost its memory. It began to count anew at %s, and MongoDB holds claims up to %s."
                 " Counts that were live or in flight are lost, and event ids are forgotten. The audit begins with the"
                 " totals as they are. Rows that were due: `tallyd audit --repair-replica`.",
-                shard, moment(counters.epoch), moment(floor),
+                shard, moment(counters.epoch), moment(floor.seq),
             )  # fmt: skip
-        else:
-            await note_older(self._mongo, counters.epoch, Older("redis", shard, last, floor))
+            await counters.amend(floor.name, acked, [], [], [])
+            return None
+        forgotten = await self._journal.since(acked, floor.name) if same else None
+        amends = [await self._amend_of(entry, written if entry == last else None) for entry in forgotten or ()]
+        amounts = add_up(amend.sums for amend in amends)
+        await note_older(self._mongo, counters.epoch, Older("redis", shard, acked, floor.seq, amounts))
+        self._check_held(acked, floor, forgotten, amounts)
+        if forgotten is None:
+            await counters.amend(floor.name, acked, [], [], [])
             _log.error(
-                "Shard %d: Redis is older than MongoDB. It knows claims up to %s, and MongoDB holds those up to %s. It"
-                " was restored, or it restarted without its last seconds. What it holds live may have been flushed"
-                " already, and is counted again. `tallyd audit` says how much, `tallyd audit --accept` accepts it.",
-                shard, moment(last), moment(floor),
+                "Shard %d: Redis goes on behind claim %s, as `tallyd shards accept` said. What it holds live may have"
+                " been flushed already, and is counted again. `tallyd audit` says how much.",
+                shard, moment(floor.seq),
             )  # fmt: skip
-        self._met = str(last)
+            return None
+        _log.error(
+            "Shard %d: Redis came back older than MongoDB. It had accounted for claims up to %s, and MongoDB holds"
+            " those up to %s. They are taken off its live counts (%s), so none is counted twice.",
+            shard, moment(acked), moment(floor.seq), _in_words(amounts),
+        )  # fmt: skip
+        for entry, amend in zip(forgotten, amends, strict=True):
+            if await counters.amend(entry.name, entry.before.seq, entry.parts, amend.booked, amend.due):
+                metrics.CLAIMS_AMENDED.inc()
+        return None
+
+    async def _amend_of(self, entry: Entry, written: _Written | None) -> _Amend:
+        """What a claim is booked as, and makes due. `written`: if that is known already."""
+        rollup = (await self._counters.content(Builder, entry.parts)).rollup()
+        if written is None:
+            dead_ids = _dead_ids(await self._mongo.dead_letters.of_claim(entry.shard, entry.seq))
+            return _Amend(rollup.sums(), _booked(rollup, dead_ids), self._due(rollup, dead_ids))
+        return _Amend(rollup.sums(), written.booked, written.due)
+
+    def _check_held(
+        self, acked: int, floor: Floor, forgotten: Sequence[Entry] | None, amounts: Mapping[str, int]
+    ) -> None:
+        """Raises HeldError if an operator has to decide, and has not."""
+        if forgotten is not None and not any(entry.replicas for entry in forgotten):
+            return  # no replica was known to hold them: Redis may forget its last second
+        if floor.accepted == acked:
+            return
+        if forgotten is None:
+            why = (
+                "Not all claims in between are kept, so nobody can say which of its live counts were flushed already."
+                " If it goes on, they are counted again"
+            )
+        else:
+            why = (
+                f"Replicas of Redis had confirmed the claims in between ({_in_words(amounts)}), so this Redis was"
+                " restored, or a replica without them took over. If it goes on, they are taken off its live counts:"
+                " nothing is doubled, and what it counted since is lost"
+            )
+        raise HeldError(
+            f"Shard {self._counters.shard} is held. Its Redis knows claims up to {moment(acked)}, and MongoDB holds"
+            f" those up to {moment(floor.seq)}. {why}. Bring the right Redis back, or run `tallyd shards accept"
+            f" {self._counters.shard} --reason …`"
+        )
 
     async def _meet_ahead(self, acked: int) -> None:
         """Redis knows a claim above the floor. Another flusher may have raised it meanwhile; else MongoDB is older."""
@@ -270,11 +361,32 @@ def _tell(rollup: Rollup, dead_ids: Collection[str]) -> None:
         counted.TOLD.info("MongoDB has %s", counted.in_words(written))
 
 
-class _Held(NamedTuple):
-    """`unknown`: the keys of the entities that are set aside. `generation`: as in `Decided`."""
+class _Written(NamedTuple):
+    """A claim whose documents are written. `dead`: documents and foreign values that went to the dead letters.
 
-    unknown: set[str]
-    generation: int | None
+    `dead_ids`: of the entities whose totals did. `booked` and `due`: what Redis is told."""
+
+    result: SinkResult
+    dead: int
+    dead_ids: set[str]
+    booked: list[tuple[str, int]]
+    due: list[str]
+
+
+class _Amend(NamedTuple):
+    """A claim that Redis forgot. `sums`: its amounts per counter. The others as in `_Written`."""
+
+    sums: dict[str, int]
+    booked: list[tuple[str, int]]
+    due: list[str]
+
+
+def _dead_ids(buried: Collection[tuple[str, str]]) -> set[str]:
+    return {id_ for collection, id_ in buried if collection == TOTALS.collection}
+
+
+def _in_words(amounts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counter} {amount:,}" for counter, amount in sorted(amounts.items())) or "nothing"
 
 
 def _set_aside(rollup: Rollup, unknown: Collection[str]) -> list[Failure]:

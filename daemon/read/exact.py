@@ -1,20 +1,21 @@
 """The exact total of one entity at one moment, between ingest and flush: MongoDB's document plus what Redis holds.
 
 Two stores can't be read in one moment, so the seqs decide what the document holds of what Redis held. Redis is read
-first: live amounts, the batch in flight (seq s), the seq last given. Then the document, which remembers the last seq
-applied to it, f:
+first: live amounts, the claim in flight (seq s), the last claim that Redis has accounted for (a). Then the document,
+which remembers the last seq applied to it, f:
 
-    f > last   what was frozen after the snapshot is in the document: it was still live then. Both again. (A batch that
-               was in flight and open gets a new seq with every part that is added, so this holds for its parts, too.)
-    f ≥ s      the batch in flight is in the document: it is not added
-    f < s      it is not, or holds nothing of this entity: it is added
+    f ≤ a          the claim in flight is not in the document, or holds nothing of this entity: it is added
+    f = s          it is: it is not added
+    otherwise      what was frozen after the snapshot is in the document: it was still live then. Both again. (A claim
+                   that was in flight and open gets a new seq with every part, so this holds for its parts, too.)
 
-All that was acknowledged before the snapshot is in the document, because an ack follows the write. So the sum is the
+All that was accounted for before the snapshot is in the document, because an ack follows the write. So the sum is the
 total at the moment of the snapshot, whatever happened since: never above what was accepted, never below what was
 acknowledged before, and never less than an earlier read's.
 
-A Redis that lost its memory knows no seq as high as the document's until it makes its first batch. So if f > last still
-holds against a snapshot taken after the document, f is from before, and the document is as old as can be.
+If a snapshot that was taken after the document still does not know the claim f, Redis is behind the journal. Either it
+lost its memory, and began to count after f was made: then f is from before, and the document is as old as can be. Or it
+came back older, and counts of f may be live again: then nobody can say until the flusher has amended it.
 
 Left out are what waits in a spool, which Redis has not seen, and dead letters.
 """
@@ -26,7 +27,7 @@ from collections.abc import Collection, Sequence
 from daemon.buffer.keys import shard_of
 from daemon.buffer.pending import EntitySnapshot, Pending
 from daemon.domain.entity import Entity
-from daemon.errors import StoreError
+from daemon.errors import RedisStoreError, StoreError
 from daemon.read.gate import RefusedReadError
 from daemon.read.totals import TotalsReader, counted
 from daemon.rollups.mongo import Json
@@ -50,11 +51,13 @@ class Exact:
         for _ in range(TRIES_MAX):
             document = (await self._totals.documents([entity.key])).get(entity.key)
             applied = _applied(document)
-            if applied <= snapshot.last:
+            if _knows(snapshot, applied):
                 return _sum(document, applied, snapshot, counters)
             snapshot = await _look(pending, entity)
-            if applied > snapshot.last:
-                return _sum(document, applied, snapshot, counters)
+            if not _knows(snapshot, applied):
+                if await pending.epoch() > applied:
+                    return _sum(document, applied, snapshot, counters)
+                raise RedisStoreError("Redis came back older than MongoDB. The next flush puts it right.")
         raise StoreError(f"No moment between two flushes of {entity.key!r} was found in {TRIES_MAX} tries.")
 
 
@@ -65,6 +68,10 @@ async def _look(pending: Pending, entity: Entity) -> EntitySnapshot:
     return snapshot
 
 
+def _knows(snapshot: EntitySnapshot, applied: int) -> bool:
+    return applied <= snapshot.acked or applied == snapshot.in_flight
+
+
 def _applied(document: Json | None) -> int:
     return int(document.get("flush_seq", 0)) if document else 0
 
@@ -73,6 +80,6 @@ def _sum(document: Json | None, applied: int, snapshot: EntitySnapshot, counters
     sums = counted(document, counters)
     for counter in counters:
         sums[counter] += snapshot.live.get(counter, 0)
-        if applied < snapshot.in_flight:
+        if applied != snapshot.in_flight:
             sums[counter] += snapshot.claimed.get(counter, 0)
     return sums

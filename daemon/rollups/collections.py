@@ -11,6 +11,7 @@ from daemon.domain.rollup import EXPIRING, KINDS, OF_DOMAINS, OWN_FIELDS
 
 DEAD_LETTERS = "analytics_dead_letters"
 FLOORS = "analytics_flush_floors"
+JOURNAL = "analytics_flush_journal"
 EPOCHS = "analytics_epochs"
 HISTORY_MARKS = "analytics_backfill_marks"
 BASE_COLUMNS = "analytics_base_columns"
@@ -45,17 +46,31 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     },
     FLOORS: {
         "_id": "shard",
-        "seq": "the highest seq whose documents may have been written",
+        "seq": "of the last claim in the journal: the highest one whose documents may have been written",
+        "journal": "{seq, nonce}: the name of that claim; another seq: an older version raised the floor since",
+        "held": "{acked, reason, by, at}: `tallyd shards accept` of a Redis that had accounted for that claim",
         "unknown": "{seq, at}: the entities of that claim that MySQL does not know, as positions among its sorted keys",
         "domains": "{generation, after, seq}: claims above `after` are added to the domains' documents of that"
         " generation; `seq`: the highest one of a flusher that does so",
+    },
+    JOURNAL: {
+        "_id": "<shard>:<seq>:<nonce>",
+        "shard": "of the claim",
+        "seq": "its seq",
+        "nonce": "its nonce",
+        "before": "{seq, nonce}: the claim before it in the journal",
+        "epoch": "of the Redis that froze it",
+        "parts": "its content, as Redis froze it",
+        "replicas": "how many replicas of Redis were known to hold it; 0: nobody asked, or they did not answer",
+        "at": "when it was written",
     },
     EPOCHS: {
         "_id": "the epoch of a Redis",
         "baseline": "{counter: amount}: what totals and dead letters held when that Redis began to count",
         "at": "when it was recorded",
         "accepted": "[{at, by, reason, differences}]: by `tallyd audit --accept`, {rollup: {counter: amount}}",
-        "older": "[{store, shard, redis, mongo}]: a store that came back older, by the highest seq that each one knew",
+        "older": "[{store, shard, redis, mongo, amended}]: a store that came back older, by the highest seq that each"
+        " one knew, and {counter: amount} that Redis was amended by",
     },
     HISTORY_MARKS: {"_id": "key of an entity whose history is half written"},
     BASE_COLUMNS: {

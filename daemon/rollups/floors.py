@@ -3,6 +3,9 @@
 A Redis may lose its memory. Its next claim must still get a seq that no document holds, and an audit must still know
 which part of the totals that Redis never counted. Called by the flusher before it writes, and by `audit`.
 
+The floor is the end of the journal of claims (`journal.py`). It moves from one claim to the next by compare-and-set. So
+a claim of a history that Redis lost, whose flusher comes late, gets no place behind a claim that it does not know.
+
 The floor also holds what was decided of its claim: the entities that are set aside, because MySQL does not know them,
 and the documents of whole domains that it is added to. Floor and decision are one write. So whoever applies the claim,
 however late, obeys the same decision.
@@ -19,6 +22,7 @@ from msgspec import Struct
 from pymongo import ReadPreference, ReturnDocument
 from pymongo.errors import DuplicateKeyError
 
+from daemon.domain.claim import NO_CLAIM, ClaimName
 from daemon.domain.rollup import TOTALS
 from daemon.rollups.collections import EPOCHS, FLOORS
 from daemon.rollups.errors import store_error
@@ -28,22 +32,29 @@ OLDER_MAX = 100
 """Records of an epoch. Two systems that share a database by mistake meet each other at every flush."""
 
 
-class Older(Struct, frozen=True):
+class Older(Struct, frozen=True, omit_defaults=True):
     """A store that was met older than the other: `store`. `redis` and `mongo`: the highest seq that each one knew of
-    the shard's acknowledged claims."""
+    the shard's acknowledged claims. `amended`: what Redis was amended by, per counter."""
 
     store: Literal["redis", "mongo"]
     shard: int
     redis: int
     mongo: int
+    amended: dict[str, int] = {}
 
 
 class Floor(NamedTuple):
-    """`seq`: the highest one that may have been written to the shard's documents; 0 if none. `generation`: of whole
-    domains, for claims above it. None as in `Decided`."""
+    """`name`: of the last claim in the journal, the highest one whose documents may have been written. Its nonce is ""
+    if an older version wrote it. `generation`: of whole domains, for claims above it. None as in `Decided`. `accepted`:
+    what `tallyd shards accept` said that Redis had accounted for; None: nothing."""
 
-    seq: int
+    name: ClaimName
     generation: int | None
+    accepted: int | None = None
+
+    @property
+    def seq(self) -> int:
+        return self.name.seq
 
 
 async def read_floor(mongo: MongoSink, shard: int) -> Floor:
@@ -51,13 +62,24 @@ async def read_floor(mongo: MongoSink, shard: int) -> Floor:
 
     Of the primary, even if `mongo.url` prefers others: a secondary that lags looks like a MongoDB that was restored.
     """
+    document = await _read(mongo, shard)
+    if document is None:
+        return Floor(NO_CLAIM, None)
+    name = _name(document)
+    held = document.get("held", {})
+    return Floor(name, _generation(document, name.seq + 1), held.get("acked"))
+
+
+async def _read(mongo: MongoSink, shard: int) -> Json | None:
     with store_error(mongo.address):
         floors = mongo.database.get_collection(FLOORS, read_preference=ReadPreference.PRIMARY)
-        document = await floors.find_one({"_id": shard})
-    if document is None:
-        return Floor(0, None)
-    seq = int(document["seq"])
-    return Floor(seq, _generation(document, seq + 1))
+        document: Json | None = await floors.find_one({"_id": shard})
+    return document
+
+
+def _name(floor: Json) -> ClaimName:
+    seq, journal = int(floor["seq"]), floor.get("journal", {})
+    return ClaimName(seq, journal["nonce"] if journal.get("seq") == seq else "")
 
 
 class Decided(NamedTuple):
@@ -72,19 +94,42 @@ class Decided(NamedTuple):
     generation: int | None
 
 
-async def raise_floor(mongo: MongoSink, shard: int, seq: int, unknown: Sequence[int] = ()) -> Decided | None:
-    """Must precede the first write of `seq`: Redis then never gives out again a seq that a document may hold.
+async def advance(
+    mongo: MongoSink, shard: int, name: ClaimName, before: int, unknown: Sequence[int] = ()
+) -> Decided | None:
+    """Makes a claim the end of the journal, after the claim `before` (0: after none). Must precede the first write of
+    its documents: Redis then never gives out again a seq that a document may hold.
 
     `unknown`: the claim's entities to set aside, as positions in the order of their keys. Returns what holds: of
-    whoever raised the floor to `seq` first. None: the floor is above, so the claim was applied and acknowledged. Raises
-    StoreError.
+    whoever advanced the floor to this claim first. None: the journal does not end in `before`. Raises StoreError.
     """
+    set_to = _raised(name.seq, unknown) | {"journal": {"$literal": name._asdict()}, "held": "$$REMOVE"}
+    with store_error(mongo.address):
+        try:
+            floor: Json | None = await mongo.database[FLOORS].find_one_and_update(
+                {"_id": shard, "seq": before}, [{"$set": set_to}], upsert=not before,
+                return_document=ReturnDocument.AFTER,
+            )  # fmt: skip
+        except DuplicateKeyError:
+            floor = None
+    if floor is None:  # maybe another flusher did it, or a lost reply told of it
+        floor = await _read(mongo, shard)
+    return _decided(floor, name) if floor is not None else None
+
+
+async def raise_floor(mongo: MongoSink, shard: int, seq: int) -> None:
+    """Has the journal begin anew after `seq`, unless the floor is above. Raises StoreError."""
+    with store_error(mongo.address):
+        await mongo.database[FLOORS].update_one({"_id": shard}, [{"$set": _raised(seq)}], upsert=True)
+
+
+def _raised(seq: int, unknown: Sequence[int] = ()) -> Json:
     # Positions, because the keys of a claim may be more than a document holds. With their seq, because versions before
     # 0.3.0 raise the floor and leave the positions.
     decided = {"$literal": {"seq": seq, "at": list(unknown)}} if unknown else "$$REMOVE"
     highest = {"$max": ["$seq", seq]}
-    raised = {
-        "unknown": {"$cond": [{"$lt": ["$seq", seq]}, decided, "$unknown"]},
+    return {
+        "unknown": {"$cond": [{"$lt": [{"$ifNull": ["$seq", 0]}, seq]}, decided, "$unknown"]},
         "seq": highest,
         # Versions before 0.6.0 raise the floor and leave this. It stays behind then.
         "domains": {
@@ -95,27 +140,20 @@ async def raise_floor(mongo: MongoSink, shard: int, seq: int, unknown: Sequence[
             ]
         },
     }
-    with store_error(mongo.address):
-        floor: Json | None = await mongo.database[FLOORS].find_one_and_update(
-            {"_id": shard}, [{"$set": raised}], upsert=True, return_document=ReturnDocument.AFTER
-        )
-    assert floor is not None
-    return _decided(floor, seq)
 
 
-async def read_decided(mongo: MongoSink, shard: int, seq: int) -> Decided | None:
-    """The decision about a claim. None: the floor is above, or still below; then nothing of it is written yet. Raises
-    StoreError."""
-    with store_error(mongo.address):
-        floor = await mongo.database[FLOORS].find_one({"_id": shard})
-    return None if floor is None or floor["seq"] < seq else _decided(floor, seq)
+async def read_decided(mongo: MongoSink, shard: int, name: ClaimName) -> Decided | None:
+    """The decision about a claim. None: the journal does not end in it. Raises StoreError."""
+    floor = await _read(mongo, shard)
+    return None if floor is None else _decided(floor, name)
 
 
-def _decided(floor: Json, seq: int) -> Decided | None:
-    if floor["seq"] > seq:
+def _decided(floor: Json, name: ClaimName) -> Decided | None:
+    seq, nonce = _name(floor)
+    if seq != name.seq or (nonce and nonce != name.nonce):
         return None
     held = floor.get("unknown", {})
-    return Decided(held["at"] if held.get("seq") == seq else (), _generation(floor, seq))
+    return Decided(held["at"] if held.get("seq") == name.seq else (), _generation(floor, name.seq))
 
 
 def _generation(floor: Json, seq: int) -> int | None:
@@ -123,6 +161,15 @@ def _generation(floor: Json, seq: int) -> int | None:
     if domains is None or domains["seq"] != floor["seq"]:
         return None
     return int(domains["generation"]) if seq > domains["after"] else 0
+
+
+async def accept_held(mongo: MongoSink, shard: int, *, floor: int, acked: int, by: str, reason: str) -> bool:
+    """Puts on record that a shard may go on with a Redis that has accounted for `acked`. False: the floor is another
+    one by now. Raises StoreError."""
+    held = {"acked": acked, "by": by, "reason": reason, "at": dt.datetime.now(dt.UTC)}
+    with store_error(mongo.address):
+        result = await mongo.database[FLOORS].update_one({"_id": shard, "seq": floor}, {"$set": {"held": held}})
+    return result.matched_count == 1
 
 
 async def fence(mongo: MongoSink, shard: int, generation: int) -> int | None:

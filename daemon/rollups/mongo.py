@@ -35,6 +35,7 @@ from daemon.domain.window import RANKED
 from daemon.errors import ConfigError
 from daemon.rollups.build import first_fields
 from daemon.rollups.builds import Builds
+from daemon.rollups.collections import JOURNAL
 from daemon.rollups.dead_letters import DeadLetters
 from daemon.rollups.errors import UNAPPLICABLE, is_already_applied, keeps_vanishing, store_error, write_failed
 
@@ -112,11 +113,12 @@ class MongoSink:
         await close_client(self._client)
 
     async def ensure_indexes(self, kinds: Iterable[Kind] = COMPLETE) -> None:
-        """Creates the unique index of each of these rollups' natural key, and the indexes of the dead letters."""
+        """Creates the unique index of each of these rollups' natural key, and those of journal and dead letters."""
         with store_error(self.address):
             for kind in kinds:
                 natural_key = IndexModel([(field, 1) for field in kind.key_fields], name="natural_key", unique=True)
                 await self.collection(kind).create_indexes([natural_key])
+            await self.database[JOURNAL].create_indexes([IndexModel([("shard", 1), ("seq", 1)], name="claim")])
         await self.dead_letters.ensure_indexes()
 
     async def ensure_ranking(self, counters: Iterable[str], kinds: Iterable[Kind] = RANKED) -> None:

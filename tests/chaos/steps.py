@@ -134,7 +134,7 @@ def _stepping(call: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
     return stepped
 
 
-for _call in (floors.read_floor, floors.note_older, floors.open_epoch, floors.raise_floor):
+for _call in (floors.read_floor, floors.note_older, floors.open_epoch, floors.advance, floors.read_decided):
     setattr(drain, _call.__name__, _stepping(_call))
 
 

@@ -48,7 +48,7 @@ EXAMPLES_FIXED = 20
 MOVIES = ("a", "b", "c")
 DAYS = ("2024-12-29", "2024-12-30", "2026-02-19")
 SPOILED = "not a number"
-FLUSHERS_CALLS = ("claim", "claim", "raise_floor", "bulk", "bury", "ack", "ack")
+FLUSHERS_CALLS = ("claim", "claim", "journal", "advance", "bulk", "bury", "ack", "ack")
 CLAIM, REPLICA = "anl:{0}:claim", "anl:{0}:replica"
 
 

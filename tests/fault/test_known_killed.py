@@ -31,7 +31,7 @@ TABLE = {"table": "jav", "key": "uuid", "columns": {"view": "views", "download":
 QUICK = {"TALLYD_FLUSH__LEASE_MS": "300", "TALLYD_FLUSH__INTERVAL_S": "0.1"}
 STAYS, GOES, COMES, GHOST = "stays", "goes", "comes", "ghost"
 AMOUNTS = {STAYS: 1, GOES: 2, COMES: 4, GHOST: 8}
-DECIDED = ("raise_floor", "write", "bury", "ack")
+DECIDED = ("advance", "write", "bury", "ack")
 
 
 @pytest.fixture
@@ -85,9 +85,9 @@ async def frozen(system: System, call: str) -> AsyncIterator[None]:
         await flusher.mongo.close()
 
 
-@kills("daemon.flush.drain", "look_up", "raise_floor", "write", "bury", "ack")
+@kills("daemon.flush.drain", "look_up", "advance", "write", "bury", "ack")
 def test_a_killed_flushers_decision_holds(knowing: System, kill: Kill) -> None:
-    decided = kill.step in DECIDED[1:] or (kill.step == "raise_floor" and kill.after)
+    decided = kill.step in DECIDED[1:] or (kill.step == "advance" and kill.after)
     killed(knowing, kill, "flush")
     rows_change(knowing)
     assert knowing.flush().replica_error is None
@@ -107,7 +107,7 @@ def test_a_killed_flushers_decision_holds(knowing: System, kill: Kill) -> None:
     assert audited(knowing) == set()
 
 
-@pytest.mark.parametrize("before", ["raise_floor", "bulk", "bury", "ack"])
+@pytest.mark.parametrize("before", ["advance", "bulk", "bury", "ack"])
 @pytest.mark.parametrize("further", [False, True], ids=["the same claim", "a later claim"])
 def test_a_frozen_flusher_obeys_what_another_decided(knowing: System, before: str, *, further: bool) -> None:
     """It looked its ids up before the rows changed, and wakes after another one has applied the claim."""
@@ -125,7 +125,7 @@ def test_a_frozen_flusher_obeys_what_another_decided(knowing: System, before: st
 
     asyncio.run(work())
     knowing.flush()
-    known = {STAYS, COMES} if before == "raise_floor" else {STAYS, GOES}
+    known = {STAYS, COMES} if before == "advance" else {STAYS, GOES}
     amounts = AMOUNTS | {STAYS: AMOUNTS[STAYS] + further, GHOST: AMOUNTS[GHOST] + further}
     assert knowing.rollups() == rollups({movie: amounts[movie] for movie in known})
     found = list(knowing.mongo[DEAD_LETTERS].find({"collection": "analytics_entity_totals"}))

@@ -160,7 +160,7 @@ def claim_and_write_totals_only(system: System) -> None:
     async def work() -> None:
         connection, mongo = Connection(config.redis, Layout(config)), MongoSink(config.mongo)
         counters = Counters(connection, 0, Limits.of(config))
-        floor = (await read_floor(mongo, 0)).seq
+        floor = (await read_floor(mongo, 0)).name
         claim = await counters.claim(
             Builder, owner="test", floor=floor, lease_ms=60_000, entities_max=100, fields_max=1000, us_max=10_000
         )

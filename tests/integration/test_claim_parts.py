@@ -13,6 +13,7 @@ from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Ahead, Busy, Claim, Counters, Limits
 from daemon.buffer.layout import Layout
 from daemon.buffer.wire import Amounts
+from daemon.domain.claim import NO_CLAIM, ClaimName
 from tests.kit.system import System, event
 
 ONE_SYSTEM = True
@@ -52,14 +53,14 @@ def counters(system: System, connection: Connection, before: Mapping[int, Meddle
 
 async def claim(of: Counters, owner: str, lease_ms: int = 1) -> Any:
     """An entity a call. The floor follows what was acknowledged, as a flusher reads it anew."""
-    floor = 0
+    floor = NO_CLAIM
     while isinstance(
         found := await of.claim(
             Content, owner=owner, floor=floor, lease_ms=lease_ms, entities_max=100, fields_max=1_000, us_max=1
         ),
         Ahead,
     ):
-        floor = found.acked
+        floor = ClaimName(found.acked, "")
     return found
 
 
@@ -153,7 +154,7 @@ def test_parts_of_a_batch_that_is_gone_are_forgotten(system: System, *, is_seale
         second = counters(system, connection)
         claimed = await claim(second, "b")
         assert claimed.content == expected()
-        assert await second.ack(claimed.seq, [], [])
+        assert await second.ack(claimed.name, claimed.acked, [], [])
         await asyncio.to_thread(count, system, 7)
         if is_sealed:
             assert (await claim(second, "b")).content == expected(7)

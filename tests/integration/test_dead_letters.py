@@ -149,11 +149,14 @@ def test_a_document_mended_before_a_claim_is_repeated_is_not_counted_twice(syste
     system.count(event(entity_id="a", value=4))
     system.flush()
     (letter,) = letters(system)
-    # The ack was lost: the same claim is in flight again, under the same seq, and the document is whole meanwhile.
+    # The ack was lost: the same claim is in flight again, under the same name, and the document is whole meanwhile.
     seq = letter["seq"]
+    journaled = system.mongo["analytics_flush_journal"].find_one({"seq": seq})
+    assert journaled
+    name = {"seq": seq, "nonce": journaled["nonce"], "acked": int(journaled["before"]["seq"])}
     system.redis.hset(
         "anl:{0}:claim",
-        mapping={"seq": seq, "owner": "gone", "since": 0, "until": 0, "entities": 1, f"payload:{seq}": payload(4)},
+        mapping=name | {"owner": "gone", "since": 0, "until": 0, "entities": 1, f"payload:{seq}": payload(4)},
     )
     spoil(system, "analytics_entity_daily", "jav:movie:a:2026-02-19", 1)
     system.flush()

@@ -169,7 +169,7 @@ def test_by_default_every_id_is_written_and_mysql_is_not_asked(system: System, r
     assert system.flush(MYSQL__URL=NOWHERE).replica_error is not None
     assert system.rollups() == expected_rollups([("jav:movie:ghost", "view", DAY, 1)])
     (floor,) = system.mongo["analytics_flush_floors"].find()
-    assert floor.keys() == {"_id", "seq", "domains"}
+    assert floor.keys() == {"_id", "seq", "journal", "domains"}
     assert letters(system) == []
 
 

@@ -14,6 +14,7 @@ from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Claim, Counters, Limits
 from daemon.buffer.layout import Layout
 from daemon.buffer.wire import Amounts
+from daemon.domain.claim import NO_CLAIM
 from daemon.metrics import FLUSH
 from tests.kit.daemon import Daemon
 from tests.kit.system import BATCH, EVENTS, System, event
@@ -123,7 +124,7 @@ async def leave_a_claim(system: System, owner: str) -> None:
     config = system.config()
     connection = Connection(config.redis, Layout(config))
     claim = await Counters(connection, 0, Limits.of(config)).claim(
-        Content, owner=owner, floor=0, lease_ms=0, entities_max=9, fields_max=9, us_max=1_000_000
+        Content, owner=owner, floor=NO_CLAIM, lease_ms=0, entities_max=9, fields_max=9, us_max=1_000_000
     )
     assert isinstance(claim, Claim)
     await connection.close()

@@ -275,6 +275,19 @@ def test_a_redis_that_lost_its_memory_adds_to_what_was_flushed(system: System) -
     assert read(system)["view"] == 3
 
 
+def test_a_redis_that_came_back_older_is_not_read_exactly_until_it_is_amended(system: System) -> None:
+    system.count(*views("1", "2"))
+    saved = {key: system.redis.dump(key) for key in system.redis.scan_iter()}
+    system.flush()
+    system.redis.flushall()
+    for key, value in saved.items():
+        system.redis.restore(key, 0, value)
+    with pytest.raises(StoreError, match="came back older"):
+        read(system)
+    system.flush()
+    assert read(system)["view"] == 2
+
+
 def test_foreign_values_change_no_total(system: System) -> None:
     system.count(*views("1"))
     system.redis.hset(
@@ -290,7 +303,7 @@ def flusher_claims(system: System, *, whole: bool = True) -> None:
 
     async def work() -> None:
         async with flushing(system) as actor:
-            await actor.step_until("raise_floor" if whole else "claim")
+            await actor.step_until("advance" if whole else "claim")
             if not whole:
                 await actor.step(0)
             assert actor.running

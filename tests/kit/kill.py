@@ -16,7 +16,16 @@ import pytest
 
 from daemon.buffer import scripts
 from daemon.domain.rollup import COARSER, DAILY, DOMAIN_DAILY, KINDS, TOTALS
-from daemon.rollups.collections import BACKFILLS, DEAD_LETTERS, DOMAIN_BUILDS, EPOCHS, EXPIRY, FLOORS, HISTORY_MARKS
+from daemon.rollups.collections import (
+    BACKFILLS,
+    DEAD_LETTERS,
+    DOMAIN_BUILDS,
+    EPOCHS,
+    EXPIRY,
+    FLOORS,
+    HISTORY_MARKS,
+    JOURNAL,
+)
 from tests.kit.daemon import Daemon
 from tests.kit.proxy import Fault, Proxy, command_of, update_of
 from tests.kit.system import System, wait_until
@@ -50,7 +59,9 @@ STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
         "freeze": (Stop("redis", scripts.CLAIM.sha.encode(), nth=6),),
         "seal": (Stop("redis", scripts.CLAIM.sha.encode(), nth=2),),  # the first one meets a Redis that was emptied
         "look_up": (Stop("mysql", b"SELECT CAST(d.k AS CHAR), t.`uuid` FROM"),),
-        "raise_floor": (Stop("mongo", command_of("findAndModify", FLOORS)),),
+        "amend": (Stop("redis", scripts.AMEND.sha.encode()),),
+        "journal": (Stop("mongo", command_of("insert", JOURNAL)),),
+        "advance": (Stop("mongo", command_of("findAndModify", FLOORS)),),
         "write": tuple(Stop("mongo", update_of(kind.collection)) for kind in (*KINDS, DOMAIN_DAILY)),
         "bury": (Stop("mongo", update_of(DEAD_LETTERS)),),
         "list_due": (Stop("redis", scripts.ACK.sha.encode()),),

@@ -7,6 +7,7 @@ The keys, the msgpack and the replies are spelled out here a second time on purp
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -21,6 +22,7 @@ SCRIPTS = (
     "ingest",
     "claim",
     "ack",
+    "amend",
     "begin_sync",
     "settle",
     "layout",
@@ -64,6 +66,9 @@ class Claimed(NamedTuple):
     left: int
     taken_from: bytes | None = None
     """The owner it was taken over from."""
+    acked: int = 0
+    """Of a sealed one: the claim that Redis has accounted for."""
+    nonce: str = ""
 
     @property
     def amounts(self) -> Amounts:
@@ -80,7 +85,7 @@ class Claimed(NamedTuple):
 class Pending(NamedTuple):
     """A reply of `pending.lua`. `parts`: per part, its entities' fields; None for one that was not handed out."""
 
-    last: int
+    acked: int
     seq: int
     parts: dict[int, Amounts | None]
     live: dict[str, int]
@@ -139,7 +144,9 @@ class Shard:
         self.dirty_key, self.claim_key, self.replica_key, self.ledger_key, self.seen_key = (
             f"{self.tag}:{name}" for name in ("dirty", "claim", "replica", "ledger", "seen")
         )
-        self.floor = 0
+        self._handed: dict[int, tuple[str, int]] = {}
+        """Seq of each claim that was handed out → its nonce, and the claim before it."""
+        self.floor, self.floor_nonce = 0, ""
         """As MongoDB has it: each ack raises it."""
 
     # The scripts ------------------------------------------------------------------------------------------------
@@ -169,10 +176,11 @@ class Shard:
 
     def claim(
         self, owner: str = "a", *, lease_ms: int = 60_000, floor: int | None = None, entities: int = 1_000,
-        fields: int = 10_000, us: int = 1_000_000, met: str = "",
+        fields: int = 10_000, us: int = 1_000_000, floor_nonce: str = "", nonce: str = "",
     ) -> Claimed:  # fmt: skip
         """One call: "more" if another is to follow. With `us=0`, each freezes one entity. `floor`: None for its own."""
-        reply = self.claim_raw(owner, lease_ms, self.floor if floor is None else floor, entities, fields, us, met)
+        ends = (self.floor, self.floor_nonce) if floor is None else (floor, floor_nonce)
+        reply = self.claim_raw(owner, lease_ms, *ends, entities, fields, us, nonce or secrets.token_hex(4))
         match reply:
             case [b"behind" | b"ahead" as status, seq]:
                 return Claimed(status.decode(), int(seq), {}, 0)
@@ -182,15 +190,22 @@ class Shard:
                 return Claimed("busy", 0, {}, left_ms)
             case [b"more", part, payload, left, *others]:
                 return Claimed("more", int(part), {int(part): unpack(payload)} if payload else {}, left, *others)
-            case [b"new", seq, payload, left, names, *others]:
+            case [b"new", seq, payload, left, acked, given, names, *others]:
                 frozen = self.frozen()
                 assert set(frozen) == {int(name) for name in names}
                 if payload:
                     assert frozen[int(seq)] == unpack(payload)
-                return Claimed("new", int(seq), frozen, left, *others)
-            case [b"again", seq, flat, left, *others]:
-                return Claimed("again", int(seq), unpack_parts(flat), left, *others)
+                return self._told("new", seq, frozen, left, acked, given, *others)
+            case [b"again", seq, flat, left, acked, given, *others]:
+                return self._told("again", seq, unpack_parts(flat), left, acked, given, *others)
         raise AssertionError(reply)
+
+    def _told(
+        self, status: str, seq: bytes, parts: dict[int, Any], left: int, acked: bytes, nonce: bytes,
+        taken_from: bytes | None = None,
+    ) -> Claimed:  # fmt: skip
+        self._handed[int(seq)] = (nonce.decode(), int(acked))
+        return Claimed(status, int(seq), parts, left, taken_from, int(acked), nonce.decode())
 
     def claim_whole(self, owner: str = "a", **limits: Any) -> Claimed:
         """As many calls as it takes."""
@@ -212,12 +227,33 @@ class Shard:
         return self._run("claim", keys, args)
 
     def ack(
-        self, seq: int | str, booked: Mapping[str, int] | None = None, due: Sequence[str] = (), *, more: bool = False
-    ) -> int:
-        self.floor = max(self.floor, int(seq))
-        flat = [text for field, amount in (booked or {}).items() for text in (field, str(amount))]
+        self, seq: int | str, booked: Mapping[str, int] | None = None, due: Sequence[str] = (), *, more: bool = False,
+        nonce: str | None = None, acked: int | None = None,
+    ) -> int:  # fmt: skip
+        """`nonce` and `acked`: None for those that the claim was handed out with."""
+        given, before = self._handed.get(int(seq), ("", 0))
+        given, before = given if nonce is None else nonce, before if acked is None else acked
+        self.floor, self.floor_nonce = max((self.floor, self.floor_nonce), (int(seq), given))
         keys = [self.claim_key, self.replica_key, self.ledger_key, f"{self.tag}:aside"]
-        return int(self._run("ack", keys, (seq, pack(flat), pack(list(due)), "more" if more else "")))
+        args = (seq, given, before, flat(booked), pack(list(due)), "more" if more else "")
+        return int(self._run("ack", keys, args))
+
+    def amend(
+        self, claimed: Claimed, parts: Sequence[bytes], booked: Mapping[str, int] | None = None,
+        due: Sequence[str] = (), *, acked: int | None = None,
+    ) -> int:  # fmt: skip
+        """`parts`: as `payloads` had them. `acked`: None for the claim before it."""
+        names = (self.dirty_key, self.claim_key, f"{self.tag}:counters", self.ledger_key, self.replica_key)
+        args = (
+            claimed.acked if acked is None else acked, claimed.seq, claimed.nonce, secrets.token_hex(4), flat(booked),
+            pack(list(due)), *parts,
+        )  # fmt: skip
+        return int(self._run("amend", [*names, f"{self.tag}:aside"], args))
+
+    def payloads(self) -> list[bytes]:
+        """The parts of the claim in flight, as bytes."""
+        fields = cast("dict[bytes, bytes]", self.redis.hgetall(self.claim_key))
+        return [payload for field, payload in sorted(fields.items()) if field.startswith(b"payload:")]
 
     def settle(self, *pairs: tuple[str, str]) -> int:
         flat = [text for pair in pairs for text in pair]
@@ -231,10 +267,10 @@ class Shard:
 
     def pending(self, entity: str, known: int | str = "") -> Pending:
         """`known`: the seq of the batch whose parts are not wanted."""
-        whole, last, seq, parts, flat = self.pending_raw(entity, known, 1_000, 1_000_000)
+        whole, acked, seq, parts, flat = self.pending_raw(entity, known, 1_000, 1_000_000)
         assert whole == b"whole"
         fields = {field.decode(): int(amount) for field, amount in zip(flat[::2], flat[1::2], strict=True)}
-        return Pending(int(last or 0), int(seq or 0), unpack_parts(parts), fields)
+        return Pending(int(acked or 0), int(seq or 0), unpack_parts(parts), fields)
 
     def pending_raw(self, *args: Any) -> Any:
         return self._run("pending", [self.claim_key, f"{self.tag}:counters"], args)
@@ -308,6 +344,10 @@ def _without_room(reply: Any) -> Any:
         case [new, missing, ms, _]:
             return [new, missing, ms]
     raise AssertionError(reply)
+
+
+def flat(booked: Mapping[str, int] | None) -> bytes:
+    return pack([text for field, amount in (booked or {}).items() for text in (field, str(amount))])
 
 
 def pack(value: object) -> bytes:

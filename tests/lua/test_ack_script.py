@@ -3,6 +3,8 @@ wrong configuration."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import redis
 
@@ -43,6 +45,13 @@ def test_an_ack_changes_nothing_that_comes(shard: Shard, seq: int, when: str, mo
     before = shard.everything()
     wrong = {"for a seq below": seq - 1, "for a seq above": seq + 1}.get(when, seq)
     assert shard.ack(wrong, {"flushed:view": 1}, ["jav:movie:m"], more=more) == 0
+    assert shard.everything() == before
+
+
+@pytest.mark.parametrize("wrong", [{"nonce": "another"}, {"acked": 7}])
+def test_an_ack_of_another_history_changes_nothing(shard: Shard, seq: int, wrong: dict[str, Any]) -> None:
+    before = shard.everything()
+    assert shard.ack(seq, {"flushed:view": 1}, ["jav:movie:m"], **wrong) == 0
     assert shard.everything() == before
 
 

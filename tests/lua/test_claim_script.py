@@ -264,11 +264,15 @@ def test_asking_renews_the_lease_but_not_the_age(shard: Shard, us: int) -> None:
     assert shard.redis.hget(shard.claim_key, "since") == since
 
 
-def test_an_open_claim_to_which_nothing_is_left_to_add_is_sealed_as_it_is(shard: Shard) -> None:
+def test_an_open_claim_to_which_nothing_is_left_to_add_is_sealed_under_a_new_name(shard: Shard) -> None:
+    """So no open claim ever had the name of a claim in the journal."""
     opened = open_claim(shard)
+    nonce = shard.redis.hget(shard.claim_key, "nonce").decode()
     shard.redis.delete(shard.dirty_key)
     sealed = shard.claim("a")
-    assert (sealed.status, sealed.seq, len(sealed.parts)) == ("new", opened.seq, 2)
+    assert (sealed.status, sealed.parts.keys(), len(sealed.parts)) == ("new", shard.frozen().keys(), 2)
+    assert sealed.seq > opened.seq
+    assert sealed.nonce != nonce
     assert shard.claim("a") == sealed._replace(status="again")
 
 
@@ -276,7 +280,8 @@ def test_who_takes_an_open_claim_over_and_may_take_less_seals_it(shard: Shard) -
     opened = open_claim(shard)
     expire_lease(shard)
     sealed = shard.claim("b", entities=1)
-    assert (sealed.status, sealed.seq, len(sealed.parts)) == ("new", opened.seq, 2)
+    assert (sealed.status, len(sealed.parts)) == ("new", 2)
+    assert sealed.seq > opened.seq
 
 
 def test_an_entity_counted_between_two_parts_may_be_in_both(shard: Shard) -> None:
@@ -299,14 +304,19 @@ def test_an_entity_is_in_a_part_once(shard: Shard) -> None:
     assert sum(_sums([claim]).values()) == sum(range(1, 2_001))
 
 
-def test_an_open_claim_of_a_redis_that_came_back_older_gets_a_seq_no_document_holds(shard: Shard) -> None:
-    opened = open_claim(shard)
+def test_an_open_claim_of_a_redis_that_came_back_older_freezes_nothing_until_that_is_amended(shard: Shard) -> None:
+    open_claim(shard)
     saved = shard.redis.dump(shard.claim_key)
     applied = shard.claim_whole("a")
     shard.redis.restore(shard.claim_key, 0, saved, replace=True)
     shard.count(Ev("later"))
-    assert shard.claim("a", floor=applied.seq) == Claimed("behind", opened.seq, {}, 0)
-    assert shard.claim_whole("a", floor=applied.seq, met=str(opened.seq)).seq > applied.seq > opened.seq
+    before = shard.everything()
+    assert shard.claim("a", floor=applied.seq, floor_nonce=applied.nonce) == Claimed("behind", 0, {}, 0)
+    assert shard.everything() == before
+    assert shard.amend(applied, []) == 1
+    again = shard.claim_whole("a", floor=applied.seq, floor_nonce=applied.nonce)
+    assert again.seq > applied.seq
+    assert again.acked == applied.seq
 
 
 # Seqs -------------------------------------------------------------------------------------------------------------
@@ -331,27 +341,34 @@ def test_a_seq_is_above_the_last_one_even_if_the_clock_went_back(shard: Shard) -
         shard.ack(claimed.seq)
 
 
-def test_a_seq_is_above_the_floor_of_its_first_call(shard: Shard) -> None:
+def test_a_redis_that_lost_its_memory_starts_above_the_floor(shard: Shard) -> None:
     floor = (shard.redis.time()[0] + 10**8) * 10**6
     shard.count(Ev("e1"))
-    assert shard.claim(floor=floor, met="0").seq == floor + 1
-    assert shard.claim(floor=floor + 10**9, met=str(floor + 1)).seq == floor + 1, "in flight it changes nothing"
-
-
-def test_a_redis_that_lost_its_memory_starts_above_the_floor(shard: Shard) -> None:
-    shard.count(Ev("e1"))
-    seq = shard.claim().seq
-    shard.redis.flushall()
-    shard.count(Ev("e1"))
     for _ in range(2):
-        assert shard.claim(floor=seq) == Claimed("behind", 0, {}, 0), "until the caller says that it knows"
-    assert shard.claim(floor=seq, met="0").seq > seq
+        assert shard.claim(floor=floor, floor_nonce="n") == Claimed("behind", 0, {}, 0), "until it is amended"
+    assert shard.amend(Claimed("", floor, {}, 0, nonce="n"), []) == 1
+    claimed = shard.claim(floor=floor, floor_nonce="n")
+    assert (claimed.seq, claimed.acked, claimed.by_entity) == (floor + 1, floor, {"jav:movie:m": {VIEW: 1}})
 
 
 def test_a_redis_that_is_older_than_mongodb_says_so_even_with_nothing_to_claim(shard: Shard) -> None:
     assert shard.claim(floor=7) == Claimed("behind", 0, {}, 0)
     assert shard.everything() == {}
-    assert shard.claim(floor=7, met="0").status == "empty"
+
+
+def test_a_claim_in_flight_that_is_the_last_of_the_journal_is_handed_out(shard: Shard) -> None:
+    shard.count(Ev("e1"))
+    first = shard.claim()
+    assert shard.claim(floor=first.seq, floor_nonce=first.nonce) == first._replace(status="again")
+    assert shard.claim(floor=first.seq, floor_nonce="") == first._replace(status="again"), "by an older version"
+
+
+def test_a_claim_with_the_seq_of_another_one_in_the_journal_is_not_that(shard: Shard) -> None:
+    """A replica whose clock is late gave the seq of a claim that it does not know to other counts."""
+    shard.count(Ev("e1"))
+    first = shard.claim()
+    assert shard.claim(floor=first.seq, floor_nonce="another") == Claimed("behind", 0, {}, 0)
+    assert shard.ack(first.seq, nonce="another") == 0
 
 
 def test_a_mongodb_that_is_older_than_redis_is_met_idle_and_in_flight(shard: Shard) -> None:
@@ -383,7 +400,7 @@ def test_amounts_pass_through_digit_by_digit(shard: Shard, amount: int) -> None:
 def test_unfold_shows_the_payload_as_plain_strings(shard: Shard) -> None:
     shard.redis.hset(f"{shard.tag}:counters:jav:movie:\udcff".encode(errors="surrogateescape"), VIEW, 1)
     shard.redis.sadd(shard.dirty_key, b"jav:movie:\xff")
-    seq = int(shard.claim_raw("a", 60_000, 0, 10, 10, 10**6, "")[1])
+    seq = int(shard.claim_raw("a", 60_000, 0, "", 10, 10, 10**6, "nonce")[1])
     assert shard.unfold(seq) == [b"jav:movie:\xff", 1, VIEW.encode(), b"1"]
 
 

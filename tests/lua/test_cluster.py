@@ -18,6 +18,7 @@ from daemon.buffer.wire import Limit, Request
 from daemon.config import load
 from daemon.devstack import process
 from daemon.domain.action import Action
+from daemon.domain.claim import NO_CLAIM, ClaimName
 from daemon.domain.event import Event
 from daemon.rollups.build import Builder
 from tests.kit.servers import RedisServer
@@ -126,7 +127,7 @@ def test_a_script_with_a_prefix_is_refused_while_its_slot_moves(moving: Shard) -
     before = moving.everything()
     config = load(environ={"TALLYD_REDIS__URL": f"redis://127.0.0.1:{port_of(moving.redis)}/0"})
     event = Event("new", M, Action("view", 1, 100, {"view": "value"}).effect(1, DAY))
-    limits = {"owner": "a", "floor": 0, "lease_ms": 1, "entities_max": 1, "fields_max": 1, "us_max": 1}
+    limits = {"owner": "a", "floor": NO_CLAIM, "lease_ms": 1, "entities_max": 1, "fields_max": 1, "us_max": 1}
 
     async def work() -> None:
         connection = Connection(config.redis, Layout(config))
@@ -134,7 +135,8 @@ def test_a_script_with_a_prefix_is_refused_while_its_slot_moves(moving: Shard) -
         for call in (
             counters.ingest([Request("198.51.100.7", Limit(60, 0), 1, [event])]),
             counters.claim(Builder, **limits),
-            counters.ack(int(moving.redis.hget(moving.claim_key, "seq")), [], [M]),
+            counters.ack(ClaimName(int(moving.redis.hget(moving.claim_key, "seq")), ""), 0, [], [M]),
+            counters.amend(ClaimName(1, ""), 0, [], [], []),
             Pending(connection, 3, 1_000).of(M),
         ):
             with pytest.raises(RefusedError, match="TRYAGAIN") as refused:

@@ -165,7 +165,7 @@ def test_claim_hands_out_foreign_fields_as_they_are(shard: Shard) -> None:
     """What is no amount is the flusher's to judge; the script drops nothing."""
     shard.redis.hset(ENTITY, mapping={"no field": "no amount", "\x00": "", VIEW: "3"})
     shard.redis.sadd(shard.dirty_key, "jav:movie:m")
-    reply = shard.claim_raw("a", 60_000, 0, 10, 10, 10**6, "")
+    reply = shard.claim_raw("a", 60_000, 0, "", 10, 10, 10**6, "nonce")
     for text in (b"no field", b"no amount", b"\x00", VIEW.encode()):
         assert text in reply[2]
 

@@ -121,7 +121,7 @@ class Auditor:
             return None
         await open_epoch(self._mongo, state.epoch, state.counters)
         known = next((len(each.accepted) for each in state.rollups.epochs if each.epoch == state.epoch), 0)
-        acceptance = Acceptance(dt.datetime.now(dt.UTC), _who(), reason, differences)
+        acceptance = Acceptance(dt.datetime.now(dt.UTC), who(), reason, differences)
         if not await accept(self._mongo, state.epoch, acceptance, nth=known):
             raise CheckFailed("Another one accepted at the same moment. Run the audit again.")
         await self.rebuild_domains()  # they may be of the days as they were
@@ -257,7 +257,7 @@ async def auditor(config: Config) -> AsyncIterator[Auditor]:
         yield Auditor(config, redis, mongo, mysql)
 
 
-def _who() -> str:
+def who() -> str:
     """Who runs the command, for the record."""
     try:
         user = getpass.getuser()

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from daemon.buffer.counters import parse_ledger
 from daemon.buffer.due import amounts_in_flight
 from daemon.buffer.keys import Keys
+from daemon.domain.claim import ClaimName
 from daemon.domain.counter import add_up, parse_amount, parse_field
 from daemon.domain.rollup import DAILY, Rollup
 from daemon.rollups.build import build
@@ -35,9 +36,15 @@ class Hot(Struct, frozen=True):
     live_by_day: dict[str, Sums]
     in_flight_seq: int
     in_flight: Rollup | None
+    nonce: str
+    """Of the claim in flight."""
     marks: HotMarks
     malformed: int
     """Values under our keys that are no amounts. They are in no sum."""
+
+    @property
+    def in_flight_name(self) -> ClaimName:
+        return ClaimName(self.in_flight_seq, self.nonce)
 
     @property
     def live(self) -> Sums:
@@ -85,7 +92,8 @@ async def read_hot(redis: Redis, all_keys: Keys, shard: int) -> Hot:
         rollup = build(await amounts_in_flight(redis, keys, claim))
         malformed += len(rollup.malformed)
     marks = HotMarks(booked(ledger, "accepted"), int(claim.get(b"last", 0)), seq)
-    return Hot(shard, ledger, live, seq, rollup, marks, malformed)
+    nonce = claim.get(b"nonce", b"").decode(errors="backslashreplace")
+    return Hot(shard, ledger, live, seq, rollup, nonce, marks, malformed)
 
 
 async def _live(redis: Redis, dirty: str, prefix: str) -> tuple[dict[str, Sums], int]:

@@ -103,7 +103,7 @@ async def _written_of_domains(
     for shard in hot:
         if shard.in_flight is None:
             continue
-        decided = await read_decided(mongo, shard.shard, shard.in_flight_seq)
+        decided = await read_decided(mongo, shard.shard, shard.in_flight_name)
         if decided is not None:  # which of the documents hold it tells whether it was added to this generation
             aside = set_aside(shard.in_flight, decided.unknown)
             documents = of_domains(shard.in_flight, generation, shard.shard, aside).get(kind, [])
