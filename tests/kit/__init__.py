@@ -7,6 +7,7 @@
     daemon.py     one daemon process: start, wait, stop, kill, freeze
     nginx.py      a real nginx with the file of ops/proxy
     proxy.py      the line between a process and a store: hold a request, lose a reply, cut it
+    pair.py       a Redis that comes back older: cut back, or a replica that took over
     oracle.py     the expected counts, from the calendar alone
     events.py     a good event, and where events are sent
     load.py       clients that remember what became of each event

@@ -36,19 +36,19 @@ class CutBack(RedisServer):
         super().__init__(7, folder, "--appendonly", "yes", "--appendfsync", appendfsync, *NEVER_REWRITTEN)
 
     @property
-    def _file(self) -> Path:
+    def file(self) -> Path:
         (found,) = self.data.glob("appendonlydir/*.incr.aof")
         return found
 
     def remember(self) -> int:
         """The length of what it has written (bytes). What was answered by now is in it, unless a slow fsync keeps the
         rest back."""
-        return self._file.stat().st_size
+        return self.file.stat().st_size
 
     def fall_back(self, length: int) -> None:
         """SIGKILL; the file is cut back, maybe in the middle of a transaction, which Redis leaves out; and a start."""
         self.kill()
-        os.truncate(self._file, length)
+        os.truncate(self.file, length)
         self.start()
 
 
