@@ -342,7 +342,7 @@ class Flush(Section, frozen=True):
     claim_us_max: Count = 500
     """How long one script of a claim may keep Redis from other clients. A claim takes as many scripts as it needs, and
     other calls run between them."""
-    journal_claims: Annotated[int, Meta(ge=2, le=1_000)] = 16
+    journal_claims: Annotated[int, Meta(ge=2, le=1_000)] = 100
     """Claims of a shard whose content MongoDB keeps. A Redis that comes back without its last claims is put right with
     it. One holds up to 2 MB. Redis falls back by two seconds, or by what a replica lacks."""
     lease_ms: Count = 10_000

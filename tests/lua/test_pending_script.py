@@ -33,7 +33,7 @@ def test_a_claimed_amount_is_in_the_claim_and_a_later_one_is_live(shard: Shard) 
 def test_a_claim_that_is_known_is_not_handed_out_again(shard: Shard) -> None:
     shard.count(Ev("e1"))
     seq = shard.claim().seq
-    assert shard.pending(M, seq) == Pending(seq, seq, {}, {})
+    assert shard.pending(M, seq) == Pending(0, seq, {}, {})
     assert shard.pending(M, seq - 1).batch == {M: {VIEW: 1}}
 
 
