@@ -345,6 +345,9 @@ class Flush(Section, frozen=True):
     journal_claims: Annotated[int, Meta(ge=2, le=1_000)] = 100
     """Claims of a shard whose content MongoDB keeps. A Redis that comes back without its last claims is put right with
     it. One holds up to 2 MB. Redis falls back by two seconds, or by what a replica lacks."""
+    fall_back_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
+    """How far Redis can fall back in a crash: two seconds, or what a replica lacks. If the claims that it forgot are
+    from a longer time, it was restored, and its shard is held: `tallyd shards`."""
     lease_ms: Count = 10_000
     """Another flusher may take over a claim that is not acknowledged by then."""
     retry_ms: Count = 500

@@ -28,6 +28,7 @@ from daemon.rollups.floors import (
     Floor,
     Older,
     advance,
+    end_held,
     note_older,
     open_epoch,
     raise_floor,
@@ -280,6 +281,7 @@ class Drain:
                 " been flushed already, and is counted again. `tallyd audit` says how much.",
                 shard, moment(floor.seq),
             )  # fmt: skip
+            await self._end_held(floor)
             return None
         _log.error(
             "Shard %d: Redis came back older than MongoDB. It had accounted for claims up to %s, and MongoDB holds"
@@ -289,7 +291,13 @@ class Drain:
         for entry, amend in zip(forgotten, amends, strict=True):
             if await counters.amend(entry.name, entry.before.seq, entry.parts, amend.booked, amend.due):
                 metrics.CLAIMS_AMENDED.inc()
+        await self._end_held(floor)
         return None
+
+    async def _end_held(self, floor: Floor) -> None:
+        """What was accepted was for this once."""
+        if floor.accepted is not None:
+            await end_held(self._mongo, self._counters.shard)
 
     async def _amend_of(self, entry: Entry, written: _Written | None) -> _Amend:
         """What a claim is booked as, and makes due. `written`: if that is known already."""
@@ -303,10 +311,11 @@ class Drain:
         self, acked: int, floor: Floor, forgotten: Sequence[Entry] | None, amounts: Mapping[str, int]
     ) -> None:
         """Raises HeldError if an operator has to decide, and has not."""
-        if forgotten is not None and not any(entry.replicas for entry in forgotten):
-            return  # no replica was known to hold them: Redis may forget its last second
         if floor.accepted == acked:
             return
+        crashed = forgotten is not None and floor.seq - forgotten[0].seq <= self._flush.fall_back_s * 1e6
+        if crashed and not any(entry.replicas for entry in forgotten or ()):
+            return  # Redis may forget its last seconds, as far as no replica was known to hold them
         if forgotten is None:
             why = (
                 "Not all claims in between are kept, so nobody can say which of its live counts were flushed already."
@@ -314,9 +323,10 @@ class Drain:
             )
         else:
             why = (
-                f"Replicas of Redis had confirmed the claims in between ({_in_words(amounts)}), so this Redis was"
-                " restored, or a replica without them took over. If it goes on, they are taken off its live counts:"
-                " nothing is doubled, and what it counted since is lost"
+                f"No crash explains that it forgot the claims in between ({_in_words(amounts)}): they took longer than"
+                " flush.fall_back_s, or replicas had confirmed them. So it was restored, or a replica without them took"
+                " over. If it goes on, they are taken off its live counts: nothing is doubled, and what it does not"
+                " know any more is lost"
             )
         raise HeldError(
             f"Shard {self._counters.shard} is held. Its Redis knows claims up to {moment(acked)}, and MongoDB holds"

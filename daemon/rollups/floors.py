@@ -172,6 +172,12 @@ async def accept_held(mongo: MongoSink, shard: int, *, floor: int, acked: int, b
     return result.matched_count == 1
 
 
+async def end_held(mongo: MongoSink, shard: int) -> None:
+    """Ends what `accept_held` began: the shard has gone on. Raises StoreError."""
+    with store_error(mongo.address):
+        await mongo.database[FLOORS].update_one({"_id": shard}, {"$unset": {"held": 1}})
+
+
 async def fence(mongo: MongoSink, shard: int, generation: int) -> int | None:
     """Claims above the shard's floor are of this generation from now on. Returns the floor; None if a later build
     fenced it already. Raises StoreError."""

@@ -274,7 +274,7 @@ def test_a_redis_without_what_its_replicas_confirmed_is_held_until_an_operator_a
     system.flush()
     system.mongo[JOURNAL].update_many({}, {"$set": {"replicas": 1}})
     stores.restore_redis()
-    assert "Replicas of Redis had confirmed the claims in between (view 10)" in held(system)
+    assert "No crash explains that it forgot the claims in between (view 10)" in held(system)
     accept_shard(system)
     flushed_to(10, says=OLDER_REDIS)
     assert difference(system) == {}
@@ -282,6 +282,29 @@ def test_a_redis_without_what_its_replicas_confirmed_is_held_until_an_operator_a
 
 def kill_at(step: str) -> Kill:
     return Kill(step, STOPS["daemon.flush.drain"][step][0], Fault.HOLD_REQUEST)
+
+
+def test_a_redis_older_than_a_crash_explains_is_held_each_time(
+    system: System, stores: Restorable, flushed_to: FlushedTo
+) -> None:
+    """A backup of yesterday. To take its claims off without a word would give up a day of counts."""
+    system.env["TALLYD_FLUSH__FALL_BACK_S"] = "0.001"
+    count(system, 5)
+    system.flush()
+    stores.back_up()
+    for n in range(2):
+        count(system, 10, f"b{n}")
+        system.flush()
+    stores.restore_redis()
+    assert "No crash explains" in held(system)
+    assert total(system) == 25
+    accept_shard(system)
+    flushed_to(5, says=OLDER_REDIS)
+    for n in range(2):
+        count(system, 10, f"c{n}")
+        system.flush()
+    stores.restore_redis()
+    assert "No crash explains" in held(system), "what was accepted was for that once"
 
 
 def test_an_older_redis_of_another_epoch_is_held_until_an_operator_accepts_it(
