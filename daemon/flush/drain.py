@@ -175,7 +175,6 @@ class Drain:
             if decided.generation is None or not await self._is_built(decided.generation):
                 return None
             rollup.documents.update(of_domains(rollup, decided.generation, shard, unknown))
-        # After the floor, which a majority has: so these letters are not those of a primary that was left behind.
         buried = await mongo.dead_letters.of_claim(shard, name.seq) if again else set()
         aside, malformed = _set_aside(rollup, unknown), len(rollup.malformed)
         skipped = buried.union((target, id_) for target, id_, _ in aside) if aside else buried
