@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
@@ -34,19 +35,22 @@ from daemon.retry import jittered
 Arg = str | bytes | int
 
 
-PASSING = (
-    "OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "BUSY", "NOREPLICAS",
-    "NOAUTH", "NOPERM",
-)  # fmt: skip
+PASSING = frozenset((
+    "OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN", "UNBLOCKED",
+    "BUSY", "NOREPLICAS", "NOAUTH", "NOPERM",
+))  # fmt: skip
 """Codes of refusals that end by themselves: memory is freed, the disk works again, another server leads."""
+_CODE = re.compile(r"(?:ERR .*?user_script: ?\d+: -?(?=[A-Z]))?([A-Z]+)\b", re.DOTALL)
+"""The first word of an error; of one that a script passes on, the first one behind the script's line."""
 
 
 class RefusedError(RedisStoreError):
     """Redis answered with an error before it wrote anything. `passing`: the same call may be taken later."""
 
-    @property
-    def passing(self) -> bool:
-        return any(code in str(self) for code in PASSING)
+    def __init__(self, what: str, error: object) -> None:
+        super().__init__(f"{what}: {error}")
+        found = _CODE.match(str(error))
+        self.passing = found is not None and found[1] in PASSING
 
 
 @contextlib.asynccontextmanager
@@ -175,7 +179,7 @@ class Connection:
             protocol = await self.connect()
         reply = await self._call(protocol, _pack(command))
         if isinstance(reply, hiredis.ReplyError):
-            raise RefusedError(f"Redis at {address_of(self._url)} refused {command[0]!r}: {reply}")
+            raise RefusedError(f"Redis at {address_of(self._url)} refused {command[0]!r}", reply)
         return reply
 
     async def run(self, script: Script, names: Sequence[str], args: Sequence[Arg]) -> Any:
@@ -207,7 +211,7 @@ class Connection:
         if isinstance(reply, hiredis.ReplyError):
             if "READONLY" in str(reply):
                 protocol.drop("has become a replica")  # the next connection may reach the new primary
-            raise RefusedError(f"Redis at {address_of(self._url)} refused {script.name}: {reply}")
+            raise RefusedError(f"Redis at {address_of(self._url)} refused {script.name}", reply)
         return reply
 
     async def _call(self, protocol: _Protocol, packed: bytes) -> Any:

@@ -418,3 +418,39 @@ def test_a_segment_of_0_2_0_is_replayed_by_whoever_finds_it(
     with RedisServer(7, tmp_path / "other") as other:
         system.use_redis(other)
         assert "5 events of 1 segments" in system.tallyd("replay").stdout
+
+
+def test_events_wait_while_another_node_of_the_cluster_has_their_slot(system: System, tmp_path: Path) -> None:
+    """Redis refuses the replay, too. An answered event stays in its segment, and is never set aside."""
+    folder, bus = Path(system.env["TALLYD_SPOOL__DIR"]), str(process.free_port())
+    cluster = ("--cluster-enabled", "yes")
+    with (
+        RedisServer(7, tmp_path / "one", *cluster) as one,
+        RedisServer(7, tmp_path / "two", *cluster, "--cluster-port", bus) as two,
+        two.client() as other,
+    ):
+        system.env |= FAST
+        system.use_redis(one)
+        run = system.redis.execute_command
+        run("CLUSTER ADDSLOTSRANGE", 0, 16_383)
+        wait_until(lambda: run("CLUSTER INFO")["cluster_state"] == "ok", "the cluster is up")
+        first, second = run("CLUSTER MYID").decode(), other.execute_command("CLUSTER MYID").decode()
+        run("CLUSTER MEET", "127.0.0.1", two.port, bus)
+        wait_until(lambda: second in str(run("CLUSTER NODES")), "the nodes know each other")
+        slot = run("CLUSTER KEYSLOT", "anl:{0}:dirty")
+        system.redis.config_set("min-replicas-to-write", 3)
+        with system.ingest() as ingest:
+            post_some(ingest, [event() for _ in range(3)])
+        system.redis.config_set("min-replicas-to-write", 0)
+        for state, refusal in (("MIGRATING", "ASK"), ("NODE", "MOVED")):
+            run("CLUSTER SETSLOT", slot, state, second)
+            replay = system.tallyd("replay", check=False)
+            assert replay.returncode == 1
+            assert f"{refusal} {slot}" in replay.stderr
+            assert len(spool_files(system)) == 1
+        with system.ingest() as ingest:
+            post_some(ingest, [event() for _ in range(2)])
+            run("CLUSTER SETSLOT", slot, "NODE", first)
+            replayed(system)
+        assert system.views() == 5
+    assert not (folder / "damaged").exists()
