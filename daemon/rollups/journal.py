@@ -48,8 +48,9 @@ class Journal:
         """`kept`: claims whose content is kept."""
         self._mongo = mongo
         self._shard = shard
+        self._kept = kept
         self._seqs: deque[int] = deque(maxlen=kept)
-        """Of the last claims that this flusher saw to their end."""
+        """Of the claims whose content is kept, as far as this flusher knows."""
 
     async def write(self, entry: Entry) -> None:
         """Writes the content of a claim. It may be repeated: a name has one content."""
@@ -83,11 +84,20 @@ class Journal:
 
     async def forget(self, done: int) -> None:
         """`done`: a claim that is acknowledged. Deletes contents that are no longer kept. Nothing waits for that."""
-        if len(self._seqs) == self._seqs.maxlen:
+        if self._seqs:
+            self._seqs.append(done)
+        else:  # a flusher that runs for one claim, by a timer, has to know those of others
+            self._seqs.extend(await self._newest())
+        if len(self._seqs) == self._kept:
             unheard = self._mongo.database.get_collection(JOURNAL, write_concern=WriteConcern(w=0))
             with store_error(self._mongo.address):
                 await unheard.delete_many({"shard": self._shard, "seq": {"$lt": self._seqs[0]}})
-        self._seqs.append(done)
+
+    async def _newest(self) -> list[int]:
+        """The seqs of the newest contents, the oldest first."""
+        with store_error(self._mongo.address):
+            found = self._mongo.database[JOURNAL].find({"shard": self._shard}, {"seq": 1}).sort("seq", -1)
+            return [entry["seq"] async for entry in found.limit(self._kept)][::-1]
 
 
 def _id(shard: int, name: ClaimName) -> str:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.kit.pair import Pair
 from tests.kit.servers import RedisServer
-from tests.kit.system import System, event
+from tests.kit.system import System, event, wait_until
 
 AOF = "appendonlydir"
 
@@ -64,3 +65,18 @@ def test_an_event_that_redis_forgot_is_lost_and_the_audit_cannot_know_it(system:
     system.flush()
     assert total(system) == 1
     assert system.tallyd("audit").returncode == 0
+
+
+def test_a_replica_that_took_over_without_a_claim_counts_it_once(system: System, tmp_path: Path) -> None:
+    """It lagged: the claim and its ack were still on the line when the primary was killed."""
+    with Pair(tmp_path).running() as pair:
+        system.env["TALLYD_REDIS__URL"] = pair.url
+        system.count(*(event(entity_id=f"m{n % 7}") for n in range(20)))
+        wait_until(lambda: not pair.lag(), "the replica has them")
+        pair.stream.hold()
+        system.flush()
+        assert total(system) == 20
+        pair.fail_over()
+        system.flush()
+        assert total(system) == 20
+        assert system.tallyd("audit", "--deep").returncode == 0

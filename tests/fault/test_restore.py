@@ -266,6 +266,16 @@ def test_redis_older_than_the_journal_reaches_is_held_until_an_operator_accepts_
     assert system.tallyd("shards", "accept", "0", "--reason", "again", check=False).returncode == 1
 
 
+def test_the_journal_keeps_the_last_claims_whichever_processes_made_them(system: System, stores: Restorable) -> None:
+    system.env["TALLYD_FLUSH__JOURNAL_CLAIMS"] = "3"
+    for n in range(6):
+        count(system, 1)
+        system.flush()  # as by a timer: each is another flusher
+    wait_until(lambda: system.mongo[JOURNAL].count_documents({}) == 3, "the others are deleted")
+    newest = [entry["seq"] for entry in system.mongo[JOURNAL].find().sort("seq", 1)]
+    assert newest[-1] == int(system.redis.hget("anl:{0}:claim", "last") or 0)
+
+
 def test_a_redis_without_what_its_replicas_confirmed_is_held_until_an_operator_accepts_it(
     system: System, stores: Restorable, flushed_to: FlushedTo
 ) -> None:
