@@ -247,8 +247,7 @@ class Counters:
 
     async def acked(self) -> int:
         """The seq of the last claim that Redis has accounted for; 0 if there is none."""
-        seq, last, acked = await self._connection.command("HMGET", self._keys.claim, "seq", "last", "acked")
-        return int((acked if seq else last) or 0)
+        return accounted(*await self._connection.command("HMGET", self._keys.claim, "seq", "last", "acked"))
 
     async def booked_counters(self) -> set[str]:
         """The counters that this Redis ever counted."""
@@ -332,6 +331,11 @@ class Counters:
     async def _unfold(self, *args: bytes) -> list[Any]:
         parts: list[Any] = await self._connection.run(scripts.UNFOLD, (self._keys.claim,), args)
         return parts
+
+
+def accounted(seq: bytes | str | None, last: bytes | str | None, acked: bytes | str | None) -> int:
+    """The last claim that Redis has accounted for, by these fields of the claim's hash; 0: none. See `claim.lua`."""
+    return int((acked if seq else last) or 0)
 
 
 def _named(seq: bytes, nonce: bytes) -> ClaimName:

@@ -153,7 +153,7 @@ class Drain:
         if written is None:
             return Unbuilt()
         with FLUSH_STORE_SECONDS.labels("redis").time():
-            was_in_flight = await self._counters.ack(claim.name, claim.acked, written.booked, written.due)
+            was_in_flight = await self._counters.ack(claim.name, claim.acked, written.told.booked, written.told.due)
         if not was_in_flight:
             _log.warning(
                 "Shard %d, claim %d: it was not in flight any more when it was to be acknowledged. Another flusher did"
@@ -190,15 +190,15 @@ class Drain:
         if failures or malformed:
             await mongo.dead_letters.bury(shard, name.seq, rollup, failures, self._zeros)
         dead_ids = _dead_ids(buried) | {failure.id for failure in failures if failure.target == TOTALS.collection}
-        booked = _booked(rollup, dead_ids)
+        told = self._told(rollup, dead_ids)
         if unknown:
             amount = sum(rollup.sums(unknown).values())
-            booked.append(("unknown", amount))
+            told.booked.append(("unknown", amount))
             _log.warning(
                 "Shard %d, claim %d: %d counts of %d ids that MySQL does not have; they are in the dead letters.",
                 shard, name.seq, amount, len(unknown),
             )  # fmt: skip
-        return _Written(result, len(failures) + malformed, dead_ids, booked, self._due(rollup, dead_ids))
+        return _Written(result, len(failures) + malformed, dead_ids, told)
 
     def _taken_over(self, owner: str) -> None:
         metrics.CLAIM_TAKEOVERS.inc()
@@ -269,8 +269,11 @@ class Drain:
             await counters.amend(floor.name, acked, [], [], [])
             return None
         forgotten = await self._journal.since(acked, floor.name) if same else None
-        amends = [await self._amend_of(entry, written if entry == last else None) for entry in forgotten or ()]
-        amounts = add_up(amend.sums for amend in amends)
+        told = [
+            written.told if written is not None and entry == last else await self._told_of(entry)
+            for entry in forgotten or ()
+        ]
+        amounts = add_up(each.sums for each in told)
         await note_older(self._mongo, counters.epoch, Older("redis", shard, acked, floor.seq, amounts))
         self._check_held(acked, floor, forgotten, amounts)
         if forgotten is None:
@@ -287,8 +290,8 @@ class Drain:
             " those up to %s. They are taken off its live counts (%s), so none is counted twice.",
             shard, moment(acked), moment(floor.seq), _in_words(amounts),
         )  # fmt: skip
-        for entry, amend in zip(forgotten, amends, strict=True):
-            if await counters.amend(entry.name, entry.before.seq, entry.parts, amend.booked, amend.due):
+        for entry, (_, booked, due) in zip(forgotten, told, strict=True):
+            if await counters.amend(entry.name, entry.before.seq, entry.parts, booked, due):
                 metrics.CLAIMS_AMENDED.inc()
         await self._end_held(floor)
         return None
@@ -298,13 +301,14 @@ class Drain:
         if floor.accepted is not None:
             await end_held(self._mongo, self._counters.shard)
 
-    async def _amend_of(self, entry: Entry, written: _Written | None) -> _Amend:
-        """What a claim is booked as, and makes due. `written`: if that is known already."""
-        rollup = (await self._counters.content(Builder, entry.parts)).rollup()
-        if written is None:
-            dead_ids = _dead_ids(await self._mongo.dead_letters.of_claim(entry.shard, entry.seq))
-            return _Amend(rollup.sums(), _booked(rollup, dead_ids), self._due(rollup, dead_ids))
-        return _Amend(rollup.sums(), written.booked, written.due)
+    async def _told_of(self, entry: Entry) -> _Told:
+        """Of a claim that was written long ago: its dead letters are known."""
+        content = await self._counters.content(Builder, entry.parts)
+        dead_ids = _dead_ids(await self._mongo.dead_letters.of_claim(entry.shard, entry.seq))
+        return self._told(content.rollup(), dead_ids)
+
+    def _told(self, rollup: Rollup, dead_ids: Collection[str]) -> _Told:
+        return _Told(rollup.sums(), _booked(rollup, dead_ids), self._due(rollup, dead_ids))
 
     def _check_held(
         self, acked: int, floor: Floor, forgotten: Sequence[Entry] | None, amounts: Mapping[str, int]
@@ -373,17 +377,16 @@ def _tell(rollup: Rollup, dead_ids: Collection[str]) -> None:
 class _Written(NamedTuple):
     """A claim whose documents are written. `dead`: documents and foreign values that went to the dead letters.
 
-    `dead_ids`: of the entities whose totals did. `booked` and `due`: what Redis is told."""
+    `dead_ids`: of the entities whose totals did."""
 
     result: SinkResult
     dead: int
     dead_ids: set[str]
-    booked: list[tuple[str, int]]
-    due: list[str]
+    told: _Told
 
 
-class _Amend(NamedTuple):
-    """A claim that Redis forgot. `sums`: its amounts per counter. The others as in `_Written`."""
+class _Told(NamedTuple):
+    """A claim as Redis is told of it: its amounts per counter, its entries of the ledger, and who became due."""
 
     sums: dict[str, int]
     booked: list[tuple[str, int]]

@@ -268,7 +268,7 @@ def test_redis_older_than_the_journal_reaches_is_held_until_an_operator_accepts_
 
 def test_the_journal_keeps_the_last_claims_whichever_processes_made_them(system: System, stores: Restorable) -> None:
     system.env["TALLYD_FLUSH__JOURNAL_CLAIMS"] = "3"
-    for n in range(6):
+    for _ in range(6):
         count(system, 1)
         system.flush()  # as by a timer: each is another flusher
     wait_until(lambda: system.mongo[JOURNAL].count_documents({}) == 3, "the others are deleted")

@@ -7,6 +7,7 @@ from typing import Literal
 from msgspec import Struct
 from redis.asyncio import Redis
 
+from daemon.buffer.counters import accounted
 from daemon.buffer.keys import Keys
 from daemon.config import Config
 from daemon.rollups.floors import read_floor
@@ -28,7 +29,7 @@ async def read_claims(config: Config, redis: Redis, mongo: MongoSink, shard: int
     """Raises StoreError, and RedisError."""
     key = Keys(config.redis.prefix).shard(shard).claim
     seq, last, acked, is_open, nonce = await redis.hmget(key, "seq", "last", "acked", "open", "nonce")
-    known = int((acked if seq else last) or 0)
+    known = accounted(seq, last, acked)
     floor = await read_floor(mongo, shard)
     is_floor = bool(seq) and is_open != b"1" and int(seq or 0) == floor.seq
     is_floor = is_floor and floor.name.nonce.encode() in (b"", nonce)
