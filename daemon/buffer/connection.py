@@ -2,7 +2,7 @@
 
 `Connection` speaks RESP itself (hiredis packs and parses). The hot path has one command, and redis-py's layers cost as
 much as the rest of it together. If a reply is late, the connection is dropped, so no later caller gets an earlier
-caller's reply. Nothing is ever sent twice, except after NOSCRIPT, which Redis answers before it runs anything.
+caller's reply. Nothing is sent twice, except after NOSCRIPT and MOVED, which Redis answers before it runs anything.
 
 A failure raises StoreError. It is then unknown whether the script ran, unless the error is a `RefusedError`.
 """
@@ -12,14 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import hiredis
 from redis.asyncio import Redis
-from redis.asyncio.connection import parse_url
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -27,13 +26,12 @@ from redis.maint_notifications import MaintNotificationsConfig
 
 from daemon.buffer import scripts
 from daemon.buffer.layout import MARK_INTERVAL_MS, Layout, begin_epoch, lost_transactions
+from daemon.buffer.protocol import Arg, Protocol, open_protocol, options_to, pack
 from daemon.buffer.scripts import Script
-from daemon.config import RedisSection, address_of, tls_of
+from daemon.buffer.topology import Node, slot_of
+from daemon.config import RedisSection, address_of, hosts_of, is_cluster
 from daemon.errors import LayoutError, RedisStoreError, StoreError
 from daemon.retry import jittered
-
-Arg = str | bytes | int
-
 
 PASSING = frozenset((
     "OOM", "READONLY", "LOADING", "MISCONF", "MASTERDOWN", "CLUSTERDOWN", "MOVED", "ASK", "TRYAGAIN", "UNBLOCKED",
@@ -51,6 +49,10 @@ class RefusedError(RedisStoreError):
         super().__init__(f"{what}: {error}")
         found = _CODE.match(str(error))
         self.passing = found is not None and found[1] in PASSING
+
+
+class MovedError(RefusedError):
+    """Another node of the cluster has the shard."""
 
 
 @contextlib.asynccontextmanager
@@ -78,6 +80,8 @@ def answered(section: RedisSection) -> Iterator[None]:
 
 def client_of(section: RedisSection) -> Redis:
     """A redis-py client that sends every command once. It connects when it is first used. Close it once."""
+    if is_cluster(section.url):
+        return _client_of_cluster(section)
     options: dict[str, Any] = {}
     if not section.url.startswith("unix:"):
         # On TCP with RESP3, redis-py 8 skips its stale-connection check while these are on.
@@ -88,56 +92,23 @@ def client_of(section: RedisSection) -> Redis:
     )
 
 
-def _pack(command: tuple[Arg, ...]) -> bytes:
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its stub knows one-element tuples only
-    return packed
+def _client_of_cluster(section: RedisSection) -> Redis:
+    """The same for all nodes: a command goes to the node of its key, a transaction to that of its keys."""
 
+    def reached_at(said: tuple[str, int]) -> tuple[str, int]:
+        host, _, port = section.address_map.get(f"{said[0]}:{said[1]}", "").rpartition(":")
+        return (host, int(port)) if host else said
 
-class _Protocol(asyncio.Protocol):
-    """Writes commands, and gives their replies, in order, to the futures that wait for them."""
-
-    def __init__(self) -> None:
-        self._reader = hiredis.Reader()
-        self._loop = asyncio.get_running_loop()
-        self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._transport: asyncio.Transport | None = None
-        self.lost: str | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none of asyncio's own classes
-
-    def data_received(self, data: bytes) -> None:
-        try:
-            self._reader.feed(data)
-            while (reply := self._reader.gets()) is not False:
-                future = self._waiting.popleft()
-                if not future.done():
-                    future.set_result(reply)
-        except (hiredis.ProtocolError, IndexError) as error:
-            self.drop(f"sent what is no reply ({error})")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.drop(str(exc) if exc else "closed the connection")
-
-    def send(self, packed: bytes) -> asyncio.Future[Any]:
-        future = self._loop.create_future()
-        if self.lost is not None or self._transport is None:
-            future.set_exception(ConnectionError(self.lost or "not connected"))
-        else:
-            self._waiting.append(future)
-            self._transport.write(packed)
-        return future
-
-    def drop(self, why: str) -> None:
-        """Closes the connection, and fails every call that waits for a reply."""
-        if self.lost is None:
-            self.lost = why
-        if self._transport is not None:
-            self._transport.abort()
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(ConnectionError(self.lost))
+    timeout_s = section.timeout_ms / 1000
+    options = {name: value for name, value in options_to(section.url).items() if name not in ("host", "port", "db")}
+    secure = options.pop("connection_class", None) is not None
+    cluster: Any = RedisCluster(
+        startup_nodes=[ClusterNode(host, port) for host, port in hosts_of(section.url)], address_remap=reached_at,
+        require_full_coverage=False, ssl=secure, socket_timeout=timeout_s, socket_connect_timeout=timeout_s,
+        maint_notifications_config=MaintNotificationsConfig(enabled=False), **options,
+    )  # fmt: skip
+    client: Redis = cluster  # it has the commands that tallyd uses
+    return client
 
 
 class Connection:
@@ -145,16 +116,27 @@ class Connection:
 
     Each new connection checks the layout first. After a failed attempt to connect, calls fail at once for up to
     `reconnect_ms`. A call without a reply within `timeout_ms` fails, and with it every other call on the connection.
+
+    In a cluster it leads to the node that has its shard, and follows the shard when that moves.
     """
 
-    def __init__(self, redis: RedisSection, layout: Layout) -> None:
+    def __init__(self, redis: RedisSection, layout: Layout, shard: int = 0) -> None:
+        """`shard`: the one whose keys it is used for. Without a cluster one connection serves all."""
+        self._redis = redis
         self._url = redis.url
         self._layout = layout
+        self._topology = layout.topology
+        self._shard = shard
+        self._slot = slot_of(str(shard))
+        self._layout_key = layout.key(shard)
+        self._others: list[Connection] = []
         self.keys = layout.keys
-        self._options: dict[str, Any] = dict(parse_url(redis.url))
+        self._options: dict[str, Any] = options_to(redis.url)
+        self.node = Node("", 0)
+        """Of a cluster, where it leads to."""
         self._timeout_s = redis.timeout_ms / 1000
         self._reconnect_s = redis.reconnect_ms / 1000
-        self._protocol: _Protocol | None = None
+        self._protocol: Protocol | None = None
         self._connecting = asyncio.Lock()
         self._retry_at = -1e9
         self._failure = RedisStoreError("")
@@ -170,14 +152,23 @@ class Connection:
     @property
     def call_s_max(self) -> float:
         """The longest that one call can take: it connects, calls, and calls again after NOSCRIPT."""
-        return 3 * self._timeout_s
+        return (5 if self._topology else 3) * self._timeout_s
+
+    def for_shards(self, shards: int) -> list[Connection]:
+        """A connection for each shard: this one, or in a cluster one more for each other shard. `close` closes all."""
+        if self._topology is None:
+            return [self] * shards
+        self._others = [Connection(self._redis, self._layout, shard) for shard in range(shards) if shard != self._shard]
+        return [*self._others[: self._shard], self, *self._others[self._shard :]]
 
     async def command(self, *command: Arg) -> Any:
         """Runs one command and returns its reply (bulk strings as bytes). Raises StoreError."""
         protocol = self._protocol
         if protocol is None or protocol.lost is not None:
             protocol = await self.connect()
-        reply = await self._call(protocol, _pack(command))
+        reply = await self._call(protocol, pack(command))
+        if isinstance(reply, hiredis.ReplyError) and self._has_moved(protocol, reply):
+            reply = await self._call(await self.connect(), pack(command))
         if isinstance(reply, hiredis.ReplyError):
             raise RefusedError(f"Redis at {address_of(self._url)} refused {command[0]!r}", reply)
         return reply
@@ -187,34 +178,51 @@ class Connection:
         protocol = self._protocol
         if protocol is None or protocol.lost is not None:
             protocol = await self.connect()
-        return await self._run(protocol, script, names, args)
+        try:
+            return await self._run(protocol, script, names, args)
+        except MovedError:
+            return await self._run(await self.connect(), script, names, args)
 
     async def ping(self) -> None:
         """Raises StoreError unless Redis answers and its layout is ours."""
-        self.epoch = self._layout.verify(await self.run(scripts.LAYOUT, (self.keys.layout,), self._layout.script_args))
+        reply = await self.run(scripts.LAYOUT, (self._layout_key,), self._layout.script_args)
+        self.epoch = self._layout.verify(reply, self._layout_key)
 
     async def mark(self, good_for_ms: int = MARK_INTERVAL_MS) -> None:
         """Renews the marks that tell whether Redis lost its transactions, if they are older. Raises StoreError."""
-        if mark := await self.run(scripts.MARK, (self.keys.layout,), ("", good_for_ms)):
-            await self.run(scripts.MARK, (self.keys.layout,), (mark, good_for_ms))
-            self._layout.has_marked(int(mark))
+        if mark := await self.run(scripts.MARK, (self._layout_key,), ("", good_for_ms)):
+            await self.run(scripts.MARK, (self._layout_key,), (mark, good_for_ms))
+            self._layout.has_marked(int(mark), self._layout_key)
 
     async def close(self) -> None:
         if self._protocol is not None:
             self._protocol.drop("closed")
             self._protocol = None
+        for other in self._others:
+            await other.close()
 
-    async def _run(self, protocol: _Protocol, script: Script, names: Sequence[str], args: Sequence[Arg]) -> Any:
-        reply = await self._call(protocol, _pack(("EVALSHA", script.sha, len(names), *names, *args)))
+    async def _run(self, protocol: Protocol, script: Script, names: Sequence[str], args: Sequence[Arg]) -> Any:
+        reply = await self._call(protocol, pack(("EVALSHA", script.sha, len(names), *names, *args)))
         if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-            reply = await self._call(protocol, _pack(("EVAL", script.source, len(names), *names, *args)))
+            reply = await self._call(protocol, pack(("EVAL", script.source, len(names), *names, *args)))
         if isinstance(reply, hiredis.ReplyError):
-            if "READONLY" in str(reply):
+            if str(reply).startswith("READONLY"):
                 protocol.drop("has become a replica")  # the next connection may reach the new primary
+            if self._has_moved(protocol, reply):
+                raise MovedError(f"Redis at {address_of(self._url)} has moved shard {self._shard}", reply)
             raise RefusedError(f"Redis at {address_of(self._url)} refused {script.name}", reply)
         return reply
 
-    async def _call(self, protocol: _Protocol, packed: bytes) -> Any:
+    def _has_moved(self, protocol: Protocol, reply: hiredis.ReplyError) -> bool:
+        """Whether a node of a cluster says that another one has the shard. The next connection leads there."""
+        if self._topology is None or not str(reply).startswith("MOVED "):
+            return False
+        if protocol.lost is None:  # the first of several calls that were under way
+            self._topology.moved(str(reply), self.node)
+        protocol.retire("has the shard no more")
+        return True
+
+    async def _call(self, protocol: Protocol, packed: bytes) -> Any:
         loop = asyncio.get_running_loop()
         deadline = loop.call_later(self._timeout_s, protocol.drop, f"no reply within {self._timeout_s:g} s")
         try:
@@ -224,7 +232,7 @@ class Connection:
         finally:
             deadline.cancel()
 
-    async def connect(self) -> _Protocol:
+    async def connect(self) -> Protocol:
         """Opens the connection unless it is open. Raises StoreError, LayoutError if Redis is laid out differently."""
         async with self._connecting:
             if self._protocol is not None and self._protocol.lost is None:
@@ -234,7 +242,10 @@ class Connection:
                 raise self._failure
             try:
                 async with asyncio.timeout(self._timeout_s):
-                    self._protocol = await self._open()
+                    try:
+                        self._protocol = await self._open()
+                    except MovedError:  # the map was old
+                        self._protocol = await self._open()
                     self.opened += 1
             except LayoutError as error:
                 self._retry_at, self._failure = now + jittered(self._reconnect_s), error
@@ -246,32 +257,43 @@ class Connection:
                 raise self._failure from None
             return self._protocol
 
-    async def _open(self) -> _Protocol:
-        loop, options = asyncio.get_running_loop(), self._options
-        if "path" in options:
-            _, protocol = await loop.create_unix_connection(_Protocol, options["path"])
-        else:
-            _, protocol = await loop.create_connection(
-                _Protocol, options.get("host", "localhost"), options.get("port", 6379), ssl=tls_of(self._url)
-            )
+    async def _open(self) -> Protocol:
+        if self._topology is not None:
+            if self.opened or self._retry_at > 0:
+                self._topology.suspect()
+            self.node = await self._topology.node(self._slot)
+        protocol = await open_protocol(self._url, self._options, *self.node)
         try:
-            if options.get("password"):
-                user = (options["username"],) if options.get("username") else ()
-                await self._handshake(protocol, "AUTH", *user, options["password"])
-            if options.get("db"):
-                await self._handshake(protocol, "SELECT", str(options["db"]))
-            reply = await self._run(protocol, scripts.LAYOUT, (self.keys.layout,), self._layout.script_args)
-            self.epoch = self._layout.verify(reply)
+            reply = await self._lay_out(protocol)
+            self.epoch = self._layout.verify(reply, self._layout_key)
             if lost_transactions(reply):
-                await begin_epoch(partial(self._run, protocol), self.keys, self._layout.shards, address_of(self._url))
-                reply = await self._run(protocol, scripts.LAYOUT, (self.keys.layout,), self._layout.script_args)
-                self.epoch = self._layout.verify(reply)
+                shards = range(self._layout.shards) if self._topology is None else (self._shard,)
+                run = partial(self._run, protocol)
+                await begin_epoch(run, self.keys, self._layout_key, shards, address_of(self._url))
+                reply = await self._run(protocol, scripts.LAYOUT, (self._layout_key,), self._layout.script_args)
+                self.epoch = self._layout.verify(reply, self._layout_key)
         except BaseException:
             protocol.drop("handshake failed")
             raise
         return protocol
 
-    async def _handshake(self, protocol: _Protocol, *command: str) -> None:
-        reply = await protocol.send(_pack(command))
-        if isinstance(reply, hiredis.ReplyError):
-            raise RedisStoreError(f"{command[0]} was refused: {reply}")
+    async def _lay_out(self, protocol: Protocol) -> Any:
+        """The layout of this connection's shard. It is written if there is none.
+
+        In a cluster, each shard has a layout, with the epoch of shard 0. `made` says that shard 0 knows it. So a shard
+        whose layout is gone, and which shard 0 knows, has lost its memory: its epoch is a new one.
+        """
+        args = self._layout.script_args
+        if self._topology is None or self._shard == 0:
+            return await self._run(protocol, scripts.LAYOUT, (self._layout_key,), args)
+        if not await self._call(protocol, pack(("HEXISTS", self._layout_key, "made"))):
+            first, made = Connection(self._redis, self._layout), f"made:{self._shard}"
+            try:
+                known = await first.command("HEXISTS", first._layout_key, made)
+                epoch = [] if known else ["epoch", str(first.epoch)]
+                await self._run(protocol, scripts.LAYOUT, (self._layout_key,), [*args, *epoch])
+                await first.command("HSET", first._layout_key, made, 1)
+                await self._call(protocol, pack(("HSET", self._layout_key, "made", 1)))
+            finally:
+                await first.close()
+        return await self._run(protocol, scripts.LAYOUT, (self._layout_key,), args)

@@ -16,10 +16,11 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from daemon import traces
 from daemon.buffer import scripts
-from daemon.buffer.connection import Arg, Connection
+from daemon.buffer.connection import Connection
 from daemon.buffer.dedupe import bucket_bits
 from daemon.buffer.keys import by_shard
 from daemon.buffer.outcome import Counted, Limited
+from daemon.buffer.protocol import Arg
 from daemon.buffer.wire import (
     Amounts,
     Request,

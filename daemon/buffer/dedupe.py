@@ -14,10 +14,12 @@ import math
 import re
 import struct
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from daemon.buffer.connection import Connection
+from daemon.buffer.topology import Node
+from daemon.errors import StoreError
 
 EVENTS_PER_BUCKET = 244
 """How many events a bucket is laid out for. `ingest.lua` has the same number, and the reason for it."""
@@ -39,34 +41,51 @@ def bucket_bits(events_per_window: int) -> int:
 
 
 class Forgetting:
-    """Deletes the sets of past windows, of one Redis. Several may run at the same time."""
+    """Deletes the sets of past windows, on every node. Several may run at the same time."""
 
-    def __init__(self, connection: Connection, window_s: int) -> None:
-        self._connection = connection
+    def __init__(self, connections: Sequence[Connection], window_s: int) -> None:
+        """`connections`: of a cluster one a shard, else one."""
+        self._connections = connections
         self._window_s = window_s
-        prefix = connection.keys.prefix
+        prefix = connections[0].keys.prefix
         self._pattern = f"{prefix}:{{*}}:seen:*"
         self._set = re.compile(rb"%b:\{(\d+)\}:seen:(\d+):\d+" % re.escape(prefix.encode()))
         """A set of any shard: its shard and its generation. See `ingest.lua`."""
-        self._done_in: int | None = None
-        """The window in which all keys were last looked at."""
+        self._done_in: dict[Node, int] = {}
+        """Node → the window in which all its keys were last looked at."""
 
     async def run(self, stopping: Callable[[], bool] = lambda: False) -> int:
         """Deletes the sets that no event is looked up in any more. Returns how many. Raises StoreError.
 
-        The first run and the first one of each window look through all keys of the Redis. Others cost one command.
+        The first run and the first one of each window look through all keys of a node. Others cost one command. A node
+        that does not answer does not keep the others' sets.
         """
-        now = int((await self._connection.command("TIME"))[0]) // self._window_s
-        if now == self._done_in:
+        deleted, failures, seen = 0, [], set[Node]()
+        for connection in self._connections:
+            try:
+                await connection.connect()
+                if connection.node not in seen:
+                    seen.add(connection.node)
+                    deleted += await self._forget(connection, stopping)
+            except StoreError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
+        return deleted
+
+    async def _forget(self, connection: Connection, stopping: Callable[[], bool]) -> int:
+        node = connection.node
+        now = int((await connection.command("TIME"))[0]) // self._window_s
+        if now == self._done_in.get(node):
             return 0
         deleted, cursor = 0, b"0"
         while not stopping():
-            cursor, found = await self._connection.command("SCAN", cursor, "MATCH", self._pattern, "COUNT", SCAN_KEYS)
+            cursor, found = await connection.command("SCAN", cursor, "MATCH", self._pattern, "COUNT", SCAN_KEYS)
             # One shard at a time: in a cluster, a command may touch one slot only.
             for sets in self._past(found, now).values():
-                deleted += int(await self._connection.command("UNLINK", *sets))
+                deleted += int(await connection.command("UNLINK", *sets))
             if cursor == b"0":
-                self._done_in = now
+                self._done_in[node] = now
                 break
         return deleted
 

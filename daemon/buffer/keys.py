@@ -13,7 +13,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Self, TypeVar
+
+from daemon.config import RedisSection, is_cluster
 
 T = TypeVar("T")
 
@@ -22,6 +24,8 @@ T = TypeVar("T")
 class ShardKeys:
     """The keys of one shard. Those that end in `prefix` only begin a key."""
 
+    layout: str
+    """Hash: in a cluster, how this shard is laid out. See `layout.py`."""
     dirty: str
     claim: str
     due: str
@@ -44,9 +48,12 @@ class ShardKeys:
 class Keys:
     """All keys of one system. Names are built once, at a start."""
 
-    def __init__(self, prefix: str) -> None:
-        """`prefix`: `redis.prefix`. Two systems on one Redis have different ones."""
+    def __init__(self, prefix: str, *, cluster: bool = False) -> None:
+        """`prefix`: `redis.prefix`. Two systems on one Redis have different ones. `cluster`: what belongs to no shard
+        lies beside shard 0, in its slot."""
         self.prefix = prefix
+        if cluster:
+            prefix += ":{0}"
         self.layout = f"{prefix}:layout"
         """Hash: how this Redis is laid out. See `layout.py`."""
         self.imports = f"{prefix}:imports"
@@ -60,12 +67,17 @@ class Keys:
         self.acl = f"~{prefix}:*"
         """What a user of Redis may touch."""
 
+    @classmethod
+    def of(cls, section: RedisSection) -> Self:
+        return cls(section.prefix, cluster=is_cluster(section.url))
+
     def shard(self, number: int) -> ShardKeys:
         return _shard_keys(f"{self.prefix}:{{{number}}}")
 
 
 def _shard_keys(tag: str) -> ShardKeys:
     return ShardKeys(
+        layout=f"{tag}:layout",
         dirty=f"{tag}:dirty",
         claim=f"{tag}:claim",
         due=f"{tag}:replica",

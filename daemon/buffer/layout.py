@@ -15,13 +15,14 @@ daemon dies, if a reply is lost, or if another daemon does it at the same time.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from daemon.buffer import scripts
 from daemon.buffer.keys import Keys
 from daemon.buffer.scripts import Script
-from daemon.config import Config, address_of
+from daemon.buffer.topology import Topology
+from daemon.config import Config, address_of, is_cluster
 from daemon.domain.instant import moment
 from daemon.errors import LayoutError
 
@@ -54,24 +55,30 @@ class Layout:
     process to one Redis share it."""
 
     def __init__(self, config: Config) -> None:
-        self.keys = Keys(config.redis.prefix)
+        self.keys = Keys.of(config.redis)
+        self.topology = Topology(config.redis) if is_cluster(config.redis.url) else None
+        """Where the shards lie. None: all on one Redis."""
         self._wanted = {
             "format": str(FORMAT),
             "shards": str(config.redis.shards),
             "dedupe_window_s": str(config.dedupe.window_s),
         }
         self._address = address_of(config.redis.url)
-        self._epoch = self._mark = 0
-        """The latest that any connection saw."""
+        self._seen: dict[str, tuple[int, int]] = {}
+        """Key of a layout → the latest epoch and mark that any connection saw."""
+
+    def key(self, shard: int) -> str:
+        """The key of the layout that a shard goes by. In a cluster each has its own."""
+        return self.keys.layout if self.topology is None else self.keys.shard(shard).layout
 
     @property
     def script_args(self) -> list[str]:
         """What `layout.lua` writes if Redis has no layout yet."""
         return [text for pair in self._wanted.items() for text in pair]
 
-    def verify(self, reply: Sequence[bytes]) -> int:
-        """The epoch of the Redis that sent this reply to `layout.lua`. Raises LayoutError, naming the way out, if it is
-        laid out differently."""
+    def verify(self, reply: Sequence[bytes], key: str) -> int:
+        """The epoch of the Redis that sent this reply to `layout.lua` on `key`. Raises LayoutError, naming the way out,
+        if it is laid out differently."""
         found = _fields(reply)
         differing = [
             f"  {name}: Redis has {found.get(name, 'nothing')}, the configuration says {value}"
@@ -88,29 +95,31 @@ class Layout:
                 " (the event ids seen before are forgotten), and start with the new one."
             )
         epoch, mark = _number(found.get("epoch")), _number(found.get("atomic"))
-        self._compare(epoch, mark)
+        self._compare(epoch, mark, key)
         return epoch
 
-    def has_marked(self, mark: int) -> None:
+    def has_marked(self, mark: int, key: str) -> None:
         """This process left a mark (us)."""
-        self._mark = max(self._mark, mark)
+        epoch, seen = self._seen[key]
+        self._seen[key] = (epoch, max(seen, mark))
 
-    def _compare(self, epoch: int, mark: int) -> None:
+    def _compare(self, epoch: int, mark: int, key: str) -> None:
         """Logs, once, that this is not the memory that was seen before. The marks only grow (`mark.lua`)."""
-        if self._epoch and epoch != self._epoch:
+        seen_epoch, seen_mark = self._seen.get(key, (0, 0))
+        if seen_epoch and epoch != seen_epoch:
             _log.error(
                 "Redis at %s counts in epoch %s in place of %s: it was emptied, exchanged or restored while this daemon"
                 " ran. Counts that were live or in flight are lost, and event ids are forgotten. See ops/backup.md.",
-                self._address, moment(epoch), moment(self._epoch),
+                self._address, moment(epoch), moment(seen_epoch),
             )  # fmt: skip
-        elif mark < self._mark:
+        elif mark < seen_mark:
             _log.error(
                 "Redis at %s came back with an older state: its last mark is %s, and this daemon saw %s. It was"
                 " restored, or it restarted without its last seconds. Counts in between are lost; counts that were"
                 " flushed in between may be counted again. `tallyd audit` says how many. See ops/backup.md.",
-                self._address, moment(mark), moment(self._mark),
+                self._address, moment(mark), moment(seen_mark),
             )  # fmt: skip
-        self._epoch, self._mark = epoch, mark
+        self._seen[key] = (epoch, mark)
 
     @property
     def shards(self) -> int:
@@ -123,9 +132,9 @@ def lost_transactions(reply: Sequence[bytes]) -> bool:
     return "next" in found or _number(found.get("alone")) > _number(found.get("atomic"))
 
 
-async def begin_epoch(run: Run, keys: Keys, shards: int, address: str) -> None:
+async def begin_epoch(run: Run, keys: Keys, layout: str, shards: Iterable[int], address: str) -> None:
     """Takes a Redis that lost its transactions as one that begins to count. Safe to repeat. Raises StoreError."""
-    epoch: bytes = await run(scripts.EPOCH, (keys.layout,), ("",))
+    epoch: bytes = await run(scripts.EPOCH, (layout,), ("",))
     if not epoch:
         return  # another daemon has done it
     _log.error(
@@ -135,7 +144,7 @@ async def begin_epoch(run: Run, keys: Keys, shards: int, address: str) -> None:
         address,
     )
     entities = claims = 0
-    for shard in range(shards):
+    for shard in shards:
         names, more = keys.shard(shard), True
         while more:
             renamed, claimed, more = await run(
@@ -144,7 +153,7 @@ async def begin_epoch(run: Run, keys: Keys, shards: int, address: str) -> None:
                 (epoch, SET_ASIDE_ENTITIES),
             )
             entities, claims = entities + renamed, claims + claimed
-    if await run(scripts.EPOCH, (keys.layout,), (epoch,)):
+    if await run(scripts.EPOCH, (layout,), (epoch,)):
         _log.error(
             "A new epoch begins, %s. %d entities and %d claims from before may have been flushed already. They are not"
             " counted again: they lie under %s:{SHARD}:aside:%s:*.",

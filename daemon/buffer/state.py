@@ -38,7 +38,7 @@ class ShardState(NamedTuple):
 async def read_state(redis: Redis, keys: ShardKeys, window_s: int) -> ShardState:
     """`window_s`: `dedupe.window_s`."""
     async with redis.pipeline(transaction=True) as pipe:
-        pipe.time()
+        pipe.eval("return redis.call('TIME')", 1, keys.ledger)  # of this shard's node: TIME by itself asks any
         pipe.scard(keys.dirty)
         pipe.hmget(keys.claim, "seq", "entities", "since", "acked_at", "owner")
         pipe.zcard(keys.due)
@@ -47,7 +47,7 @@ async def read_state(redis: Redis, keys: ShardKeys, window_s: int) -> ShardState
         pipe.hgetall(keys.ledger)
         pipe.hmget(keys.seen, "gen", "bits", "events", "prev_events")
         (seconds, micros), dirty, claim, due, oldest, refused, ledger, seen = await pipe.execute()
-    now_s = seconds + micros / 1e6
+    now_s = int(seconds) + int(micros) / 1e6
     seq, entities, since_ms, acked_at_s, owner = claim
     gen, bits, events, last_events = (_number(text) for text in seen)
     windows_ago = int(now_s // window_s) - gen  # an event opens a window, so none may have opened the present one

@@ -147,6 +147,6 @@ async def _retry(config: Config, letters: DeadLetters, letter: Letter) -> Retrie
     entity = parse_entity(letter.document)
     if letter.collection == TOTALS.collection and entity and (entity.domain, entity.type) in replica_tables(config):
         async with opened(config.redis) as redis:
-            await make_due(redis, Keys(config.redis.prefix).shard(letter.shard), [letter.document])
+            await make_due(redis, Keys.of(config.redis).shard(letter.shard), [letter.document])
     await letters.forget(letter)
     return result

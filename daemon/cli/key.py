@@ -200,7 +200,7 @@ async def _last_used(config: Config) -> dict[str, str]:
     found: dict[Any, Any] = {}
     with suppress(StoreError):
         async with opened(config.redis) as redis:
-            found = await redis.hgetall(Keys(config.redis.prefix).used)
+            found = await redis.hgetall(Keys.of(config.redis).used)
     return {
         id_.decode(): f"{dt.datetime.fromtimestamp(int(at), dt.UTC):%Y-%m-%d %H:%M:%S}" for id_, at in found.items()
     }

@@ -68,7 +68,10 @@ async def _replay(config: Config, *, foreign_too: bool) -> tuple[Replayed, str |
     from daemon.spool.segment import list_contents
 
     connection = Connection(config.redis, Layout(config))
-    counters = [Counters(connection, shard, Limits.of(config)) for shard in range(config.redis.shards)]
+    counters = [
+        Counters(each, shard, Limits.of(config))
+        for shard, each in enumerate(connection.for_shards(config.redis.shards))
+    ]
     folder, done = Path(config.spool.dir), Replayed()
     replayer = Replayer(
         folder,

@@ -65,7 +65,7 @@ async def _read(config: Config) -> list[Known]:
     from daemon.spool.register import read_reports
 
     async with opened(config.redis) as redis:
-        return await read_reports(redis, Keys(config.redis.prefix))
+        return await read_reports(redis, Keys.of(config.redis))
 
 
 async def _forget(config: Config, name: str) -> bool:
@@ -73,4 +73,4 @@ async def _forget(config: Config, name: str) -> bool:
     from daemon.buffer.keys import Keys
 
     async with opened(config.redis) as redis:
-        return bool(await redis.hdel(Keys(config.redis.prefix).spools, name))
+        return bool(await redis.hdel(Keys.of(config.redis).spools, name))

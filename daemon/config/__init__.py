@@ -65,5 +65,8 @@ from daemon.config.schema import SpoolSection as SpoolSection
 from daemon.config.schema import Traces as Traces
 from daemon.config.schema import read_at_start as read_at_start
 from daemon.config.url import address_of as address_of
+from daemon.config.url import hosts_of as hosts_of
+from daemon.config.url import is_cluster as is_cluster
 from daemon.config.url import mysql_of as mysql_of
 from daemon.config.url import tls_of as tls_of
+from daemon.config.url import url_at as url_at

@@ -123,10 +123,14 @@ class RedisSection(Section, frozen=True):
     """The buffer: new counts, and the ids of counted events."""
 
     url: Url = ""
-    """redis://user:password@host:6379/0, rediss://… or unix:///path/of/the/socket. rediss:// is TLS, with the
+    """redis://user:password@host:6379/0, rediss://… or unix:///path/of/the/socket. Several hosts with commas between
+    them are nodes of one Redis Cluster: name two or more, and it finds the others. rediss:// is TLS, with the
     certificate and the name verified. Options for it: `?ssl_ca_certs=FILE` (your own authority), `ssl_certfile`,
     `ssl_keyfile` and `ssl_password` (your certificate), `ssl_check_hostname=false`. Percent-encode the password: @ is
     %40, : is %3A, / is %2F, # is %23, ? is %3F, % is %25."""
+    address_map: dict[str, str] = {}
+    """Of a Redis Cluster, whose nodes say addresses that this machine does not reach (Docker, NAT): what a node says,
+    and what to connect to. {"10.0.0.5:6379" = "127.0.0.1:16379"}."""
     timeout_ms: Count = 2_000
     """How long one call may take. After that its outcome is unknown, and its connection is dropped."""
     reconnect_ms: Count = 200

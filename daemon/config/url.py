@@ -17,6 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 Store = Literal["redis", "mongo", "mysql"]
 
 MYSQL_PORT_DEFAULT = 3306
+REDIS_PORT_DEFAULT = 6379
 
 
 class Form(NamedTuple):
@@ -81,6 +82,10 @@ def problem_of(store: Store, url: str) -> str:
         return "names no host"
     if store == "mysql" and not parts.path.strip("/"):
         return "names no database; must look like mysql://user:password@host:3306/database"
+    if len(hosts) > 1 and store == "mysql":
+        return "names several hosts"
+    if len(hosts) > 1 and store == "redis" and not _is_of_cluster(scheme, parts.path, options):
+        return "names several hosts, so it is a Redis Cluster, and that has database 0 only"
     if text := _options_problem(store, scheme, options, parts.query):
         return text
     try:
@@ -108,6 +113,27 @@ def mysql_of(url: str) -> dict[str, Any]:
     }
 
 
+def hosts_of(url: str) -> list[tuple[str, int]]:
+    """The hosts and ports that a checked `redis.url` names; none if it is a socket."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return []
+    named = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+    return [(host.hostname or "localhost", host.port or REDIS_PORT_DEFAULT) for host in named]
+
+
+def is_cluster(url: str) -> bool:
+    """Whether a checked `redis.url` names several hosts: nodes of one Redis Cluster."""
+    return len(hosts_of(url)) > 1
+
+
+def url_at(url: str, host: str, port: int) -> str:
+    """The address with one host and port in place of its own."""
+    parts = urlsplit(url)
+    users, at, _ = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{users}{at}{f'[{host}]' if ':' in host else host}:{port}").geturl()
+
+
 @cache
 def tls_of(url: str) -> ssl.SSLContext | None:
     """The TLS of a checked address of Redis or MySQL, None without. It is made once: a new certificate on disk needs a
@@ -116,7 +142,8 @@ def tls_of(url: str) -> ssl.SSLContext | None:
     if scheme == "rediss":
         from redis.asyncio.connection import SSLConnection, parse_url  # noqa: PLC0415  (as redis-py's clients make it)
 
-        settings: dict[str, Any] = {name: value for name, value in parse_url(url).items() if name[:4] == "ssl_"}
+        read = parse_url(url_at(url, *hosts_of(url)[0]))
+        settings: dict[str, Any] = {name: value for name, value in read.items() if name[:4] == "ssl_"}
         return SSLConnection(**settings).ssl_context.get()
     if scheme not in FORMS["mysql"].schemes or not _wants_tls(options):
         return None
@@ -160,6 +187,10 @@ def _is_on(options: Mapping[str, str], name: str, *, default: bool) -> bool:
 def _wants_tls(options: Mapping[str, str]) -> bool:
     """Whether the options of a `mysql.url` ask for TLS: `ssl=true`, or any `ssl_…`."""
     return _is_on(options, "ssl", default=any(name.startswith("ssl_") for name in options))
+
+
+def _is_of_cluster(scheme: str, path: str, options: Mapping[str, str]) -> bool:
+    return scheme != "unix" and path.strip("/") in ("", "0") and options.get("db", "0") == "0"
 
 
 def _options_problem(store: Store, scheme: str, options: Mapping[str, str], query: str) -> str:

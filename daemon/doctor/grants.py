@@ -37,7 +37,7 @@ def redis(config: Config) -> list[str]:
         raise ConfigError("redis.url: the name of a user of Redis has no spaces.")
     hashed = hashlib.sha256(unquote(parts.password or "").encode()).hexdigest()
     return [
-        f"ACL SETUSER {user} reset on #{hashed} {Keys(config.redis.prefix).acl} {REDIS_COMMANDS}",
+        f"ACL SETUSER {user} reset on #{hashed} {Keys.of(config.redis).acl} {REDIS_COMMANDS}",
         "ACL SAVE",
     ]
 

@@ -79,7 +79,7 @@ PROBES: Mapping[Script, Probe] = {
 
 async def run_all(redis: Redis, config: Config) -> dict[str, str | None]:
     """The name of every script in `scripts.ALL` → None if it ran, else the error that Redis answered."""
-    keys = dataclasses.asdict(Keys(config.redis.prefix).shard(0))
+    keys = dataclasses.asdict(Keys.of(config.redis).shard(0))
     scratch = ShardKeys(**{name: key + _SUFFIX for name, key in keys.items()})
     return {script.name: await _refusal(redis, script, PROBES[script], scratch, config) for script in scripts.ALL}
 

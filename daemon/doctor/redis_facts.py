@@ -60,7 +60,7 @@ class RedisFacts:
 
     @property
     def keys(self) -> Keys:
-        return Keys(self.config.redis.prefix)
+        return Keys.of(self.config.redis)
 
     @property
     def server(self) -> Mapping[str, Any]:
@@ -91,7 +91,7 @@ class RedisFacts:
 
 async def read_redis(config: Config, *, timeout_ms: int, probe: bool) -> RedisFacts:
     """`probe`: also try the scripts, and ask where the keys lie. Raises StoreError if Redis does not answer."""
-    keys = Keys(config.redis.prefix)
+    keys = Keys.of(config.redis)
     section = msgspec.structs.replace(config.redis, timeout_ms=min(timeout_ms, config.redis.timeout_ms))
     async with opened(section) as redis:
         read_clock = await _clock(redis)

@@ -130,11 +130,11 @@ class Flusher:
             lease_ms=config.flush.lease_ms,
             counters={counter for domain in config.domains for counter in domain_counters(config, domain)},
         )
-        self._forgetting = Forgetting(self._connections[0], config.dedupe.window_s)
+        self._forgetting = Forgetting(self._connections, config.dedupe.window_s)
 
     def _shard(self, number: int) -> Shard:
         config, tables = self._config, replica_tables(self._config)
-        connection = Connection(config.redis, self._layout)
+        connection = Connection(config.redis, self._layout, number)
         self._connections.append(connection)
         counters = Counters(connection, number, Limits.of(config))
         drain = Drain(

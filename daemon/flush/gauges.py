@@ -77,7 +77,7 @@ class StoreGauges(Collector):
         self._gauges = [up, *(gauge for gauges in answers.values() for gauge in gauges or ())]
 
     async def _redis(self, config: Config) -> Gauges:
-        keys = Keys(config.redis.prefix)
+        keys = Keys.of(config.redis)
         async with opened(config.redis) as redis:
             asked_at, began = time.time(), time.monotonic()
             seconds, micros = await redis.time()

@@ -115,7 +115,7 @@ async def opened_store(config: Config, stopping: threading.Event, *, dry_run: bo
         yield DryRun()
         return
     layout = Layout(config)
-    connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
+    connections = [Connection(config.redis, layout, shard) for shard in range(config.redis.shards)]
     try:
         async with opened(config.redis) as redis:
             await connections[0].ping()

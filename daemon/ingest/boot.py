@@ -63,7 +63,7 @@ class Boot:
         layout, limits = Layout(config), Limits.of(config)
         self._tally = tally
         self._probe = Connection(config.redis, layout)
-        self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
+        self._connections = [Connection(config.redis, layout, shard) for shard in range(config.redis.shards)]
         kind = _TracedCounters if config.traces.endpoint else ToldCounters if config.log.counts else Counters
         self._counters = [kind(each, shard, limits) for shard, each in enumerate(self._connections)]
         self._durable = Durable(self._counters, self._probe, config) if config.spool.dir else None

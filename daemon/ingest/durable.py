@@ -56,7 +56,8 @@ class Durable:
         self._spool = Spool(section, self._origin)
         self._outage = Outage(section, config.http.workers)
         self._keyless_bytes_max = section.bytes_max * (100 - section.producers_percent) // 100
-        self._replay_counters = [counter.with_connection(probe) for counter in counters]
+        replaying = probe.for_shards(len(counters))
+        self._replay_counters = [each.with_connection(by) for each, by in zip(counters, replaying, strict=True)]
         self._replayer = Replayer(
             self._spool.directory, self._replay_call, self._origin, call_events_max=section.replay_call_events_max
         )

@@ -129,7 +129,7 @@ class Explained(Struct, frozen=True):
 async def explain(config: Config, entity: Entity) -> Explained:
     """Raises StoreError if Redis or MongoDB does not answer. MySQL may be away."""
     shard = shard_of(entity.key, config.redis.shards)
-    keys = Keys(config.redis.prefix).shard(shard)
+    keys = Keys.of(config.redis).shard(shard)
     table = replica_tables(config).get((entity.domain, entity.type))
     async with opened(config.redis) as redis, MongoSink(config.mongo) as mongo:
         for attempt in range(1, TRIES_MAX + 1):

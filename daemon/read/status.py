@@ -146,7 +146,7 @@ async def _answer(question: Awaitable[Any]) -> tuple[Any, str | None]:
 
 async def _shards(config: Config, redis: Redis, waits: Waits | None) -> tuple[list[ShardStatus], int, list[Known]]:
     """And when this Redis began to count (µs), and all spools. Raises StoreError."""
-    keys, window_s = Keys(config.redis.prefix), config.dedupe.window_s
+    keys, window_s = Keys.of(config.redis), config.dedupe.window_s
     with answered(config.redis):
         epoch = int(await redis.hget(keys.layout, "epoch") or 0)
         return (

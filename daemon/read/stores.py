@@ -45,7 +45,7 @@ class Stores:
         self.workers = config.http.workers
         """As the daemon began; a reload changes none of the three."""
         layout = Layout(config)
-        self._connections = [Connection(config.redis, layout) for _ in range(config.redis.shards)]
+        self._connections = [Connection(config.redis, layout, shard) for shard in range(config.redis.shards)]
         self._tally = tally
         self.breaker = Breaker("MongoDB", self._ping_mongo, time.monotonic)
         self._mysql_breaker = Breaker("MySQL", self._try_mysql, time.monotonic)

@@ -52,7 +52,7 @@ async def expire(
     seconds, microseconds = await redis.time()
     now = dt.datetime.fromtimestamp(seconds, dt.UTC)
     quiet_us = seconds * 1_000_000 + microseconds - QUIET_DAYS * 86_400 * 1_000_000
-    keys = Keys(config.redis.prefix)
+    keys = Keys.of(config.redis)
     in_flight = [await redis.hget(keys.shard(shard).claim, "seq") for shard in range(config.redis.shards)]
     seq_max = min([quiet_us, *(int(seq) for seq in in_flight if seq)])
     done = []

@@ -21,7 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 
 from daemon.buffer.layout import FORMAT
-from daemon.config import Config, RedisSection
+from daemon.config import Config, RedisSection, hosts_of, is_cluster
 
 HEAD_BYTES_MAX = 4_096
 """A longer first line is not ours."""
@@ -66,6 +66,8 @@ def redis_address(url: str) -> str:
     if not db:
         found = re.fullmatch(r"/(\d+)/?", parts.path)
         db = found[1] if found else "0"
+    if is_cluster(url):
+        return ",".join(sorted(f"{host.lower()}:{port}" for host, port in hosts_of(url))) + "/0"
     return f"{(parts.hostname or 'localhost').lower()}:{parts.port or 6379}/{int(db)}"
 
 

@@ -44,7 +44,7 @@ def remember(system: System, generation: int, buckets: int = 3, shard: int = 0) 
 async def forgetting(system: System) -> AsyncIterator[Forgetting]:
     config = system.config()
     connection = Connection(config.redis, Layout(config))
-    yield Forgetting(connection, config.dedupe.window_s)
+    yield Forgetting([connection], config.dedupe.window_s)
     await connection.close()
 
 
@@ -157,7 +157,7 @@ def test_what_a_failure_left_is_forgotten_the_next_time(system: System) -> None:
     async def work() -> None:
         config = system.config()
         connection = Failing(config.redis, Layout(config))
-        memory = Forgetting(connection, config.dedupe.window_s)
+        memory = Forgetting([connection], config.dedupe.window_s)
         with pytest.raises(StoreError, match="cut off"):
             await memory.run()
         left = sets(system) & over

@@ -165,7 +165,10 @@ class System(Stores):
 
         async def work() -> int:
             connection = Connection(config.redis, Layout(config))
-            counters = [Counters(connection, shard, Limits.of(config)) for shard in range(config.redis.shards)]
+            counters = [
+                Counters(each, shard, Limits.of(config))
+                for shard, each in enumerate(connection.for_shards(config.redis.shards))
+            ]
             batch = decoder.batch(json.dumps(events).encode())
             assert isinstance(batch, Batch)
             assert not batch.rejected

@@ -89,7 +89,7 @@ def test_the_dedupe_memory_of_several_shards_is_forgotten(shard: Shard) -> None:
 
     async def work() -> int:
         connection = Connection(config.redis, Layout(config))
-        deleted = await Forgetting(connection, config.dedupe.window_s).run()
+        deleted = await Forgetting([connection], config.dedupe.window_s).run()
         await connection.close()
         return deleted
 

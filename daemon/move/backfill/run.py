@@ -116,7 +116,7 @@ class Backfill:
         self._table = table
         self._legacy = LegacyTable(self._mysql, table)
         self._shards = config.redis.shards
-        self._keys = Keys(config.redis.prefix)
+        self._keys = Keys.of(config.redis)
         self._zeros = {self._domain: domain_counters(config, self._domain)}
         self._reconcile = reconcile
         self._dry_run = dry_run

@@ -101,7 +101,7 @@ class Auditor:
     def __init__(self, config: Config, redis: Redis, mongo: MongoSink, mysql: MysqlSink | None) -> None:
         self._config = config
         self._redis = redis
-        self._keys = keys.Keys(config.redis.prefix)
+        self._keys = keys.Keys.of(config.redis)
         self._mongo = mongo
         self._mysql = mysql
         self._counters = sorted({counter for domain in config.domains for counter in domain_counters(config, domain)})

@@ -100,7 +100,7 @@ async def confirm(
     """
     true: list[Row] = []
     rows, waiting = list(found), 0
-    keys = Keys(section.prefix)
+    keys = Keys.of(section)
     for _ in range(CONFIRM_TRIES):
         moving = set[str]()
         for shard, entities in by_shard((row.key for row in rows), section.shards, str).items():

@@ -73,7 +73,7 @@ async def generate(config: Config, wanted: Wanted, progress: Callable[[dt.date],
     tallies = await check(config, chosen_tables(config), wanted.limit, rows.append)
     checked, mismatches = sum(tally.checked for tally in tallies), sum(tally.mismatches for tally in tallies)
     async with opened(config.redis) as redis:
-        hot = [await read_hot(redis, Keys(config.redis.prefix), shard) for shard in range(config.redis.shards)]
+        hot = [await read_hot(redis, Keys.of(config.redis), shard) for shard in range(config.redis.shards)]
     pending = await _waiting(config, hot)
     written: dict[str, FileSum] = {}
     disagreements = 0

@@ -18,7 +18,7 @@ from daemon.buffer.connection import RefusedError
         "UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)",
         "OOM command not allowed when used memory > 'maxmemory'. script: 1f, on @user_script:85.",
         "ERR user_script:144: OOM command not allowed when used memory > 'maxmemory'. script: ad, on @user_script:144.",
-        "ERR Error running script (call to f_9): @user_script:1: @user_script: 1: -NOREPLICAS Not enough good replicas",
+        "ERR Error running script (call to f_9a): @user_script:1: @user_script: 1: -NOREPLICAS Not enough good",
     ],
 )
 def test_what_another_node_or_a_moment_later_takes_is_passing(error: str) -> None:

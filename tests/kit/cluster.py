@@ -1,0 +1,157 @@
+"""A real Redis Cluster of a test's own: three primaries and their replicas, made without redis-cli.
+
+A primary with a replica can be killed, a replica takes over, and a slot can be moved with its keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+from typing import Any, Self
+
+import redis
+
+from daemon.buffer.topology import SLOTS, slot_of
+from daemon.devstack import process
+from daemon.devstack.start import start_all
+from tests.kit.servers import RedisServer
+from tests.kit.wait import wait_until
+
+PRIMARIES = 3
+NODE_TIMEOUT_MS = 1_000
+OPTIONS = (
+    "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--appendonly", "yes",
+    "--repl-ping-replica-period", "1", "--repl-diskless-sync-delay", "0",
+    "--cluster-announce-ip", "127.0.0.1",
+)  # fmt: skip
+"""A node tells of a replica only once something was replicated to it: the first ping does it."""
+
+
+class Cluster:
+    """Six nodes. `nodes[:3]` begin as primaries, `nodes[3:]` as their replicas, in the same order."""
+
+    def __init__(self, folder: Path) -> None:
+        self.nodes = []
+        for number in range(2 * PRIMARIES):
+            at = folder / f"node{number}"
+            at.mkdir(parents=True)
+            self.nodes.append(RedisServer(7, at, *OPTIONS, "--cluster-port", str(process.free_port())))
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as started:
+            jobs = [node.job() for node in self.nodes]
+            asyncio.run(start_all(jobs))
+            for node, job in zip(self.nodes, jobs, strict=True):
+                node.has_started(job)
+                started.enter_context(node)
+            self._join()
+            self._started = started.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._started.close()
+
+    @property
+    def url(self) -> str:
+        """As `redis.url` names two of its nodes."""
+        return f"redis://127.0.0.1:{self.nodes[0].port},127.0.0.1:{self.nodes[1].port}"
+
+    def primary(self, shard: int) -> RedisServer:
+        """The node that has a shard's slot, as a majority of the nodes that answer says."""
+        slot, said = slot_of(str(shard)), []
+        for node in self.nodes:
+            with contextlib.suppress(redis.ConnectionError, redis.ResponseError, redis.TimeoutError):
+                said += [_port(found) for first, last, *found in _slots(node) if first <= slot <= last]
+        port = max(said, key=said.count)
+        return next(node for node in self.nodes if node.port == port)
+
+    def wait_ready(self) -> None:
+        """Until every node that runs knows a primary for each slot."""
+        wait_until(lambda: all(_state(node) == "ok" for node in self.nodes if node.running), "the cluster is up")
+
+    def wait_taken_over(self, shard: int, killed: RedisServer) -> None:
+        """Until every node that runs names another primary for the shard than the killed one."""
+        slot = slot_of(str(shard))
+
+        def named(node: RedisServer) -> list[int]:
+            return [_port(found) for first, last, *found in _slots(node) if first <= slot <= last]
+
+        alive = [node for node in self.nodes if node.running]
+        wait_until(lambda: all(named(node)[:1] not in ([], [killed.port]) for node in alive), "a replica took over")
+        self.wait_ready()
+
+    def begin_move(self, shard: int, target: RedisServer) -> None:
+        """Moves all keys of the shard's slot to another primary. The slot stays open: neither node runs a script."""
+        slot, source = slot_of(str(shard)), self.primary(shard)
+        with source.client() as old, target.client() as new:
+            new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", _id(old))
+            old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", _id(new))
+            while keys := old.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
+                old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
+
+    def end_move(self, shard: int, target: RedisServer) -> None:
+        source = self.primary(shard)
+        with source.client() as old, target.client() as new:
+            for client in (new, old):
+                client.execute_command("CLUSTER SETSLOT", slot_of(str(shard)), "NODE", _id(new))
+
+    def move(self, shard: int, target: RedisServer) -> None:
+        """Moves the shard's slot with all its keys to another primary."""
+        self.begin_move(shard, target)
+        self.end_move(shard, target)
+
+    def flushall(self) -> None:
+        for node in self.nodes:
+            with node.client() as client, contextlib.suppress(redis.ReadOnlyError):
+                client.flushall()
+
+    def _join(self) -> None:
+        with contextlib.ExitStack() as clients:
+            asked = [clients.enter_context(node.client()) for node in self.nodes]
+            for number, client in enumerate(asked[:PRIMARIES]):
+                client.execute_command("CLUSTER SET-CONFIG-EPOCH", number + 1)
+                low, high = (SLOTS * each // PRIMARIES for each in (number, number + 1))
+                client.execute_command("CLUSTER ADDSLOTSRANGE", low, high - 1)
+            buses = [int(client.config_get("cluster-port")["cluster-port"]) for client in asked]
+            for node, bus in zip(self.nodes[1:], buses[1:], strict=True):
+                asked[0].execute_command("CLUSTER MEET", "127.0.0.1", node.port, bus)
+            ids = [_id(client) for client in asked]
+            for client in asked:
+                wait_until(lambda: all(id_ in str(client.execute_command("CLUSTER NODES")) for id_ in ids), "all met")  # noqa: B023
+            for number, client in enumerate(asked[PRIMARIES:]):
+                client.execute_command("CLUSTER REPLICATE", ids[number])
+            wait_until(
+                lambda: all(client.info("replication")["connected_slaves"] == 1 for client in asked[:PRIMARIES]),
+                "each primary has its replica",
+            )
+            for client in asked[PRIMARIES:]:
+                wait_until(lambda: client.info("replication")["master_link_status"] == "up", "replicas are in step")  # noqa: B023
+        self.wait_ready()
+        wait_until(lambda: all(_replicas(node) == PRIMARIES for node in self.nodes), "all know all replicas")
+
+
+def _id(client: redis.Redis) -> str:
+    id_: str = client.execute_command("CLUSTER MYID").decode()  # type: ignore[no-untyped-call]
+    return id_
+
+
+def _slots(node: RedisServer) -> list[list[Any]]:
+    with redis.Redis(port=node.port, socket_timeout=2) as client:
+        client.response_callbacks.clear()
+        found: list[list[Any]] = client.execute_command("CLUSTER SLOTS")
+    return found
+
+
+def _port(servers: list[Any]) -> int:
+    return int(servers[0][1])
+
+
+def _replicas(node: RedisServer) -> int:
+    return sum(len(servers) - 1 for _, _, *servers in _slots(node))
+
+
+def _state(node: RedisServer) -> str:
+    with redis.Redis(port=node.port, socket_timeout=2) as client:
+        state: str = client.execute_command("CLUSTER INFO")["cluster_state"]
+    return state
