@@ -44,14 +44,14 @@ DUE_PER_CALL = 1_000
 
 
 class Limits(NamedTuple):
-    """What `ingest.lua` is told besides the events: how its dedupe memory is laid out."""
+    """What `ingest.lua` is told besides the events: how the dedupe memory of one shard is laid out."""
 
     window_s: int
     events_per_window: int
 
     @classmethod
     def of(cls, config: Config) -> Limits:
-        return cls(config.dedupe.window_s, config.dedupe.events_per_window)
+        return cls(config.dedupe.window_s, math.ceil(config.dedupe.events_per_window / config.redis.shards))
 
 
 class ClaimContent(Protocol):

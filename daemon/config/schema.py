@@ -298,8 +298,8 @@ class Dedupe(Section, frozen=True):
     window_s: Annotated[int, Meta(ge=1, le=30 * 86_400)] = 172_800
     """A second delivery within this time is always recognised, and after twice this time never."""
     events_per_window: Count = 10_000_000
-    """The memory of the first window is laid out for so many events. Each later window is laid out for the number that
-    the one before it saw."""
+    """The memory of the first window is laid out for so many events, of all shards together. Each later window is laid
+    out for the number that the one before it saw."""
 
 
 class SpoolSection(Section, frozen=True):

@@ -177,14 +177,14 @@ def _cores(us_a_second: float) -> int:
 
 
 def _settings(config: Config, workers: int, shards: int, window_events: float, outage_events: float) -> dict[str, str]:
-    """The keys that are too small in this configuration. `events_per_window` is that of one shard."""
+    """The keys that are too small in this configuration."""
     settings = {}
     if workers > config.http.workers:
         settings["http.workers"] = str(workers)
     if shards > config.redis.shards:
         settings["redis.shards"] = f"{shards} (before the first event: it is fixed then)"
-    if (a_shard := window_events / max(shards, config.redis.shards)) > config.dedupe.events_per_window:
-        settings["dedupe.events_per_window"] = str(math.ceil(a_shard))
+    if window_events > config.dedupe.events_per_window:
+        settings["dedupe.events_per_window"] = str(math.ceil(window_events))
     if outage_events * SPOOL_EVENT_BYTES > config.spool.bytes_max:
         settings["spool.bytes_max"] = str(math.ceil(outage_events * SPOOL_EVENT_BYTES))
     return settings
