@@ -65,6 +65,12 @@ chaos *ARGS: setup
     @ops/install-servers test
     @exec .venv/bin/python -m tests.chaos "$@"
 
+# Kill Redis again and again under load; it comes back older; every count is compared (ARGS: --rounds 200, --seed 7)
+[group('check')]
+chaos-cluster *ARGS: setup
+    @ops/install-servers test
+    @exec .venv/bin/python -m tests.chaos.failover "$@"
+
 # Four tabs of Chromium at random while requests fail; every count is compared (ARGS: --seconds 300, --seed 7)
 [group('check')]
 chaos-web *ARGS: setup

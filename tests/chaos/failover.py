@@ -1,0 +1,238 @@
+"""A primary of Redis killed again and again under load, while its replica lacks the last part of the stream.
+
+`python -m tests.chaos.failover --rounds 200 --seed 7` runs it for minutes (`just chaos-cluster`), a test runs a few
+rounds. Two flushers, one ingest daemon, batches and single events.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Protocol, Self
+
+import redis
+import typer
+
+from daemon.domain.rollup import DAILY, DOMAIN_DAILY, TOTALS
+from daemon.rollups.collections import FLOORS, JOURNAL
+from tests.kit.daemon import Daemon, Ingest
+from tests.kit.events import BATCH, event
+from tests.kit.load import Load
+from tests.kit.oracle import ROLLUPS
+from tests.kit.pair import CutBack, Pair
+from tests.kit.proxy import Fault, Proxy, command_of, update_of
+from tests.kit.servers import Stack
+from tests.kit.system import System
+from tests.kit.wait import wait_until
+
+KINDS = ("failover", "power")
+ENTITIES = 16
+FLUSHERS = 2
+BATCH_EVENTS = 500
+AT_A_STEP_SHARE = 0.5
+STEP_TIMEOUT_S = 20.0
+STEPS = (
+    command_of("find", FLOORS), command_of("insert", JOURNAL), command_of("findAndModify", FLOORS),
+    *(update_of(kind.collection) for kind in (TOTALS, DAILY, DOMAIN_DAILY)),
+)  # fmt: skip
+"""Requests of a flush that one flusher is stopped at."""
+CLIENTS = 4
+LACKS_S_MAX = 2.0
+"""What everysec may lose, and more than a replica lacks in ordinary times."""
+DRAIN_TIMEOUT_S = 60.0
+QUICK = {
+    "REDIS__RECONNECT_MS": "20",
+    "SPOOL__PROBE_MS": "50",
+    "FLUSH__JOURNAL_CLAIMS": "1000",
+    "FLUSH__LEASE_MS": "500",
+    "FLUSH__INTERVAL_S": "0.1",
+    "FLUSH__POLL_MS": "20",
+    "FLUSH__CLAIM_ENTITIES_MAX": "5",
+    "FLUSH__CLAIM_US_MAX": "1",
+    "FLUSH__RETRY_MS": "50",
+    "FLUSH__RETRY_MAX_MS": "200",
+}
+"""Small claims of several parts, so that a short run meets each step of many. More of them come in two seconds than are
+kept by default."""
+
+
+class Spread(Load):
+    """Its views are of a few entities; an event's id says of which."""
+
+    def _event(self, id_: str) -> dict[str, Any]:
+        return event(event_id=id_, entity_id=entity_of(id_))
+
+
+def entity_of(id_: str) -> str:
+    return f"m{int(id_[0], 16) % ENTITIES}"
+
+
+class Trial:
+    """The system at work on a Redis that comes back older. Create it with `begun`."""
+
+    def __init__(self, system: System, older: Older, dice: random.Random, *, lacks_s_max: float = LACKS_S_MAX) -> None:
+        self.system, self.older, self.dice, self.lacks_s_max = system, older, dice, lacks_s_max
+        self.rounds = 0
+        self.lost = self.doubled = 0
+        """Events, before their producers sent them again."""
+        self._acked: set[str] = set()
+        self._cleanup = ExitStack()
+
+    def __enter__(self) -> Self:
+        system, cleanup = self.system, self._cleanup
+        system.env |= {"TALLYD_REDIS__URL": self.older.url, **{f"TALLYD_{key}": text for key, text in QUICK.items()}}
+        system.redis.close()
+        system.redis = redis.Redis.from_url(self.older.url)
+        system.flush()  # whole domains are built
+        self.mongo = cleanup.enter_context(Proxy(system.env["TALLYD_MONGO__URL"]).running())
+        self.ingest = cleanup.enter_context(Ingest(system))
+        for number in range(FLUSHERS):
+            cleanup.enter_context(Daemon(system, "flush", name=f"flush-{number}", MONGO__URL=self.mongo.url()))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._cleanup.close()
+
+    def play(self) -> None:
+        """One fault under load. Raises AssertionError if a count is wrong once producers sent all again."""
+        load = Spread(self.ingest.url, CLIENTS)
+        with load.running():
+            load.wait_for_more()
+            self._hit()
+            load.wait_for_more()
+        load.resend(self.ingest.url)
+        new = load.labelled("acked")
+        self._acked |= new
+        lost, doubled = self._lost_and_doubled()
+        self.lost, self.doubled, self.rounds = self.lost + lost, self.doubled + doubled, self.rounds + 1
+        if lost:
+            self._send_again(sorted(new))
+            lost, _ = self._lost_and_doubled()
+        assert (lost, doubled) == (0, 0), f"round {self.rounds}: {lost} lost, {doubled} doubled"
+
+    @property
+    def events(self) -> int:
+        """Acknowledged ones."""
+        return len(self._acked)
+
+    def _hit(self) -> None:
+        """Redis comes back without its last part, at any time, or while a flusher waits in the middle of a claim."""
+        trap = None
+        if self.dice.random() < AT_A_STEP_SHARE:
+            trap = self.mongo.trap(self.dice.choice(STEPS), Fault.HOLD_REQUEST, keep=True)
+            trap.tripped.wait(STEP_TIMEOUT_S)
+        self.older.remember()
+        time.sleep(self.dice.random() * self.lacks_s_max)
+        self.older.fall_back()
+        if trap is not None:
+            trap.release()
+        self.mongo.restore()
+
+    def _lost_and_doubled(self) -> tuple[int, int]:
+        wait_until(self._is_drained, "everything is flushed", DRAIN_TIMEOUT_S)
+        wanted = Counter(map(entity_of, self._acked))
+        found = {name: Counter[str]() for name in ROLLUPS}
+        for name, by_id in found.items():
+            for id_, counters in self.system.rollup(name).items():
+                by_id[id_.split(":")[2]] += counters["view"]
+        assert all(each == found["totals"] for each in found.values()), found
+        return (wanted - found["totals"]).total(), (found["totals"] - wanted).total()
+
+    def _send_again(self, ids: list[str]) -> None:
+        for start in range(0, len(ids), BATCH_EVENTS):
+            events = [event(event_id=id_, entity_id=entity_of(id_)) for id_ in ids[start : start + BATCH_EVENTS]]
+            assert self.ingest.post(events, BATCH).status_code == 202
+
+    def _is_drained(self) -> bool:
+        """Twice in a row, since what comes again may come in between."""
+        return self._is_empty() and not time.sleep(0.1) and self._is_empty()
+
+    def _is_empty(self) -> bool:
+        tag, spool = "anl:{0}", self.system.scratch / "spool"
+        waits = self.system.redis.scard(f"{tag}:dirty") or self.system.redis.hexists(f"{tag}:claim", "seq")
+        return not waits and not [*spool.glob("*.open"), *spool.glob("*.seg")]
+
+
+class Older(Protocol):
+    """A Redis. `fall_back`: it comes back as it was at `remember`, or a little later."""
+
+    url: str
+
+    def remember(self) -> object: ...
+    def fall_back(self) -> None: ...
+
+
+class TakenOver:
+    """A pair. The replica takes over without what came since `remember`."""
+
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+        self.url = pair.url
+
+    def remember(self) -> None:
+        self._pair.stream.hold()
+
+    def fall_back(self) -> None:
+        self._pair.fail_over()
+        self._pair.revive()
+
+
+class LostPower:
+    """A single Redis with `everysec`, whose file ends where it did at `remember`."""
+
+    def __init__(self, server: CutBack) -> None:
+        self._server = server
+        self._length = 0
+        self.url = server.url
+
+    def remember(self) -> None:
+        self._length = self._server.remember()
+
+    def fall_back(self) -> None:
+        self._server.fall_back(self._length)
+
+
+@contextmanager
+def older(kind: str, folder: Path) -> Iterator[Older]:
+    """`kind`: of KINDS."""
+    if kind == "power":
+        with CutBack(folder) as server:
+            yield LostPower(server)
+    else:
+        with Pair(folder).running() as pair:
+            yield TakenOver(pair)
+
+
+def main(
+    rounds: Annotated[int, typer.Option(help="Of each kind.")] = 200,
+    seed: Annotated[int, typer.Option(help="0: any.")] = 0,
+) -> None:
+    """Kill Redis again and again under load. It comes back without its last part. Every count is compared."""
+    seed = seed or secrets.randbelow(1_000_000)
+    found: dict[str, Any] = {"seed": seed}
+    typer.echo(f"seed {seed}", err=True)
+    folder = Path(tempfile.mkdtemp(prefix="tallyd-failover-"))
+    typer.echo(f"in {folder}", err=True)
+    with Stack(folder) as stack:
+        for kind in KINDS:
+            scratch = folder / kind
+            scratch.mkdir()
+            with older(kind, scratch) as it, Trial(System(stack, scratch), it, random.Random(seed)) as trial:
+                for _ in range(rounds):
+                    trial.play()
+            found[kind] = {"rounds": trial.rounds, "events": trial.events, "lost": trial.lost, "doubled": trial.doubled}
+            typer.echo(json.dumps(found))
+    shutil.rmtree(folder)  # it stays, with the logs, if a count was wrong
+
+
+if __name__ == "__main__":
+    sys.exit(typer.run(main))
