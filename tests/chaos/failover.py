@@ -159,7 +159,7 @@ class Trial:
     def _is_empty(self) -> bool:
         tag, spool = "anl:{0}", self.system.scratch / "spool"
         waits = self.system.redis.scard(f"{tag}:dirty") or self.system.redis.hexists(f"{tag}:claim", "seq")
-        return not waits and not [*spool.glob("*.open"), *spool.glob("*.seg")]
+        return not waits and not [path for kind in ("open", "seg", "ring") for path in spool.glob(f"*.{kind}")]
 
 
 class Older(Protocol):
