@@ -24,6 +24,7 @@ from tests.kit.wait import wait_until
 
 NEVER_REWRITTEN = ("--auto-aof-rewrite-percentage", "0")
 HELD_POLL_S = 0.002
+WAIT_MS = 100
 
 
 class CutBack(RedisServer):
@@ -86,7 +87,7 @@ class Pair:
     """A primary and its replica. `url`: where clients find the primary, whichever it is."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        at_once = ("--repl-diskless-sync-delay", "0")
+        at_once = ("--repl-diskless-sync", "no")  # else the stream may begin at the replica's next word, 1 s later
         self._servers = [RedisServer(7, folder / name, *at_once, *options) for name in ("one", "two")]
         self._stream: Stream | None = None
         self._address = Proxy(lambda: self.primary.url)
@@ -138,12 +139,15 @@ class Pair:
         self._stream = Stream(self.primary)
         self._stream.start()
         host, port = self._stream.url().removeprefix("redis://").split("/")[0].split(":")
-        with self.replica.client() as client:
-            client.replicaof(host, port)
-            wait_until(
-                lambda: cast("dict[str, Any]", client.info("replication"))["master_link_status"] == "up",
-                "the replica has all",
-            )
+        with self.replica.client() as replica, self.primary.client() as primary:
+            replica.replicaof(host, port)
+
+            def follows() -> bool:
+                # A link that is up says only that the replica has what the primary had when it asked.
+                primary.publish("attached", "")
+                return primary.wait(1, WAIT_MS) == 1
+
+            wait_until(follows, "the replica has all")
 
     def fail_over(self) -> None:
         """SIGKILL to the primary. The replica is promoted with what it has: nothing of what its stream holds back.
