@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -22,10 +22,12 @@ from typing import Annotated, Any, Protocol, Self
 import redis
 import typer
 
-from daemon.domain.rollup import DAILY, DOMAIN_DAILY, TOTALS
+from daemon.buffer import scripts
+from daemon.domain.rollup import COMPLETE, DOMAIN_DAILY
 from daemon.rollups.collections import FLOORS, JOURNAL
 from tests.kit.daemon import Daemon, Ingest
 from tests.kit.events import BATCH, event
+from tests.kit.kill import Stop
 from tests.kit.load import Load
 from tests.kit.oracle import ROLLUPS
 from tests.kit.pair import CutBack, Pair
@@ -38,13 +40,21 @@ KINDS = ("failover", "power")
 ENTITIES = 16
 FLUSHERS = 2
 BATCH_EVENTS = 500
-AT_A_STEP_SHARE = 0.5
-STEP_TIMEOUT_S = 20.0
-STEPS = (
-    command_of("find", FLOORS), command_of("insert", JOURNAL), command_of("findAndModify", FLOORS),
-    *(update_of(kind.collection) for kind in (TOTALS, DAILY, DOMAIN_DAILY)),
-)  # fmt: skip
-"""Requests of a flush that one flusher is stopped at."""
+STEP_TIMEOUT_S = 60.0
+AMENDED = 3
+"""So many claims at least are forgotten if a flusher is to be stopped between two amends."""
+AMEND = "amend"
+STEPS = {
+    "floor": Stop("mongo", command_of("find", FLOORS)),
+    "freeze": Stop("redis", scripts.CLAIM.sha.encode(), nth=2),
+    "journal": Stop("mongo", command_of("insert", JOURNAL)),
+    "advance": Stop("mongo", command_of("findAndModify", FLOORS)),
+    **{f"write {kind.collection}": Stop("mongo", update_of(kind.collection)) for kind in (*COMPLETE, DOMAIN_DAILY)},
+    "ack": Stop("redis", scripts.ACK.sha.encode()),
+    AMEND: Stop("redis", scripts.AMEND.sha.encode(), nth=2),
+}
+"""Requests of a flush that one flusher is stopped at, as of `daemon.flush.drain.STEPS`. At `journal` its claim is
+sealed. At the second `amend`, Redis falls back once more."""
 CLIENTS = 4
 LACKS_S_MAX = 2.0
 """What everysec may lose, and more than a replica lacks in ordinary times."""
@@ -53,6 +63,7 @@ QUICK = {
     "REDIS__RECONNECT_MS": "20",
     "SPOOL__PROBE_MS": "50",
     "FLUSH__JOURNAL_CLAIMS": "1000",
+    "FLUSH__FALL_BACK_S": "600",
     "FLUSH__LEASE_MS": "500",
     "FLUSH__INTERVAL_S": "0.1",
     "FLUSH__POLL_MS": "20",
@@ -62,7 +73,7 @@ QUICK = {
     "FLUSH__RETRY_MAX_MS": "200",
 }
 """Small claims of several parts, so that a short run meets each step of many. More of them come in two seconds than are
-kept by default."""
+kept by default, and on a busy machine a fault takes longer than a crash."""
 
 
 class Spread(Load):
@@ -81,9 +92,9 @@ class Trial:
 
     def __init__(self, system: System, older: Older, dice: random.Random, *, lacks_s_max: float = LACKS_S_MAX) -> None:
         self.system, self.older, self.dice, self.lacks_s_max = system, older, dice, lacks_s_max
-        self.rounds = 0
-        self.lost = self.doubled = 0
-        """Events, before their producers sent them again."""
+        self.figures: dict[str, Counter[str]] = defaultdict(Counter)
+        """Per step that a flusher was stopped at: `rounds`, and events `lost` and `doubled` before their producers sent
+        them again."""
         self._acked: set[str] = set()
         self._cleanup = ExitStack()
 
@@ -95,47 +106,69 @@ class Trial:
         system.flush()  # whole domains are built
         self.mongo = cleanup.enter_context(Proxy(system.env["TALLYD_MONGO__URL"]).running())
         self.ingest = cleanup.enter_context(Ingest(system))
+        self.redis = cleanup.enter_context(Proxy(self.older.url).running())
+        stores = {"MONGO__URL": self.mongo.url(), "REDIS__URL": self.redis.url()}
         for number in range(FLUSHERS):
-            cleanup.enter_context(Daemon(system, "flush", name=f"flush-{number}", MONGO__URL=self.mongo.url()))
+            cleanup.enter_context(Daemon(system, "flush", name=f"flush-{number}", **stores))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._cleanup.close()
 
-    def play(self) -> None:
-        """One fault under load. Raises AssertionError if a count is wrong once producers sent all again."""
+    def play(self, step: str = "") -> None:
+        """One fault under load, while a flusher waits at this step. Raises AssertionError if a count is wrong once
+        producers sent all again."""
+        figures = self.figures[step or "at any time"]
         load = Spread(self.ingest.url, CLIENTS)
         with load.running():
             load.wait_for_more()
-            self._hit()
+            self._hit(step)
             load.wait_for_more()
         load.resend(self.ingest.url)
         new = load.labelled("acked")
         self._acked |= new
         lost, doubled = self._lost_and_doubled()
-        self.lost, self.doubled, self.rounds = self.lost + lost, self.doubled + doubled, self.rounds + 1
+        figures.update(rounds=1, events=len(new), lost=lost, doubled=doubled)
         if lost:
             self._send_again(sorted(new))
             lost, _ = self._lost_and_doubled()
-        assert (lost, doubled) == (0, 0), f"round {self.rounds}: {lost} lost, {doubled} doubled"
+        assert (lost, doubled) == (0, 0), f"{step or 'at any time'}: {lost} lost, {doubled} doubled"
 
     @property
-    def events(self) -> int:
-        """Acknowledged ones."""
-        return len(self._acked)
+    def sums(self) -> Counter[str]:
+        """The figures of all steps."""
+        return sum(self.figures.values(), Counter())
 
-    def _hit(self) -> None:
-        """Redis comes back without its last part, at any time, or while a flusher waits in the middle of a claim."""
-        trap = None
-        if self.dice.random() < AT_A_STEP_SHARE:
-            trap = self.mongo.trap(self.dice.choice(STEPS), Fault.HOLD_REQUEST, keep=True)
-            trap.tripped.wait(STEP_TIMEOUT_S)
-        self.older.remember()
+    def _hit(self, step: str) -> None:
+        """Redis comes back without its last part. Maybe it lacks what came before the step, too."""
+        if not step:
+            self._fall_back()
+            return
+        stop = STEPS[step]
+        line = self.mongo if stop.store == "mongo" else self.redis
+        if before := step == AMEND or self.dice.random() < 0.5:
+            self.older.remember()
+        if step == AMEND:
+            self._wait_for_claims()
+        trap = line.trap(stop.markers, Fault.HOLD_REQUEST, nth=stop.nth, keep=True)
+        if step == AMEND:
+            self.older.fall_back()
+        assert trap.tripped.wait(STEP_TIMEOUT_S), f"no flusher came to {step}"
+        self._fall_back(remembered=before and step != AMEND)
+        trap.release(deliver=self.dice.random() < 0.5)
+        line.restore()
+
+    def _fall_back(self, *, remembered: bool = False) -> None:
+        if not remembered:
+            self.older.remember()
         time.sleep(self.dice.random() * self.lacks_s_max)
         self.older.fall_back()
-        if trap is not None:
-            trap.release()
-        self.mongo.restore()
+
+    def _wait_for_claims(self) -> None:
+        """Until Redis, as it is remembered, lacks enough of them."""
+        newest = self.system.mongo[FLOORS].find_one({"_id": 0})
+        newer = {"seq": {"$gt": newest["seq"] if newest else 0}}
+        wait_until(lambda: self.system.mongo[JOURNAL].count_documents(newer) > AMENDED, "claims are journaled")
 
     def _lost_and_doubled(self) -> tuple[int, int]:
         wait_until(self._is_drained, "everything is flushed", DRAIN_TIMEOUT_S)
@@ -213,7 +246,8 @@ def older(kind: str, folder: Path) -> Iterator[Older]:
 
 
 def main(
-    rounds: Annotated[int, typer.Option(help="Of each kind.")] = 200,
+    rounds: Annotated[int, typer.Option(help="Of each kind, at any time.")] = 200,
+    at_each_step: Annotated[int, typer.Option(help="Rounds of each kind while a flusher waits at each step.")] = 20,
     seed: Annotated[int, typer.Option(help="0: any.")] = 0,
 ) -> None:
     """Kill Redis again and again under load. It comes back without its last part. Every count is compared."""
@@ -229,7 +263,9 @@ def main(
             with older(kind, scratch) as it, Trial(System(stack, scratch), it, random.Random(seed)) as trial:
                 for _ in range(rounds):
                     trial.play()
-            found[kind] = {"rounds": trial.rounds, "events": trial.events, "lost": trial.lost, "doubled": trial.doubled}
+                for step in list(STEPS) * at_each_step:
+                    trial.play(step)
+            found[kind] = {**trial.figures, "in all": trial.sums}
             typer.echo(json.dumps(found))
     shutil.rmtree(folder)  # it stays, with the logs, if a count was wrong
 

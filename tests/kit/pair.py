@@ -145,7 +145,7 @@ class Pair:
             def follows() -> bool:
                 # A link that is up says only that the replica has what the primary had when it asked.
                 primary.publish("attached", "")
-                return primary.wait(1, WAIT_MS) == 1
+                return bool(primary.wait(1, WAIT_MS) == 1)
 
             wait_until(follows, "the replica has all")
 

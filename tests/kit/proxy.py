@@ -246,7 +246,7 @@ class Proxy:
         self._lines.discard(line)
 
     async def _requests(self, line: _Line, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):  # uvloop raises that if the other end was closed meanwhile
             while data := await reader.read(CHUNK_BYTES):
                 trap = self._trap
                 if trap is not None and trap.meets(data):
