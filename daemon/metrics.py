@@ -161,6 +161,12 @@ CLAIMS_AMENDED = Counter(
     "Claims that Redis had forgotten, and that were taken off its live counts: it came back older.",
     registry=FLUSH,
 )
+ACKS_GONE = Counter(
+    "tallyd_flush_acks_gone",
+    "Claims that were no longer in flight when they were to be acknowledged: another flusher did that, or Redis came"
+    " back older.",
+    registry=FLUSH,
+)
 CLAIM_TAKEOVERS = Counter(
     "tallyd_claim_takeovers",
     "Claims taken over from a flusher that did not acknowledge them within its lease.",
@@ -195,6 +201,11 @@ REPLICA_ROWS = Counter(
     "tallyd_replica_rows", "Rows of MySQL by what became of them: set, missing, refused.", ["outcome"], registry=FLUSH
 )
 
+SHARDS_HELD = Asked(
+    "tallyd_flush_shards_held",
+    "Shards that this flusher found held: Redis came back older, and an operator has to decide. `tallyd shards list`"
+    " names them.",
+)
 STORE_UP = Asked(
     "tallyd_store_up",
     "1: the store (redis, mongo, mysql) answered the last question. 0: it did not, and what it knows is absent here. A"
@@ -257,7 +268,7 @@ INGEST_ASKED = (
     BUILD_INFO, CONFIG_GENERATION, CONFIG_RELOAD_OK,
 )  # fmt: skip
 FLUSH_ASKED = (
-    STORE_UP, DIRTY, UNFLUSHED, CLAIM_AGE, ACKED_AT, REPLICA_DUE, REPLICA_DUE_AGE, REPLICA_REFUSED, ASIDE,
+    SHARDS_HELD, STORE_UP, DIRTY, UNFLUSHED, CLAIM_AGE, ACKED_AT, REPLICA_DUE, REPLICA_DUE_AGE, REPLICA_REFUSED, ASIDE,
     DEDUPE_EVENTS, DEDUPE_LAST_EVENTS, DEDUPE_FILL, REDIS_MEMORY, REDIS_MEMORY_MAX, REDIS_CLOCK, REDIS_EPOCH,
     DEAD_LETTERS, JOB_OK, JOB_AT, JOB_SECONDS, AUDIT_DIFFERENCE,
     BUILD_INFO, CONFIG_GENERATION, CONFIG_RELOAD_OK,

@@ -250,6 +250,16 @@ class Counters:
         """The seq of the last claim that Redis has accounted for; 0 if there is none."""
         return accounted(*await self._connection.command("HMGET", self._keys.claim, "seq", "last", "acked"))
 
+    async def unflushed(self) -> dict[str, int]:
+        """What is live and in flight, per counter, by the ledger."""
+        flat: list[bytes] = await self._connection.command("HGETALL", self._keys.ledger)
+        left: dict[str, int] = {}
+        for field, amount in parse_ledger(dict(zip(flat[::2], flat[1::2], strict=True))).items():
+            what, _, counter = field.partition(":")
+            if what in ("accepted", "flushed", "dead"):
+                left[counter] = left.get(counter, 0) + (amount if what == "accepted" else -amount)
+        return {counter: amount for counter, amount in left.items() if amount > 0}
+
     async def booked_counters(self) -> set[str]:
         """The counters that this Redis ever counted."""
         fields: list[bytes] = await self._connection.command("HKEYS", self._keys.ledger)

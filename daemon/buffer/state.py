@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from redis.asyncio import Redis
 
-from daemon.buffer.counters import parse_ledger
+from daemon.buffer.counters import accounted, parse_ledger
 from daemon.buffer.keys import ShardKeys
 from daemon.domain.counter import parse_amount
 
@@ -23,6 +23,8 @@ class ShardState(NamedTuple):
     due_age_s: float | None
     """Since the entity that is due the longest became due, or was postponed."""
     refused: int
+    acked: int
+    """The seq of the last claim that Redis has accounted for; 0: there is none."""
     acked_at_s: int | None
     """When a claim was last acknowledged, in seconds since 1970."""
     ledger: dict[str, int]
@@ -40,7 +42,7 @@ async def read_state(redis: Redis, keys: ShardKeys, window_s: int) -> ShardState
     async with redis.pipeline(transaction=True) as pipe:
         pipe.eval("return redis.call('TIME')", 1, keys.ledger)  # of this shard's node: TIME by itself asks any
         pipe.scard(keys.dirty)
-        pipe.hmget(keys.claim, "seq", "entities", "since", "acked_at", "owner")
+        pipe.hmget(keys.claim, "seq", "entities", "since", "acked_at", "owner", "last", "acked")
         pipe.zcard(keys.due)
         pipe.zrange(keys.due, 0, 0, withscores=True)
         pipe.hlen(keys.refused)
@@ -48,7 +50,7 @@ async def read_state(redis: Redis, keys: ShardKeys, window_s: int) -> ShardState
         pipe.hmget(keys.seen, "gen", "bits", "events", "prev_events")
         (seconds, micros), dirty, claim, due, oldest, refused, ledger, seen = await pipe.execute()
     now_s = int(seconds) + int(micros) / 1e6
-    seq, entities, since_ms, acked_at_s, owner = claim
+    seq, entities, since_ms, acked_at_s, owner, last, acked = claim
     gen, bits, events, last_events = (_number(text) for text in seen)
     windows_ago = int(now_s // window_s) - gen  # an event opens a window, so none may have opened the present one
     if windows_ago > 0:
@@ -61,6 +63,7 @@ async def read_state(redis: Redis, keys: ShardKeys, window_s: int) -> ShardState
         due=due,
         due_age_s=max(0.0, now_s - oldest[0][1] / 1e6) if oldest else None,  # a seq is a moment in microseconds
         refused=refused,
+        acked=accounted(seq, last, acked),
         acked_at_s=int(acked_at_s) if acked_at_s else None,
         ledger=parse_ledger(ledger),
         dedupe_events=events,

@@ -172,6 +172,9 @@ def _print(report: Report, repaired: int, aliases: int, console: Console, *, dee
         silent = f", and has not reported for {lasted(known.age_s)}" if known.silent else ""
         held = f"{said.bytes:,} bytes of events" if said.segments else "nothing"
         say(f"The spool {said.dir} of {said.host} held {held}{silent}. Events in it are in no sum.", "yellow")
+    for each in report.held:
+        if each.hold is not None:
+            say(f"Shard {each.shard} is held. If it goes on, {each.hold.bound}. See `tallyd shards list`.", "red")
     if report.spool_error:
         say(f"{report.spool_error}. Events in it are in no sum.", "red")
     if deep and not report.deep:

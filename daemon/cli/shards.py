@@ -8,7 +8,7 @@ import msgspec
 import typer
 
 from daemon.cli.options import ConfigOption, DataOption, JsonOption, load, run
-from daemon.cli.output import print_json, print_table
+from daemon.cli.output import print_json, print_table, say
 from daemon.config import Config
 from daemon.domain.instant import moment
 from daemon.errors import CheckFailed, ConfigError
@@ -23,7 +23,8 @@ app = typer.Typer(help="The claims of each shard, as both stores know them: list
 def list_(config: ConfigOption = None, data: DataOption = None, as_json: JsonOption = False) -> None:
     """List the last claim of each shard that Redis has accounted for, and the last one that MongoDB holds.
 
-    "behind": Redis came back older. The flush daemon puts that right by itself, or its log says why the shard is held.
+    "behind": Redis came back older, and the flush daemon puts that right by itself. "held": an operator has to decide;
+    below the table it says how much is lost or counted twice at most.
 
     Example: `tallyd shards list`
     """
@@ -35,6 +36,11 @@ def list_(config: ConfigOption = None, data: DataOption = None, as_json: JsonOpt
         ("shard", "redis", "mongo", "state"),
         [(str(each.shard), moment(each.redis), moment(each.mongo), each.state) for each in found],
     )
+    for each in found:
+        if each.hold is not None:
+            since = f"{each.hold.at:%Y-%m-%d %H:%M:%S} UTC"
+            say(f"Shard {each.shard} is held since {since}. If it goes on, {each.hold.bound}.", "red")
+            say(f"  Bring the right Redis back, or run `tallyd shards accept {each.shard} --reason …`.")
 
 
 @app.command("accept")
@@ -44,7 +50,7 @@ def accept(
     config: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Let a held shard go on with the Redis that it has. The flush daemon's log says what that loses or counts twice.
+    """Let a held shard go on with the Redis that it has. `tallyd shards list` says what that loses or counts twice.
 
     It holds for the state that Redis is in now. A Redis that falls back again is held again.
 
@@ -78,6 +84,6 @@ async def _accept(config: Config, shard: int, reason: str) -> bool:
 
     async with opened(config.redis) as redis, MongoSink(config.mongo) as mongo:
         found = await read_claims(config, redis, mongo, shard)
-        if found.state != "behind":
+        if found.state not in ("behind", "held"):
             return False
         return await accept_held(mongo, shard, floor=found.mongo, acked=found.redis, by=who(), reason=reason)

@@ -6,9 +6,10 @@ content under the same seq. `STEPS` says what holds after a crash. MySQL is aske
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 from daemon import counted, metrics
 from daemon.buffer.counters import Ahead, Behind, Busy, Claim, Counters, Empty
@@ -18,7 +19,7 @@ from daemon.domain.counter import add_up
 from daemon.domain.instant import moment
 from daemon.domain.outcome import Failure, SinkResult
 from daemon.domain.rollup import TOTALS, Rollup
-from daemon.errors import HeldError
+from daemon.errors import HeldError, StoreError
 from daemon.metrics import FLUSH_STORE_SECONDS
 from daemon.replica.known import KnownIds
 from daemon.rollups.build import Builder, of_domains, set_aside
@@ -26,9 +27,12 @@ from daemon.rollups.dead_letters import UNKNOWN_ID
 from daemon.rollups.floors import (
     Decided,
     Floor,
+    Hold,
     Older,
     advance,
     end_held,
+    in_words,
+    note_hold,
     note_older,
     open_epoch,
     raise_floor,
@@ -40,6 +44,7 @@ from daemon.rollups.mongo import MongoSink
 
 STEPS = {
     "floor": "Nothing has changed.",
+    "hold": "MongoDB has on record that the shard is held. The next flusher finds it held, and goes no further.",
     "note_older": "MongoDB has on record that a store is older. The next flusher meets it again, and says so again.",
     "open_epoch": "MongoDB has what the totals held before this Redis counted. That is recorded once.",
     "amend": "Redis has accounted for one more claim. The next flusher goes on with the one after it.",
@@ -56,10 +61,10 @@ STEPS = {
 }
 """Each step of `apply_next` in order, and what holds if the process dies after it or its reply is lost.
 
-`note_older` and `amend`: only if a store was restored, or Redis fell back. Before `amend`, the last claim's documents
-are written as in `write` and `bury`. `open_epoch`: before `freeze` if this Redis knows no claim and MongoDB holds some;
-else after `seal`. `freeze`: each part of the claim but the last, `seal` the last part. `list_due`: each script of 1,000
-due entities but the last, which is `ack`.
+`hold`, `note_older` and `amend`: only if a store was restored, or Redis fell back. If Redis did, the last claim's
+documents are written before them, as in `write` and `bury`. `open_epoch`: before `freeze` if this Redis knows no claim
+and MongoDB holds some; else after `seal`. `freeze`: each part of the claim but the last, `seal` the last part.
+`list_due`: each script of 1,000 due entities but the last, which is `ack`.
 
 If Redis falls back after any of them, it has not accounted for the claim, or for some before it. Up to `journal` the
 claim is not in the journal, and its counts are live again, as far as they are known. From `advance` on it is: the next
@@ -67,6 +72,10 @@ flusher finishes its documents, and amends Redis. If two flushers have claims of
 where its claim begins. The other one's `advance` changes nothing, and it looks again."""
 
 _log = logging.getLogger(__name__)
+
+
+LOOKS_MAX = 20
+"""How often one call looks at a shard again because another flusher, or a restored store, came in between."""
 
 
 class Unbuilt(NamedTuple):
@@ -110,12 +119,30 @@ class Drain:
         self._epoch = 0
         self._built = 0
         """The generation of whole domains that is known to be built."""
+        self._held: tuple[tuple[object, ...], str] | None = None
+        """The state that this shard is held in, and what is said of it. Its last claim is written then."""
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the shard waits for an operator, as was last seen."""
+        return self._held is not None
 
     async def apply_next(self, *, for_build: bool = False) -> Applied | Busy | Empty | Unbuilt:
         """Applies the claim in flight, or the next one.
 
         `for_build`: the one in flight, so that whole domains can be built. The next one is only claimed. Raises
         HeldError if Redis came back older, and an operator has to decide."""
+        for _ in range(LOOKS_MAX):
+            step = await self._try_next(for_build=for_build)
+            if step is not None:
+                return step
+        raise StoreError(
+            f"Shard {self._counters.shard}: Redis and MongoDB were apart each of {LOOKS_MAX} times. Another flusher or"
+            " a restore may be under way."
+        )
+
+    async def _try_next(self, *, for_build: bool) -> Applied | Busy | Empty | Unbuilt | None:
+        """None: the shard is to be looked at again."""
         shard, mongo = self._counters.shard, self._mongo
         floor = await read_floor(mongo, shard)
         if not for_build and not await self._is_built(floor.generation):
@@ -132,29 +159,31 @@ class Drain:
                 taken_over=self._taken_over,
             )
         if isinstance(claim, Behind):
-            unbuilt = await self._meet_behind(claim.acked, floor)
-            return unbuilt or await self.apply_next(for_build=for_build)
+            return await self._meet_behind(claim.acked, floor)
+        self._held = None
         if isinstance(claim, Ahead):
             await self._meet_ahead(claim.acked)
-            return await self.apply_next(for_build=for_build)
+            return None
+        await self._end_held(floor)  # whoever accepted it died, or the right Redis is back
         if not isinstance(claim, Claim):
             return claim
         if not floor.seq or claim.again:  # Redis may have been emptied again, and no seq would tell
             epoch = self._counters.epoch
             await self._counters.look()
             if self._counters.epoch != epoch:  # the claim may be of the memory that was lost
-                return await self.apply_next(for_build=for_build)
+                return None
         await self._open_epoch()
         rollup = claim.content.rollup()
         decided = await self._advance(claim, rollup, floor.name)
         if decided is None:  # another claim came first: this one is of a history that was lost, or acknowledged
-            return await self.apply_next(for_build=for_build)
+            return None
         written = await self._write(claim.name, rollup, decided, again=claim.again)
         if written is None:
             return Unbuilt()
         with FLUSH_STORE_SECONDS.labels("redis").time():
             was_in_flight = await self._counters.ack(claim.name, claim.acked, written.told.booked, written.told.due)
         if not was_in_flight:
+            metrics.ACKS_GONE.inc()
             _log.warning(
                 "Shard %d, claim %d: it was not in flight any more when it was to be acknowledged. Another flusher did"
                 " that, or Redis came back older. Either is put right by the next claim.",
@@ -247,6 +276,10 @@ class Drain:
         First the documents of the last one are written: it may be half done, and all before it are done."""
         shard, counters = self._counters.shard, self._counters
         await counters.look()
+        state = (acked, floor.name, counters.epoch)
+        if self._held is not None and self._held[0] == state and floor.accepted != acked:
+            raise HeldError(self._held[1])
+        self._held = None
         last = await self._journal.read(floor.name)
         written = None
         if last is not None:
@@ -274,8 +307,10 @@ class Drain:
             for entry in forgotten or ()
         ]
         amounts = add_up(each.sums for each in told)
+        why = self._why_held(acked, floor, forgotten)
+        if why is not None:
+            await self._hold(state, floor, why, acked=acked, lost=None if forgotten is None else amounts)
         await note_older(self._mongo, counters.epoch, Older("redis", shard, acked, floor.seq, amounts))
-        self._check_held(acked, floor, forgotten, amounts)
         if forgotten is None:
             await counters.amend(floor.name, acked, [], [], [])
             _log.error(
@@ -288,7 +323,7 @@ class Drain:
         _log.error(
             "Shard %d: Redis came back older than MongoDB. It had accounted for claims up to %s, and MongoDB holds"
             " those up to %s. They are taken off its live counts (%s), so none is counted twice.",
-            shard, moment(acked), moment(floor.seq), _in_words(amounts),
+            shard, moment(acked), moment(floor.seq), in_words(amounts),
         )  # fmt: skip
         for entry, (_, booked, due) in zip(forgotten, told, strict=True):
             if await counters.amend(entry.name, entry.before.seq, entry.parts, booked, due):
@@ -297,8 +332,8 @@ class Drain:
         return None
 
     async def _end_held(self, floor: Floor) -> None:
-        """What was accepted was for this once."""
-        if floor.accepted is not None:
+        """What was accepted was for one fall-back."""
+        if floor.accepted is not None or floor.hold is not None:
             await end_held(self._mongo, self._counters.shard)
 
     async def _told_of(self, entry: Entry) -> _Told:
@@ -310,32 +345,38 @@ class Drain:
     def _told(self, rollup: Rollup, dead_ids: Collection[str]) -> _Told:
         return _Told(rollup.sums(), _booked(rollup, dead_ids), self._due(rollup, dead_ids))
 
-    def _check_held(
-        self, acked: int, floor: Floor, forgotten: Sequence[Entry] | None, amounts: Mapping[str, int]
-    ) -> None:
-        """Raises HeldError if an operator has to decide, and has not."""
+    def _why_held(self, acked: int, floor: Floor, forgotten: Sequence[Entry] | None) -> str | None:
+        """Why an operator has to decide; None if that is not so, or done."""
         if floor.accepted == acked:
-            return
-        crashed = forgotten is not None and floor.seq - forgotten[0].seq <= self._flush.fall_back_s * 1e6
-        if crashed and not any(entry.replicas for entry in forgotten or ()):
-            return  # Redis may forget its last seconds, as far as no replica was known to hold them
+            return None
         if forgotten is None:
-            why = (
+            return (
                 "Not all claims in between are kept, so nobody can say which of its live counts were flushed already."
-                " If it goes on, they are counted again"
             )
-        else:
-            why = (
-                f"No crash explains that it forgot the claims in between ({_in_words(amounts)}): they took longer than"
-                " flush.fall_back_s, or replicas had confirmed them. So it was restored, or a replica without them took"
-                " over. If it goes on, they are taken off its live counts: nothing is doubled, and what it does not"
-                " know any more is lost"
-            )
-        raise HeldError(
-            f"Shard {self._counters.shard} is held. Its Redis knows claims up to {moment(acked)}, and MongoDB holds"
-            f" those up to {moment(floor.seq)}. {why}. Bring the right Redis back, or run `tallyd shards accept"
-            f" {self._counters.shard} --reason …`"
+        crashed = floor.seq - forgotten[0].seq <= self._flush.fall_back_s * 1e6
+        if crashed and not any(entry.replicas for entry in forgotten):
+            return None  # Redis may forget its last seconds, as far as no replica was known to hold them
+        return (
+            "No crash explains that it forgot the claims in between: they took longer than flush.fall_back_s, or"
+            " replicas had confirmed them. So it was restored, or a replica without them took over. If it goes on, they"
+            " are taken off its live counts, and what it does not know any more is lost."
         )
+
+    async def _hold(
+        self, state: tuple[object, ...], floor: Floor, why: str, *, acked: int, lost: Mapping[str, int] | None
+    ) -> NoReturn:
+        """Raises HeldError. `lost`: None if the journal does not say what Redis forgot."""
+        shard = self._counters.shard
+        doubled = await self._counters.unflushed() if lost is None else {}
+        hold = Hold(acked, floor.seq, dt.datetime.now(dt.UTC), doubled, dict(lost or {}))
+        await note_hold(self._mongo, shard, hold)
+        text = (
+            f"Shard {shard} is held. Its Redis knows claims up to {moment(acked)}, and MongoDB holds those up to"
+            f" {moment(floor.seq)}. {why} If it goes on, {hold.bound}. Bring the right Redis back, or run"
+            f" `tallyd shards accept {shard} --reason …`"
+        )
+        self._held = state, text
+        raise HeldError(text)
 
     async def _meet_ahead(self, acked: int) -> None:
         """Redis knows a claim above the floor. Another flusher may have raised it meanwhile; else MongoDB is older."""
@@ -395,10 +436,6 @@ class _Told(NamedTuple):
 
 def _dead_ids(buried: Collection[tuple[str, str]]) -> set[str]:
     return {id_ for collection, id_ in buried if collection == TOTALS.collection}
-
-
-def _in_words(amounts: Mapping[str, int]) -> str:
-    return ", ".join(f"{counter} {amount:,}" for counter, amount in sorted(amounts.items())) or "nothing"
 
 
 def _set_aside(rollup: Rollup, unknown: Collection[str]) -> list[Failure]:

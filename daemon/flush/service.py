@@ -60,6 +60,11 @@ class Service:
         self._stopping = False
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def held(self) -> int:
+        """How many shards wait for an operator."""
+        return sum(shard.drain.is_held for shard in self._flusher.shards)
+
     def stop(self) -> None:
         notify.notify("STOPPING=1", "STATUS=Finishing the claim under way")
         self._stopping = True
@@ -173,6 +178,7 @@ class _ServiceGauges(Collector):
         self._service = service
 
     def collect(self) -> Iterable[Metric]:
+        yield metrics.SHARDS_HELD.at(self._service.held)
         yield metrics.CONFIG_GENERATION.at(self._service.generation)
         yield metrics.CONFIG_RELOAD_OK.at(self._service.reload_ok)
 

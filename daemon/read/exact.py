@@ -57,7 +57,9 @@ class Exact:
             if not _knows(snapshot, applied):
                 if await pending.epoch() > applied:
                     return _sum(document, applied, snapshot, counters)
-                raise RedisStoreError("Redis came back older than MongoDB. The next flush puts it right.")
+                raise RedisStoreError(
+                    "Redis came back older than MongoDB. The next flush puts it right, unless the shard is held."
+                )
         raise StoreError(f"No moment between two flushes of {entity.key!r} was found in {TRIES_MAX} tries.")
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 from redis.asyncio import Redis
 
 from daemon.buffer.connection import answered, client_of
@@ -21,6 +22,7 @@ from daemon.buffer.state import ShardState, read_state
 from daemon.config import Config
 from daemon.errors import StoreError
 from daemon.replica.mysql import MysqlSink
+from daemon.rollups.floors import Floor, Hold, read_floors
 from daemon.rollups.jobs import JobResult, read_jobs
 from daemon.rollups.mongo import MongoSink
 from daemon.spool.origin import origin_of
@@ -49,6 +51,10 @@ class ShardStatus(Struct, frozen=True):
     """accepted:<counter>, duplicate:<counter>, flushed:<counter>, dead:<counter>: amounts since the data began; aside:
     foreign values moved out of the way; missing: how often a sync found no row for an entity; unknown:
     counts of ids that MySQL did not have (`known`)."""
+    acked: int = 0
+    """The seq of the last claim that Redis has accounted for; 0: there is none."""
+    hold: Hold | None = None
+    """Why its counts wait for an operator."""
 
 
 class Status(Struct, frozen=True):
@@ -67,12 +73,19 @@ class Status(Struct, frozen=True):
     """Of the other hosts, as they reported."""
 
 
+class OfMongo(NamedTuple):
+    """`floors`: of each shard that has one."""
+
+    dead_letters: int
+    jobs: list[JobResult]
+    floors: Mapping[int, Floor]
+
+
 class Connections(NamedTuple):
     """What is asked. The functions raise StoreError if their store does not answer."""
 
     redis: Redis
-    mongo: Callable[[], Awaitable[tuple[int, list[JobResult]]]]
-    """How many dead letters wait, and the results of jobs."""
+    mongo: Callable[[], Awaitable[OfMongo]]
     mysql: Callable[[], Awaitable[object]] | None
     """None: no MySQL is configured."""
 
@@ -121,7 +134,8 @@ async def look(config: Config, connections: Connections, waits: Waits | None = N
         asked.append(_answer(connections.mysql()))
     (found, redis_error), (kept, mongo_error), *mysql = await asyncio.gather(*asked)
     shards, epoch, spools = found or ([], 0, [])
-    dead_letters, jobs = kept or (None, [])
+    dead_letters, jobs, floors = kept or (None, [], {})
+    shards = [_with_hold(shard, floors.get(shard.shard)) for shard in shards]
     spool, own = None, ""
     if config.spool.dir:
         own = await asyncio.to_thread(own_name, Path(config.spool.dir))
@@ -131,9 +145,13 @@ async def look(config: Config, connections: Connections, waits: Waits | None = N
     return Status(shards, redis_error, spool, dead_letters, mongo_error, jobs, mysql_error, others)
 
 
-async def ask_mongo(mongo: MongoSink) -> tuple[int, list[JobResult]]:
+async def ask_mongo(mongo: MongoSink) -> OfMongo:
     """As of `Connections.mongo`."""
-    return await mongo.dead_letters.count(), await read_jobs(mongo)
+    return OfMongo(await mongo.dead_letters.count(), await read_jobs(mongo), await read_floors(mongo))
+
+
+def _with_hold(shard: ShardStatus, floor: Floor | None) -> ShardStatus:
+    return replace(shard, hold=floor.hold) if floor is not None and floor.holds(shard.acked) else shard
 
 
 async def _answer(question: Awaitable[Any]) -> tuple[Any, str | None]:
@@ -180,6 +198,7 @@ def _shard(number: int, state: ShardState, epoch_s: float, waits: Waits | None) 
         last_flush_age_s=_rounded(acked_age_s),
         lag_s=round(lag_s, 3),
         ledger=state.ledger,
+        acked=state.acked,
     )
 
 

@@ -19,11 +19,10 @@ from daemon.errors import MongoAwayError, MysqlAwayError, MysqlStoreError, Store
 from daemon.metrics import ReadTally
 from daemon.read.breaker import Breaker
 from daemon.read.exact import Exact
-from daemon.read.status import Connections, Waits, ask_mongo
+from daemon.read.status import Connections, OfMongo, Waits, ask_mongo
 from daemon.read.totals import TotalsReader, ask_totals
 from daemon.replica.mysql import MysqlSink
 from daemon.rollups.errors import store_error
-from daemon.rollups.jobs import JobResult
 from daemon.rollups.mongo import MongoSink
 
 T = TypeVar("T")
@@ -85,7 +84,7 @@ class Stores:
         mysql = None if self._mysql is None else self._ping_mysql
         return Connections(self._redis_client, self._ask_mongo, mysql)
 
-    async def _ask_mongo(self) -> tuple[int, list[JobResult]]:
+    async def _ask_mongo(self) -> OfMongo:
         return await self.ask(lambda: ask_mongo(self.mongo))
 
     async def ask(self, question: Callable[[], Awaitable[T]]) -> T:

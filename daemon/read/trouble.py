@@ -7,6 +7,7 @@ well. The bounds are near those of ops/prometheus/alerts.yml, which also ask how
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Iterator
 from typing import Literal
 
@@ -143,6 +144,14 @@ def _of_shard(config: Config, status: Status, shard: ShardStatus) -> Iterator[Tr
     where = f" in shard {shard.shard}" if config.redis.shards > 1 else ""
     late_s = LATE_S + 2 * config.flush.interval_s
     claim_age_s = shard.in_flight_age_s or 0.0
+    if shard.hold is not None:
+        yield Trouble(
+            "bad",
+            f"Shard {shard.shard} is held: its Redis came back older than MongoDB, and nothing of it is flushed. If it"
+            f" goes on, {shard.hold.bound}.",
+            f"Bring the right Redis back, or run `tallyd shards accept {shard.shard} --reason …`. See ops/backup.md.",
+        )
+        late_s = math.inf  # its counts wait, and that is why
     if shard.lag_s > late_s and claim_age_s <= late_s:
         ago = shard.last_flush_age_s
         last = "there was no flush yet" if ago is None else f"the last flush was {lasted(ago)} ago"

@@ -49,6 +49,8 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "seq": "of the last claim in the journal: the highest one whose documents may have been written",
         "journal": "{seq, nonce}: the name of that claim; another seq: an older version raised the floor since",
         "held": "{acked, reason, by, at}: `tallyd shards accept` of a Redis that had accounted for that claim",
+        "hold": "{redis, mongo, at, doubled, lost}: the shard waits for an operator; the last claims that each knows,"
+        " and {counter: amount}, the most that is counted twice or lost if it goes on",
         "unknown": "{seq, at}: the entities of that claim that MySQL does not know, as positions among its sorted keys",
         "domains": "{generation, after, seq}: claims above `after` are added to the domains' documents of that"
         " generation; `seq`: the highest one of a flusher that does so",

@@ -14,7 +14,7 @@ however late, obeys the same decision.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import msgspec
@@ -43,18 +43,44 @@ class Older(Struct, frozen=True, omit_defaults=True):
     amended: dict[str, int] = {}
 
 
+class Hold(Struct, frozen=True):
+    """A shard that waits for an operator. `redis` and `mongo`: as of `Older`. `at`: since when.
+
+    `doubled`, `lost`: the most that is counted twice, or not at all, per counter, if the shard goes on with this Redis.
+    Besides, events are lost that this Redis does not know and that no claim had yet."""
+
+    redis: int
+    mongo: int
+    at: dt.datetime
+    doubled: dict[str, int]
+    lost: dict[str, int]
+
+    @property
+    def bound(self) -> str:
+        """In words."""
+        doubled, lost = in_words(self.doubled), in_words(self.lost)
+        if not self.lost:
+            return f"at most this is counted twice: {doubled}" if self.doubled else "nothing is counted twice"
+        return f"at most this is lost: {lost}" + (f", and counted twice: {doubled}" if self.doubled else "")
+
+
 class Floor(NamedTuple):
     """`name`: of the last claim in the journal, the highest one whose documents may have been written. Its nonce is ""
     if an older version wrote it. `generation`: of whole domains, for claims above it. None as in `Decided`. `accepted`:
-    what `tallyd shards accept` said that Redis had accounted for; None: nothing."""
+    what `tallyd shards accept` said that Redis had accounted for; None: nothing. `hold`: the last one, maybe over."""
 
     name: ClaimName
     generation: int | None
     accepted: int | None = None
+    hold: Hold | None = None
 
     @property
     def seq(self) -> int:
         return self.name.seq
+
+    def holds(self, acked: int) -> bool:
+        """Whether a Redis that has accounted for `acked` waits for an operator."""
+        return self.hold is not None and self.hold.redis == acked != self.accepted and self.hold.mongo == self.seq
 
 
 async def read_floor(mongo: MongoSink, shard: int) -> Floor:
@@ -65,9 +91,23 @@ async def read_floor(mongo: MongoSink, shard: int) -> Floor:
     document = await _read(mongo, shard)
     if document is None:
         return Floor(NO_CLAIM, None)
+    return _floor(document)
+
+
+async def read_floors(mongo: MongoSink) -> dict[int, Floor]:
+    """Of each shard that has one. Raises StoreError."""
+    with store_error(mongo.address):
+        floors = mongo.database.get_collection(FLOORS, read_preference=ReadPreference.PRIMARY)
+        return {int(document["_id"]): _floor(document) async for document in floors.find()}
+
+
+def _floor(document: Json) -> Floor:
     name = _name(document)
-    held = document.get("held", {})
-    return Floor(name, _generation(document, name.seq + 1), held.get("acked"))
+    hold = document.get("hold")
+    return Floor(
+        name, _generation(document, name.seq + 1), document.get("held", {}).get("acked"),
+        None if hold is None else msgspec.convert(hold, Hold),
+    )  # fmt: skip
 
 
 async def _read(mongo: MongoSink, shard: int) -> Json | None:
@@ -103,7 +143,11 @@ async def advance(
     `unknown`: the claim's entities to set aside, as positions in the order of their keys. Returns what holds: of
     whoever advanced the floor to this claim first. None: the journal does not end in `before`. Raises StoreError.
     """
-    set_to = _raised(name.seq, unknown) | {"journal": {"$literal": name._asdict()}, "held": "$$REMOVE"}
+    set_to = _raised(name.seq, unknown) | {
+        "journal": {"$literal": name._asdict()},
+        "held": "$$REMOVE",
+        "hold": "$$REMOVE",
+    }
     with store_error(mongo.address):
         try:
             floor: Json | None = await mongo.database[FLOORS].find_one_and_update(
@@ -118,9 +162,12 @@ async def advance(
 
 
 async def raise_floor(mongo: MongoSink, shard: int, seq: int) -> None:
-    """Has the journal begin anew after `seq`, unless the floor is above. Raises StoreError."""
+    """Has the journal begin anew after `seq`, unless the floor is above. Ends a hold, and what was accepted.
+
+    Raises StoreError."""
+    set_to = _raised(seq) | {"held": "$$REMOVE", "hold": "$$REMOVE"}
     with store_error(mongo.address):
-        await mongo.database[FLOORS].update_one({"_id": shard}, [{"$set": _raised(seq)}], upsert=True)
+        await mongo.database[FLOORS].update_one({"_id": shard}, [{"$set": set_to}], upsert=True)
 
 
 def _raised(seq: int, unknown: Sequence[int] = ()) -> Json:
@@ -163,6 +210,15 @@ def _generation(floor: Json, seq: int) -> int | None:
     return int(domains["generation"]) if seq > domains["after"] else 0
 
 
+async def note_hold(mongo: MongoSink, shard: int, hold: Hold) -> None:
+    """Puts on record that the shard is held, unless that is, or the floor is another one by now. Raises StoreError."""
+    same = {"hold.redis": hold.redis, "hold.mongo": hold.mongo}
+    with store_error(mongo.address):
+        await mongo.database[FLOORS].update_one(
+            {"_id": shard, "seq": hold.mongo, "$nor": [same]}, {"$set": {"hold": msgspec.structs.asdict(hold)}}
+        )
+
+
 async def accept_held(mongo: MongoSink, shard: int, *, floor: int, acked: int, by: str, reason: str) -> bool:
     """Puts on record that a shard may go on with a Redis that has accounted for `acked`. False: the floor is another
     one by now. Raises StoreError."""
@@ -173,9 +229,9 @@ async def accept_held(mongo: MongoSink, shard: int, *, floor: int, acked: int, b
 
 
 async def end_held(mongo: MongoSink, shard: int) -> None:
-    """Ends what `accept_held` began: the shard has gone on. Raises StoreError."""
+    """Ends a hold, and what `accept_held` began: the shard has gone on. Raises StoreError."""
     with store_error(mongo.address):
-        await mongo.database[FLOORS].update_one({"_id": shard}, {"$unset": {"held": 1}})
+        await mongo.database[FLOORS].update_one({"_id": shard}, {"$unset": {"held": 1, "hold": 1}})
 
 
 async def fence(mongo: MongoSink, shard: int, generation: int) -> int | None:
@@ -223,6 +279,11 @@ async def open_epoch(mongo: MongoSink, epoch: int, counters: Collection[str]) ->
             {"_id": epoch}, {"$setOnInsert": {"baseline": baseline, "at": dt.datetime.now(dt.UTC)}}, upsert=True
         )
     return True
+
+
+def in_words(amounts: Mapping[str, int]) -> str:
+    """Amounts per counter, for a sentence."""
+    return ", ".join(f"{counter} {amount:,}" for counter, amount in sorted(amounts.items())) or "nothing"
 
 
 async def note_older(mongo: MongoSink, epoch: int, older: Older) -> None:

@@ -258,6 +258,19 @@ def test_two_flushers_that_differ_and_a_mongodb_that_takes_nothing(watched: Watc
             prometheus.wait_quiet(alert)
 
 
+def test_a_redis_that_came_back_older_than_anybody_can_put_right(watched: Watched, prometheus: Prometheus) -> None:
+    prometheus.wait_quiet("ShardHeld")
+    watched.ingest.post(event(entity_id="held"))
+    watched.settled("jav:movie:held")
+    redis, claim = watched.system.redis, "anl:{0}:claim"
+    last = redis.hget(claim, "last") or b""
+    redis.hset(claim, "last", 1)
+    prometheus.wait_firing("ShardHeld")
+    assert "Shard 0 is held" in watched.system.tallyd_here("status", **watched.env)[1]
+    redis.hset(claim, "last", last)
+    prometheus.wait_quiet("ShardHeld")
+
+
 def test_a_redis_that_is_away_and_one_that_is_full(watched: Watched, prometheus: Prometheus) -> None:
     system = watched.system
     for alert in ("Spooling", "EventsRefused", "DedupeBucketsConverting", "CardinalityJump", "RedisMemory"):

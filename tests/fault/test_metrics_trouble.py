@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from daemon.buffer import scripts
 from daemon.devstack.process import free_port
 from tests.kit.metrics import Listener
+from tests.kit.proxy import Proxy
 from tests.kit.servers import RedisServer
 from tests.kit.system import BATCH, System, event
 from tests.kit.wait import wait_until
@@ -39,6 +41,21 @@ def test_a_store_that_is_away_is_told_and_what_it_would_say_is_absent(system: Sy
             assert 'tallyd_dirty_entities{shard="0"}' not in tells.samples()
             wait_until(lambda: tells.samples()['tallyd_flush_failures_total{store="redis"}'] > 0, "failures are told")
             tells.answers("/livez", 200)
+
+
+def test_an_ack_that_finds_its_claim_gone_is_told(system: System) -> None:
+    system.count(event())
+    for script in scripts.ALL:
+        system.redis.script_load(script.source)  # else the marked call is only told NOSCRIPT
+    port = free_port()
+    line = Proxy(system.env["TALLYD_REDIS__URL"], scripts.ACK.sha.encode(), keep=True)
+    slow = {"REDIS__TIMEOUT_MS": "60000", "FLUSH__LEASE_MS": "300"}
+    with line.running(), system.flusher(REDIS__URL=line.url(), FLUSH__METRICS_PORT=str(port), **slow):
+        wait_until(line.tripped.is_set, "its ack is on the way")
+        assert Listener(port).samples()["tallyd_flush_acks_gone_total"] == 0
+        system.flush()
+        line.release()
+        Listener(port).says({"tallyd_flush_acks_gone_total": 1})
 
 
 def test_while_redis_is_away_and_the_spool_nearly_full_a_load_balancer_is_told(system: System, tmp_path: Path) -> None:

@@ -19,15 +19,18 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.buffer import scripts
+from daemon.devstack.process import free_port
 from daemon.domain.rollup import Kind
-from daemon.errors import HeldError
+from daemon.errors import HeldError, StoreError
+from daemon.flush import drain
 from daemon.rollups import floors
-from daemon.rollups.collections import JOURNAL
+from daemon.rollups.collections import FLOORS, JOURNAL
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit import audit as audits
 from daemon.verify.audit.hot import HotMarks, read_marks
 from tests.kit.daemon import Daemon
 from tests.kit.kill import STOPS, Kill, killed, kills
+from tests.kit.metrics import Listener
 from tests.kit.proxy import Fault, Proxy
 from tests.kit.servers import RedisServer
 from tests.kit.system import System, event, wait_until
@@ -47,19 +50,19 @@ class Restorable:
 
     def __init__(self, system: System, server: RedisServer) -> None:
         self._system, self._server = system, server
-        self._log, self._earlier = server.data / AOF, server.data / "earlier"
+        self.log, self._earlier = server.data / AOF, server.data / "earlier"
 
     def back_up(self) -> None:
         """As ops/backup.md says: nothing is flushed meanwhile."""
-        shutil.copytree(self._log, self._earlier)
+        shutil.copytree(self.log, self._earlier)
         names = self._system.mongo.list_collection_names()
         self._documents = {name: list(self._system.mongo[name].find()) for name in names}
         self._rows = self._system.sql("SELECT uuid, views, downloads FROM jav")
 
-    def restore_redis(self) -> None:
+    def restore_redis(self, copy: str = "earlier") -> None:
         self._server.kill()
-        shutil.rmtree(self._log)
-        shutil.copytree(self._earlier, self._log)
+        shutil.rmtree(self.log)
+        shutil.copytree(self.log.with_name(copy), self.log)
         self._server.start()
 
     def restore_mongo(self) -> None:
@@ -74,7 +77,7 @@ class Restorable:
 
     def empty_redis(self) -> None:
         self._server.kill()
-        shutil.rmtree(self._log)
+        shutil.rmtree(self.log)
         self._server.start()
 
 
@@ -148,6 +151,16 @@ def held(system: System) -> str:
     with pytest.raises(HeldError, match="Shard 0 is held") as refused:
         system.flush()
     return str(refused.value)
+
+
+def says_where_a_user_looks(system: System, bound: str) -> None:
+    """`tallyd shards list`, `status` and `audit` name the shard that is held, with the bound."""
+    assert "tallyd shards accept 0 --reason" in system.tallyd_here("status")[1]
+    for command in (("shards", "list"), ("status",), ("audit",)):
+        shown = system.tallyd_here(*command)[1]
+        assert "held" in shown, command
+        assert bound in " ".join(shown.split()), command
+    assert [(shard["shard"], shard["state"]) for shard in audit(system)["held"]] == [(0, "held")]
 
 
 def accept_shard(system: System) -> None:
@@ -256,10 +269,11 @@ def test_redis_older_than_the_journal_reaches_is_held_until_an_operator_accepts_
         wait_until(lambda: not system.redis.hexists("anl:{0}:claim", "seq"), "nothing is in flight")
         flusher.end()
     stores.restore_redis()
-    assert "counted again" in held(system)
+    assert "at most this is counted twice: view 10" in held(system)
     assert total(system) == 19
-    assert "behind" in system.tallyd("shards", "list").stdout
+    says_where_a_user_looks(system, "at most this is counted twice: view 10")
     accept_shard(system)
+    assert '"behind"' in system.tallyd_here("shards", "list", "--json")[1]
     flushed_to(29, says=ACCEPTED)
     assert difference(system) == {"conservation": 14}, "10 twice, and this Redis does not know of 4"
     assert accepted(system) == {"totals": {"view": 14}}
@@ -284,7 +298,10 @@ def test_a_redis_without_what_its_replicas_confirmed_is_held_until_an_operator_a
     system.flush()
     system.mongo[JOURNAL].update_many({}, {"$set": {"replicas": 1}})
     stores.restore_redis()
-    assert "No crash explains that it forgot the claims in between (view 10)" in held(system)
+    said = held(system)
+    assert "No crash explains that it forgot the claims in between" in said
+    assert "at most this is lost: view 10" in said
+    says_where_a_user_looks(system, "at most this is lost: view 10")
     accept_shard(system)
     flushed_to(10, says=OLDER_REDIS)
     assert difference(system) == {}
@@ -315,6 +332,106 @@ def test_a_redis_older_than_a_crash_explains_is_held_each_time(
         system.flush()
     stores.restore_redis()
     assert "No crash explains" in held(system), "what was accepted was for that once"
+
+
+def held_after_a_restore(system: System, stores: Restorable) -> None:
+    """Claims that no crash explains were forgotten: 20 of 25."""
+    system.env["TALLYD_FLUSH__FALL_BACK_S"] = "0.001"
+    count(system, 5)
+    system.flush()
+    stores.back_up()
+    for n in range(2):
+        count(system, 10, f"b{n}")
+        system.flush()
+    stores.restore_redis()
+
+
+def test_a_shard_that_is_held_is_not_written_at_each_attempt_and_a_metric_tells_it(
+    system: System, stores: Restorable
+) -> None:
+    held_after_a_restore(system, stores)
+    port = free_port()
+    with system.flusher(FLUSH__METRICS_PORT=str(port), FLUSH__RETRY_MAX_MS="1000") as flusher:
+        flusher.says("Shard 0 is held")
+        # As if the last claim were not written: whoever writes it again is seen.
+        totals = system.mongo["analytics_entity_totals"]
+        written = list(totals.find())
+        totals.update_many({}, {"$set": {"flush_seq": 0}})
+        attempts = flusher.text().count("Shard 0 is held")
+        wait_until(lambda: flusher.text().count("Shard 0 is held") > attempts + 2, "it tries again")
+        Listener(port).says({"tallyd_flush_shards_held": 1.0})
+        assert total(system) == 25
+        assert older(system) == [], "it was not amended"
+        for document in written:
+            totals.replace_one({"_id": document["_id"]}, document)
+        accept_shard(system)
+        Listener(port).says({"tallyd_flush_shards_held": 0.0})
+        wait_until(lambda: total(system) == 5, "it goes on")
+    assert [met["amended"] for met in older(system)] == [{"view": 20}]
+    assert system.tallyd("status", check=False).stdout.count("held") == 0
+
+
+def test_what_was_accepted_is_for_one_fall_back(system: System, stores: Restorable, flushed_to: FlushedTo) -> None:
+    """Although no claim came since, and although the flusher that obeyed died before it said so."""
+    count(system, 10)
+    stores.back_up()
+    system.flush()
+    system.mongo[JOURNAL].update_many({}, {"$set": {"replicas": 1}})
+    stores.restore_redis()
+    held(system)
+    accept_shard(system)
+    amended = Kill("amend", STOPS["daemon.flush.drain"]["amend"][0], Fault.LOSE_REPLY)
+    killed(system, amended, "flush")
+    flushed_to(10, says="")
+    stores.restore_redis()
+    held(system)
+
+
+@kills("daemon.flush.drain", "hold")
+def test_a_flusher_killed_while_it_records_a_hold_leaves_it_to_the_next(
+    system: System, stores: Restorable, kill: Kill
+) -> None:
+    held_after_a_restore(system, stores)
+    killed(system, kill, "flush")
+    held(system)
+    says_where_a_user_looks(system, "at most this is lost: view 20")
+    assert total(system) == 25
+
+
+def test_a_hold_is_over_once_the_right_redis_is_back(system: System, stores: Restorable, flushed_to: FlushedTo) -> None:
+    system.env["TALLYD_FLUSH__FALL_BACK_S"] = "0.001"
+    count(system, 5)
+    system.flush()
+    stores.back_up()
+    for n in range(2):
+        count(system, 10, f"b{n}")
+        system.flush()
+    shutil.copytree(stores.log, stores.log.with_name("right"))
+    stores.restore_redis()
+    held(system)
+    stores.restore_redis("right")
+    assert audit(system)["held"] == []
+    assert "held" not in system.tallyd_here("status")[1]
+    count(system, 1)
+    flushed_to(26, says="")
+    assert "hold" not in (system.mongo[FLOORS].find_one({"_id": 0}) or {})
+
+
+def test_a_flush_looks_again_only_so_often(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each time another one was first, as it seems: no recursion, and no loop for ever."""
+    looks = itertools.count()
+
+    async def behind(*_: Any) -> None:
+        next(looks)
+
+    count(system, 1)
+    with monkeypatch.context() as patched:
+        patched.setattr(drain, "advance", behind)
+        with pytest.raises(StoreError, match="Redis and MongoDB were apart"):
+            system.flush()
+    assert next(looks) == drain.LOOKS_MAX
+    system.flush()
+    assert total(system) == 1
 
 
 def test_an_older_redis_of_another_epoch_is_held_until_an_operator_accepts_it(

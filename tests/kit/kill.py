@@ -54,6 +54,7 @@ class Stop(NamedTuple):
 STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
     "daemon.flush.drain": {
         "floor": (Stop("mongo", command_of("find", FLOORS)),),
+        "hold": (Stop("mongo", (update_of(FLOORS), b"hold\x00")),),
         "note_older": (Stop("mongo", (update_of(EPOCHS), b"$addToSet\x00")),),
         "open_epoch": (Stop("mongo", update_of(EPOCHS)),),
         "freeze": (Stop("redis", scripts.CLAIM.sha.encode(), nth=6),),

@@ -30,13 +30,14 @@ from daemon.replica.adopt import adopt
 from daemon.replica.aliases import forget_bases
 from daemon.replica.mysql import MysqlSink
 from daemon.retention.expiring import Expiring, read_expiring
-from daemon.rollups.floors import Acceptance, Epoch, accept, open_epoch, unfence
+from daemon.rollups.floors import Acceptance, Epoch, accept, open_epoch, read_floors, unfence
 from daemon.rollups.history_marks import Marks
 from daemon.rollups.mongo import MongoSink
 from daemon.spool.origin import origin_of
 from daemon.spool.register import Known, own_name, read_reports
 from daemon.spool.segment import NO_USAGE, Stray, usage
 from daemon.verify.audit import laws
+from daemon.verify.audit.claims import ShardClaims, read_claims
 from daemon.verify.audit.deep import deep, deep_domains, hours_above_days
 from daemon.verify.audit.hot import Hot, HotMarks, moving_entities, read_hot, read_marks
 from daemon.verify.audit.laws import Broken, Line
@@ -76,6 +77,8 @@ class Report(Struct, frozen=True):
     spool_error: str | None
     spools: list[Known]
     """Of other hosts, as they reported: those that hold events, and those that are silent."""
+    held: list[ShardClaims]
+    """Shards that wait for an operator. No law holds of them."""
 
     @property
     def holds(self) -> bool:
@@ -168,8 +171,17 @@ class Auditor:
             exact, compared, stated, broken, more, malformed, pending, missing, rollups.epochs,
             [".".join(name) for name in replica_tables(self._config)], unmapped_types(self._config), history_pending,
             spooled.segments, spooled.bytes, spooled.strays, spooled.error,
-            [each for each in known if each.silent or each.report.segments],
+            [each for each in known if each.silent or each.report.segments], await self._held(),
         )  # fmt: skip
+
+    async def _held(self) -> list[ShardClaims]:
+        shards = [shard for shard, floor in (await read_floors(self._mongo)).items() if floor.hold is not None]
+        found = [
+            await read_claims(self._config, self._redis, self._mongo, shard)
+            for shard in sorted(shards)
+            if shard < self._config.redis.shards
+        ]
+        return [claims for claims in found if claims.hold is not None]
 
     async def _read(self) -> _State:
         """The amounts in Redis and MongoDB; of one moment, if one of a few tries found it."""

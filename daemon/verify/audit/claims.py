@@ -10,19 +10,23 @@ from redis.asyncio import Redis
 from daemon.buffer.counters import accounted
 from daemon.buffer.keys import Keys
 from daemon.config import Config
-from daemon.rollups.floors import read_floor
+from daemon.rollups.floors import Hold, read_floor
 from daemon.rollups.mongo import MongoSink
+
+State = Literal["level", "in flight", "behind", "held", "ahead"]
 
 
 class ShardClaims(Struct, frozen=True):
     """`redis`: the last claim that it has accounted for. `mongo`: the last one in its journal. 0: there is none.
 
-    "in flight": MongoDB's is in flight in Redis. "behind", "ahead": that is how Redis stands."""
+    "in flight": MongoDB's is in flight in Redis. "behind", "ahead": that is how Redis stands. "held": it is behind, and
+    `hold` says what an operator has to decide."""
 
     shard: int
     redis: int
     mongo: int
-    state: Literal["level", "in flight", "behind", "ahead"]
+    state: State
+    hold: Hold | None = None
 
 
 async def read_claims(config: Config, redis: Redis, mongo: MongoSink, shard: int) -> ShardClaims:
@@ -33,7 +37,9 @@ async def read_claims(config: Config, redis: Redis, mongo: MongoSink, shard: int
     floor = await read_floor(mongo, shard)
     is_floor = bool(seq) and is_open != b"1" and int(seq or 0) == floor.seq
     is_floor = is_floor and floor.name.nonce.encode() in (b"", nonce)
-    state: Literal["level", "in flight", "behind", "ahead"] = (
+    if not is_floor and known < floor.seq and floor.holds(known):
+        return ShardClaims(shard, known, floor.seq, "held", floor.hold)
+    state: State = (
         "in flight" if is_floor else "level" if known == floor.seq else "behind" if known < floor.seq else "ahead"
     )
     return ShardClaims(shard, known, floor.seq, state)

@@ -12,6 +12,7 @@ from daemon import config as configuration
 from daemon.config import Config
 from daemon.read.status import ShardStatus, Status
 from daemon.read.trouble import JOB_LATE_S, LATE_S, REPLICA_LATE_S, SPOOL_LEFT_S, troubles
+from daemon.rollups.floors import Hold
 from daemon.rollups.jobs import JobResult
 from daemon.spool.segment import NO_USAGE, Stray, Usage
 
@@ -70,6 +71,11 @@ def test_nothing_is_said_while_all_is_well() -> None:
             "3 entities are due for MySQL, the oldest for 0:05:01.",
         ),
         (status({"ledger": {"aside": 2}}), "warn", "2 foreign values in Redis were renamed."),
+        (
+            status({"dirty": 3, "lag_s": LATE, "hold": Hold(1, 2, NOW, {"view": 10}, {})}),
+            "bad",
+            "Shard 0 is held: its Redis came back older than MongoDB, and nothing of it is flushed.",
+        ),
         (status(dead_letters=1), "warn", "1 dead letter waits: amounts that no document could take."),
         (status(dead_letters=1_200), "warn", "1,200 dead letters wait: amounts that no document could take."),
         (status(jobs=[job(ok=False, summary="2 differ.")]), "bad", "audit failed 1:00:00 ago: 2 differ."),
