@@ -25,6 +25,7 @@ import typer
 from daemon.buffer import scripts
 from daemon.domain.rollup import COMPLETE, DOMAIN_DAILY
 from daemon.rollups.collections import FLOORS, JOURNAL
+from tests.kit.cluster import Cluster
 from tests.kit.daemon import Daemon, Ingest
 from tests.kit.events import BATCH, event
 from tests.kit.kill import Stop
@@ -36,7 +37,9 @@ from tests.kit.servers import Stack
 from tests.kit.system import System
 from tests.kit.wait import wait_until
 
-KINDS = ("failover", "power")
+PAIRS = ("failover", "power")
+"""Kinds of one Redis. Of it a flusher can be stopped at each step."""
+KINDS = (*PAIRS, "cluster")
 ENTITIES = 16
 FLUSHERS = 2
 BATCH_EVENTS = 500
@@ -56,6 +59,8 @@ STEPS = {
 """Requests of a flush that one flusher is stopped at, as of `daemon.flush.drain.STEPS`. At `journal` its claim is
 sealed. At the second `amend`, Redis falls back once more."""
 CLIENTS = 4
+CLUSTER_SHARDS = 4
+"""They lie on three nodes."""
 LACKS_S_MAX = 2.0
 """What everysec may lose, and more than a replica lacks in ordinary times."""
 DRAIN_TIMEOUT_S = 60.0
@@ -101,13 +106,16 @@ class Trial:
     def __enter__(self) -> Self:
         system, cleanup = self.system, self._cleanup
         system.env |= {"TALLYD_REDIS__URL": self.older.url, **{f"TALLYD_{key}": text for key, text in QUICK.items()}}
+        system.env["TALLYD_REDIS__SHARDS"] = str(self.older.shards)
         system.redis.close()
-        system.redis = redis.Redis.from_url(self.older.url)
+        system.redis = cleanup.enter_context(self.older.client())
         system.flush()  # whole domains are built
         self.mongo = cleanup.enter_context(Proxy(system.env["TALLYD_MONGO__URL"]).running())
         self.ingest = cleanup.enter_context(Ingest(system))
-        self.redis = cleanup.enter_context(Proxy(self.older.url).running())
-        stores = {"MONGO__URL": self.mongo.url(), "REDIS__URL": self.redis.url()}
+        stores = {"MONGO__URL": self.mongo.url()}
+        if self.older.shards == 1:
+            self.redis = cleanup.enter_context(Proxy(self.older.url).running())
+            stores["REDIS__URL"] = self.redis.url()
         for number in range(FLUSHERS):
             cleanup.enter_context(Daemon(system, "flush", name=f"flush-{number}", **stores))
         return self
@@ -190,21 +198,32 @@ class Trial:
         return self._is_empty() and not time.sleep(0.1) and self._is_empty()
 
     def _is_empty(self) -> bool:
-        tag, spool = "anl:{0}", self.system.scratch / "spool"
-        waits = self.system.redis.scard(f"{tag}:dirty") or self.system.redis.hexists(f"{tag}:claim", "seq")
+        spool, redis = self.system.scratch / "spool", self.system.redis
+        tags = [f"anl:{{{shard}}}" for shard in range(self.older.shards)]
+        waits = any(redis.scard(f"{tag}:dirty") or redis.hexists(f"{tag}:claim", "seq") for tag in tags)
         return not waits and not [path for kind in ("open", "seg", "ring") for path in spool.glob(f"*.{kind}")]
 
 
 class Older(Protocol):
-    """A Redis. `fall_back`: it comes back as it was at `remember`, or a little later."""
+    """A Redis. `fall_back`: it, or a node of it, comes back as it was at `remember`, or a little later."""
 
     url: str
+    shards: int
 
+    def client(self) -> redis.Redis: ...
     def remember(self) -> object: ...
     def fall_back(self) -> None: ...
 
 
-class TakenOver:
+class _Single:
+    shards = 1
+    url: str
+
+    def client(self) -> redis.Redis:
+        return redis.Redis.from_url(self.url)
+
+
+class TakenOver(_Single):
     """A pair. The replica takes over without what came since `remember`."""
 
     def __init__(self, pair: Pair) -> None:
@@ -219,7 +238,7 @@ class TakenOver:
         self._pair.revive()
 
 
-class LostPower:
+class LostPower(_Single):
     """A single Redis with `everysec`, whose file ends where it did at `remember`."""
 
     def __init__(self, server: CutBack) -> None:
@@ -234,12 +253,40 @@ class LostPower:
         self._server.fall_back(self._length)
 
 
+class NodeLost:
+    """A cluster. The primaries are killed in turn, and a replica of each takes over by itself."""
+
+    shards = CLUSTER_SHARDS
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._shard = 0
+        self._primary = cluster.nodes[0]
+        self.url = cluster.url
+
+    def client(self) -> redis.Redis:
+        host, port = "127.0.0.1", self._cluster.port_of(self._cluster.nodes[0])
+        cluster: Any = redis.RedisCluster(host, port)
+        client: redis.Redis = cluster  # it has the commands that are used
+        return client
+
+    def remember(self) -> None:
+        self._shard = (self._shard + 1) % self.shards
+        self._primary = self._cluster.fall_behind(self._shard)
+
+    def fall_back(self) -> None:
+        self._cluster.lose(self._shard, self._primary)
+
+
 @contextmanager
 def older(kind: str, folder: Path) -> Iterator[Older]:
     """`kind`: of KINDS."""
     if kind == "power":
         with CutBack(folder) as server:
             yield LostPower(server)
+    elif kind == "cluster":
+        with Cluster(folder, gated=True) as cluster:
+            yield NodeLost(cluster)
     else:
         with Pair(folder).running() as pair:
             yield TakenOver(pair)
@@ -249,6 +296,9 @@ def main(
     rounds: Annotated[int, typer.Option(help="Of each kind, at any time.")] = 200,
     at_each_step: Annotated[int, typer.Option(help="Rounds of each kind while a flusher waits at each step.")] = 20,
     seed: Annotated[int, typer.Option(help="0: any.")] = 0,
+    kinds: Annotated[
+        list[str] | None, typer.Option("--kind", help=f"One of {', '.join(KINDS)}; given again, another one.")
+    ] = None,
 ) -> None:
     """Kill Redis again and again under load. It comes back without its last part. Every count is compared."""
     seed = seed or secrets.randbelow(1_000_000)
@@ -257,13 +307,13 @@ def main(
     folder = Path(tempfile.mkdtemp(prefix="tallyd-failover-"))
     typer.echo(f"in {folder}", err=True)
     with Stack(folder) as stack:
-        for kind in KINDS:
+        for kind in kinds or KINDS:
             scratch = folder / kind
             scratch.mkdir()
             with older(kind, scratch) as it, Trial(System(stack, scratch), it, random.Random(seed)) as trial:
                 for _ in range(rounds):
                     trial.play()
-                for step in list(STEPS) * at_each_step:
+                for step in list(STEPS) * (at_each_step if it.shards == 1 else 0):
                     trial.play(step)
             found[kind] = {**trial.figures, "in all": trial.sums}
             typer.echo(json.dumps(found))

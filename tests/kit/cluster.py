@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +16,7 @@ import redis
 from daemon.buffer.topology import SLOTS, slot_of
 from daemon.devstack import process
 from daemon.devstack.start import start_all
+from tests.kit.pair import Stream
 from tests.kit.servers import RedisServer
 from tests.kit.wait import wait_until
 
@@ -22,21 +24,29 @@ PRIMARIES = 3
 NODE_TIMEOUT_MS = 1_000
 OPTIONS = (
     "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--appendonly", "yes",
-    "--repl-ping-replica-period", "1", "--repl-diskless-sync-delay", "0",
+    "--repl-ping-replica-period", "1", "--repl-diskless-sync", "no",
     "--cluster-announce-ip", "127.0.0.1",
 )  # fmt: skip
 """A node tells of a replica only once something was replicated to it: the first ping does it."""
 
 
 class Cluster:
-    """Six nodes. `nodes[:3]` begin as primaries, `nodes[3:]` as their replicas, in the same order."""
+    """Six nodes. `nodes[:3]` begin as primaries, `nodes[3:]` as their replicas, in the same order.
 
-    def __init__(self, folder: Path) -> None:
-        self.nodes = []
+    `gated`: clients and replicas reach each node through a line of its own, which can be held and cut.
+    """
+
+    def __init__(self, folder: Path, *, gated: bool = False) -> None:
+        self.nodes: list[RedisServer] = []
+        self.gates = [Stream(partial(self._url_of, number)) for number in range(2 * PRIMARIES if gated else 0)]
+        for gate in self.gates:
+            gate.start()
         for number in range(2 * PRIMARIES):
             at = folder / f"node{number}"
             at.mkdir(parents=True)
-            self.nodes.append(RedisServer(7, at, *OPTIONS, "--cluster-port", str(process.free_port())))
+            announced = ("--cluster-announce-port", str(self.gates[number].port)) if gated else ()
+            bus = ("--cluster-port", str(process.free_port()))
+            self.nodes.append(RedisServer(7, at, *OPTIONS, *bus, *announced))
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as started:
@@ -51,11 +61,20 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self._started.close()
+        for gate in self.gates:
+            gate.stop()
+
+    def _url_of(self, number: int) -> str:
+        return self.nodes[number].url
+
+    def port_of(self, node: RedisServer) -> int:
+        """Where others reach the node, as it tells them."""
+        return self.gates[self.nodes.index(node)].port if self.gates else node.port
 
     @property
     def url(self) -> str:
         """As `redis.url` names two of its nodes."""
-        return f"redis://127.0.0.1:{self.nodes[0].port},127.0.0.1:{self.nodes[1].port}"
+        return f"redis://127.0.0.1:{self.port_of(self.nodes[0])},127.0.0.1:{self.port_of(self.nodes[1])}"
 
     def primary(self, shard: int) -> RedisServer:
         """The node that has a shard's slot, as a majority of the nodes that answer says."""
@@ -64,7 +83,7 @@ class Cluster:
             with contextlib.suppress(redis.ConnectionError, redis.ResponseError, redis.TimeoutError):
                 said += [_port(found) for first, last, *found in _slots(node) if first <= slot <= last]
         port = max(said, key=said.count)
-        return next(node for node in self.nodes if node.port == port)
+        return next(node for node in self.nodes if self.port_of(node) == port)
 
     def wait_ready(self) -> None:
         """Until every node that runs knows a primary for each slot."""
@@ -78,8 +97,30 @@ class Cluster:
             return [_port(found) for first, last, *found in _slots(node) if first <= slot <= last]
 
         alive = [node for node in self.nodes if node.running]
-        wait_until(lambda: all(named(node)[:1] not in ([], [killed.port]) for node in alive), "a replica took over")
+        wait_until(
+            lambda: all(named(node)[:1] not in ([], [self.port_of(killed)]) for node in alive), "a replica took over"
+        )
         self.wait_ready()
+
+    def fall_behind(self, shard: int) -> RedisServer:
+        """From now on the replicas of the shard's primary get nothing. Returns the primary. Needs gates."""
+        primary = self.primary(shard)
+        self.gates[self.nodes.index(primary)].hold()
+        return primary
+
+    def lose(self, shard: int, primary: RedisServer) -> None:
+        """SIGKILL to a primary, and a replica takes over without what it lacks. The killed one becomes its replica."""
+        gate = self.gates[self.nodes.index(primary)]
+        primary.kill()
+        gate.drop()
+        self.wait_taken_over(shard, primary)
+        gate.deliver()
+        gate.restore()
+        primary.start()
+        self.wait_ready()
+        with self.primary(shard).client() as client, primary.client() as replica:
+            reached = client.info("replication")["master_repl_offset"]
+            wait_until(lambda: replica.info("replication").get("slave_repl_offset", 0) > reached, "its replica is back")
 
     def begin_move(self, shard: int, target: RedisServer) -> None:
         """Moves all keys of the shard's slot to another primary. The slot stays open: neither node runs a script."""

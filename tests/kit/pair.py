@@ -11,7 +11,7 @@ import contextlib
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -54,10 +54,11 @@ class CutBack(RedisServer):
 
 
 class Stream(Proxy):
-    """The replication stream from the primary. `hold` keeps what comes from now on until `deliver` or `drop`."""
+    """A line to a Redis whose replication stream can be held: `hold` keeps what comes from now on until `deliver` or
+    `drop`. What clients ask through it is not held."""
 
-    def __init__(self, server: RedisServer) -> None:
-        super().__init__(lambda: server.url)
+    def __init__(self, target: Callable[[], str]) -> None:
+        super().__init__(target)
         self._flows = threading.Event()
         self._flows.set()
 
@@ -72,9 +73,11 @@ class Stream(Proxy):
         self.cut()
 
     async def _replies(self, line: Any, reader: Any, writer: Any) -> None:
-        with contextlib.suppress(OSError):
+        replicates = False
+        with contextlib.suppress(OSError, RuntimeError):
             while data := await reader.read(CHUNK_BYTES):
-                while not self._flows.is_set() and not self._cut:  # noqa: ASYNC110  (other threads change it)
+                replicates = replicates or data.startswith((b"+FULLRESYNC", b"+CONTINUE"))
+                while replicates and not self._flows.is_set() and not self._cut:  # noqa: ASYNC110  (other threads change it)
                     await asyncio.sleep(HELD_POLL_S)
                 if self._cut:
                     break
@@ -136,7 +139,8 @@ class Pair:
 
     def attach(self) -> None:
         """The second one becomes the first one's replica anew, and has all of it."""
-        self._stream = Stream(self.primary)
+        server = self.primary
+        self._stream = Stream(lambda: server.url)
         self._stream.start()
         host, port = self._stream.url().removeprefix("redis://").split("/")[0].split(":")
         with self.replica.client() as replica, self.primary.client() as primary:

@@ -134,6 +134,11 @@ class Proxy:
         self.connections = 0
         """Connections that came, the refused ones included."""
 
+    @property
+    def port(self) -> int:
+        """Where it listens, once it is started."""
+        return self._port
+
     def url(self) -> str:
         """The server's URL, by way of the proxy."""
         parts = urlsplit(self._server())
