@@ -115,6 +115,17 @@ SPOOLING = Gauge(
     multiprocess_mode="livesum",
     registry=INGEST,
 )
+UNCONFIRMED_BYTES = Gauge(
+    "tallyd_unconfirmed_bytes",
+    "Calls that Redis answered and could still forget. At redis.unconfirmed_bytes_max, events go to the spool.",
+    multiprocess_mode="livesum",
+    registry=INGEST,
+)
+CALLS_RESENT = Counter(
+    "tallyd_resent_calls",
+    "Calls that Redis had answered, and that were sent again because another history of it went on.",
+    registry=INGEST,
+)
 SPOOLED = Counter("tallyd_spool_events", "Events written to the spool.", registry=INGEST)
 SPOOL_BYTES_WRITTEN = Counter("tallyd_spool_bytes_written", "Bytes written to the spool.", registry=INGEST)
 SPOOL_REFUSED = Counter(

@@ -39,8 +39,8 @@
 --       5 entities, 6 counter-days   the most that the whole claim may hold
 --       7 microseconds  after which this call stops
 --       8 nonce         of the claim, if this call gives it a seq: never used before
--- Returns {'behind', acked}: the journal holds claims above the last one that this Redis has accounted for ("0": none).
---           The claim in flight is not the last of them
+-- Returns {'behind', acked, seq, nonce}: the journal holds claims above the last one that this Redis has accounted for
+--           ("0": none). The claim in flight is not the last of them. seq and nonce are its own, if it is sealed
 --         {'ahead', acked}: this Redis has accounted for a claim above the floor
 --         {'empty', entities left dirty}
 --         {'busy', ms left of another owner's lease}
@@ -101,7 +101,10 @@ local acked_text = string.format('%.0f', acked)
 if acked > floor then return {'ahead', acked_text} end
 -- While its documents are written, the claim in flight is the last one in the journal.
 local is_floor = seq and not is_open and tonumber(seq) == floor and (floor_nonce == '' or held[9] == floor_nonce)
-if acked < floor and not is_floor then return {'behind', acked_text} end
+if acked < floor and not is_floor then
+  if seq and not is_open then return {'behind', acked_text, seq, held[9] or ''} end
+  return {'behind', acked_text}
+end
 local until_ms = string.format('%.0f', now_ms + lease_ms)
 
 local function names()

@@ -41,6 +41,7 @@
 --                    visit, so a call that is repeated changes nothing
 --       2 dedupe window, seconds
 --       3 bits of a bucket's number in the first window; later windows never have fewer
+--       4 "again" if the events of the call were all taken before, and charged then; else nothing
 -- Returns per request, one of
 --       new + 2 * room        a single event was taken. It was new (1) or a duplicate (0)
 --       {new, k, ms, room}    of no or of several events, but the last k were taken: new ones, and duplicates. Without
@@ -74,7 +75,7 @@ local MINUTE_US = 60000000
 local decoded = cmsgpack.unpack(ARGV[1])
 local limits, effects, items, visits = decoded[1], decoded[2], decoded[3], decoded[4]
 local visit_of = {} -- where an event begins in items -> where its visit begins in visits
-local window_s, bits_min = tonumber(ARGV[2]), tonumber(ARGV[3])
+local window_s, bits_min, again = tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4] == 'again'
 
 local function is_increment(counter, field, amount)
   return type(counter) == 'string' and type(field) == 'string' and type(amount) == 'string'
@@ -236,7 +237,7 @@ end
 
 -- A user who may not read a budget is refused before the first SADD: else its events would be known and never counted.
 -- If the first request has a limit of events, that is read first anyway.
-if limits[1] and (limits[items[2]] or 0) == 0 then
+if limits[1] and not again and (limits[items[2]] or 0) == 0 then
   local readable = pcall('GET', rate)
   if type(readable) == 'table' and not readable.err:find('WRONGTYPE', 1, true) then return readable end
 end
@@ -249,7 +250,7 @@ local at, last = 1, #items
 while at <= last do
   local limit, charge, n = items[at + 1], items[at + 2], items[at + 3]
   local taken, left, key, events_max, new_key, new_max, full, full_max = n, 0, nil, nil, nil, nil, nil, nil
-  if limit > 0 then
+  if limit > 0 and not again then
     events_max, new_max = limits[limit], limits[limit + 1]
     if events_max > 0 then
       key = rate .. items[at]

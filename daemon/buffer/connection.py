@@ -24,7 +24,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
-from daemon.buffer import scripts
+from daemon.buffer import confirm, scripts
+from daemon.buffer.confirm import Confirmation, Memory
 from daemon.buffer.layout import MARK_INTERVAL_MS, Layout, begin_epoch, lost_transactions
 from daemon.buffer.protocol import Arg, Protocol, open_protocol, options_to, pack
 from daemon.buffer.scripts import Script
@@ -48,7 +49,8 @@ class RefusedError(RedisStoreError):
     def __init__(self, what: str, error: object) -> None:
         super().__init__(f"{what}: {error}")
         found = _CODE.match(str(error))
-        self.passing = found is not None and found[1] in PASSING
+        self.code = found[1] if found else ""
+        self.passing = self.code in PASSING
 
 
 class MovedError(RefusedError):
@@ -144,6 +146,10 @@ class Connection:
         """When the Redis of the current connection began to count (µs). It differs once Redis has lost its memory."""
         self.opened = 0
         """How often it was opened. Redis may have lost, in between, what an earlier reply said."""
+        self._replicas = redis.replicas
+        """How many there are, by its last confirmation."""
+        self.memory = Memory("", 0)
+        """What answers on the current connection. It changes together with `opened`."""
 
     @property
     def is_open(self) -> bool:
@@ -160,6 +166,30 @@ class Connection:
             return [self] * shards
         self._others = [Connection(self._redis, self._layout, shard) for shard in range(shards) if shard != self._shard]
         return [*self._others[: self._shard], self, *self._others[self._shard :]]
+
+    async def confirm(self, timeout_ms: int) -> Confirmation:
+        """Whether the replicas hold all that this Redis has executed by now. Waits for that for up to `timeout_ms`.
+        Raises StoreError."""
+        told = await self._confirm(self._replicas, timeout_ms)
+        if told.wanted > self._replicas and not told.held:
+            told = await self._confirm(told.wanted, timeout_ms)
+        self._replicas = told.wanted
+        return told
+
+    async def _confirm(self, replicas: int, timeout_ms: int) -> Confirmation:
+        protocol = self._protocol
+        if protocol is None or protocol.lost is not None:
+            protocol = await self.connect()
+        # WAIT compares the replicas with where the log of Redis stood after this client's last command: after INFO.
+        about = asyncio.ensure_future(self._call(protocol, pack(("INFO", "replication"))))
+        # For WAIT, 0 ms are for ever.
+        waiting = pack(("WAIT", str(replicas if timeout_ms else 0), str(timeout_ms)))
+        held = self._call(protocol, waiting, timeout_ms / 1000)
+        told, reached = await asyncio.gather(about, held)
+        if isinstance(told, hiredis.ReplyError) or isinstance(reached, hiredis.ReplyError):
+            failed = told if isinstance(told, hiredis.ReplyError) else reached
+            raise RefusedError(f"Redis at {address_of(self._url)} refused INFO or WAIT", failed)
+        return confirm.read(told, int(reached), self._redis.replicas)
 
     async def command(self, *command: Arg) -> Any:
         """Runs one command and returns its reply (bulk strings as bytes). Raises StoreError."""
@@ -186,7 +216,9 @@ class Connection:
     async def ping(self) -> None:
         """Raises StoreError unless Redis answers and its layout is ours."""
         reply = await self.run(scripts.LAYOUT, (self._layout_key,), self._layout.script_args)
-        self.epoch = self._layout.verify(reply, self._layout_key)
+        epoch = self._layout.verify(reply, self._layout_key)
+        if epoch != self.epoch:
+            self.epoch, self.memory = epoch, Memory(self.memory.history, epoch)
 
     async def mark(self, good_for_ms: int = MARK_INTERVAL_MS) -> None:
         """Renews the marks that tell whether Redis lost its transactions, if they are older. Raises StoreError."""
@@ -222,9 +254,10 @@ class Connection:
         protocol.retire("has the shard no more")
         return True
 
-    async def _call(self, protocol: Protocol, packed: bytes) -> Any:
-        loop = asyncio.get_running_loop()
-        deadline = loop.call_later(self._timeout_s, protocol.drop, f"no reply within {self._timeout_s:g} s")
+    async def _call(self, protocol: Protocol, packed: bytes, more_s: float = 0.0) -> Any:
+        """`more_s`: how much longer than others the command may take."""
+        loop, timeout_s = asyncio.get_running_loop(), self._timeout_s + more_s
+        deadline = loop.call_later(timeout_s, protocol.drop, f"no reply within {timeout_s:g} s")
         try:
             return await protocol.send(packed)
         except ConnectionError as error:
@@ -243,10 +276,11 @@ class Connection:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     try:
-                        self._protocol = await self._open()
+                        self._protocol, history = await self._open()
                     except MovedError:  # the map was old
-                        self._protocol = await self._open()
+                        self._protocol, history = await self._open()
                     self.opened += 1
+                    self.memory = Memory(history, self.epoch)
             except LayoutError as error:
                 self._retry_at, self._failure = now + jittered(self._reconnect_s), error
                 raise
@@ -257,7 +291,8 @@ class Connection:
                 raise self._failure from None
             return self._protocol
 
-    async def _open(self) -> Protocol:
+    async def _open(self) -> tuple[Protocol, str]:
+        """A new connection, and the history of the server."""
         if self._topology is not None:
             if self.opened or self._retry_at > 0:
                 self._topology.suspect()
@@ -266,6 +301,7 @@ class Connection:
         try:
             reply = await self._lay_out(protocol)
             self.epoch = self._layout.verify(reply, self._layout_key)
+            told = await self._call(protocol, pack(("INFO", "replication")))
             if lost_transactions(reply):
                 shards = range(self._layout.shards) if self._topology is None else (self._shard,)
                 run = partial(self._run, protocol)
@@ -275,7 +311,7 @@ class Connection:
         except BaseException:
             protocol.drop("handshake failed")
             raise
-        return protocol
+        return protocol, "" if isinstance(told, hiredis.ReplyError) else confirm.history_of(told)
 
     async def _lay_out(self, protocol: Protocol) -> Any:
         """The layout of this connection's shard. It is written if there is none.

@@ -9,14 +9,17 @@ import asyncio
 import contextlib
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+import msgspec
+
 from daemon import traces
 from daemon.buffer import scripts
-from daemon.buffer.connection import Connection
+from daemon.buffer.confirm import Confirmation, Memory
+from daemon.buffer.connection import Connection, RefusedError
 from daemon.buffer.dedupe import bucket_bits
 from daemon.buffer.keys import by_shard
 from daemon.buffer.outcome import Counted, Limited
@@ -60,6 +63,14 @@ class ClaimContent(Protocol):
     def add(self, amounts: Amounts) -> None: ...
 
 
+class Keeper(Protocol):
+    """What keeps the calls that Redis answered: see `ingest/unconfirmed.py`."""
+
+    def check_room(self) -> None: ...
+
+    async def keep(self, shard: int, call: bytes, memory: Memory) -> None: ...
+
+
 C = TypeVar("C", bound=ClaimContent)
 
 
@@ -96,9 +107,10 @@ class Empty(NamedTuple):
 class Behind(NamedTuple):
     """MongoDB's journal holds claims above `acked`, the last one that this Redis has accounted for; 0: none.
 
-    Nothing was claimed."""
+    `in_flight`: the sealed claim in flight, if there is one. Nothing was claimed."""
 
     acked: int
+    in_flight: ClaimName | None
 
 
 class Ahead(NamedTuple):
@@ -125,6 +137,8 @@ class Counters:
         self._keys = keys
         self._entity_prefix = f"{keys.counters_prefix}:"
         self._limits = limits
+        self.unconfirmed: Keeper | None = None
+        """Keeps each call that was answered until it is safe."""
         self._spanned: dict[str, str | int] = {"db.system.name": "redis", "tallyd.shard": shard}
 
     @property
@@ -134,7 +148,9 @@ class Counters:
 
     def with_connection(self, connection: Connection) -> Counters:
         """The same counters, asked over another connection."""
-        return Counters(connection, self.shard, self._limits)
+        other = Counters(connection, self.shard, self._limits)
+        other.unconfirmed = self.unconfirmed
+        return other
 
     async def ingest(self, requests: Sequence[Request]) -> list[Counted | Limited]:
         """Counts the events of these requests in one round trip. Returns one outcome a request.
@@ -143,9 +159,23 @@ class Counters:
         but charges their senders again.
         """
         call = encode_call(requests, self._entity_prefix)
-        return decode_outcomes(
+        if self.unconfirmed is not None:
+            self.unconfirmed.check_room()
+        memory = await self.connected()
+        outcomes = decode_outcomes(
             await self._connection.run(scripts.INGEST, self._ingest_keys, (call, *self._ingest_args))
         )
+        if self.unconfirmed is not None:
+            if any(isinstance(outcome, Limited) or outcome.limited for outcome in outcomes):
+                call = encode_call(list(_taken(requests, outcomes)), self._entity_prefix)
+            if self._connection.memory is not memory:  # it was opened meanwhile: nobody knows what answered
+                memory = Memory("", self._connection.memory.epoch)
+            await self.unconfirmed.keep(self.shard, call, memory)
+        return outcomes
+
+    async def ingest_again(self, call: bytes) -> None:
+        """Sends a call again that was answered. Its events are counted unless they are known. No limit charges them."""
+        await self._connection.run(scripts.INGEST, self._ingest_keys, (call, *self._ingest_args, "again"))
 
     async def claim(
         self,
@@ -174,8 +204,8 @@ class Counters:
                     return Empty(left)
                 case [b"busy", left_ms]:
                     return Busy(left_ms)
-                case [b"behind", acked]:
-                    return Behind(int(acked))
+                case [b"behind", acked, *name]:
+                    return Behind(int(acked), ClaimName(int(name[0]), name[1].decode()) if name else None)
                 case [b"ahead", acked]:
                     return Ahead(int(acked))
                 case [b"more", part, payload, _, *others]:
@@ -233,6 +263,23 @@ class Counters:
         for number, payload in enumerate(parts):
             await self._take(taken, found, b"%d" % number, payload, payload)
         return taken
+
+    async def connected(self) -> Memory:
+        """What answers on the connection, which is open then."""
+        if not self._connection.is_open:
+            await self._connection.connect()
+        return self._connection.memory
+
+    def is_still(self, memory: Memory) -> bool:
+        """Whether the next call goes to what `connected` told, which was not emptied since, as far as is known."""
+        return self._connection.is_open and self._connection.memory is memory
+
+    async def confirm(self, timeout_ms: int) -> Confirmation | None:
+        """What replicas hold by now, see `Connection.confirm`. None if this user of Redis may not ask."""
+        try:
+            return await self._connection.confirm(timeout_ms)
+        except RefusedError:
+            return None
 
     async def look(self) -> None:
         """Learns the epoch anew. An open connection does not notice that Redis was emptied."""
@@ -359,6 +406,14 @@ def _nonce() -> str:
 
 def _flat(booked: Sequence[tuple[str, int]]) -> list[str]:
     return [text for field, amount in booked for text in (field, str(amount))]
+
+
+def _taken(requests: Sequence[Request], outcomes: Sequence[Counted | Limited]) -> Iterator[Request]:
+    """What was taken of the requests: the others were refused, and may not be counted later."""
+    for request, outcome in zip(requests, outcomes, strict=True):
+        if isinstance(outcome, Counted):
+            taken = request.events[: len(request.events) - outcome.limited]
+            yield msgspec.structs.replace(request, charge=len(taken), events=taken)
 
 
 def _tell(taken_over: Callable[[str], None], owners: Sequence[bytes]) -> None:

@@ -26,6 +26,12 @@ from daemon.errors import RedisStoreError
 _SCAN_COUNT = 1_000
 
 
+RESTARTED = (
+    "Redis was restarted during the import and may have lost the last events it had counted. Run the same command"
+    " again: it goes on from the last place that Redis still knows."
+)
+
+
 class Checkpoint(msgspec.Struct, frozen=True):
     """A place in a file's decompressed content up to which everything is counted."""
 
@@ -74,10 +80,7 @@ class Imports:
                 # A watch binds all commands to one connection, and so to one Redis process. The key never changes.
                 await commands.watch(self._keys.layout)
                 if (await commands.info("server"))["run_id"] != self._run_id:
-                    raise RestartedError(
-                        "Redis was restarted during the import and may have lost the last events it had counted. Run"
-                        " the same command again: it goes on from the last place that Redis still knows."
-                    )
+                    raise RestartedError(RESTARTED)
                 commands.multi()  # type: ignore[no-untyped-call] # redis-py's omission
                 commands.hset(self._keys.imports, _field(first_line, reached), msgspec.json.encode(reached).decode())
                 if replaces is not None and replaces.digest != reached.digest:

@@ -122,6 +122,11 @@ class Layout:
         self._seen[key] = (epoch, mark)
 
     @property
+    def together(self) -> list[list[int]]:
+        """The shards that one connection can serve: all of them, or in a cluster each alone."""
+        return [list(range(self.shards))] if self.topology is None else [[shard] for shard in range(self.shards)]
+
+    @property
     def shards(self) -> int:
         return int(self._wanted["shards"])
 

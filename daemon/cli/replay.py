@@ -62,15 +62,19 @@ async def _replay(config: Config, *, foreign_too: bool) -> tuple[Replayed, str |
     from daemon.buffer.connection import Connection
     from daemon.buffer.counters import Counters, Limits, ingest_events
     from daemon.buffer.layout import Layout
+    from daemon.ingest.unconfirmed import Unconfirmed
     from daemon.spool.origin import origin_of
     from daemon.spool.register import say
     from daemon.spool.replay import Replayed, Replayer
     from daemon.spool.segment import list_contents
 
-    connection = Connection(config.redis, Layout(config))
-    counters = [
-        Counters(each, shard, Limits.of(config))
-        for shard, each in enumerate(connection.for_shards(config.redis.shards))
+    layout = Layout(config)
+    connection = Connection(config.redis, layout)
+    connections = connection.for_shards(config.redis.shards)
+    counters = [Counters(each, shard, Limits.of(config)) for shard, each in enumerate(connections)]
+    unconfirmed = [
+        Unconfirmed(config, layout, [counters[at] for at in shards], [connections[at] for at in shards])
+        for shards in layout.together
     ]
     folder, done = Path(config.spool.dir), Replayed()
     replayer = Replayer(
@@ -88,6 +92,8 @@ async def _replay(config: Config, *, foreign_too: bool) -> tuple[Replayed, str |
         try:
             await connection.ping()  # its epoch says which segments are its own
             await replayer.replay(done, lambda so_far: move(completed=so_far.segments))
+            for each in unconfirmed:
+                await each.settle()
             with contextlib.suppress(OSError):  # a folder that cannot be written is replayed, too
                 await say(connection, folder, leaving=True)
         except StoreError as error:
@@ -95,5 +101,7 @@ async def _replay(config: Config, *, foreign_too: bool) -> tuple[Replayed, str |
         except OSError as error:
             return done, f"The spool in {folder} cannot be read: {error.strerror}."
         finally:
+            for each in unconfirmed:
+                await each.close()
             await connection.close()
     return done, None

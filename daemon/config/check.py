@@ -139,6 +139,8 @@ def _cross_problems(config: Config) -> Iterator[Problem]:
         yield Problem(("flush", "metrics_port"), "is http.metrics_port, too, and one host may have both daemons")
     if config.dashboard.enabled and not config.read.enabled:
         yield Problem(("dashboard", "enabled"), "the page shows nothing with read.enabled = false")
+    if config.redis.durability == "replicated" and not config.redis.replicas:
+        yield Problem(("redis", "durability"), "replicated needs redis.replicas, and a Redis that has them")
     if config.flush.retry_ms > config.flush.retry_max_ms:
         yield Problem(("flush", "retry_ms"), "above flush.retry_max_ms")
 

@@ -138,6 +138,17 @@ class RedisSection(Section, frozen=True):
     shards: Annotated[int, Meta(ge=1, le=16_384)] = 1
     """Each shard has its own dedupe and its own flushes. A single server needs 1. The number is fixed once data exists
     (`anl:layout`)."""
+    replicas: Annotated[int, Meta(ge=0, le=16)] = 0
+    """How many replicas each primary has at least. What it answered is safe once all that follow it hold it, and no
+    fewer than this. Until then the ingest daemon keeps it, and sends it again if another Redis answers: ids decide."""
+    durability: Literal["resent", "replicated"] = "resent"
+    """When an event is answered 202. resent: once Redis counted it. A crash of Redis loses nothing, unless the host of
+    the ingest daemon loses its power in the same moment. replicated: once the `replicas` hold it, too."""
+    unsynced_ms: CountOrOff = 2_500
+    """How long a Redis that is killed and started again can lack what it answered: with `appendfsync everysec` 2 s, and
+    a margin. What it answered is kept for so long in any case. 0: with `appendfsync always`."""
+    unconfirmed_bytes_max: Annotated[int, Meta(ge=65_536, le=2**34)] = 134_217_728
+    """Bytes of calls that one worker keeps, in a cluster one for each shard. Above that, events go to the spool."""
     prefix: KeyPrefix = "anl"
     """All keys begin with it and a colon. Two systems on one Redis have two prefixes. Each has its own `spool.dir` and
     database of MongoDB, too. With another prefix a system begins to count anew. So before a change, stop ingest and run
@@ -352,6 +363,9 @@ class Flush(Section, frozen=True):
     fall_back_s: Annotated[float, Meta(gt=0, le=86_400)] = 10.0
     """How far Redis can fall back in a crash: two seconds, or what a replica lacks. If the claims that it forgot are
     from a longer time, it was restored, and its shard is held: `tallyd shards`."""
+    replicated_ms: Annotated[int, Meta(ge=0, le=60_000)] = 1_000
+    """How long a claim waits for the replicas of Redis before it goes to MongoDB. If they do not have it by then, it
+    goes on. A replica that takes over without it is put right with the journal."""
     lease_ms: Count = 10_000
     """Another flusher may take over a claim that is not acknowledged by then."""
     retry_ms: Count = 500

@@ -98,6 +98,19 @@ def append_only(facts: RedisFacts) -> Verdict:
     )
 
 
+def replicas(facts: RedisFacts) -> Verdict:
+    told = [facts.server[f"slave{number}"] for number in range(int(facts.told("connected_slaves")))]
+    online, wanted = sum(each["state"] == "online" for each in told), facts.config.redis.replicas
+    if online >= wanted:
+        return ok(f"{online} replicas follow it" if online else "none, and none is promised (redis.replicas)")
+    return warning(
+        f"{online} replicas follow it, and redis.replicas is {wanted}",
+        "Nothing that it answers is safe. The ingest daemon keeps it, up to redis.unconfirmed_bytes_max. Then events go"
+        " to the spool.",
+        f"bring the replicas back, or set TALLYD_REDIS__REPLICAS={online}",
+    )
+
+
 def default_user(facts: RedisFacts) -> Verdict:
     if version.parse(str(facts.told("redis_version")))[:2] != DEFAULT_USER_VERSION:
         return ok("only Redis 7.0 replays its append-only file as the default user")
@@ -262,6 +275,7 @@ CHECKS: Mapping[str, Callable[[RedisFacts], Verdict]] = {
     "redis.cluster": cluster,
     "redis.eviction": eviction,
     "redis.append_only": append_only,
+    "redis.replicas": replicas,
     "redis.default_user": default_user,
     "redis.snapshots": snapshots,
     "redis.memory": memory,

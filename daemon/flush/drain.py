@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
 from daemon import counted, metrics
+from daemon.buffer.confirm import Memory
 from daemon.buffer.counters import Ahead, Behind, Busy, Claim, Counters, Empty
 from daemon.config import Flush
 from daemon.domain.claim import ClaimName
@@ -50,6 +51,7 @@ STEPS = {
     "amend": "Redis has accounted for one more claim. The next flusher goes on with the one after it.",
     "freeze": "The claim is open, and no document knows its parts. After the lease, the next claim adds to it.",
     "seal": "The claim is sealed. After the lease, the next flusher gets the same content under the same name.",
+    "confirm": "Nothing has changed. The next flusher asks the replicas again.",
     "look_up": "Nothing has changed. The next flusher asks MySQL again, and may get another answer.",
     "journal": "MongoDB has the claim's content. It means nothing yet. The next flusher writes the same.",
     "advance": "The floor names the claim, its unknown ids and its generation. Every flusher obeys that. Its documents"
@@ -145,6 +147,7 @@ class Drain:
         """None: the shard is to be looked at again."""
         shard, mongo = self._counters.shard, self._mongo
         floor = await read_floor(mongo, shard)
+        memory = await self._counters.connected()
         if not for_build and not await self._is_built(floor.generation):
             return Unbuilt()
         with FLUSH_STORE_SECONDS.labels("redis").time():
@@ -159,7 +162,7 @@ class Drain:
                 taken_over=self._taken_over,
             )
         if isinstance(claim, Behind):
-            return await self._meet_behind(claim.acked, floor)
+            return await self._meet_behind(claim, floor, memory)
         self._held = None
         if isinstance(claim, Ahead):
             await self._meet_ahead(claim.acked)
@@ -167,14 +170,13 @@ class Drain:
         await self._end_held(floor)  # whoever accepted it died, or the right Redis is back
         if not isinstance(claim, Claim):
             return claim
-        if not floor.seq or claim.again:  # Redis may have been emptied again, and no seq would tell
-            epoch = self._counters.epoch
-            await self._counters.look()
-            if self._counters.epoch != epoch:  # the claim may be of the memory that was lost
-                return None
-        await self._open_epoch()
+        if not floor.seq or claim.again:
+            await self._counters.look()  # Redis may have been emptied, and no seq would tell
+        if not self._counters.is_still(memory):  # the claim may be of a memory that was lost
+            return None
+        await self._open_epoch(memory.epoch)
         rollup = claim.content.rollup()
-        decided = await self._advance(claim, rollup, floor.name)
+        decided = await self._advance(claim, rollup, floor.name, memory)
         if decided is None:  # another claim came first: this one is of a history that was lost, or acknowledged
             return None
         written = await self._write(claim.name, rollup, decided, again=claim.again)
@@ -246,37 +248,47 @@ class Drain:
             self._built = record.built if record.built == generation else self._built
         return generation == self._built
 
-    async def _advance(self, claim: Claim[Builder], rollup: Rollup, floor: ClaimName) -> Decided | None:
-        """The decision about the claim, by this flusher or an earlier one. None: the journal does not end before it."""
+    async def _advance(self, claim: Claim[Builder], rollup: Rollup, floor: ClaimName, memory: Memory) -> Decided | None:
+        """The decision about the claim, by this flusher or an earlier one. None: the journal does not end before it.
+
+        `memory`: what handed the claim out. It is named even if another Redis answers by now."""
         shard, mongo = self._counters.shard, self._mongo
         if claim.seq == floor.seq:
             return await read_decided(mongo, shard, claim.name)
+        history = await self._confirmed_in(memory)
         lacking: set[str] = set()
         if self._known is not None:
             lacking = await self._known.lacking(document.entity for document in rollup.documents[TOTALS])
         keys = sorted(document.id for document in rollup.documents[TOTALS]) if lacking else []
         at = [position for position, key in enumerate(keys) if key in lacking]
-        entry = Entry(shard, *claim.name, floor, self._counters.epoch, claim.parts, 0)
+        entry = Entry(shard, *claim.name, floor, memory.epoch, claim.parts, history)
         with FLUSH_STORE_SECONDS.labels("mongo").time():
             await self._journal.write(entry)
             return await advance(mongo, shard, claim.name, claim.acked, at)
 
-    async def _open_epoch(self) -> bool:
-        """Whether MongoDB did not know the epoch of this Redis yet."""
-        epoch = self._counters.epoch
+    async def _confirmed_in(self, memory: Memory) -> str:
+        """The history of Redis whose replicas hold the claim that it handed out; "" if that is not known."""
+        told = await self._counters.confirm(self._flush.replicated_ms)
+        return told.history if told and told.held and self._counters.is_still(memory) else ""
+
+    async def _open_epoch(self, epoch: int) -> bool:
+        """Whether MongoDB did not know this epoch of Redis yet."""
         if epoch == self._epoch:
             return False
         new = await open_epoch(self._mongo, epoch, {name for names in self._zeros.values() for name in names})
         self._epoch = epoch
         return new
 
-    async def _meet_behind(self, acked: int, floor: Floor) -> Unbuilt | None:
+    async def _meet_behind(self, behind: Behind, floor: Floor, memory: Memory) -> Unbuilt | None:
         """The journal holds claims that this Redis has not accounted for: it was emptied, or it is an older one.
 
-        First the documents of the last one are written: it may be half done, and all before it are done."""
-        shard, counters = self._counters.shard, self._counters
+        First the documents of the last one are written: it may be half done, and all before it are done. `memory`: what
+        said so. It alone is amended."""
+        shard, counters, acked = self._counters.shard, self._counters, behind.acked
         await counters.look()
-        state = (acked, floor.name, counters.epoch)
+        if not counters.is_still(memory):
+            return None
+        state = (acked, floor.name, memory.epoch)
         if self._held is not None and self._held[0] == state and floor.accepted != acked:
             raise HeldError(self._held[1])
         self._held = None
@@ -290,43 +302,44 @@ class Drain:
             written = await self._write(last.name, content.rollup(), decided, again=True)
             if written is None:
                 return Unbuilt()
-        is_new = await self._open_epoch()
-        same = last is not None and last.epoch == counters.epoch
-        if not acked and not same and (is_new or counters.epoch > floor.seq):
-            _log.warning(
-                "Shard %d: Redis has lost its memory. It began to count anew at %s, and MongoDB holds claims up to %s."
-                " Counts that were live or in flight are lost, and event ids are forgotten. The audit begins with the"
-                " totals as they are. Rows that were due: `tallyd audit --repair-replica`.",
-                shard, moment(counters.epoch), moment(floor.seq),
-            )  # fmt: skip
-            await counters.amend(floor.name, acked, [], [], [])
-            return None
-        forgotten = await self._journal.since(acked, floor.name) if same else None
-        told = [
-            written.told if written is not None and entry == last else await self._told_of(entry)
-            for entry in forgotten or ()
-        ]
-        amounts = add_up(each.sums for each in told)
-        why = self._why_held(acked, floor, forgotten)
+        is_new = await self._open_epoch(memory.epoch)
+        chain = (floor.name, []) if is_new and not acked else await self._journal.since(acked, floor.name, memory.epoch)
+        before, forgotten = chain or (floor.name, None)
+        own = [entry for entry in forgotten or () if entry.epoch == memory.epoch]
+        """The others are of a memory that was lost: this Redis never had their counts."""
+        told = {entry.seq: written.told if written and entry == last else await self._told_of(entry) for entry in own}
+        amounts = add_up(each.sums for each in told.values())
+        why = await self._why_held(behind, floor, None if forgotten is None else own)
         if why is not None:
             await self._hold(state, floor, why, acked=acked, lost=None if forgotten is None else amounts)
-        await note_older(self._mongo, counters.epoch, Older("redis", shard, acked, floor.seq, amounts))
-        if forgotten is None:
-            await counters.amend(floor.name, acked, [], [], [])
+        if own or forgotten is None:
+            await note_older(self._mongo, memory.epoch, Older("redis", shard, acked, floor.seq, amounts))
+        if own:
+            _log.error(
+                "Shard %d: Redis came back older than MongoDB. It had accounted for claims up to %s, and MongoDB holds"
+                " those up to %s. They are taken off its live counts (%s), so none is counted twice.",
+                shard, moment(acked), moment(floor.seq), in_words(amounts),
+            )  # fmt: skip
+        elif forgotten is None:
             _log.error(
                 "Shard %d: Redis goes on behind claim %s, as `tallyd shards accept` said. What it holds live may have"
                 " been flushed already, and is counted again. `tallyd audit` says how much.",
                 shard, moment(floor.seq),
             )  # fmt: skip
-            await self._end_held(floor)
-            return None
-        _log.error(
-            "Shard %d: Redis came back older than MongoDB. It had accounted for claims up to %s, and MongoDB holds"
-            " those up to %s. They are taken off its live counts (%s), so none is counted twice.",
-            shard, moment(acked), moment(floor.seq), in_words(amounts),
-        )  # fmt: skip
-        for entry, (_, booked, due) in zip(forgotten, told, strict=True):
-            if await counters.amend(entry.name, entry.before.seq, entry.parts, booked, due):
+        elif not acked:
+            _log.warning(
+                "Shard %d: Redis has lost its memory. It began to count anew at %s, and MongoDB holds claims up to %s."
+                " Counts that were live or in flight are lost, and event ids are forgotten. The audit begins with the"
+                " totals as they are. Rows that were due: `tallyd audit --repair-replica`.",
+                shard, moment(memory.epoch), moment(floor.seq),
+            )  # fmt: skip
+        if before.seq != acked:
+            await counters.amend(before, acked, [], [], [])
+        for entry in forgotten or ():
+            if not counters.is_still(memory):
+                return None
+            parts, (_, booked, due) = (entry.parts, told[entry.seq]) if entry in own else ([], _NOTHING)
+            if await counters.amend(entry.name, entry.before.seq, parts, booked, due) and parts:
                 metrics.CLAIMS_AMENDED.inc()
         await self._end_held(floor)
         return None
@@ -345,17 +358,20 @@ class Drain:
     def _told(self, rollup: Rollup, dead_ids: Collection[str]) -> _Told:
         return _Told(rollup.sums(), _booked(rollup, dead_ids), self._due(rollup, dead_ids))
 
-    def _why_held(self, acked: int, floor: Floor, forgotten: Sequence[Entry] | None) -> str | None:
+    async def _why_held(self, behind: Behind, floor: Floor, forgotten: Sequence[Entry] | None) -> str | None:
         """Why an operator has to decide; None if that is not so, or done."""
+        acked = behind.acked
         if floor.accepted == acked:
             return None
         if forgotten is None:
             return (
                 "Not all claims in between are kept, so nobody can say which of its live counts were flushed already."
             )
-        crashed = floor.seq - forgotten[0].seq <= self._flush.fall_back_s * 1e6
-        if crashed and not any(entry.replicas for entry in forgotten):
-            return None  # Redis may forget its last seconds, as far as no replica was known to hold them
+        unknown = [entry for entry in forgotten if entry.name != behind.in_flight]  # that one only lacks its ack
+        crashed = not unknown or floor.seq - unknown[0].seq <= self._flush.fall_back_s * 1e6
+        told = await self._counters.confirm(0)
+        if crashed and not any(told and entry.history and entry.history == told.before for entry in unknown):
+            return None  # a crash may take the last seconds, but not from a replica that held them
         return (
             "No crash explains that it forgot the claims in between: they took longer than flush.fall_back_s, or"
             " replicas had confirmed them. So it was restored, or a replica without them took over. If it goes on, they"
@@ -386,7 +402,7 @@ class Drain:
             return
         await self._counters.look()
         self._epoch = self._built = 0  # MongoDB may have forgotten both
-        await self._open_epoch()
+        await self._open_epoch(self._counters.epoch)
         await note_older(mongo, self._counters.epoch, Older("mongo", shard, acked, floor))
         _log.error(
             "Shard %d: MongoDB is older than Redis. Redis knows that claims up to %s were written, and MongoDB holds"
@@ -432,6 +448,9 @@ class _Told(NamedTuple):
     sums: dict[str, int]
     booked: list[tuple[str, int]]
     due: list[str]
+
+
+_NOTHING = _Told({}, [], [])
 
 
 def _dead_ids(buried: Collection[tuple[str, str]]) -> set[str]:

@@ -68,6 +68,7 @@ async def run(
                     break
                 files.append(FileTally(source.name))
                 await importer.run(source, files[-1])
+            await store.settle()
     except TallydError as error:
         failure = error
     finally:

@@ -9,20 +9,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from functools import partial
 from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
+from daemon.buffer.confirm import Memory
 from daemon.buffer.connection import Connection, opened
 from daemon.buffer.counters import Counters, Limits
-from daemon.buffer.imports import Checkpoint, Imports, RestartedError
+from daemon.buffer.imports import RESTARTED, Checkpoint, Imports, RestartedError
 from daemon.buffer.keys import by_shard
 from daemon.buffer.layout import Layout
 from daemon.buffer.outcome import Counted
 from daemon.buffer.wire import unlimited
 from daemon.config import Config
 from daemon.domain.event import Event
-from daemon.errors import LayoutError, StoreError
+from daemon.errors import LayoutError, RedisStoreError, StoreError
 from daemon.retry import jittered
 
 PAUSE_FIRST_S = 0.25
@@ -50,6 +53,9 @@ class DryRun:
     async def save(self, first_line: str, reached: Checkpoint, replaces: Checkpoint | None) -> None:
         pass
 
+    async def settle(self) -> None:
+        pass
+
 
 class RedisStore:
     """The shards' counters and the records of what was imported. Methods raise StoreError."""
@@ -59,6 +65,10 @@ class RedisStore:
     ) -> None:
         limits = Limits.of(config)
         self._counters = [Counters(connection, shard, limits) for shard, connection in enumerate(connections)]
+        self._connections = connections
+        self._answered: dict[int, Memory] = {}
+        """Shard → what answered its first call."""
+        self._section = config.redis
         self._imports = imports
         self._wait_s = config.import_.store_wait_ms_max / 1000
         self._stopping = stopping
@@ -81,9 +91,27 @@ class RedisStore:
             counted, repeats = counted + outcome.events, max(repeats, outcome.repeats)
         return Taken(counted, repeats)
 
+    async def settle(self) -> None:
+        """Returns once Redis can no longer forget what it answered, see `ingest/unconfirmed.py`.
+
+        Raises RestartedError if it was restarted meanwhile."""
+        safe_s = time.monotonic() + self._section.unsynced_ms / 1000
+        give_up_s = safe_s + self._wait_s
+        for shard, memory in self._answered.items():
+            while True:
+                told, _ = await self._insist(partial(self._connections[shard].confirm, self._section.timeout_ms))
+                if told.history != memory.history:
+                    raise RestartedError(RESTARTED)
+                if time.monotonic() >= safe_s and (told.held or not told.wanted):
+                    break
+                if time.monotonic() >= give_up_s:
+                    raise RedisStoreError("The replicas of Redis do not confirm what was imported. Run it again.")
+                await asyncio.sleep(PAUSE_FIRST_S)
+
     async def _count(self, counters: Counters, events: Sequence[Event]) -> Taken:
         request = unlimited(events)
         (outcome,), repeats = await self._insist(lambda: counters.ingest([request]))
+        self._answered.setdefault(counters.shard, await counters.connected())
         assert isinstance(outcome, Counted), "a request without a limit is never limited"
         return Taken(outcome.new, repeats)
 

@@ -35,6 +35,7 @@ from daemon.ingest.process.rundir import ConfigSnapshot, of_this_process
 from daemon.ingest.process.worker import Worker
 from daemon.ingest.requests import OpenRequests
 from daemon.ingest.told import ToldCounters
+from daemon.ingest.unconfirmed import Unconfirmed
 from daemon.ingest.visitors import Visitors
 from daemon.metrics import PUBLISH_INTERVAL_S, IngestTally
 from daemon.read.api import Api
@@ -66,6 +67,12 @@ class Boot:
         self._connections = [Connection(config.redis, layout, shard) for shard in range(config.redis.shards)]
         kind = _TracedCounters if config.traces.endpoint else ToldCounters if config.log.counts else Counters
         self._counters = [kind(each, shard, limits) for shard, each in enumerate(self._connections)]
+        self._unconfirmed = [
+            Unconfirmed(config, layout, [self._counters[at] for at in shards], [self._connections[at] for at in shards])
+            for shards in layout.together
+        ]
+        for each in self._unconfirmed:
+            each.start()
         self._durable = Durable(self._counters, self._probe, config) if config.spool.dir else None
         calls: list[Call] = [each.ingest for each in self._counters]
         if self._durable is not None:
@@ -131,6 +138,8 @@ class Boot:
         self._tally.publish(0, 0)
         if self._durable is not None:
             await self._durable.close()
+        for each in self._unconfirmed:
+            await each.close()
         if self._reporter is not None:
             await self._reporter.close()
         await self._reads.close()

@@ -63,7 +63,7 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "before": "{seq, nonce}: the claim before it in the journal",
         "epoch": "of the Redis that froze it",
         "parts": "its content, as Redis froze it",
-        "replicas": "how many replicas of Redis were known to hold it; 0: nobody asked, or they did not answer",
+        "history": "of the Redis whose replicas all held it; empty: there are none, or they did not confirm it in time",
         "at": "when it was written",
     },
     EPOCHS: {

@@ -34,7 +34,8 @@ class Entry(Struct, frozen=True):
     before: ClaimName
     epoch: int
     parts: list[bytes]
-    replicas: int
+    history: str
+    """Of the Redis whose replicas all held it before it was written here; "" if that is not known."""
 
     @property
     def name(self) -> ClaimName:
@@ -63,17 +64,23 @@ class Journal:
         with store_error(self._mongo.address), contextlib.suppress(DuplicateKeyError):
             await self._mongo.database[JOURNAL].insert_one(document)
 
-    async def since(self, acked: int, end: ClaimName) -> list[Entry] | None:
-        """The claims after `acked` up to the `end`, the floor, the oldest first. None: the chain is cut in between."""
+    async def since(self, acked: int, end: ClaimName, epoch: int) -> tuple[ClaimName, list[Entry]] | None:
+        """The claims after `acked` up to the `end`, the floor, the oldest first, and the name of the one before them.
+
+        `epoch`: of the Redis that has accounted for `acked`. If that is 0, it begins behind the last claim of an epoch
+        before. None: the chain is cut in between, or it is of a later epoch."""
         found: list[Entry] = []
         name = end
         while name.seq > acked:
             entry = await self.read(name)
-            if entry is None:
+            began_behind = not acked and (name.seq < epoch if entry is None else entry.epoch < epoch)
+            if began_behind:
+                return name, found[::-1]
+            if entry is None or entry.epoch > epoch:
                 return None
             found.append(entry)
             name = entry.before
-        return found[::-1] if name.seq == acked else None
+        return (name, found[::-1]) if name.seq == acked else None
 
     async def read(self, name: ClaimName) -> Entry | None:
         """The claim of this name; None if its content is not kept. Of the primary: it may have come just now."""
@@ -109,5 +116,6 @@ def _entry(document: Json) -> Entry:
     return Entry(  # with int: numbers of BSON are of a class of their own, which Redis' client does not pack
         int(document["shard"]), int(document["seq"]), document["nonce"],
         ClaimName(int(before["seq"]), before["nonce"]),
-        int(document["epoch"]), [bytes(part) for part in document["parts"]], int(document["replicas"]),
+        int(document["epoch"]), [bytes(part) for part in document["parts"]],
+        document.get("history", ""),  # 0.7.0 had none
     )  # fmt: skip

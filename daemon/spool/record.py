@@ -53,9 +53,25 @@ class Damage(NamedTuple):
 def encode(events: Sequence[Event]) -> bytes:
     numbers: dict[Effect, int] = {}
     rows = [(event.event_id, event.entity, numbers.setdefault(event.effect, len(numbers))) for event in events]
-    payload = _encode(([effect.increments for effect in numbers], rows))
+    return frame(_encode(([effect.increments for effect in numbers], rows)))
+
+
+def frame(payload: bytes) -> bytes:
+    """A record with this payload."""
     length = _LENGTH.pack(len(payload))
     return _HEAD.pack(MARKER, len(payload), zlib.crc32(payload, zlib.crc32(length))) + payload
+
+
+def payloads(data: bytes, start: int = 0) -> Iterator[bytes]:
+    """The payloads of whole records, whatever they hold. What is damaged is left out."""
+    at = start
+    while at < len(data):
+        if (payload := _payload_at(data, at)) is None:
+            at = data.find(MARKER, at + 1)
+            at = len(data) if at == -1 else at
+        else:
+            yield bytes(payload)
+            at += _HEAD.size + len(payload)
 
 
 def scan(data: bytes, start: int = 0) -> Iterator[Record | Damage]:
@@ -75,7 +91,7 @@ def scan(data: bytes, start: int = 0) -> Iterator[Record | Damage]:
         yield Damage(damaged_from, len(data), torn=True)
 
 
-def _record_at(data: bytes, at: int) -> Record | None:
+def _payload_at(data: bytes, at: int) -> memoryview | None:
     if len(data) - at < _HEAD.size:
         return None
     marker, length, checksum = _HEAD.unpack_from(data, at)
@@ -83,11 +99,19 @@ def _record_at(data: bytes, at: int) -> Record | None:
     if marker != MARKER or length > PAYLOAD_BYTES_MAX or end > len(data):
         return None
     payload = memoryview(data)[at + _HEAD.size : end]
-    if zlib.crc32(payload, zlib.crc32(_LENGTH.pack(length))) != checksum:
+    return payload if zlib.crc32(payload, zlib.crc32(_LENGTH.pack(length))) == checksum else None
+
+
+def _record_at(data: bytes, at: int) -> Record | None:
+    payload = _payload_at(data, at)
+    if payload is None:
         return None
     try:
         effects, rows = _decode(payload)
         built = [Effect(increments) for increments in effects]
-        return Record([Event(event_id, entity, built[number]) for event_id, entity, number in rows], end)
+        return Record(
+            [Event(event_id, entity, built[number]) for event_id, entity, number in rows],
+            at + _HEAD.size + len(payload),
+        )
     except (msgspec.MsgspecError, IndexError, UnicodeDecodeError):
         return None  # the checksum is right, the content is not: tallyd did not write it

@@ -69,6 +69,7 @@ HOLDS: dict[str, Callable[[System], object]] = {
     "amend": lambda system: not seq(system) and int(system.redis.hget(CLAIM, "last") or 0),
     "freeze": lambda system: system.redis.hget(CLAIM, "open") == b"1",
     "seal": lambda system: seq(system) and system.redis.hget(CLAIM, "open") != b"1" and not written(system),
+    "confirm": lambda system: seq(system) and not system.mongo[FLOORS].find_one({"seq": seq(system)}),
     "look_up": lambda system: seq(system) and not system.mongo[FLOORS].find_one({"seq": seq(system)}),
     "journal": lambda system: (
         system.mongo[JOURNAL].find_one({"seq": seq(system)}) and not system.mongo[FLOORS].find_one({"seq": seq(system)})
@@ -83,8 +84,8 @@ HOLDS: dict[str, Callable[[System], object]] = {
 
 
 @kills(
-    "daemon.flush.drain", "floor", "open_epoch", "amend", "freeze", "seal", "look_up", "journal", "advance", "write",
-    "bury", "list_due", "ack",
+    "daemon.flush.drain", "floor", "open_epoch", "amend", "freeze", "seal", "confirm", "look_up", "journal", "advance",
+    "write", "bury", "list_due", "ack",
 )  # fmt: skip
 def test_a_killed_flusher_loses_and_doubles_nothing(system: System, kill: Kill) -> None:
     """On top of what another Redis counted, which was lost with its memory; one document takes no amounts.

@@ -19,6 +19,8 @@ import pytest
 from msgspec.structs import replace
 
 from daemon.buffer import scripts
+from daemon.buffer.confirm import Confirmation
+from daemon.buffer.counters import Counters
 from daemon.devstack.process import free_port
 from daemon.domain.rollup import Kind
 from daemon.errors import HeldError, StoreError
@@ -290,25 +292,60 @@ def test_the_journal_keeps_the_last_claims_whichever_processes_made_them(system:
     assert newest[-1] == int(system.redis.hget("anl:{0}:claim", "last") or 0)
 
 
-def test_a_redis_without_what_its_replicas_confirmed_is_held_until_an_operator_accepts_it(
+def kill_at(step: str) -> Kill:
+    return Kill(step, STOPS["daemon.flush.drain"][step][0], Fault.HOLD_REQUEST)
+
+
+def test_a_redis_that_lacks_only_the_ack_of_an_old_claim_is_not_held(
     system: System, stores: Restorable, flushed_to: FlushedTo
 ) -> None:
-    count(system, 10)
+    """MongoDB was away for longer than a crash explains, and then Redis was killed."""
+    system.env["TALLYD_FLUSH__FALL_BACK_S"] = "0.001"
+    count(system, 5)
+    killed(system, kill_at("ack"), "flush")
     stores.back_up()
     system.flush()
-    system.mongo[JOURNAL].update_many({}, {"$set": {"replicas": 1}})
+    count(system, 10)
+    system.flush()
     stores.restore_redis()
-    said = held(system)
-    assert "No crash explains that it forgot the claims in between" in said
-    assert "at most this is lost: view 10" in said
-    says_where_a_user_looks(system, "at most this is lost: view 10")
-    accept_shard(system)
-    flushed_to(10, says=OLDER_REDIS)
+    flushed_to(5, says=OLDER_REDIS)
     assert difference(system) == {}
 
 
-def kill_at(step: str) -> Kill:
-    return Kill(step, STOPS["daemon.flush.drain"][step][0], Fault.HOLD_REQUEST)
+def test_a_claim_is_journaled_as_that_of_the_memory_it_came_from(
+    system: System, stores: Restorable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis is emptied between its claim and the journal. The new one knows nothing of the claims before."""
+    count(system, 20)
+    system.flush()
+    count(system, 10)
+    confirm, emptied = Counters.confirm, list[int]()
+
+    async def confirm_later(counters: Counters, timeout_ms: int) -> Confirmation | None:
+        if not emptied:
+            emptied.append(1)
+            stores.empty_redis()
+        return await confirm(counters, timeout_ms)
+
+    monkeypatch.setattr(Counters, "confirm", confirm_later)
+    for _ in range(2):
+        system.flush()
+        assert total(system) == 30
+    assert difference(system) == {}
+
+
+def test_a_redis_that_falls_back_to_the_beginning_of_its_epoch_has_only_its_own_claims_taken_off(
+    system: System, stores: Restorable, flushed_to: FlushedTo
+) -> None:
+    count(system, 20)
+    system.flush()
+    stores.empty_redis()
+    count(system, 5)
+    stores.back_up()
+    flushed_to(25, says=LOSS)
+    stores.restore_redis()
+    flushed_to(25, says=OLDER_REDIS)
+    assert difference(system) == {}
 
 
 def test_a_redis_older_than_a_crash_explains_is_held_each_time(
@@ -376,7 +413,8 @@ def test_what_was_accepted_is_for_one_fall_back(system: System, stores: Restorab
     count(system, 10)
     stores.back_up()
     system.flush()
-    system.mongo[JOURNAL].update_many({}, {"$set": {"replicas": 1}})
+    # As if it had taken over from a Redis whose replicas held the claim: this is what one without replicas says.
+    system.mongo[JOURNAL].update_many({}, {"$set": {"history": "0" * 40}})
     stores.restore_redis()
     held(system)
     accept_shard(system)

@@ -59,6 +59,7 @@ STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
         "open_epoch": (Stop("mongo", update_of(EPOCHS)),),
         "freeze": (Stop("redis", scripts.CLAIM.sha.encode(), nth=6),),
         "seal": (Stop("redis", scripts.CLAIM.sha.encode(), nth=2),),  # the first one meets a Redis that was emptied
+        "confirm": (Stop("redis", b"\r\nWAIT\r\n"),),
         "look_up": (Stop("mysql", b"SELECT CAST(d.k AS CHAR), t.`uuid` FROM"),),
         "amend": (Stop("redis", scripts.AMEND.sha.encode()),),
         "journal": (Stop("mongo", command_of("insert", JOURNAL)),),
@@ -127,6 +128,13 @@ STOPS: dict[str, dict[str, tuple[Stop, ...]]] = {
         "append": (Stop("disk", b"write .open", nth=2),),  # the first is the segment's header
         "fsync": (Stop("disk", b"fsync .open", nth=2),),
         "answer": (Stop("client", b""),),
+    },
+    "daemon.ingest.unconfirmed": {
+        "keep": (Stop("disk", b"write .ring", nth=2),),  # the first is the file's header
+        "answer": (Stop("client", b""),),
+        "confirm": (Stop("redis", b"\r\nWAIT\r\n"),),
+        "send_again": (Stop("redis", b"\r\nagain\r\n"),),
+        "delete": (Stop("disk", b"unlink .ring"),),
     },
     "daemon.spool.replay": {
         "send": (Stop("redis", scripts.INGEST.sha.encode(), nth=2),),

@@ -182,7 +182,7 @@ class Shard:
         ends = (self.floor, self.floor_nonce) if floor is None else (floor, floor_nonce)
         reply = self.claim_raw(owner, lease_ms, *ends, entities, fields, us, nonce or secrets.token_hex(4))
         match reply:
-            case [b"behind" | b"ahead" as status, seq]:
+            case [b"behind" | b"ahead" as status, seq, *_]:
                 return Claimed(status.decode(), int(seq), {}, 0)
             case [b"empty", left]:
                 return Claimed("empty", 0, {}, left)

@@ -82,6 +82,7 @@ class System(Stores):
             "TALLYD_FLUSH__METRICS_PORT": "0",
             "TALLYD_INGEST__MAX_AGE_S": "0",
             "TALLYD_SPOOL__DIR": str(scratch / "spool"),
+            "TALLYD_REDIS__UNSYNCED_MS": "100",  # an import ends with waiting for so long
         }
         self._env = dict(self.env)
         self.redis.flushall()

@@ -168,6 +168,7 @@ def test_a_wrong_value_is_told_with_its_key(toml: str, key: str) -> None:
         ),
         ("[replica.jav.film]\ntable='t'\nkey='k'\ncolumns={view='v'}", "replica.jav.film"),
         ("[replica.jav.movie]\ntable='t'\nkey='k'\ncolumns={share='v'}", "replica.jav.movie.columns.share"),
+        ("[redis]\ndurability = 'replicated'", "redis.durability"),
         ("[flush]\nretry_ms = 5\nretry_max_ms = 4", "flush.retry_ms"),
         ("[flush]\nmetrics_port = 9464", "flush.metrics_port"),
         ("[ingest]\nqueue_events_max = 1999", "ingest.queue_events_max"),

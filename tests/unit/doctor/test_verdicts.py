@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,7 @@ def config(**env: str) -> Config:
 INFO = {
     "redis_version": "8.8.2",
     "role": "master",
+    "connected_slaves": 0,
     "maxmemory_policy": "noeviction",
     "maxmemory": 0,
     "used_memory": 10**6,
@@ -90,6 +92,8 @@ FULL = {"fsUsedSize": 91.0, "fsTotalSize": 100.0}
         ("redis.version", redis_facts(redis_version="unstable"), "fatal"),
         ("redis.version", redis_facts(server_name="valkey", redis_version="7.2.4", valkey_version="8.1.4"), "ok"),
         ("redis.append_only", redis_facts(aof_last_write_status="err"), "fatal"),
+        ("redis.replicas", dataclasses.replace(redis_facts(), config=config(TALLYD_REDIS__REPLICAS="1")), "warning"),
+        ("redis.replicas", redis_facts(connected_slaves=1, slave0={"state": "online"}), "ok"),
         *(
             ("redis.memory", redis_facts(used_memory=used, **limit), severity)
             for used, severity in ((80, "ok"), (81, "warning"), (99, "warning"), (100, "fatal"))
