@@ -26,9 +26,15 @@ settings.register_profile("tallyd", deadline=None, suppress_health_check=[Health
 settings.load_profile("tallyd")
 
 
+AS_ROOT = ["fault/test_hosts_apart.py"]
+"""They make networks. tests/systemd says so itself."""
+collect_ignore = AS_ROOT if os.geteuid() != 0 else []
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if os.geteuid() != 0:
         terminalreporter.write_line("tests/systemd was left out: it boots a machine, which only root may.")
+        terminalreporter.write_line(f"{', '.join(AS_ROOT)} was left out: it makes networks, which only root may.")
 
 
 @pytest.fixture(scope="session")

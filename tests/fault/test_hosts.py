@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
-from daemon.spool.register import SILENT_S
 from tests.kit.proxy import Proxy
+from tests.kit.spools import SPOOLS, make_silent
 from tests.kit.system import Ingest, System, event, wait_until
-
-SPOOLS = "anl:spools"
 
 
 @pytest.fixture
@@ -38,14 +35,6 @@ def reports(system: System) -> dict[str, dict[str, Any]]:
 def post(ingest: Ingest, events: list[dict[str, Any]]) -> None:
     for one in events:
         assert ingest.post(one).status_code == 202
-
-
-def make_silent(system: System) -> None:
-    """As if a minute had passed since the last reports."""
-    for name, text in system.redis.hgetall(SPOOLS).items():
-        report = json.loads(text)
-        report["at"] -= SILENT_S + 1
-        system.redis.hset(SPOOLS, name, msgspec.json.encode(report))
 
 
 def test_a_host_is_lost_while_it_spools_and_its_folder_is_replayed_elsewhere(

@@ -178,10 +178,10 @@ class Daemon:
 class Ingest(Daemon):
     """A `tallyd ingest` and a client of it. It answers once the context is entered."""
 
-    def __init__(self, home: Home, *, port: int = 0, **options: Any) -> None:
+    def __init__(self, home: Home, *, address: str = "127.0.0.1", port: int = 0, **options: Any) -> None:
         self.port = port or process.free_port()
-        super().__init__(home, "ingest", "--port", str(self.port), **options)
-        self.url = f"http://127.0.0.1:{self.port}"
+        super().__init__(home, "ingest", "--host", address, "--port", str(self.port), **options)
+        self.url = f"http://{address}:{self.port}"
         self.client = httpx.Client(base_url=self.url, timeout=10)
 
     def __enter__(self) -> Self:

@@ -31,14 +31,22 @@ class Load:
     """`clients` threads; every second one opens a connection for each event.
 
     All views are of movie m; with `spread` each is of a movie of its own, whose id is the event's. `fields` replace
-    those of the event. `timeout_s`: how long a client waits for an answer.
+    those of the event. `timeout_s`: how long a client waits for an answer. `pause_s`: after each event.
     """
 
     def __init__(
-        self, url: str, clients: int = 8, *, spread: bool = False, timeout_s: float = TIMEOUT_S, **fields: Any
+        self,
+        url: str,
+        clients: int = 8,
+        *,
+        spread: bool = False,
+        timeout_s: float = TIMEOUT_S,
+        pause_s: float = 0.0,
+        **fields: Any,
     ) -> None:
         self._spread = spread
         self._timeout_s = timeout_s
+        self._pause_s = pause_s
         self._fields = fields
         self._address = urlsplit(url).netloc
         self._clients = clients
@@ -104,6 +112,8 @@ class Load:
             if not self._send(connection, self._event(id_)):
                 connection.close()
                 connection = None
+            if self._pause_s:
+                self._stop.wait(self._pause_s)
         if connection is not None:
             connection.close()
 

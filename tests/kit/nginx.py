@@ -46,6 +46,26 @@ def nginx_folder() -> Iterator[Path]:
     shutil.rmtree(made)
 
 
+HOSTS = ("10.0.0.11:8080", "10.0.0.12:8080")
+"""Where ops/proxy/nginx-hosts.conf finds them."""
+
+
+@contextmanager
+def nginx_of_hosts(folder: Path, *upstreams: str) -> Iterator[str]:
+    """nginx in front of two ingest hosts, as ops/proxy sets it up, and the URL it answers at."""
+    port = process.free_port()
+    blocks = (ROOT / "ops" / "proxy" / "nginx-hosts.conf").read_text()
+    addresses = zip(HOSTS, upstreams, strict=True)
+    for theirs, ours in (
+        ("listen 80;", f"listen 127.0.0.1:{port};"),
+        *((f"server {at} ", f"server {to} ") for at, to in addresses),
+    ):
+        assert blocks.count(theirs) == 1
+        blocks = blocks.replace(theirs, ours)
+    with _running(folder, blocks, port) as url:
+        yield url
+
+
 @contextmanager
 def nginx(
     folder: Path, upstream: str, *, also: str = "", site: str = "", under: str = "", bare: str | None = None
@@ -56,8 +76,6 @@ def nginx(
     server of everything else. `under`: all of tallyd once more below this path, as "/stats/". `bare`: these lines
     instead of that file, as somebody sets it up who did not read it; everything is tallyd's.
     """
-    program = shutil.which("nginx", path="/usr/sbin:/sbin:/usr/bin:/bin")
-    assert program is not None, "The tests need nginx: run ./justw test, or apt-get install nginx."
     port = process.free_port()
     blocks = (ROOT / "ops" / "proxy" / "nginx.conf").read_text()
     for theirs, ours in (
@@ -79,6 +97,14 @@ def nginx(
         blocks = blocks.replace(LOCATION, f"    location / {{ proxy_pass {site}; }}\n{LOCATION}")
     if bare is not None:
         blocks = f"server {{ listen 127.0.0.1:{port}; {bare} location / {{ proxy_pass http://{upstream}; }} }}"
+    with _running(folder, blocks, port) as url:
+        yield url
+
+
+@contextmanager
+def _running(folder: Path, blocks: str, port: int) -> Iterator[str]:
+    program = shutil.which("nginx", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    assert program is not None, "The tests need nginx: run ./justw test, or apt-get install nginx."
     file = folder / "nginx.conf"
     file.write_text(CONFIG.format(folder=folder, blocks=blocks))
     command = [*process.dies_with_parent(), program, "-c", str(file), "-e", str(folder / "error.log")]
