@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -36,7 +37,7 @@ from daemon.buffer.wire import (
 )
 from daemon.config import Config
 from daemon.domain.claim import ClaimName
-from daemon.domain.counter import parse_amount
+from daemon.domain.counter import NAME_PATTERN, parse_amount
 from daemon.domain.event import Event
 from daemon.errors import StoreError
 
@@ -298,12 +299,12 @@ class Counters:
         return accounted(*await self._connection.command("HMGET", self._keys.claim, "seq", "last", "acked"))
 
     async def unflushed(self) -> dict[str, int]:
-        """What is live and in flight, per counter, by the ledger."""
+        """What is live and in flight, per counter, by the ledger. Without foreign fields."""
         flat: list[bytes] = await self._connection.command("HGETALL", self._keys.ledger)
         left: dict[str, int] = {}
         for field, amount in parse_ledger(dict(zip(flat[::2], flat[1::2], strict=True))).items():
             what, _, counter = field.partition(":")
-            if what in ("accepted", "flushed", "dead"):
+            if what in ("accepted", "flushed", "dead") and re.match(NAME_PATTERN, counter):
                 left[counter] = left.get(counter, 0) + (amount if what == "accepted" else -amount)
         return {counter: amount for counter, amount in left.items() if amount > 0}
 

@@ -271,7 +271,9 @@ def test_redis_older_than_the_journal_reaches_is_held_until_an_operator_accepts_
         wait_until(lambda: not system.redis.hexists("anl:{0}:claim", "seq"), "nothing is in flight")
         flusher.end()
     stores.restore_redis()
-    assert "at most this is counted twice: view 10" in held(system)
+    system.redis.hset("anl:{0}:ledger", "accepted:a.$b\0c", 5)  # by others: no name that MongoDB takes
+    assert "at most this is counted twice: view 10." in held(system)
+    system.redis.hdel("anl:{0}:ledger", "accepted:a.$b\0c")
     assert total(system) == 19
     says_where_a_user_looks(system, "at most this is counted twice: view 10")
     accept_shard(system)
@@ -773,6 +775,9 @@ def test_there_may_be_nothing_to_accept(system: System) -> None:
     system.flush()
     assert not [each for epoch in audit(system, "--accept", "nothing")["epochs"] for each in epoch["accepted"]]
     assert system.tallyd_here("audit", "--accept", " ")[0] == 2
+    assert system.tallyd_here("shards", "accept", "0", "--reason", "x")[0] == 1, "it is level"
+    assert system.tallyd_here("shards", "accept", "0", "--reason", " ")[0] == 2
+    assert system.tallyd_here("shards", "accept", "1", "--reason", "x")[0] == 2, "there is none"
 
 
 def test_nothing_is_accepted_for_a_redis_that_no_daemon_began(system: System) -> None:
