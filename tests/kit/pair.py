@@ -49,6 +49,10 @@ class CutBack(RedisServer):
     def fall_back(self, length: int) -> None:
         """SIGKILL; the file is cut back, maybe in the middle of a transaction, which Redis leaves out; and a start."""
         self.kill()
+        self.come_back(length)
+
+    def come_back(self, length: int) -> None:
+        """The second half of `fall_back`."""
         os.truncate(self.file, length)
         self.start()
 
