@@ -25,6 +25,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Coroutine, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -36,8 +37,9 @@ from hypothesis import strategies as st
 from pymongo.asynchronous.pool import AsyncConnection
 
 from daemon.buffer import scripts
+from daemon.buffer.confirm import Confirmation, Memory
 from daemon.buffer.connection import Connection
-from daemon.buffer.counters import Counters, Empty, Limits
+from daemon.buffer.counters import Behind, Counters, Empty, Limits
 from daemon.buffer.layout import Layout
 from daemon.buffer.wire import unlimited
 from daemon.config import domain_counters
@@ -63,6 +65,8 @@ FLUSHERS = 2
 ENTITIES = 4
 DAY = dt.date(2026, 2, 19)
 DRAIN_ROUNDS_MAX = 200
+LONG_S = 3_600.0
+CONFIRMED_SHARE = 0.6
 KINDS = (
     *["send"] * 30, *["flush"] * 46, *["confirm"] * 10, *["die"] * 3, *["send_unknown"] * 5, *["resend"] * 3,
     *["fail_over"] * 3,
@@ -294,6 +298,8 @@ class Trial:
         self.unknown: list[list[int]] = []
         self.ring: list[Call] = []
         self.failovers = 0
+        self.asked = 0
+        world.trial = self
 
     async def run(self, ops: Ops) -> None:
         world = self.world
@@ -309,13 +315,32 @@ class Trial:
         while self.unknown:
             await self.send_unknown(random.Random(0))
         self.confirmed = world.primary.length
+        await self.drain()
+
+    async def lack_what_was_confirmed(self) -> None:
+        """A replica takes over without what replicas had confirmed, as no crash does. Of it, a claim was flushed."""
+        world, dice = self.world, random.Random(0)
+        await world.empty()
+        kept = 0
+        for _ in range(2):
+            kept = world.primary.length
+            for number in range(3):
+                await self.send(random.Random(number))
+            while self.unknown:
+                await self.send_unknown(dice)
+            await self.drain()
+        world.promote(world.primary.upto(kept))
+        self.ring.clear()
+        self.failovers += 1
+        await self.drain()
+
+    async def drain(self) -> None:
         for each in range(DRAIN_ROUNDS_MAX):
-            flusher = world.flushers[each % FLUSHERS]
+            flusher = self.world.flushers[each % FLUSHERS]
             await flusher.actor.begin(flusher.drain.apply_next())
             if isinstance(await flusher.actor.finish(), Empty):
-                break
-        else:
-            raise AssertionError("not drained")
+                return
+        raise AssertionError("not drained")
 
     def expected(self) -> dict[str, Any]:
         counted = [(self.sent[n].entity, "view", DAY, 1) for n in self.acknowledged]
@@ -365,6 +390,14 @@ class Trial:
     async def confirm(self, dice: random.Random) -> None:
         self.confirmed = dice.randint(self.confirmed, self.world.primary.length)
         self.ring = [call for call in self.ring if call.end > self.confirmed]
+
+    def confirmation(self, *, waits: bool) -> Confirmation:
+        """As of a primary with one replica, which answers a flusher in time or not."""
+        self.asked += 1
+        held = waits and random.Random(self.asked).random() < self.world.confirmed_share
+        if held:
+            self.confirmed = self.world.primary.length
+        return Confirmation(f"history {self.failovers}", f"history {self.failovers - 1}", 1, held)
 
     async def fail_over(self, dice: random.Random) -> None:
         stream = self.world.primary
@@ -417,8 +450,13 @@ class World:
         self.streams = [Stream(server) for server in servers]
         self.config = system.config(MONGO__TIMEOUT_MS="20000", REDIS__TIMEOUT_MS="60000")
         # At 1 us a script, each freezes one entity. No lease lasts.
-        self.flush = msgspec.structs.replace(self.config.flush, lease_ms=0, claim_us_max=1, claim_entities_max=3)
+        self.flush = msgspec.structs.replace(
+            self.config.flush, lease_ms=0, claim_us_max=1, claim_entities_max=3, fall_back_s=LONG_S
+        )
         self.connections: list[Connection] = []
+        self.trial: Trial
+        self.confirmed_share = CONFIRMED_SHARE
+        """Of a flusher's questions whether the replica holds its claim."""
         self.decoder = Decoder(build_catalogue(self.config), batch_events_max=10, clock=time.time)
 
     async def open(self) -> None:
@@ -437,9 +475,18 @@ class World:
 
     def connection(self) -> Connection:
         connection = Connection(self.config.redis, Layout(self.config))
+        connection.confirm = partial(self._confirm, connection)  # type: ignore[method-assign]  # as of a replica
         self.connections.append(connection)
         self._lead(connection)
         return connection
+
+    async def _confirm(self, connection: Connection, timeout_ms: int) -> Confirmation:
+        async def ask() -> Confirmation:
+            await connection.connect()
+            return self.trial.confirmation(waits=timeout_ms > 0)
+
+        told: Confirmation = await _asking(ask())
+        return told
 
     def _lead(self, connection: Connection) -> None:
         at = urlsplit(self.primary._server.url)
@@ -561,6 +608,26 @@ def test_the_same_with_a_clock_that_stands_still(
     play(system, servers, int(EXAMPLES or EXAMPLES_FIXED))
 
 
+def take_over_without_what_was_confirmed(system: System, servers: tuple[CutBack, CutBack], *, confirms: bool) -> None:
+    """Raises HeldError, or DifferenceError if a count is wrong and the shard is not held."""
+    system.flush()
+    world = World(system, servers)
+    world.confirmed_share = 1.0 if confirms else 0.0
+    with asyncio.Runner() as runner:
+        runner.run(world.open())
+        try:
+            trial = Trial(world, resends=True)
+            runner.run(trial.lack_what_was_confirmed())
+            compare(trial, [])
+        finally:
+            runner.run(world.close())
+
+
+def test_a_replica_that_lacks_a_confirmed_claim_is_held(system: System, servers: tuple[CutBack, CutBack]) -> None:
+    with pytest.raises(HeldError):
+        take_over_without_what_was_confirmed(system, servers, confirms=True)
+
+
 # A test that cannot fail proves nothing: with a rule switched off, it does ---------------------------------------
 
 
@@ -572,11 +639,18 @@ def test_events_are_lost_if_nobody_sends_again_what_replicas_may_lack(
     assert difference.value.lost
 
 
+def test_events_are_lost_in_silence_if_no_claim_is_confirmed(system: System, servers: tuple[CutBack, CutBack]) -> None:
+    with pytest.raises(DifferenceError) as difference:
+        take_over_without_what_was_confirmed(system, servers, confirms=False)
+    assert difference.value.lost
+    assert not difference.value.doubled
+
+
 def test_events_are_doubled_if_a_redis_that_came_back_older_is_not_amended(
     system: System, servers: tuple[CutBack, CutBack], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def adopt(self: Drain, acked: int, floor: Floor) -> None:
-        await self._counters.amend(floor.name, acked, [], [], [])
+    async def adopt(self: Drain, behind: Behind, floor: Floor, _: Memory) -> None:
+        await self._counters.amend(floor.name, behind.acked, [], [], [])
 
     monkeypatch.setattr(Drain, "_meet_behind", adopt)
     with pytest.raises(DifferenceError) as difference:
