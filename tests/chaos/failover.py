@@ -49,6 +49,8 @@ STEP_TIMEOUT_S = 120.0
 AMENDED = 3
 """So many claims at least are forgotten if a flusher is to be stopped between two amends."""
 AMEND = "amend"
+OUTAGE = "an outage of MongoDB"
+"""No step: it comes before the fault. What was live all the while is flushed in the moments that Redis forgets."""
 STEPS = {
     "floor": Stop("mongo", command_of("find", FLOORS)),
     "freeze": Stop("redis", scripts.CLAIM.sha.encode(), nth=2),
@@ -63,6 +65,7 @@ STEPS = {
 sealed. At the second `amend`, Redis falls back once more. Not in a cluster."""
 CLIENTS = 4
 ANSWER_TIMEOUT_S = 60.0
+OUTAGE_EVENTS = 500
 CLUSTER_SHARDS = 4
 """They lie on three nodes."""
 LACKS_S_MAX = 2.0
@@ -145,7 +148,7 @@ class Trial:
         Raises AssertionError if a count is wrong; but if the host lost its power, only if more is lost than the calls
         that were not confirmed.
         """
-        fault = ", ".join(filter(None, (step and f"at {step}", host))) or "at any time"
+        fault = ", ".join(filter(None, (step, host))) or "at any time"
         self._load = load = Spread(self.ingest.url, CLIENTS, timeout_s=ANSWER_TIMEOUT_S)
         with load.running():
             load.wait_for_more()
@@ -169,8 +172,14 @@ class Trial:
 
     def _hit(self, step: str, host: str) -> None:
         """Redis comes back without its last part. Maybe it lacks what came before the step, too."""
-        if not step:
+        if step == OUTAGE:
+            self.mongo.cut()
+            self._load.wait_for_more(OUTAGE_EVENTS)
+            self.mongo.restore()
+        if step in ("", OUTAGE):
             self.older.remember()
+            if step == OUTAGE:
+                self._wait_for_claims()
             self._fall_back(host)
             return
         stop = STEPS[step]
@@ -363,7 +372,7 @@ def main(
             with older(kind, scratch) as it, Trial(System(stack, scratch), it, random.Random(seed)) as trial:
                 for host in [*HOSTS] * rounds:
                     trial.play(host=host)
-                for step in list(STEPS) * (at_each_step if it.shards == 1 else 0):
+                for step in [*STEPS, OUTAGE] * (at_each_step if it.shards == 1 else 0):
                     trial.play(step)
             found[kind] = {**trial.figures, "in all": trial.sums}
             typer.echo(json.dumps(found))
