@@ -16,7 +16,7 @@ from tests.chaos.failover import AMEND, KILLED, NO_POWER, Trial, older
 from tests.kit.system import System
 
 LACKS_S_MAX = 0.3
-STEPS = ("confirm", "advance", "ack", AMEND)
+STEPS = ("confirm", "ack", AMEND)
 
 
 @contextmanager
