@@ -71,6 +71,11 @@ chaos-cluster *ARGS: setup
     @ops/install-servers test
     @exec .venv/bin/python -m tests.chaos.failover "$@"
 
+# 100 nodes in pure Python that fail as they please, for minutes; every count is compared (ARGS: --seconds 60, --seed 7)
+[group('check')]
+simulate *ARGS: setup
+    @exec .venv/bin/python -m tests.simulation "$@"
+
 # Four tabs of Chromium at random while requests fail; every count is compared (ARGS: --seconds 300, --seed 7)
 [group('check')]
 chaos-web *ARGS: setup
