@@ -22,6 +22,9 @@ def capacity(
     batches: Annotated[bool, typer.Option("--batches", help="Events come in batches, not one a request.")] = False,
     outage_hours: Annotated[float, typer.Option(min=0, help="How long a store may be away.")] = 4.0,
     years: Annotated[float, typer.Option(min=0.1, help="For how long MongoDB's disk should do.")] = 1.0,
+    node_gib: Annotated[float, typer.Option(min=1, help="Memory of a machine that runs Redis.")] = 64.0,
+    node_mbit: Annotated[float, typer.Option(min=10, help="Network of such a machine, Mbit/s.")] = 1_000.0,
+    host_cores: Annotated[int, typer.Option(min=1, help="Cores of a machine that runs ingest workers.")] = 8,
     config: ConfigOption = None,
     data: DataOption = None,
     as_json: JsonOption = False,
@@ -37,7 +40,10 @@ def capacity(
 
     loaded = configuration.load(config, data=data)
     of_day = min(entities, active or entities, max(1, int(events_per_second * 86_400)))
-    found = compute(loaded, Load(events_per_second, entities, of_day, peak, batches, outage_hours, years))
+    load = Load(
+        events_per_second, entities, of_day, peak, batches, outage_hours, years, node_gib * 2**30, node_mbit, host_cores
+    )
+    found = compute(loaded, load)
     if as_json:
         print_json(found)
         return
@@ -46,6 +52,7 @@ def capacity(
         return need.what, shown(need), need.of
 
     print_table(("what", "at least", "for"), map(row, found.needs), console=wide_console())
+    say(f"What is too small first, as the load grows: {found.first}.")
     for key, value in found.settings.items():
         say(f"{key} = {value}")
     if not found.settings:

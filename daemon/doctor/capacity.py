@@ -2,7 +2,7 @@
 
 Pure arithmetic on a configuration. It asks no server. The figures are costs on one core of an AMD EPYC. `bench/results`
 and `bench/NOTES.md` have them; `python -m bench.capacity` measures the bytes of an entity. Costs of CPU differ from
-machine to machine; bytes do not.
+machine to machine; bytes do not. A figure that nobody measured says that it is an estimate.
 """
 
 from __future__ import annotations
@@ -54,9 +54,24 @@ FLUSH_ENTITY_US = 130.0
 ROW_US = 23.3
 """On the clock, for a row of MySQL that is set, with the note of it in MongoDB."""
 CORE_USED_MAX = 0.7
-"""The share of a core that may be used in the busiest second. Beyond it, requests begin to wait."""
+"""The share of a core, or of a network, that may be used in the busiest second. Beyond it, requests begin to wait."""
 
-SIZES = ((2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"))
+CLUSTER_FACTOR = 1.2
+"""Of Redis' CPU, for a cluster with a replica: it looks at the keys of each command, and writes its log twice."""
+STREAM_EVENT_BYTES = 200
+"""Of the log that a primary sends each replica, for an event."""
+CALL_EVENT_BYTES = 95
+"""Of a call of `ingest.lua`, for an event: to Redis, and into the ring of what it has not confirmed."""
+RING_S = 0.1
+"""For so long a call is in the ring besides `redis.unsynced_ms`: until replicas have confirmed it (an estimate)."""
+CLAIM_ENTITY_BYTES = 90
+"""Of the journal, for an entity of a claim: its key, and two counters of a day."""
+SHARDS_PER_PRIMARY = 4
+"""At least so many, so that each primary has about the same load, and a primary can be added."""
+HOTTEST_SHARE = 0.06
+"""Of all events, those of the first entity of ten million, by Zipf's law. It lies on one primary (an estimate)."""
+
+SIZES = ((2**50, "PiB"), (2**40, "TiB"), (2**30, "GiB"), (2**20, "MiB"))
 WEEK_DAYS, MONTH_DAYS, YEAR_DAYS = 7, 31, 366
 DAY_HOURS, DAY_S = 24, 86_400
 
@@ -65,7 +80,8 @@ class Load(msgspec.Struct, frozen=True):
     """The load. `events_per_second`: the mean over a day. `peak`: the busiest second, as a multiple of the mean.
 
     `entities`: all there are. `active`: of them, those that are counted on one day. `outage_h`: how long a store may be
-    away. `years`: for which MongoDB's disk is to last.
+    away. `years`: for which MongoDB's disk is to last. `node_bytes`, `node_mbit_s`: memory and network of a machine
+    that runs Redis. `host_cores`: of any other machine.
     """
 
     events_per_second: float
@@ -75,6 +91,9 @@ class Load(msgspec.Struct, frozen=True):
     batches: bool = False
     outage_h: float = 4.0
     years: float = 1.0
+    node_bytes: float = 64 * 2.0**30
+    node_mbit_s: float = 1_000.0
+    host_cores: int = 8
 
 
 class Need(msgspec.Struct, frozen=True):
@@ -91,6 +110,24 @@ class Capacity(msgspec.Struct, frozen=True):
 
     needs: list[Need]
     settings: dict[str, str]
+    first: str
+    """What is too small for this load first, as it grows."""
+
+
+class Primaries(msgspec.Struct, frozen=True):
+    """Primaries of Redis that each thing takes by itself."""
+
+    cpu: int
+    memory: int
+    network: int
+
+    @property
+    def amount(self) -> int:
+        return max(self.cpu, self.memory, self.network)
+
+    @property
+    def of(self) -> str:
+        return f"{self.cpu:,} by CPU, {self.memory:,} by memory, {self.network:,} by network"
 
 
 def capacity(config: Config, load: Load) -> Capacity:
@@ -107,14 +144,26 @@ def capacity(config: Config, load: Load) -> Capacity:
     warm = (ROLLUPS + bool(hourly_domains(config))) * load.active * (DOCUMENT_MEMORY_BYTES + DOCUMENT_INDEX_BYTES)
     worker_us, redis_us = (WORKER_BATCH_US, REDIS_BATCH_US) if load.batches else (WORKER_EVENT_US, REDIS_EVENT_US)
     workers = _cores(peak * worker_us)
-    shards = _cores(peak * redis_us)
+    primaries = _primaries(config, load, peak * redis_us, maxmemory * REWRITE_MEMORY)
+    shards = 1 if primaries.amount == 1 else _power_of_two(SHARDS_PER_PRIMARY * primaries.amount)
     # Of the mean: in a busy minute more counts meet in one entity, and the rest waits.
     flushed = min(load.active, load.events_per_second * config.flush.interval_s) / config.flush.interval_s
     row_us = ROW_US if config.mysql.url else 0.0
+    ring = peak * (config.redis.unsynced_ms / 1_000 + RING_S) * CALL_EVENT_BYTES
+    rings_max = config.redis.unconfirmed_bytes_max * workers * shards
+    claim_entities = min(config.flush.claim_entities_max, flushed * config.flush.interval_s / shards)
+    journal = config.flush.journal_claims * shards * claim_entities * CLAIM_ENTITY_BYTES
+    hottest = peak * HOTTEST_SHARE * redis_us / 1e6 / CORE_USED_MAX
+    hosts = math.ceil(workers / load.host_cores)
     needs = [
         Need("Redis, ids", dedupe, "bytes", f"{window_events:,.0f} events a window, two windows"),
         Need("Redis, live counts", live, "bytes", f"{dirty:,.0f} entities, after {load.outage_h:g} h without MongoDB"),
-        Need("Redis, maxmemory", maxmemory, "bytes", f"the two, of which {MEMORY_USED_MAX:.0%} may be used"),
+        Need(
+            "Redis, maxmemory",
+            maxmemory,
+            "bytes",
+            f"the two, on all primaries; of it {MEMORY_USED_MAX:.0%} may be used",
+        ),
         Need("Redis, memory of its machine", maxmemory * REWRITE_MEMORY, "bytes", "while it rewrites its file"),
         Need("Redis, disk", maxmemory * LOG_COPIES, "bytes", "the append-only file, before and while it is rewritten"),
         Need("Redis, writes", peak * LOG_EVENT_BYTES, "bytes/s", f"{peak:,.0f} events/s in the busiest second"),
@@ -132,7 +181,22 @@ def capacity(config: Config, load: Load) -> Capacity:
             "what a day's events change, in the cache",
         ),
         Need("ingest workers", workers, "cores", f"{worker_us:g} µs an event, a core {CORE_USED_MAX:.0%} busy at most"),
-        Need("Redis shards", shards, "cores", f"{redis_us:g} µs an event"),
+        Need("ingest hosts", hosts, "machines", f"{load.host_cores} workers each"),
+        Need("ring, memory", ring, "bytes", f"of all workers, in the busiest seconds; never above {_bytes(rings_max)}"),
+        Need("Redis, primaries", primaries.amount, "machines", primaries.of),
+        Need(
+            "Redis, nodes",
+            primaries.amount * (1 + config.redis.replicas),
+            "machines",
+            f"with {config.redis.replicas} replicas each (redis.replicas)",
+        ),
+        Need("Redis, shards", shards, "shards", f"{redis_us:g} µs an event, {SHARDS_PER_PRIMARY} a primary"),
+        Need(
+            "MongoDB, journal",
+            journal,
+            "bytes",
+            f"{config.flush.journal_claims} claims a shard, of {claim_entities:,.0f} entities",
+        ),
         Need(
             "flushers, MongoDB and MySQL",
             _cores(flushed * (FLUSH_ENTITY_US + row_us)),
@@ -140,15 +204,49 @@ def capacity(config: Config, load: Load) -> Capacity:
             f"{flushed:,.0f} entities/s, {FLUSH_ENTITY_US + row_us:g} µs each",
         ),
     ]
-    return Capacity(needs, _settings(config, workers, shards, window_events, outage_events))
+    flush = flushed * (FLUSH_ENTITY_US + row_us) / 1e6 / CORE_USED_MAX
+    settings = _settings(config, workers, shards, window_events, outage_events, ring / workers)
+    return Capacity(needs, settings, _first(primaries, hottest, math.ceil(flush / load.host_cores)))
 
 
 def shown(need: Need) -> str:
     """The amount as people read it."""
-    if need.unit == "cores":
-        return f"{need.amount:.0f}"
-    size, name = next(each for each in SIZES if need.amount >= each[0] or each is SIZES[-1])
-    return f"{need.amount / size:,.1f} {name}{need.unit.removeprefix('bytes')}"
+    if not need.unit.startswith("bytes"):
+        return f"{need.amount:,.0f}"
+    return _bytes(need.amount) + need.unit.removeprefix("bytes")
+
+
+def _bytes(amount: float) -> str:
+    size, name = next(each for each in SIZES if amount >= each[0] or each is SIZES[-1])
+    return f"{amount / size:,.1f} {name}"
+
+
+def _primaries(config: Config, load: Load, us_a_second: float, memory: float) -> Primaries:
+    """`us_a_second`, `memory`: as one Redis takes. In a cluster, an event takes more CPU."""
+    cpu, kept = _cores(us_a_second), max(1, math.ceil(memory / load.node_bytes))
+    traffic = load.events_per_second * load.peak * (CALL_EVENT_BYTES + STREAM_EVENT_BYTES * config.redis.replicas)
+    network = max(1, math.ceil(traffic * 8 / 1e6 / load.node_mbit_s / CORE_USED_MAX))
+    if max(cpu, kept, network) > 1 or config.redis.replicas:
+        cpu = _cores(us_a_second * CLUSTER_FACTOR)
+    return Primaries(cpu, kept, network)
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
+
+
+def _first(primaries: Primaries, hottest: float, flush: int) -> str:
+    """`hottest`: cores for the events of one entity. `flush`: machines for the flush."""
+    if hottest > 1:
+        return "one entity: its events take more than a core, and it lies on one primary"
+    ways = {
+        "the ids in Redis: shorten dedupe.window_s, or add primaries": primaries.memory,
+        "Redis' CPU: add primaries": primaries.cpu,
+        "the network of Redis: add primaries": primaries.network,
+        "the flush: lengthen flush.interval_s, or shard MongoDB": flush,
+    }
+    most = max(ways.values())
+    return "nothing: one of each does" if most == 1 else next(way for way, machines in ways.items() if machines == most)
 
 
 def _documents(config: Config, load: Load) -> float:
@@ -176,7 +274,9 @@ def _cores(us_a_second: float) -> int:
     return max(1, math.ceil(us_a_second / 1e6 / CORE_USED_MAX))
 
 
-def _settings(config: Config, workers: int, shards: int, window_events: float, outage_events: float) -> dict[str, str]:
+def _settings(
+    config: Config, workers: int, shards: int, window_events: float, outage_events: float, ring_bytes: float
+) -> dict[str, str]:
     """The keys that are too small in this configuration."""
     settings = {}
     if workers > config.http.workers:
@@ -187,4 +287,6 @@ def _settings(config: Config, workers: int, shards: int, window_events: float, o
         settings["dedupe.events_per_window"] = str(math.ceil(window_events))
     if outage_events * SPOOL_EVENT_BYTES > config.spool.bytes_max:
         settings["spool.bytes_max"] = str(math.ceil(outage_events * SPOOL_EVENT_BYTES))
+    if ring_bytes > config.redis.unconfirmed_bytes_max:
+        settings["redis.unconfirmed_bytes_max"] = str(math.ceil(ring_bytes))
     return settings

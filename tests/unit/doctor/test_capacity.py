@@ -5,17 +5,25 @@ After a change: python -m tests.unit.doctor.test_capacity
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import math
 import re
+import secrets
+import uuid
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from daemon import config as configuration
+from daemon.buffer.wire import encode_call, unlimited
 from daemon.config import Config
 from daemon.doctor import capacity as figures
 from daemon.doctor.capacity import Load, capacity, shown
+from daemon.ingest.decode import Batch, Decoder, build_catalogue
+from tests.kit.events import event
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "ops" / "capacity.md"
@@ -37,6 +45,26 @@ LOADS = (
 )
 
 
+DAYS = tuple(
+    Load(events_a_day / 86_400, 10_000_000, 10_000_000, batches=True, node_mbit_s=10_000)
+    for events_a_day in (10**9, 10**10, 10**11, 10**12)
+)
+"""The busy ones: of 10⁹ to 10¹² events a day, on machines with 10 Gbit/s."""
+WAYS = {
+    "window 48 h, flush 60 s": {"TALLYD_FLUSH__INTERVAL_S": "60"},
+    "window 1 h, flush 600 s": {"TALLYD_DEDUPE__WINDOW_S": "3600", "TALLYD_FLUSH__INTERVAL_S": "600"},
+}
+DAY_COLUMNS = {
+    "Redis, ids": "ids",
+    "Redis, primaries": "primaries",
+    "Redis, shards": "shards",
+    "ingest workers": "workers",
+    "ring, memory": "rings",
+    "MongoDB, journal": "journal",
+    "flushers, MongoDB and MySQL": "flush cores",
+}
+
+
 def config(**env: str) -> Config:
     return configuration.load(environ=env)
 
@@ -55,8 +83,24 @@ def table() -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
+def table_of_days() -> str:
+    head = ["events a day", "events/s, busiest", "", *DAY_COLUMNS.values(), "what is too small first"]
+    lines = [head, ["---"] * len(head)]
+    for load in DAYS:
+        a_day = f"10^{round(math.log10(load.events_per_second * 86_400))}"
+        for way, env in WAYS.items():
+            found = capacity(config(TALLYD_REDIS__REPLICAS="1", **env), load)
+            needs = {need.what: need for need in found.needs}
+            cells = [shown(needs[what]) for what in DAY_COLUMNS]
+            cells[1] += f": {needs['Redis, primaries'].of}"
+            lines.append([a_day, f"{load.events_per_second * load.peak:,.0f}", way, *cells, found.first])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def with_table(page: str) -> str:
-    return re.sub(r"(?<=<!-- table -->\n).*?(?=<!-- /table -->)", f"{table()}\n", page, flags=re.DOTALL)
+    for name, text in (("table", table()), ("days", table_of_days())):
+        page = re.sub(rf"(?<=<!-- {name} -->\n).*?(?=<!-- /{name} -->)", f"{text}\n", page, flags=re.DOTALL)
+    return page
 
 
 def test_the_page_has_the_table_of_the_command() -> None:
@@ -131,6 +175,74 @@ def test_the_keys_that_are_too_small_are_named() -> None:
     shards = int(many["redis.shards"].partition(" ")[0])
     assert shards > 1
     assert int(many["dedupe.events_per_window"]) == 100_000 * 172_800, "of all shards together"
+
+
+def need(what: str, load: Load, **env: str) -> figures.Need:
+    [found] = [need for need in capacity(config(**env), load).needs if need.what == what]
+    return found
+
+
+def test_primaries_are_what_takes_the_most_of_them() -> None:
+    load = Load(100_000, 10**6, 10**6, batches=True)
+    found = need("Redis, primaries", load)
+    by = [int(n.replace(",", "")) for n in re.findall(r"([\d,]+) by", found.of)]
+    assert len(by) == 3
+    assert found.amount == max(by)
+    assert need("Redis, primaries", msgspec.structs.replace(load, node_bytes=2.0**30)).amount > found.amount
+    assert need("Redis, primaries", msgspec.structs.replace(load, node_mbit_s=1)).amount > found.amount
+
+
+def test_each_primary_has_its_replicas_and_several_shards() -> None:
+    load = Load(100_000, 10**6, 10**6, batches=True)
+    primaries = need("Redis, primaries", load, TALLYD_REDIS__REPLICAS="2").amount
+    assert primaries > 1
+    assert need("Redis, nodes", load, TALLYD_REDIS__REPLICAS="2").amount == 3 * primaries
+    assert need("Redis, shards", load, TALLYD_REDIS__REPLICAS="2").amount >= figures.SHARDS_PER_PRIMARY * primaries
+    assert need("Redis, shards", Load(1, 1, 1)).amount == 1
+
+
+def test_a_short_window_takes_less_memory_and_fewer_primaries() -> None:
+    load = DAYS[1]
+    assert "ids" in capacity(config(), load).first
+    short = need("Redis, primaries", load, TALLYD_DEDUPE__WINDOW_S="3600")
+    assert short.amount <= need("Redis, primaries", load).amount / 4
+
+
+def test_a_longer_interval_takes_fewer_cores_for_the_flush() -> None:
+    what = "flushers, MongoDB and MySQL"
+    often, rarely = (need(what, DAYS[2], TALLYD_FLUSH__INTERVAL_S=seconds) for seconds in ("60", "600"))
+    assert rarely.amount < often.amount
+
+
+def test_what_is_too_small_first_is_told() -> None:
+    assert capacity(config(), Load(10, 1_000, 1_000)).first.startswith("nothing")
+    assert "one entity" in capacity(config(TALLYD_DEDUPE__WINDOW_S="3600"), DAYS[3]).first
+
+
+def test_the_journal_holds_its_claims_of_every_shard() -> None:
+    found = need("MongoDB, journal", Load(1_000_000, 10**8, 10**8), TALLYD_FLUSH__INTERVAL_S="3600")
+    shards = need("Redis, shards", Load(1_000_000, 10**8, 10**8)).amount
+    assert found.amount == 100 * shards * 5_000 * figures.CLAIM_ENTITY_BYTES
+
+
+def test_a_claim_takes_so_many_bytes_of_the_journal() -> None:
+    entity = [f"jav:movie:{uuid.uuid4()}", 2, "view:2026-02-19", "12", "like:2026-02-19", "1"]
+    assert 0.9 < len(msgspec.msgpack.encode(entity * 1_000)) / 1_000 / figures.CLAIM_ENTITY_BYTES <= 1
+
+
+def test_a_call_takes_so_many_bytes_an_event() -> None:
+    on_the_wire = [event(event_id=secrets.token_hex(18), entity_id=str(uuid.uuid4())) for _ in range(200)]
+    noon = dt.datetime.fromisoformat(on_the_wire[0]["occurred_at"]).timestamp()
+    decoder = Decoder(build_catalogue(config()), batch_events_max=200, clock=lambda: noon)
+    decoded = decoder.batch(msgspec.json.encode(on_the_wire))
+    assert isinstance(decoded, Batch)
+    call = encode_call([unlimited(decoded.events)], "anl:{0}:counters:")
+    assert 0.9 < len(call) / 200 / figures.CALL_EVENT_BYTES <= 1
+
+
+def test_the_ring_of_a_worker_may_be_too_small() -> None:
+    named = capacity(config(TALLYD_REDIS__UNCONFIRMED_BYTES_MAX="65536"), Load(10_000, 1_000, 1_000)).settings
+    assert int(named["redis.unconfirmed_bytes_max"]) > 65_536
 
 
 def test_batches_take_fewer_cores() -> None:
