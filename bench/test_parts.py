@@ -149,9 +149,9 @@ def test_statements(benchmark: Any, amounts: Amounts, monkeypatch: pytest.Monkey
     rollup = build(amounts)
     handed: list[int] = []
 
-    async def command(_self: object, _name: str, _target: str, *, updates: list[Any], **_: Any) -> dict[str, Any]:
-        handed.append(len(updates))
-        return {"ok": 1}
+    async def command(_self: object, command: Any) -> dict[str, Any]:
+        handed.append(sum(len(each["q"]["_id"]["$in"]) for each in command["updates"]) if command != "hello" else 0)
+        return {"ok": 1, "n": handed[-1]}
 
     monkeypatch.setattr(AsyncDatabase, "command", command)
 

@@ -23,7 +23,7 @@ from daemon.rollups.dead_letters import Letter, Retried
 from daemon.rollups.mongo import MongoSink
 from tests.kit.servers import MONGO, Server
 
-FAIL_POINT = "hangBeforeUpsertPerformsInsert"
+UPSERT, INSERT = "hangBeforeUpsertPerformsInsert", "hangDuringBatchInsert"
 MOVIE = Entity("jav", "movie", "a")
 ZEROS = {"jav": ("download", "view")}
 SEQ = 5
@@ -42,8 +42,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.url
 
 
-def raced(url: str, work: Work, first: tuple[str, dict[str, Any]]) -> Any:
-    """Runs `work`, and inserts `first` (collection, document) just before its own insert."""
+def raced(url: str, work: Work, first: tuple[str, dict[str, Any]], point: str = UPSERT) -> Any:
+    """Runs `work`, and inserts `first` (collection, document) just before its own insert, which is an upsert or an
+    `insert` command (`point`)."""
 
     async def run() -> Any:
         sink = MongoSink(MongoSection(url=url))
@@ -55,17 +56,21 @@ def raced(url: str, work: Work, first: tuple[str, dict[str, Any]]) -> Any:
             await sink.close()
 
     def insert_in_between() -> None:
-        admin.command("waitForFailPoint", FAIL_POINT, timesEntered=before + 1, maxTimeMS=10_000)
-        database[first[0]].insert_one(dict(first[1]))
-        admin.command("configureFailPoint", FAIL_POINT, mode="off")
+        admin.command("waitForFailPoint", point, timesEntered=before + 1, maxTimeMS=10_000)
+        if point == UPSERT:
+            database[first[0]].insert_one(dict(first[1]))
+        else:
+            database[first[0]].replace_one({"_id": first[1]["_id"]}, dict(first[1]), upsert=True)
+        admin.command("configureFailPoint", point, mode="off")
 
     with pymongo.MongoClient[dict[str, Any]](url) as client:
         admin, database = client.admin, client["tallyd"]
-        before = admin.command("configureFailPoint", FAIL_POINT, mode="alwaysOn")["count"]
+        data = {"nss": f"tallyd.{first[0]}", "shouldContinueOnInterrupt": False}
+        before = admin.command("configureFailPoint", point, mode="alwaysOn", data=data)["count"]
         try:
             return asyncio.run(run())
         finally:
-            admin.command("configureFailPoint", FAIL_POINT, mode="off")
+            admin.command("configureFailPoint", point, mode="off")
 
 
 @pytest.fixture
@@ -95,6 +100,24 @@ def test_a_flush_beside_which_another_inserts_the_same_claim_is_applied_once(url
     flushed = TOTALS_DOCUMENT | {"view": 3, "download": 0, "flush_seq": SEQ}
     assert raced(url, flush, (TOTALS.collection, flushed)) == SinkResult(0, already=1)
     assert database[TOTALS.collection].find_one()["view"] == 3
+
+
+async def flush_alike(sink: MongoSink) -> SinkResult:
+    both = [Document(entity.key, entity, None, {"view": 3}) for entity in (MOVIE, Entity("jav", "movie", "b"))]
+    return await sink.write(Rollup({kind: [] for kind in KINDS} | {TOTALS: both}, []), SEQ, ZEROS)
+
+
+def test_an_insert_beside_which_a_backfill_inserts_is_not_taken_for_applied(url: str, database: Any) -> None:
+    seeded = TOTALS_DOCUMENT | {"view": 0, "download": 0, "base": {"view": 100, "download": 0}}
+    assert raced(url, flush_alike, (TOTALS.collection, seeded), INSERT) == SinkResult(2, inserted=1)
+    found = database[TOTALS.collection].find_one(MOVIE.key)
+    assert (found["view"], found["base"]["view"], found["flush_seq"]) == (3, 100, SEQ)
+
+
+def test_an_insert_beside_which_another_inserts_the_same_claim_is_applied_once(url: str, database: Any) -> None:
+    flushed = TOTALS_DOCUMENT | {"view": 3, "download": 0, "flush_seq": SEQ}
+    assert raced(url, flush_alike, (TOTALS.collection, flushed), INSERT) == SinkResult(1, already=1, inserted=1)
+    assert [found["view"] for found in database[TOTALS.collection].find()] == [3, 3]
 
 
 async def seed(sink: MongoSink) -> Any:

@@ -103,13 +103,13 @@ def test_a_flush_is_one_trace_and_a_sync_another(system: System, collector: Coll
     system.tallyd("flush", "--once")
     acked = collector.named("ack.lua")
     (flush,) = [each for each in collector.named("flush") if each.id == acked[0].parent]
-    wrote = [each for each in collector.named(f"update {COMPLETE[0].collection}") if each.parent == flush.id]
-    assert [each.attributes["db.operation.batch.size"] for each in wrote] == [2]
+    names = [f"{command} {COMPLETE[0].collection}" for command in ("update", "insert")]
+    wrote = [each for name in names for each in collector.named(name) if each.parent == flush.id]
+    assert [each.attributes["db.operation.batch.size"] for each in wrote] == [1, 2], "one statement for both; both new"
     assert {each.trace for each in (*acked, *wrote)} == {flush.trace}
     below = sorted(each.name for each in collector.spans if each.parent == flush.id)
-    assert below == sorted(
-        ["claim.lua", "ack.lua", *(f"update {kind.collection}" for kind in (*COMPLETE, DOMAIN_DAILY))]
-    )
+    commands = [f"{command} {kind.collection}" for kind in COMPLETE for command in ("update", "insert")]
+    assert below == sorted(["claim.lua", "ack.lua", *commands, f"update {DOMAIN_DAILY.collection}"])
     (update,) = collector.named("UPDATE jav")
     (sync,) = [each for each in collector.named("sync") if each.id == update.parent]
     assert (sync.parent, update.attributes["db.operation.batch.size"]) == (b"", 1), "b has no row"
