@@ -103,6 +103,24 @@ class Catalogue:
             event_id = own_id(event_id, producer)
         return Event(event_id, prefix + id_, effect)
 
+    def admit_all(self, events: Iterable[EventIn], now_s: float, producer: str = "") -> list[Event | None]:
+        """What `admit` says of each, in order. Of usual events without a key, none is a call."""
+        if not self._bounds_since_s <= now_s < self._bounds_until_s:
+            self._set_bounds(int(now_s))
+        usual_of, chars, latest = self._usual.get, self._usual_chars, self._latest
+        earliest, keyless = self._earliest, not producer
+        admitted: list[Event | None] = []
+        for event in events:
+            text, id_, event_id = event.occurred_at, event.entity_id, event.event_id
+            if text is not None and keyless and isinstance(id_, str) and event_id >= "\1":
+                usual = usual_of((event.domain, event.entity_type, event.action, event.value, text[:chars]))
+                if usual is not None and id_.isprintable() and earliest < text < latest and is_utc(text):
+                    prefix, effect, matches = usual
+                    admitted.append(Event(event_id, prefix + id_, effect) if matches is None or matches(id_) else None)
+                    continue
+            admitted.append(self.admit(event, now_s, producer))
+        return admitted
+
     def _admit(self, event: EventIn, id_: str, occurred_at: str, now_s: float, producer: str) -> Event | None:
         """The same for any event."""
         action = self._actions.get((event.domain, event.entity_type, event.action))

@@ -242,18 +242,23 @@ class Decoder:
         return partial(self._catalogue.explain, raw, now_s, producer)
 
     def _admit_all(self, decoded: list[EventIn], producer: str) -> Slices[Batch]:
-        admit, now_s = self._catalogue.admit, self._clock()
+        now_s = self._clock()
         events: list[Event] = []
         rejected: list[tuple[int, Rejection]] = []
         more = 0
         for start in range(0, len(decoded), SLICE_EVENTS):
             if start:
                 yield
-            for index, item in enumerate(decoded[start : start + SLICE_EVENTS], start):
-                event = admit(item, now_s, producer)
+            items = decoded[start : start + SLICE_EVENTS]
+            admitted = self._catalogue.admit_all(items, now_s, producer)
+            good = [event for event in admitted if event is not None]
+            events += good
+            if len(good) == len(items):
+                continue
+            for index, (item, event) in enumerate(zip(items, admitted, strict=True), start):
                 if event is not None:
-                    events.append(event)
-                elif len(rejected) < EXPLAINED_MAX:
+                    continue
+                if len(rejected) < EXPLAINED_MAX:
                     rejected.append((index, self._catalogue.explain(msgspec.to_builtins(item), now_s, producer)))
                 else:
                     more += 1

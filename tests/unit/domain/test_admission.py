@@ -312,6 +312,7 @@ usual_fields = st.fixed_dictionaries(
         "occurred_at": stamps | st.none(),
     }
 )
+USUAL = {"entity_id": "7", "occurred_at": "2026-02-19T11:59:59Z"}
 
 
 @settings(max_examples=300)
@@ -323,6 +324,29 @@ def test_what_came_before_changes_nothing(chosen: list[tuple[dict[str, Any], int
         event, now_s = msgspec.convert(raw(**some), EventIn), NOW_S + later_s
         fresh = Catalogue(DOMAINS, ID_RULES, future_max_s=FUTURE_MAX_S, max_age_s=max_age_s)
         assert told(warm.admit(event, now_s)) == told(fresh.admit(event, now_s))
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(st.tuples(usual_fields, st.sampled_from(["e1", "\0e1", "\0shop\0e1"])), min_size=1, max_size=30),
+    st.sampled_from([0, MAX_AGE_S]),
+    st.sampled_from(["", "shop"]),
+    st.integers(0, 3),
+)
+@example([(USUAL, "e1")], 0, "shop", 0)
+@example([(USUAL, "\0e1")], 0, "", 0)
+@example([(USUAL | {"entity_id": "m"}, "e1"), (USUAL, "e1")], 0, "", 0)
+def test_a_batch_is_admitted_as_its_events_are_one_by_one(
+    chosen: list[tuple[dict[str, Any], str]], max_age_s: int, producer: str, later_s: int
+) -> None:
+    ages = {"max_age_s": max_age_s, "producers_max_age_s": 2 * max_age_s}
+    catalogue, alone = (Catalogue(DOMAINS, ID_RULES, future_max_s=FUTURE_MAX_S, **ages) for _ in range(2))
+    events = [msgspec.convert(raw(**some, event_id=id_), EventIn) for some, id_ in chosen]
+    for now_s in (NOW_S, NOW_S + later_s):
+        admitted = catalogue.admit_all(events, now_s, producer)
+        each = [alone.admit(event, now_s, producer) for event in events]
+        assert [told(event) for event in admitted] == [told(event) for event in each]
+        assert [event and event.event_id for event in admitted] == [event and event.event_id for event in each]
 
 
 def told(event: Event | None) -> tuple[str, tuple[tuple[str, str, str], ...]] | None:
