@@ -165,8 +165,7 @@ class Drain:
             return await self._meet_behind(claim, floor, memory)
         self._held = None
         if isinstance(claim, Ahead):
-            await self._meet_ahead(claim.acked)
-            return None
+            return await self._meet_ahead(claim.acked)
         await self._end_held(floor)  # whoever accepted it died, or the right Redis is back
         if not isinstance(claim, Claim):
             return claim
@@ -293,15 +292,9 @@ class Drain:
             raise HeldError(self._held[1])
         self._held = None
         last = await self._journal.read(floor.name)
-        written = None
-        if last is not None:
-            decided = await read_decided(self._mongo, shard, last.name)
-            if decided is None:  # another claim came after it, so somebody did all this
-                return None
-            content = await counters.content(Builder, last.parts)
-            written = await self._write(last.name, content.rollup(), decided, again=True)
-            if written is None:
-                return Unbuilt()
+        written = await self._finish(last) if last is not None else None
+        if last is not None and not isinstance(written, _Written):
+            return written
         is_new = await self._open_epoch(memory.epoch)
         chain = (floor.name, []) if is_new and not acked else await self._journal.since(acked, floor.name, memory.epoch)
         before, forgotten = chain or (floor.name, None)
@@ -310,6 +303,8 @@ class Drain:
         told = {entry.seq: written.told if written and entry == last else await self._told_of(entry) for entry in own}
         amounts = add_up(each.sums for each in told.values())
         why = await self._why_held(behind, floor, None if forgotten is None else own)
+        if not counters.is_still(memory):
+            return None
         if why is not None:
             await self._hold(state, floor, why, acked=acked, lost=None if forgotten is None else amounts)
         if own or forgotten is None:
@@ -343,6 +338,15 @@ class Drain:
                 metrics.CLAIMS_AMENDED.inc()
         await self._end_held(floor)
         return None
+
+    async def _finish(self, last: Entry) -> _Written | Unbuilt | None:
+        """Writes what is not written of the claim that was the journal's last one. None: another one came after it, so
+        somebody did this."""
+        decided = await read_decided(self._mongo, last.shard, last.name)
+        if decided is None:
+            return None
+        content = await self._counters.content(Builder, last.parts)
+        return await self._write(last.name, content.rollup(), decided, again=True) or Unbuilt()
 
     async def _end_held(self, floor: Floor) -> None:
         """What was accepted was for one fall-back."""
@@ -394,12 +398,16 @@ class Drain:
         self._held = state, text
         raise HeldError(text)
 
-    async def _meet_ahead(self, acked: int) -> None:
+    async def _meet_ahead(self, acked: int) -> Unbuilt | None:
         """Redis knows a claim above the floor. Another flusher may have raised it meanwhile; else MongoDB is older."""
         shard, mongo = self._counters.shard, self._mongo
-        floor = (await read_floor(mongo, shard)).seq
+        name = (await read_floor(mongo, shard)).name
+        floor = name.seq
         if floor >= acked:
-            return
+            return None
+        last = await self._journal.read(name)  # a backup may have caught it half written
+        if last is not None and isinstance(unbuilt := await self._finish(last), Unbuilt):
+            return unbuilt
         await self._counters.look()
         self._epoch = self._built = 0  # MongoDB may have forgotten both
         await self._open_epoch(self._counters.epoch)
@@ -411,6 +419,7 @@ class Drain:
             shard, moment(acked), moment(floor),
         )  # fmt: skip
         await raise_floor(mongo, shard, acked)
+        return None
 
     def _due(self, rollup: Rollup, dead_ids: Collection[str]) -> list[str]:
         return [

@@ -56,8 +56,8 @@ STEPS = {
 RING = "ring"
 CONFIRM_INTERVAL_S = 0.05
 """Between two questions to a Redis with replicas. Else it is a tenth of `redis.unsynced_ms`, and at least this."""
-ORPHANS_INTERVAL_S = 5.0
-"""How often a worker looks for files of workers that were killed."""
+LOOK_INTERVAL_S = 5.0
+"""How often a worker looks for files of workers that were killed, and for replicas, if it keeps nothing."""
 SHARD_BYTES = 2
 
 _log = logging.getLogger(__name__)
@@ -139,11 +139,11 @@ class Unconfirmed:
         self._bundles: deque[_Bundle] = deque()
         self.bytes = 0
         """Of what is kept."""
-        self._wanted = section.replicas
-        """Replicas that must hold a call, by the last answer."""
+        self._wanted = max(1, section.replicas)
+        """Replicas that must hold a call, by the last answer. Before it, nobody knows whether there are any."""
         self._trouble = ""
         self._may_not_ask = False
-        self._orphans_at_s = 0.0
+        self._look_at_s = 0.0
         self._waiting: list[asyncio.Future[None]] = []
         """Calls whose answer waits for the replicas."""
         self._called = asyncio.Event()
@@ -254,11 +254,13 @@ class Unconfirmed:
             self._called.clear()
             metrics.UNCONFIRMED_BYTES.set(self.bytes)
             try:
-                if time.monotonic() > self._orphans_at_s:
+                is_due = time.monotonic() > self._look_at_s
+                if is_due:
                     await self._adopt()
-                    self._orphans_at_s = time.monotonic() + ORPHANS_INTERVAL_S
-                if self._open or self._bundles:
+                if is_due or self._open or self._bundles:
                     await self._confirm()
+                if is_due:
+                    self._look_at_s = time.monotonic() + LOOK_INTERVAL_S
             except LayoutError:
                 pass  # the calls themselves say so
             except StoreError as error:

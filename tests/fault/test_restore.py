@@ -326,7 +326,7 @@ def test_a_claim_is_journaled_as_that_of_the_memory_it_came_from(
     async def confirm_later(counters: Counters, timeout_ms: int) -> Confirmation | None:
         if not emptied:
             emptied.append(1)
-            stores.empty_redis()
+            await asyncio.to_thread(stores.empty_redis)
         return await confirm(counters, timeout_ms)
 
     monkeypatch.setattr(Counters, "confirm", confirm_later)
@@ -334,6 +334,20 @@ def test_a_claim_is_journaled_as_that_of_the_memory_it_came_from(
         system.flush()
         assert total(system) == 30
     assert difference(system) == {}
+
+
+def test_a_claim_that_a_backup_of_mongodb_caught_half_written_is_finished(
+    system: System, stores: Restorable, flushed_to: FlushedTo
+) -> None:
+    count(system, 5)
+    killed(system, kill_at("write"), "flush")  # the totals have it, and no other rollup
+    stores.back_up()
+    system.flush()
+    count(system, 10)
+    system.flush()
+    stores.restore_mongo()
+    flushed_to(5, says=OLDER_MONGO)
+    assert difference(system) == {"conservation": -10}, "the totals equal the sum of days"
 
 
 def test_a_redis_that_falls_back_to_the_beginning_of_its_epoch_has_only_its_own_claims_taken_off(

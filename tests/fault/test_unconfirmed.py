@@ -99,8 +99,10 @@ def test_what_a_promoted_replica_lacks_is_sent_again(system: System, pair: Pair)
             wait_until(lambda: views(client) == 30, "all is counted again")
 
 
-def test_a_call_is_kept_until_the_replica_has_it(system: System, pair: Pair) -> None:
-    with system.ingest(**FAST, REDIS__REPLICAS="1", REDIS__UNSYNCED_MS="1") as ingest:
+@pytest.mark.parametrize("promised", ["1", "0"])
+def test_a_call_is_kept_until_the_replica_has_it(system: System, pair: Pair, promised: str) -> None:
+    """Also if nobody promised that there is one."""
+    with system.ingest(**FAST, REDIS__REPLICAS=promised, REDIS__UNSYNCED_MS="0") as ingest:
         pair.stream.hold()
         post(ingest, *some(3))
         with pair.primary.client() as client:
