@@ -361,9 +361,9 @@ class Flush(Section, frozen=True):
     """Claims of a shard whose content MongoDB keeps. A Redis that comes back without its last claims is put right with
     it. One holds up to 2 MB. Redis falls back by two seconds, or by what a replica lacks."""
     fall_back_s: Annotated[float, Meta(gt=0, le=86_400)] = 20.0
-    """How far Redis can fall back in a crash: two seconds, or what a replica lacks. Above cluster-node-timeout (15 s): a
-    primary that is cut off goes on for so long. If the claims that Redis forgot are from a longer time, it was
-    restored, and its shard is held: `tallyd shards`."""
+    """How far Redis can fall back in a crash: two seconds, or what a replica lacks. It must be above
+    cluster-node-timeout (15 s): a primary that is cut off goes on for so long. If the claims that Redis forgot are from
+    a longer time, it was restored, and its shard is held: `tallyd shards`."""
     replicated_ms: Annotated[int, Meta(ge=0, le=60_000)] = 1_000
     """How long a claim waits for the replicas of Redis before it goes to MongoDB. If they do not have it by then, it
     goes on. A replica that takes over without it is put right with the journal."""
