@@ -30,6 +30,7 @@ from pymongo import AsyncMongoClient, IndexModel, ReadPreference
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
 
 from daemon import traces
 from daemon.config import MongoSection, address_of
@@ -320,9 +321,13 @@ class MongoSink:
         return result, left
 
     async def _seqs(self, kind: Kind, ids: Collection[str]) -> dict[str, Any]:
-        """The last seq of each of these documents that are there. Of the primary, to which they are written."""
+        """The last seq of each of these documents that are there. Of the primary, to which they are written.
+
+        Only what a majority has: another flusher may write the same claim, and its writes may be rolled back."""
         with store_error(self.address):
-            rollup = self.database.get_collection(kind.collection, read_preference=ReadPreference.PRIMARY)
+            rollup = self.database.get_collection(
+                kind.collection, read_preference=ReadPreference.PRIMARY, read_concern=ReadConcern("majority")
+            )
             cursor = rollup.find({"_id": {"$in": ids}}, {"flush_seq": 1})
             return {document["_id"]: document.get("flush_seq") async for document in cursor}
 
