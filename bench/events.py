@@ -13,6 +13,7 @@ from typing import Any
 import hiredis
 import msgspec
 
+from daemon.buffer.confirm import Memory
 from daemon.buffer.counters import Counters, Limits
 from daemon.buffer.keys import Keys
 from daemon.buffer.scripts import Script
@@ -97,6 +98,8 @@ def calls(config: Config, events: Iterable[Event], events_per_call: int) -> list
 
 class _Recorder:
     """Stands in the connection's place and keeps what would be sent."""
+
+    is_open, memory = True, Memory("", 0)
 
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
