@@ -252,13 +252,17 @@ DEDUPE_FILL = Asked(
     "Event ids a bucket of this window, in the fullest shard. A bucket is laid out for 244. With more than 512 ids"
     " Redis keeps it as a hash table, which takes several times the memory.",
 )
-REDIS_MEMORY = Asked("tallyd_redis_memory_bytes", "Memory that Redis uses (used_memory).")
-REDIS_MEMORY_MAX = Asked("tallyd_redis_memory_max_bytes", "`maxmemory` of Redis. 0: no limit.")
+REDIS_MEMORY = Asked(
+    "tallyd_redis_memory_bytes", "Memory that Redis uses (used_memory). Of a cluster: of its fullest node."
+)
+REDIS_MEMORY_MAX = Asked("tallyd_redis_memory_max_bytes", "`maxmemory` of that Redis. 0: no limit.")
 REDIS_CLOCK = Asked(
     "tallyd_redis_clock_offset_seconds", "The clock of Redis minus this machine's, right to half a round trip."
 )
 REDIS_EPOCH = Asked(
-    "tallyd_redis_epoch_seconds", "When this Redis began to count, in seconds since 1970. It changes if Redis forgot."
+    "tallyd_redis_epoch_seconds",
+    "When this shard's Redis began to count, in seconds since 1970. It changes if Redis forgot.",
+    ("shard",),
 )
 DEAD_LETTERS = Asked("tallyd_dead_letters", "Dead letters that wait for a decision.")
 JOB_OK = Asked("tallyd_job_ok", "1: the last run of a job with `--record` succeeded.", ("name",))

@@ -14,6 +14,7 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from daemon.errors import StackError
+from tests.kit.cluster import Cluster
 from tests.kit.servers import RedisServer, Stack
 from tests.kit.system import System
 
@@ -61,6 +62,21 @@ def stack(server_folder: Path) -> Iterator[Stack]:
         pytest.exit(f"A server is missing: {error}", returncode=1)
     with servers:
         yield servers
+
+
+@pytest.fixture(scope="session")
+def cluster_nodes(server_folder: Path) -> Iterator[Cluster]:
+    """A Redis Cluster of six nodes for the whole session: for `cluster` below, and for tests without daemons."""
+    with Cluster(server_folder / "cluster") as nodes:
+        yield nodes
+
+
+@pytest.fixture
+def cluster(cluster_nodes: Cluster, system: System) -> Cluster:
+    """The cluster, whole and empty, as the Redis of `system`. It has 8 shards, on all three primaries."""
+    cluster_nodes.restore()
+    system.env |= {"TALLYD_REDIS__URL": cluster_nodes.url, "TALLYD_REDIS__SHARDS": "8"}
+    return cluster_nodes
 
 
 @pytest.fixture(scope="session", params=[6, 7], ids=["redis6", "redis7"])

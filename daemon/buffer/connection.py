@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any
 
 import hiredis
+import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
@@ -30,7 +31,7 @@ from daemon.buffer.layout import MARK_INTERVAL_MS, Layout, begin_epoch, lost_tra
 from daemon.buffer.protocol import Arg, Protocol, open_protocol, options_to, pack
 from daemon.buffer.scripts import Script
 from daemon.buffer.topology import Node, slot_of
-from daemon.config import RedisSection, address_of, hosts_of, is_cluster
+from daemon.config import RedisSection, address_of, hosts_of, is_cluster, url_at
 from daemon.errors import LayoutError, RedisStoreError, StoreError
 from daemon.retry import jittered
 
@@ -113,6 +114,25 @@ def _client_of_cluster(section: RedisSection) -> Redis:
     return client
 
 
+async def infos_of(redis: Redis, section: str) -> list[dict[str, Any]]:
+    """INFO of this Redis, or of each primary of a cluster. Raises RedisError."""
+    client: Any = redis
+    if not isinstance(client, RedisCluster):
+        return [await client.info(section)]
+    await client.initialize()
+    return [await client.info(section, target_nodes=node) for node in client.get_primaries()]
+
+
+async def nodes_of(section: RedisSection) -> list[RedisSection]:
+    """Of a cluster, a section for each of its nodes, primaries first: as if it were a single Redis. Raises
+    StoreError."""
+    async with opened(section) as redis:
+        client: Any = redis
+        await client.initialize()
+        nodes = sorted(client.get_nodes(), key=lambda node: (node.server_type != "primary", node.host, node.port))
+        return [msgspec.structs.replace(section, url=url_at(section.url, node.host, node.port)) for node in nodes]
+
+
 class Connection:
     """Runs scripts and commands over one connection. It opens when it is first needed, and again after a loss.
 
@@ -130,7 +150,7 @@ class Connection:
         self._topology = layout.topology
         self._shard = shard
         self._slot = slot_of(str(shard))
-        self._layout_key = layout.key(shard)
+        self._layout_key = layout.keys.layout_of(shard)
         self._others: list[Connection] = []
         self.keys = layout.keys
         self._options: dict[str, Any] = options_to(redis.url)
@@ -154,6 +174,10 @@ class Connection:
     @property
     def is_open(self) -> bool:
         return self._protocol is not None and self._protocol.lost is None
+
+    @property
+    def is_of_cluster(self) -> bool:
+        return self._topology is not None
 
     @property
     def call_s_max(self) -> float:

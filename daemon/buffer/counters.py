@@ -147,6 +147,16 @@ class Counters:
         """When this Redis began to count (µs). It differs once Redis has lost its memory. 0 before the first answer."""
         return self._connection.epoch
 
+    @property
+    def is_of_cluster(self) -> bool:
+        """Whether this shard may lose its memory while others keep theirs."""
+        return self._connection.is_of_cluster
+
+    @property
+    def opened(self) -> int:
+        """As of `Connection`."""
+        return self._connection.opened
+
     def with_connection(self, connection: Connection) -> Counters:
         """The same counters, asked over another connection."""
         other = Counters(connection, self.shard, self._limits)
@@ -307,6 +317,16 @@ class Counters:
             if what in ("accepted", "flushed", "dead") and re.match(NAME_PATTERN, counter):
                 left[counter] = left.get(counter, 0) + (amount if what == "accepted" else -amount)
         return {counter: amount for counter, amount in left.items() if amount > 0}
+
+    async def flushed(self) -> dict[str, int]:
+        """Per counter, what Redis has accounted for: what its ledger says is flushed or dead."""
+        flat: list[bytes] = await self._connection.command("HGETALL", self._keys.ledger)
+        found: dict[str, int] = {}
+        for field, amount in parse_ledger(dict(zip(flat[::2], flat[1::2], strict=True))).items():
+            what, _, counter = field.partition(":")
+            if what in ("flushed", "dead"):
+                found[counter] = found.get(counter, 0) + amount
+        return found
 
     async def booked_counters(self) -> set[str]:
         """The counters that this Redis ever counted."""

@@ -52,6 +52,7 @@ class Keys:
         """`prefix`: `redis.prefix`. Two systems on one Redis have different ones. `cluster`: what belongs to no shard
         lies beside shard 0, in its slot."""
         self.prefix = prefix
+        self.are_of_cluster = cluster
         if cluster:
             prefix += ":{0}"
         self.layout = f"{prefix}:layout"
@@ -70,6 +71,10 @@ class Keys:
     @classmethod
     def of(cls, section: RedisSection) -> Self:
         return cls(section.prefix, cluster=is_cluster(section.url))
+
+    def layout_of(self, shard: int) -> str:
+        """The layout that a shard goes by. In a cluster each has its own."""
+        return self.shard(shard).layout if self.are_of_cluster else self.layout
 
     def shard(self, number: int) -> ShardKeys:
         return _shard_keys(f"{self.prefix}:{{{number}}}")

@@ -67,10 +67,6 @@ class Layout:
         self._seen: dict[str, tuple[int, int]] = {}
         """Key of a layout → the latest epoch and mark that any connection saw."""
 
-    def key(self, shard: int) -> str:
-        """The key of the layout that a shard goes by. In a cluster each has its own."""
-        return self.keys.layout if self.topology is None else self.keys.shard(shard).layout
-
     @property
     def script_args(self) -> list[str]:
         """What `layout.lua` writes if Redis has no layout yet."""

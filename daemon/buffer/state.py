@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from redis.asyncio import Redis
 
 from daemon.buffer.counters import accounted, parse_ledger
-from daemon.buffer.keys import ShardKeys
+from daemon.buffer.keys import Keys
 from daemon.domain.counter import parse_amount
 
 
@@ -35,10 +35,19 @@ class ShardState(NamedTuple):
     dedupe_buckets: int
     """Sets that this window's ids are spread over; 0 before the first event."""
     now_s: float
+    epoch: int
+    """When the memory of this shard began to count (us): without a cluster, that of all shards. 0: no daemon came."""
 
 
-async def read_state(redis: Redis, keys: ShardKeys, window_s: int) -> ShardState:
+async def read_epoch(redis: Redis, keys: Keys, shard: int) -> int:
+    """As of `ShardState`. A foreign value counts as none."""
+    (epoch,) = await redis.hmget(keys.layout_of(shard), "epoch")
+    return _number(cast("bytes | None", epoch))
+
+
+async def read_state(redis: Redis, all_keys: Keys, shard: int, window_s: int) -> ShardState:
     """`window_s`: `dedupe.window_s`."""
+    keys = all_keys.shard(shard)
     async with redis.pipeline(transaction=True) as pipe:
         pipe.eval("return redis.call('TIME')", 1, keys.ledger)  # of this shard's node: TIME by itself asks any
         pipe.scard(keys.dirty)
@@ -70,6 +79,7 @@ async def read_state(redis: Redis, keys: ShardKeys, window_s: int) -> ShardState
         dedupe_last_events=last_events,
         dedupe_buckets=2**bits if gen else 0,
         now_s=now_s,
+        epoch=await read_epoch(redis, all_keys, shard),
     )
 
 

@@ -26,16 +26,19 @@ from daemon.replica.known import KnownIds
 from daemon.rollups.build import Builder, of_domains, set_aside
 from daemon.rollups.dead_letters import UNKNOWN_ID
 from daemon.rollups.floors import (
+    Accounted,
     Decided,
     Floor,
     Hold,
     Older,
     advance,
+    baseline_of,
     end_held,
     in_words,
     note_hold,
     note_older,
     open_epoch,
+    open_shard,
     raise_floor,
     read_decided,
     read_floor,
@@ -119,6 +122,8 @@ class Drain:
         self._known = known
         self._journal = Journal(mongo, counters.shard, flush.journal_claims)
         self._epoch = 0
+        self._before: Accounted | None = None
+        """Of a shard of a cluster, what it had accounted for before that epoch."""
         self._built = 0
         """The generation of whole domains that is known to be built."""
         self._held: tuple[tuple[object, ...], str] | None = None
@@ -173,9 +178,15 @@ class Drain:
             await self._counters.look()  # Redis may have been emptied, and no seq would tell
         if not self._counters.is_still(memory):  # the claim may be of a memory that was lost
             return None
-        await self._open_epoch(memory.epoch)
+        flushed = await self._flushed()
+        await self._open_epoch(memory.epoch, floor, flushed)
         rollup = claim.content.rollup()
-        decided = await self._advance(claim, rollup, floor.name, memory)
+        accounted = self._accounted(flushed, rollup.sums())
+        if accounted is not None:
+            await self._counters.look()  # the ledger has to be of that memory, too
+            if not self._counters.is_still(memory):
+                return None
+        decided = await self._advance(claim, rollup, floor, memory, accounted)
         if decided is None:  # another claim came first: this one is of a history that was lost, or acknowledged
             return None
         written = await self._write(claim.name, rollup, decided, again=claim.again)
@@ -247,7 +258,9 @@ class Drain:
             self._built = record.built if record.built == generation else self._built
         return generation == self._built
 
-    async def _advance(self, claim: Claim[Builder], rollup: Rollup, floor: ClaimName, memory: Memory) -> Decided | None:
+    async def _advance(
+        self, claim: Claim[Builder], rollup: Rollup, floor: Floor, memory: Memory, accounted: Accounted | None
+    ) -> Decided | None:
         """The decision about the claim, by this flusher or an earlier one. None: the journal does not end before it.
 
         `memory`: what handed the claim out. It is named even if another Redis answers by now."""
@@ -260,21 +273,39 @@ class Drain:
             lacking = await self._known.lacking(document.entity for document in rollup.documents[TOTALS])
         keys = sorted(document.id for document in rollup.documents[TOTALS]) if lacking else []
         at = [position for position, key in enumerate(keys) if key in lacking]
-        entry = Entry(shard, *claim.name, floor, memory.epoch, claim.parts, history)
+        entry = Entry(shard, *claim.name, floor.name, memory.epoch, claim.parts, history)
         with FLUSH_STORE_SECONDS.labels("mongo").time():
             await self._journal.write(entry)
-            return await advance(mongo, shard, claim.name, claim.acked, at)
+            return await advance(mongo, shard, claim.name, claim.acked, at, accounted)
 
     async def _confirmed_in(self, memory: Memory) -> str:
         """The history of Redis whose replicas hold the claim that it handed out; "" if that is not known."""
         told = await self._counters.confirm(self._flush.replicated_ms)
         return told.history if told and told.held and self._counters.is_still(memory) else ""
 
-    async def _open_epoch(self, epoch: int) -> bool:
-        """Whether MongoDB did not know this epoch of Redis yet."""
+    async def _flushed(self) -> dict[str, int]:
+        """What this shard of a cluster has accounted for. Without a cluster, nobody asks."""
+        return await self._counters.flushed() if self._counters.is_of_cluster else {}
+
+    def _accounted(self, *sums: Mapping[str, int]) -> Accounted | None:
+        """What a shard of a cluster has accounted for in all, with what it had before its epoch."""
+        return None if self._before is None else Accounted(self._before.base, add_up((self._before.sums, *sums)))
+
+    async def _open_epoch(self, epoch: int, floor: Floor, flushed: Mapping[str, int]) -> bool:
+        """Whether MongoDB did not know this epoch of Redis yet. `flushed`: as `_flushed` said."""
+        mongo, shard = self._mongo, self._counters.shard
         if epoch == self._epoch:
             return False
-        new = await open_epoch(self._mongo, epoch, {name for names in self._zeros.values() for name in names})
+        counters = {name for names in self._zeros.values() for name in names}
+        if not self._counters.is_of_cluster:
+            new = await open_epoch(mongo, epoch, counters)
+        else:
+            new, before = False, await baseline_of(mongo, epoch, shard)
+            if before is None and floor.accounted is not None:
+                before, new = await open_shard(mongo, epoch, shard, floor.accounted, flushed)
+            elif before is None:
+                before, new = Accounted(epoch, {}), await open_epoch(mongo, epoch, counters)
+            self._before = before
         self._epoch = epoch
         return new
 
@@ -295,7 +326,7 @@ class Drain:
         written = await self._finish(last) if last is not None else None
         if last is not None and not isinstance(written, _Written):
             return written
-        is_new = await self._open_epoch(memory.epoch)
+        is_new = await self._open_epoch(memory.epoch, floor, await self._flushed())
         chain = (floor.name, []) if is_new and not acked else await self._journal.since(acked, floor.name, memory.epoch)
         before, forgotten = chain or (floor.name, None)
         own = [entry for entry in forgotten or () if entry.epoch == memory.epoch]
@@ -401,24 +432,24 @@ class Drain:
     async def _meet_ahead(self, acked: int) -> Unbuilt | None:
         """Redis knows a claim above the floor. Another flusher may have raised it meanwhile; else MongoDB is older."""
         shard, mongo = self._counters.shard, self._mongo
-        name = (await read_floor(mongo, shard)).name
-        floor = name.seq
-        if floor >= acked:
+        floor = await read_floor(mongo, shard)
+        if floor.seq >= acked:
             return None
-        last = await self._journal.read(name)  # a backup may have caught it half written
+        last = await self._journal.read(floor.name)  # a backup may have caught it half written
         if last is not None and isinstance(unbuilt := await self._finish(last), Unbuilt):
             return unbuilt
         await self._counters.look()
         self._epoch = self._built = 0  # MongoDB may have forgotten both
-        await self._open_epoch(self._counters.epoch)
-        await note_older(mongo, self._counters.epoch, Older("mongo", shard, acked, floor))
+        flushed = await self._flushed()
+        await self._open_epoch(self._counters.epoch, floor, flushed)
+        await note_older(mongo, self._counters.epoch, Older("mongo", shard, acked, floor.seq))
         _log.error(
             "Shard %d: MongoDB is older than Redis. Redis knows that claims up to %s were written, and MongoDB holds"
             " those up to %s. It was restored, or exchanged. Counts of the claims in between are gone. `tallyd audit`"
             " says how many, `tallyd audit --accept` accepts it. Rows of MySQL may still hold them: ops/backup.md.",
-            shard, moment(acked), moment(floor),
+            shard, moment(acked), moment(floor.seq),
         )  # fmt: skip
-        await raise_floor(mongo, shard, acked)
+        await raise_floor(mongo, shard, acked, self._accounted(flushed))
         return None
 
     def _due(self, rollup: Rollup, dead_ids: Collection[str]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -19,7 +20,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError
 
 from daemon import metrics
-from daemon.buffer.connection import opened
+from daemon.buffer.connection import infos_of, opened
 from daemon.buffer.keys import Keys
 from daemon.buffer.state import ShardState, read_state
 from daemon.config import Config
@@ -82,35 +83,33 @@ class StoreGauges(Collector):
             asked_at, began = time.time(), time.monotonic()
             seconds, micros = await redis.time()
             offset_s = seconds + micros / 1e6 - asked_at - (time.monotonic() - began) / 2
-            epoch = int(await redis.hget(keys.layout, "epoch") or 0)
             memory = await _memory(redis)
             shards = {
-                number: await read_state(redis, keys.shard(number), config.dedupe.window_s)
+                number: await read_state(redis, keys, number, config.dedupe.window_s)
                 for number in range(config.redis.shards)
             }
         return [
             metrics.REDIS_CLOCK.at(offset_s),
-            *([metrics.REDIS_EPOCH.at(epoch / 1e6)] if epoch else []),
             *memory,
             *_of_shards(shards),
             metrics.UNFLUSHED.of(
-                ((str(number),), self._unflushed_s(number, state, epoch / 1e6)) for number, state in shards.items()
+                ((str(number),), self._unflushed_s(number, state)) for number, state in shards.items()
             ),
         ]
 
-    def _unflushed_s(self, number: int, state: ShardState, epoch_s: float) -> float:
-        """`epoch_s`: when this Redis began to count."""
+    def _unflushed_s(self, number: int, state: ShardState) -> float:
         if not state.dirty and not state.in_flight:
             return 0.0
         emptied_at = self._emptied_at().get(number)
         if emptied_at is not None:
             return time.monotonic() - emptied_at
-        return max(0.0, state.now_s - (state.acked_at_s or epoch_s))
+        return max(0.0, state.now_s - (state.acked_at_s or state.epoch / 1e6))
 
 
 async def _memory(redis: Redis) -> Gauges:
     with contextlib.suppress(NoPermissionError):  # a user that may not ask has no such gauges
-        memory = await redis.info("memory")
+        nodes = await infos_of(redis, "memory")
+        memory = max(nodes, key=lambda at: (at["used_memory"] / (at["maxmemory"] or math.inf), at["used_memory"]))
         return [metrics.REDIS_MEMORY.at(memory["used_memory"]), metrics.REDIS_MEMORY_MAX.at(memory["maxmemory"])]
     return []
 
@@ -121,6 +120,7 @@ def _of_shards(shards: Mapping[int, ShardState]) -> Gauges:
         return gauge.of(((number,), amount) for number, amount in found if amount is not None)
 
     return [
+        each(metrics.REDIS_EPOCH, lambda state: state.epoch / 1e6 if state.epoch else None),
         each(metrics.DIRTY, lambda state: state.dirty),
         each(metrics.CLAIM_AGE, lambda state: state.in_flight_age_s or 0),
         each(metrics.ACKED_AT, lambda state: state.acked_at_s),

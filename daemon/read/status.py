@@ -47,6 +47,8 @@ class ShardStatus(Struct, frozen=True):
     last_flush_age_s: float | None
     lag_s: float
     """The most that the oldest count which is not flushed can be old. 0: nothing waits."""
+    epoch: int
+    """When this shard's memory began to count, in microseconds since 1970. Without a cluster: that of all shards."""
     ledger: dict[str, int]
     """accepted:<counter>, duplicate:<counter>, flushed:<counter>, dead:<counter>: amounts since the data began; aside:
     foreign values moved out of the way; missing: how often a sync found no row for an entity; unknown:
@@ -163,25 +165,22 @@ async def _answer(question: Awaitable[Any]) -> tuple[Any, str | None]:
 
 
 async def _shards(config: Config, redis: Redis, waits: Waits | None) -> tuple[list[ShardStatus], int, list[Known]]:
-    """And when this Redis began to count (µs), and all spools. Raises StoreError."""
+    """And when shard 0 began to count (µs), and all spools. Raises StoreError."""
     keys, window_s = Keys.of(config.redis), config.dedupe.window_s
     with answered(config.redis):
-        epoch = int(await redis.hget(keys.layout, "epoch") or 0)
+        states = [await read_state(redis, keys, number, window_s) for number in range(config.redis.shards)]
         return (
-            [
-                _shard(number, await read_state(redis, keys.shard(number), window_s), epoch / 1e6, waits)
-                for number in range(config.redis.shards)
-            ],
-            epoch,
+            [_shard(number, state, waits) for number, state in enumerate(states)],
+            states[0].epoch,
             await read_reports(redis, keys),
         )
 
 
-def _shard(number: int, state: ShardState, epoch_s: float, waits: Waits | None) -> ShardStatus:
+def _shard(number: int, state: ShardState, waits: Waits | None) -> ShardStatus:
     acked_age_s = None if state.acked_at_s is None else max(0.0, state.now_s - state.acked_at_s)
     lag_s = 0.0
     if state.dirty or state.in_flight:
-        lag_s = max(0.0, state.now_s - epoch_s) if acked_age_s is None else acked_age_s
+        lag_s = max(0.0, state.now_s - state.epoch / 1e6) if acked_age_s is None else acked_age_s
         if waits is not None:
             lag_s = waits.lag_s(number, state, lag_s)
     elif waits is not None:
@@ -197,6 +196,7 @@ def _shard(number: int, state: ShardState, epoch_s: float, waits: Waits | None) 
         replica_refused=state.refused,
         last_flush_age_s=_rounded(acked_age_s),
         lag_s=round(lag_s, 3),
+        epoch=state.epoch,
         ledger=state.ledger,
         acked=state.acked,
     )

@@ -48,6 +48,8 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
         "_id": "shard",
         "seq": "of the last claim in the journal: the highest one whose documents may have been written",
         "journal": "{seq, nonce}: the name of that claim; another seq: an older version raised the floor since",
+        "accounted": "{base, sums}: in a cluster, {counter: amount} that the shard accounts for with that claim, since"
+        " the epoch `base`",
         "held": "{acked, reason, by, at}: `tallyd shards accept` of a Redis that had accounted for that claim",
         "hold": "{redis, mongo, at, doubled, lost}: the shard waits for an operator; the last claims that each knows,"
         " and {counter: amount}, the most that is counted twice or lost if it goes on",
@@ -69,6 +71,8 @@ FIELDS: Mapping[str, Mapping[str, str]] = {
     EPOCHS: {
         "_id": "the epoch of a Redis",
         "baseline": "{counter: amount}: what totals and dead letters held when that Redis began to count",
+        "shards": "{shard: {base, sums}}: in a cluster, what these shards had accounted for before they lost their"
+        " memory; the others go on",
         "at": "when it was recorded",
         "accepted": "[{at, by, reason, differences}]: by `tallyd audit --accept`, {rollup: {counter: amount}}",
         "older": "[{store, shard, redis, mongo, amended}]: a store that came back older, by the highest seq that each"

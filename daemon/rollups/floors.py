@@ -64,15 +64,25 @@ class Hold(Struct, frozen=True):
         return f"at most this is lost: {lost}" + (f", and counted twice: {doubled}" if self.doubled else "")
 
 
+class Accounted(Struct, frozen=True):
+    """What a shard of a cluster has accounted for, flushed and dead, per counter. `base`: the epoch since when: its
+    baseline holds what was there before."""
+
+    base: int
+    sums: dict[str, int]
+
+
 class Floor(NamedTuple):
     """`name`: of the last claim in the journal, the highest one whose documents may have been written. Its nonce is ""
     if an older version wrote it. `generation`: of whole domains, for claims above it. None as in `Decided`. `accepted`:
-    what `tallyd shards accept` said that Redis had accounted for; None: nothing. `hold`: the last one, maybe over."""
+    what `tallyd shards accept` said that Redis had accounted for; None: nothing. `hold`: the last one, maybe over.
+    `accounted`: in a cluster, what the shard will have accounted for once that claim is acknowledged."""
 
     name: ClaimName
     generation: int | None
     accepted: int | None = None
     hold: Hold | None = None
+    accounted: Accounted | None = None
 
     @property
     def seq(self) -> int:
@@ -103,10 +113,11 @@ async def read_floors(mongo: MongoSink) -> dict[int, Floor]:
 
 def _floor(document: Json) -> Floor:
     name = _name(document)
-    hold = document.get("hold")
+    hold, accounted = document.get("hold"), document.get("accounted")
     return Floor(
         name, _generation(document, name.seq + 1), document.get("held", {}).get("acked"),
         None if hold is None else msgspec.convert(hold, Hold),
+        None if accounted is None else msgspec.convert(accounted, Accounted),
     )  # fmt: skip
 
 
@@ -135,15 +146,21 @@ class Decided(NamedTuple):
 
 
 async def advance(
-    mongo: MongoSink, shard: int, name: ClaimName, before: int, unknown: Sequence[int] = ()
+    mongo: MongoSink,
+    shard: int,
+    name: ClaimName,
+    before: int,
+    unknown: Sequence[int] = (),
+    accounted: Accounted | None = None,
 ) -> Decided | None:
     """Makes a claim the end of the journal, after the claim `before` (0: after none). Must precede the first write of
     its documents: Redis then never gives out again a seq that a document may hold.
 
-    `unknown`: the claim's entities to set aside, as positions in the order of their keys. Returns what holds: of
-    whoever advanced the floor to this claim first. None: the journal does not end in `before`. Raises StoreError.
+    `unknown`: the claim's entities to set aside, as positions in the order of their keys. `accounted`: as of `Floor`.
+    Returns what holds: of whoever advanced the floor to this claim first. None: the journal does not end in `before`.
+    Raises StoreError.
     """
-    set_to = _raised(name.seq, unknown) | {
+    set_to = _raised(name.seq, unknown, accounted) | {
         "journal": {"$literal": name._asdict()},
         "held": "$$REMOVE",
         "hold": "$$REMOVE",
@@ -161,21 +178,22 @@ async def advance(
     return _decided(floor, name) if floor is not None else None
 
 
-async def raise_floor(mongo: MongoSink, shard: int, seq: int) -> None:
+async def raise_floor(mongo: MongoSink, shard: int, seq: int, accounted: Accounted | None = None) -> None:
     """Has the journal begin anew after `seq`, unless the floor is above. Ends a hold, and what was accepted.
 
     Raises StoreError."""
-    set_to = _raised(seq) | {"held": "$$REMOVE", "hold": "$$REMOVE"}
+    set_to = _raised(seq, accounted=accounted) | {"held": "$$REMOVE", "hold": "$$REMOVE"}
     with store_error(mongo.address):
         await mongo.database[FLOORS].update_one({"_id": shard}, [{"$set": set_to}], upsert=True)
 
 
-def _raised(seq: int, unknown: Sequence[int] = ()) -> Json:
+def _raised(seq: int, unknown: Sequence[int] = (), accounted: Accounted | None = None) -> Json:
     # Positions, because the keys of a claim may be more than a document holds. With their seq, because versions before
     # 0.3.0 raise the floor and leave the positions.
     decided = {"$literal": {"seq": seq, "at": list(unknown)}} if unknown else "$$REMOVE"
     highest = {"$max": ["$seq", seq]}
     return {
+        "accounted": "$$REMOVE" if accounted is None else {"$literal": msgspec.to_builtins(accounted)},
         "unknown": {"$cond": [{"$lt": [{"$ifNull": ["$seq", 0]}, seq]}, decided, "$unknown"]},
         "seq": highest,
         # Versions before 0.6.0 raise the floor and leave this. It stays behind then.
@@ -281,6 +299,34 @@ async def open_epoch(mongo: MongoSink, epoch: int, counters: Collection[str]) ->
     return True
 
 
+async def open_shard(
+    mongo: MongoSink, epoch: int, shard: int, accounted: Accounted, flushed: Mapping[str, int]
+) -> tuple[Accounted, bool]:
+    """The same for one shard of a cluster, whose other shards go on. What it had `accounted` for before, and does not
+    know any more, is its baseline. `flushed`: what its ledger does know.
+
+    Must precede its first write in this epoch. Returns the baseline on record, and whether that is new."""
+    lost = {counter: amount - flushed.get(counter, 0) for counter, amount in accounted.sums.items()}
+    record = {"base": accounted.base, "sums": {counter: amount for counter, amount in lost.items() if amount}}
+    at = {"$ifNull": ["$at", dt.datetime.now(dt.UTC)]}
+    with store_error(mongo.address):
+        before = await mongo.database[EPOCHS].find_one_and_update(
+            {"_id": epoch},
+            [{"$set": {"at": at, f"shards.{shard}": {"$ifNull": [f"$shards.{shard}", {"$literal": record}]}}}],
+            upsert=True,
+        )
+    known = (before or {}).get("shards", {}).get(str(shard))
+    return (msgspec.convert(known or record, Accounted), known is None)
+
+
+async def baseline_of(mongo: MongoSink, epoch: int, shard: int) -> Accounted | None:
+    """What is on record for a shard in this epoch: of its own, or that the whole cluster began with it. None: nothing.
+    Raises StoreError."""
+    with store_error(mongo.address):
+        record = await mongo.database[EPOCHS].find_one({"_id": epoch})
+    return None if record is None else _epoch(record).of_shard(shard)
+
+
 def in_words(amounts: Mapping[str, int]) -> str:
     """Amounts per counter, for a sentence."""
     return ", ".join(f"{counter} {amount:,}" for counter, amount in sorted(amounts.items())) or "nothing"
@@ -307,19 +353,31 @@ class Acceptance(Struct, frozen=True):
 
 
 class Epoch(Struct, frozen=True):
-    """The record of one Redis in MongoDB. `baseline`: what `open_epoch` recorded."""
+    """The record of one Redis in MongoDB. `baseline`: what `open_epoch` recorded. None: it is only of some shards of a
+    cluster, `shards`: shard → what `open_shard` recorded."""
 
     epoch: int
-    baseline: dict[str, int]
+    baseline: dict[str, int] | None
     accepted: list[Acceptance]
     older: list[Older]
+    shards: dict[str, Accounted] = {}
+
+    def of_shard(self, shard: int) -> Accounted | None:
+        """What a shard that counts in this epoch had accounted for before. None: it is not on record."""
+        whole = None if self.baseline is None else Accounted(self.epoch, {})
+        return self.shards.get(str(shard), whole)
 
 
 async def read_epochs(mongo: MongoSink) -> list[Epoch]:
     """Of every Redis that was flushed from, the oldest first. Raises StoreError."""
     with store_error(mongo.address):
         found = [document async for document in mongo.database[EPOCHS].find().sort("_id", 1)]
-    return [msgspec.convert({"accepted": [], "older": [], "epoch": each.pop("_id"), **each}, Epoch) for each in found]
+    return [_epoch(each) for each in found]
+
+
+def _epoch(record: Json) -> Epoch:
+    absent: Json = {"baseline": None, "accepted": [], "older": []}
+    return msgspec.convert({**absent, "epoch": record["_id"], **record}, Epoch)
 
 
 async def accept(mongo: MongoSink, epoch: int, acceptance: Acceptance, *, nth: int) -> bool:

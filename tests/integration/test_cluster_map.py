@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -25,19 +25,10 @@ SHARDS = 8
 EFFECT = Action("view", 1, 100, {"view": "value"}).effect(1, DAY)
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
-
-
 @pytest.fixture
-def cluster(nodes: Cluster) -> Cluster:
-    for node in nodes.nodes:
-        node.start()
-    nodes.wait_ready()
-    nodes.flushall()
-    return nodes
+def cluster(cluster_nodes: Cluster) -> Cluster:
+    cluster_nodes.restore()
+    return cluster_nodes
 
 
 def config_of(url: str, **more: str) -> Config:

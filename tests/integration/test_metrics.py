@@ -90,7 +90,7 @@ def test_the_flusher_tells_what_the_stores_hold(watched: Watched) -> None:
         "tallyd_dedupe_bucket_fill",
         "tallyd_redis_memory_bytes",
         'tallyd_flush_acked_at_seconds{shard="0"}',
-        "tallyd_redis_epoch_seconds",
+        'tallyd_redis_epoch_seconds{shard="0"}',
     }
     wait_until(lambda: all(tells.samples().get(name, 0) > 0 for name in above_0), f"above 0: {above_0}")
     tells.says(
@@ -109,7 +109,7 @@ def test_the_flusher_tells_what_the_stores_hold(watched: Watched) -> None:
     )
     samples = tells.samples()
     assert abs(samples["tallyd_redis_clock_offset_seconds"]) < 60
-    for moment in ('tallyd_flush_acked_at_seconds{shard="0"}', "tallyd_redis_epoch_seconds"):
+    for moment in ('tallyd_flush_acked_at_seconds{shard="0"}', 'tallyd_redis_epoch_seconds{shard="0"}'):
         assert abs(samples[moment] - now_s) < 3_600
 
 

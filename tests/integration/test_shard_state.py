@@ -14,13 +14,14 @@ from tests.kit.system import System, event
 
 ONE_SYSTEM = True
 WINDOW_S = 172_800
-KEYS = Keys(RedisSection().prefix).shard(0)
+ALL_KEYS = Keys(RedisSection().prefix)
+KEYS = ALL_KEYS.shard(0)
 
 
 def state_of(system: System) -> ShardState:
     async def work() -> ShardState:
         async with opened(system.config().redis) as redis:
-            return await read_state(redis, KEYS, WINDOW_S)
+            return await read_state(redis, ALL_KEYS, 0, WINDOW_S)
 
     return asyncio.run(work())
 

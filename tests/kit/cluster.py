@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -22,8 +23,11 @@ from tests.kit.wait import wait_until
 
 PRIMARIES = 3
 NODE_TIMEOUT_MS = 1_000
+MANUAL_FAILOVER_S = 6.0
+"""Redis gives up after 5 s."""
 OPTIONS = (
     "--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--appendonly", "yes",
+    "--cluster-require-full-coverage", "no",
     "--repl-ping-replica-period", "1", "--repl-diskless-sync", "no",
     "--cluster-announce-ip", "127.0.0.1",
 )  # fmt: skip
@@ -78,12 +82,19 @@ class Cluster:
 
     def primary(self, shard: int) -> RedisServer:
         """The node that has a shard's slot, as a majority of the nodes that answer says."""
-        slot, said = slot_of(str(shard)), []
+        return self.primary_of(slot_of(str(shard)))
+
+    def primary_of(self, slot: int) -> RedisServer:
+        said = []
         for node in self.nodes:
             with contextlib.suppress(redis.ConnectionError, redis.ResponseError, redis.TimeoutError):
                 said += [_port(found) for first, last, *found in _slots(node) if first <= slot <= last]
         port = max(said, key=said.count)
         return next(node for node in self.nodes if self.port_of(node) == port)
+
+    def primaries(self) -> list[RedisServer]:
+        """The nodes that have slots."""
+        return list(dict.fromkeys(self.primary_of(slot) for slot in range(0, SLOTS, SLOTS // (4 * PRIMARIES))))
 
     def wait_ready(self) -> None:
         """Until every node that runs knows a primary for each slot."""
@@ -122,14 +133,15 @@ class Cluster:
             reached = client.info("replication")["master_repl_offset"]
             wait_until(lambda: replica.info("replication").get("slave_repl_offset", 0) > reached, "its replica is back")
 
-    def begin_move(self, shard: int, target: RedisServer) -> None:
-        """Moves all keys of the shard's slot to another primary. The slot stays open: neither node runs a script."""
+    def begin_move(self, shard: int, target: RedisServer, keys_max: int = 2**31) -> None:
+        """Moves the keys of the shard's slot to another primary. The slot stays open: neither node runs a script."""
         slot, source = slot_of(str(shard)), self.primary(shard)
         with source.client() as old, target.client() as new:
             new.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", _id(old))
             old.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", _id(new))
-            while keys := old.execute_command("CLUSTER GETKEYSINSLOT", slot, 100):
+            while keys_max > 0 and (keys := old.execute_command("CLUSTER GETKEYSINSLOT", slot, min(100, keys_max))):
                 old.execute_command("MIGRATE", "127.0.0.1", target.port, "", 0, 5_000, "KEYS", *keys)
+                keys_max -= len(keys)
 
     def end_move(self, shard: int, target: RedisServer) -> None:
         source = self.primary(shard)
@@ -137,10 +149,43 @@ class Cluster:
             for client in (new, old):
                 client.execute_command("CLUSTER SETSLOT", slot_of(str(shard)), "NODE", _id(new))
 
+    def give_up_move(self, shard: int, target: RedisServer) -> None:
+        """Ends a move of which no key was moved. Once one was, it can only be finished."""
+        with self.primary(shard).client() as old, target.client() as new:
+            for client in (old, new):
+                client.execute_command("CLUSTER SETSLOT", slot_of(str(shard)), "STABLE")
+
+    def fail_over(self, shard: int, how: str = "") -> None:
+        """The replica of a shard's primary takes over on command: in step, or (FORCE, TAKEOVER) as it is."""
+        primary, slot = self.primary(shard), slot_of(str(shard))
+        (port,) = (found[1] for first, last, _, *others in _slots(primary) if first <= slot <= last for found in others)
+        replica, asked_s = next(node for node in self.nodes if node.port == port), -MANUAL_FAILOVER_S
+
+        def leads() -> bool:
+            nonlocal asked_s
+            with replica.client() as client:
+                if client.info("replication")["role"] == "master":
+                    return True
+                if time.monotonic() > asked_s + MANUAL_FAILOVER_S:  # a slow machine does not do it in its time
+                    asked_s = time.monotonic()
+                    client.execute_command("CLUSTER FAILOVER", *([how] if how else []))
+            return False
+
+        wait_until(leads, "the replica takes over", 60)
+        self.wait_taken_over(shard, primary)
+
     def move(self, shard: int, target: RedisServer) -> None:
         """Moves the shard's slot with all its keys to another primary."""
         self.begin_move(shard, target)
         self.end_move(shard, target)
+
+    def restore(self) -> None:
+        """All nodes run, each shard has a primary with a replica, and nothing is stored."""
+        for node in self.nodes:
+            node.start()
+        self.wait_ready()
+        self.flushall()
+        self._wait_replicas()
 
     def flushall(self) -> None:
         for node in self.nodes:
@@ -169,7 +214,10 @@ class Cluster:
             for client in asked[PRIMARIES:]:
                 wait_until(lambda: client.info("replication")["master_link_status"] == "up", "replicas are in step")  # noqa: B023
         self.wait_ready()
-        wait_until(lambda: all(_replicas(node) == PRIMARIES for node in self.nodes), "all know all replicas")
+        self._wait_replicas()
+
+    def _wait_replicas(self) -> None:
+        wait_until(lambda: all(_replicas(node) == PRIMARIES for node in self.nodes), "all know all replicas", 60)
 
 
 def _id(client: redis.Redis) -> str:
@@ -189,7 +237,7 @@ def _port(servers: list[Any]) -> int:
 
 
 def _replicas(node: RedisServer) -> int:
-    return sum(len(servers) - 1 for _, _, *servers in _slots(node))
+    return len({_port([server]) for _, _, _, *servers in _slots(node) for server in servers})
 
 
 def _state(node: RedisServer) -> str:

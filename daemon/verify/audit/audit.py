@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 from daemon.buffer import keys
 from daemon.buffer.connection import opened
 from daemon.buffer.due import make_due
+from daemon.buffer.state import read_epoch
 from daemon.config import Config, domain_counters, replica_tables, unmapped_types
 from daemon.domain.entity import Entity, parse_entity
 from daemon.domain.rollup import DAILY
@@ -86,10 +87,10 @@ class Report(Struct, frozen=True):
 
 
 class _State(NamedTuple):
-    """The numbers that an audit read. `epoch`: of its Redis, 0 if that has no layout. `after`: the marks of each shard,
-    read last. `exact`: nothing moved while it read."""
+    """The numbers that an audit read. `epochs`: of each shard, 0 if Redis has no layout. `after`: the marks of each
+    shard, read last. `exact`: nothing moved while it read."""
 
-    epoch: int
+    epochs: list[int]
     hot: list[Hot]
     rollups: Rollups
     counters: list[str]
@@ -115,24 +116,25 @@ class Auditor:
         None: there is nothing to accept. Raises CheckFailed if counts move, or if another one accepts at the same time.
         """
         state = await self._read()
-        if not state.epoch:
+        if not all(state.epochs):
             raise CheckFailed("Redis was emptied, and no daemon came since. Start the flush daemon first.")
         if not state.exact:
             raise CheckFailed("Counts move, so nothing was accepted. Stop the ingest and the flush daemons meanwhile.")
         differences = laws.acceptable(state.lines, state.rollups, state.counters)
         if not differences:
             return None
-        await open_epoch(self._mongo, state.epoch, state.counters)
-        known = next((len(each.accepted) for each in state.rollups.epochs if each.epoch == state.epoch), 0)
+        base = state.rollups.base or state.epochs[0]
+        await open_epoch(self._mongo, base, state.counters)
+        known = next((len(each.accepted) for each in state.rollups.epochs if each.epoch == base), 0)
         acceptance = Acceptance(dt.datetime.now(dt.UTC), who(), reason, differences)
-        if not await accept(self._mongo, state.epoch, acceptance, nth=known):
+        if not await accept(self._mongo, base, acceptance, nth=known):
             raise CheckFailed("Another one accepted at the same moment. Run the audit again.")
         await self.rebuild_domains()  # they may be of the days as they were
         return acceptance
 
     async def audit(self, *, thorough: bool) -> Report:
         """Checks the laws. `thorough`: for each entity, too."""
-        epoch = int(await self._redis.hget(self._keys.layout, "epoch") or 0)
+        epoch = await read_epoch(self._redis, self._keys, 0)
         spool, here = self._config.spool.dir, origin_of(self._config, epoch)
         # It is not accepted yet, so no law includes it.
         spooled = await asyncio.to_thread(usage, Path(spool), here) if spool else NO_USAGE
@@ -190,13 +192,13 @@ class Auditor:
                 await asyncio.sleep(STILL_PAUSE_S)
             hot = [await read_hot(self._redis, self._keys, shard) for shard in range(self._config.redis.shards)]
             counters = sorted(set(self._counters).union(*(shard.booked("accepted") for shard in hot)))
-            epoch = int(await self._redis.hget(self._keys.layout, "epoch") or 0)
-            rollups = await read_rollups(self._mongo, hot, counters, epoch)
+            epochs = [await read_epoch(self._redis, self._keys, shard.shard) for shard in hot]
+            rollups = await read_rollups(self._mongo, hot, counters, epochs)
             after = [await read_marks(self._redis, self._keys, shard.shard) for shard in hot]
             exact = rollups.steady and after == [shard.marks for shard in hot]
             if exact:
                 break
-        return _State(epoch, hot, rollups, counters, after, exact, laws.lines(hot, rollups, counters))
+        return _State(epochs, hot, rollups, counters, after, exact, laws.lines(hot, rollups, counters))
 
     async def _deep(
         self, counters: list[str], hot: list[Hot], expiring: Expiring, *, bases: bool

@@ -3,7 +3,7 @@ over. Reads only."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from msgspec import Struct
 
@@ -13,7 +13,7 @@ from daemon.retention.expiring import Expiring, read_expiring
 from daemon.rollups.build import of_domains, set_aside
 from daemon.rollups.builds import Record
 from daemon.rollups.domains import sums_of_domains
-from daemon.rollups.floors import Epoch, are_fenced, read_decided, read_epochs
+from daemon.rollups.floors import Accounted, Epoch, are_fenced, read_decided, read_epochs, read_floor
 from daemon.rollups.mongo import MongoSink
 from daemon.verify.audit.hot import Hot, Sums
 
@@ -23,8 +23,9 @@ class Rollups(Struct, frozen=True):
 
     `ahead`: the part of the sums that belongs to claims in flight. `dead`: amounts of dead letters. `baseline`: what
     the totals held when this Redis began to count, and what was accepted since. `apart`: what was accepted of a
-    rollup's difference to the totals. `epochs`: the records that both come from. `expiring`: the part of the sums that
-    an expiry is moving. `steady`: no expiry moved anything meanwhile.
+    rollup's difference to the totals. `base`: the epoch of that baseline, 0 if none is on record. `epochs`: the records
+    that both come from. `expiring`: the part of the sums that an expiry is moving. `steady`: no expiry moved anything
+    meanwhile.
     """
 
     sums: dict[str, Sums]
@@ -32,6 +33,7 @@ class Rollups(Struct, frozen=True):
     dead: dict[str, Sums]
     baseline: Sums
     apart: dict[str, Sums]
+    base: int
     epochs: list[Epoch]
     bases: dict[str, Sums]
     expiring: Expiring
@@ -42,7 +44,10 @@ class Rollups(Struct, frozen=True):
     """Which generation of whole domains is read. Its sums are those of `domain_daily`; without one, 0."""
 
 
-async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collection[str], epoch: int) -> Rollups:
+async def read_rollups(
+    mongo: MongoSink, hot: Collection[Hot], counters: Collection[str], shard_epochs: Sequence[int]
+) -> Rollups:
+    """`shard_epochs`: by shard. Without a cluster they are the same."""
     claims = [(shard.shard, shard.in_flight_seq) for shard in hot if shard.in_flight_seq]
     builds = await mongo.builds.read()
     letters = await mongo.dead_letters.sums(claims, builds.built)
@@ -75,14 +80,28 @@ async def read_rollups(mongo: MongoSink, hot: Collection[Hot], counters: Collect
     epochs = await read_epochs(mongo)
     accepted = [each.differences for known in epochs for each in known.accepted]
     apart = {kind.name: add_up(each.get(kind.name, {}) for each in accepted) for kind in BUCKETED}
-    this = next((known for known in epochs if known.epoch == epoch), None)
+    of_shards = await _before(mongo, epochs, shard_epochs)
+    base = max((each.base for each in of_shards), default=0)
+    this = next((known for known in epochs if known.epoch == base), None)
     if this is None:  # this Redis has not been flushed from yet: all there is was there before
         baseline = add_up((sums[TOTALS.name], dead[TOTALS.name]))
     else:
-        baseline = add_up((this.baseline, *(each.differences.get(TOTALS.name, {}) for each in this.accepted)))
+        was = [this.baseline or {}, *(each.differences.get(TOTALS.name, {}) for each in this.accepted)]
+        baseline = add_up((*was, *(each.sums for each in of_shards if each.base == base)))
     steady = steady and await read_expiring(mongo) == expiring and await mongo.builds.read() == builds
     steady = steady and await mongo.dead_letters.sums(claims, builds.built) == letters
-    return Rollups(sums, ahead, dead, baseline, apart, epochs, bases, expiring, steady, is_built, builds)
+    return Rollups(sums, ahead, dead, baseline, apart, base, epochs, bases, expiring, steady, is_built, builds)
+
+
+async def _before(mongo: MongoSink, epochs: Collection[Epoch], shard_epochs: Sequence[int]) -> list[Accounted]:
+    """What each shard had accounted for before its epoch, as far as anything of it is on record."""
+    by_epoch, found = {each.epoch: each for each in epochs}, list[Accounted]()
+    for shard, epoch in enumerate(shard_epochs):
+        before = by_epoch[epoch].of_shard(shard) if epoch in by_epoch else None
+        # It lost its memory, and was not flushed since: what its last claim accounted for was there before.
+        before = before or (await read_floor(mongo, shard)).accounted
+        found += [before] if before is not None else []
+    return found
 
 
 async def _written(mongo: MongoSink, kind: Kind, hot: Collection[Hot]) -> dict[str, Sums]:

@@ -20,7 +20,7 @@ NOW = dt.datetime(2026, 11, 30, 12, tzinfo=dt.UTC)
 CONFIG = {"TALLYD_MYSQL__URL": "mysql://t@127.0.0.1/t", "TALLYD_SPOOL__BYTES_MAX": "1048576"}
 IDLE = ShardStatus(
     shard=0, dirty=0, in_flight=0, in_flight_age_s=None, owner=None, replica_due=0, replica_due_age_s=None,
-    replica_refused=0, last_flush_age_s=3.0, lag_s=0.0, ledger={"accepted:view": 7},
+    replica_refused=0, last_flush_age_s=3.0, lag_s=0.0, epoch=1, ledger={"accepted:view": 7},
 )  # fmt: skip
 LATE = LATE_S + 2 * 5 + 1
 
