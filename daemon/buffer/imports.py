@@ -46,6 +46,12 @@ class Checkpoint(msgspec.Struct, frozen=True):
     "": not known (before 0.6.0)."""
 
 
+RESTARTED = (
+    "Redis was restarted during the import and may have lost the last events it had counted. Run the same command"
+    " again: it goes on from the last place that Redis still knows."
+)
+
+
 class RestartedError(RedisStoreError):
     """Another Redis process answers than the one that counted the events before this checkpoint."""
 
@@ -73,15 +79,17 @@ class Imports:
 
         Those of other runs stay: a shorter copy of the file may turn up, and ends where one of them is.
 
-        Raises RestartedError if Redis was restarted since `find`: it may have lost what it had answered.
+        Raises RestartedError if Redis was restarted since `find`: it may have lost what it had answered. Of a cluster
+        that is another node's affair: whoever counts asks those that count (`importer/store.py`).
         """
         try:
             async with self._redis.pipeline(transaction=True) as commands:
-                # A watch binds all commands to one connection, and so to one Redis process. The key never changes.
-                await commands.watch(self._keys.layout)
-                if (await commands.info("server"))["run_id"] != self._run_id:
-                    raise RestartedError(RESTARTED)
-                commands.multi()  # type: ignore[no-untyped-call] # redis-py's omission
+                if not self._keys.are_of_cluster:
+                    # A watch binds all commands to one connection, and so to one Redis process. The key never changes.
+                    await commands.watch(self._keys.layout)
+                    if (await commands.info("server"))["run_id"] != self._run_id:
+                        raise RestartedError(RESTARTED)
+                    commands.multi()  # type: ignore[no-untyped-call] # redis-py's omission
                 commands.hset(self._keys.imports, _field(first_line, reached), msgspec.json.encode(reached).decode())
                 if replaces is not None and replaces.digest != reached.digest:
                     commands.hdel(self._keys.imports, _field(first_line, replaces))

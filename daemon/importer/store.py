@@ -78,6 +78,10 @@ class RedisStore:
         return found
 
     async def save(self, first_line: str, reached: Checkpoint, replaces: Checkpoint | None) -> None:
+        for shard, memory in self._answered.items() if self._connections[0].is_of_cluster else ():
+            await self._insist(self._connections[shard].ping)
+            if await self._counters[shard].connected() != memory:
+                raise RestartedError(RESTARTED)
         await self._insist(lambda: self._imports.save(first_line, reached, replaces))
 
     async def count(self, events: Sequence[Event]) -> Taken:
