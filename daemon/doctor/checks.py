@@ -42,8 +42,8 @@ async def run_all(config: Config, secret_files: Sequence[Path] = ()) -> list[Fin
 
 async def of_redis(config: Config) -> list[Finding]:
     why = "Events cannot be counted. They go to the spool, or are answered 503."
-    reading, checks = read_redis(config, timeout_ms=TIMEOUT_MS, probe=True), redis_checks.CHECKS
-    return await _of_store("redis", config.redis.url, reading, checks, partial(run_checks, checks), why, OWN_SERVERS)
+    reading = read_redis(config, timeout_ms=TIMEOUT_MS, probe=True)
+    return await _of_store("redis", config.redis.url, reading, redis_checks.CHECKS, redis_checks.run, why, OWN_SERVERS)
 
 
 async def of_mongo(config: Config) -> list[Finding]:

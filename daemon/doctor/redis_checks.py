@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import msgspec
+
 from daemon.buffer.layout import Layout
+from daemon.buffer.topology import SLOTS
 from daemon.doctor import version
 from daemon.doctor.clock import check_clock
-from daemon.doctor.finding import Refusal, Verdict, fatal, known, ok, warning
-from daemon.doctor.redis_facts import RedisFacts
+from daemon.doctor.finding import Finding, Refusal, Verdict, fatal, known, ok, run_checks, warning
+from daemon.doctor.redis_facts import Away, RedisFacts
 from daemon.spool.origin import origin_of
 from daemon.spool.segment import usage
 
@@ -21,6 +25,10 @@ DEFAULT_USER_VERSION = (7, 0)
 MEMORY_WARN_PERCENT = 80
 INTSET_ENTRIES_MIN = 512
 """A bucket of the dedupe memory can grow to this within a window (daemon/buffer/DESIGN.md)."""
+NODE_TIMEOUT_WARN_MS = 15_000
+"""What Redis comes with."""
+NODES_SHOWN = 2
+"""Of the nodes that are well, so many different words are shown."""
 DEDUPE_WARN_TIMES = 2
 """A window may see so many times the events it is laid out for, before its buckets are larger than that."""
 
@@ -41,6 +49,14 @@ def role(facts: RedisFacts) -> Verdict:
     if facts.told("role") == "master":
         return ok(f"primary, with {info.get('connected_slaves', 0)} replicas")
     primary = f"{info.get('master_host', '?')}:{info.get('master_port', '?')}"
+    if facts.cluster:
+        if info.get("master_link_status") == "up":
+            return ok(f"replica of {primary}")
+        return warning(
+            f"a replica of {primary}, and not connected to it",
+            "If its primary dies now, what this node does not have is asked of the workers again, or lost.",
+            f"see its log; if it loads a snapshot of its primary, wait; {facts.cli} INFO replication",
+        )
     return fatal(
         f"a replica of {primary}",
         "A replica refuses writes. A writable one drops them at its next resync.",
@@ -55,10 +71,54 @@ def cluster(facts: RedisFacts) -> Verdict:
         return fatal(
             f"this node does not serve {len(facts.elsewhere)} of {facts.config.redis.shards} shards,"
             f" the first of them {facts.elsewhere[0]}",
-            "tallyd uses redis.url alone and follows no redirection: those shards cannot be counted.",
-            "point redis.url at a proxy for the whole cluster, or use a single Redis",
+            "A redis.url with one host is one Redis, and no redirection is followed: those shards cannot be counted.",
+            "name two or more nodes of the cluster: TALLYD_REDIS__URL=redis://HOST:PORT,HOST:PORT (ops/cluster.md)",
         )
+    if facts.nodes:
+        return ok(f"a cluster of {len(facts.nodes)} nodes")
     return ok(f"a cluster, and this node serves all {facts.config.redis.shards} shards")
+
+
+def nodes(facts: RedisFacts) -> Verdict:
+    """Of one node of a cluster."""
+    if not known(facts.cluster, f"{facts.cli} ACL SETUSER USER '+cluster|info'"):
+        return ok("no cluster")
+    told, at = facts.cluster, f"{facts.cli} CONFIG SET"
+    assert not isinstance(told, Refusal)
+    if told.get("cluster_state") != "ok":
+        return fatal(
+            f"cluster_state is {told.get('cluster_state')}: {told.get('cluster_slots_ok')} of {SLOTS} slots are served",
+            "The node refuses to count (CLUSTERDOWN). Its events go to the spool.",
+            "start the nodes that are away; redis-cli --cluster check HOST:PORT says which slots nobody has",
+        )
+    replicas, least = int(facts.server.get("connected_slaves", 0)), int(facts.setting_or("min-replicas-to-write", "0"))
+    if facts.told("role") == "master" and replicas < least:
+        return fatal(
+            f"{replicas} replicas, and min-replicas-to-write is {least}",
+            "The node refuses to count (NOREPLICAS). Its events go to the spool.",
+            f"start its replicas, or {at} min-replicas-to-write {replicas}",
+        )
+    if facts.told("role") == "master" and not replicas:
+        return warning(
+            "a primary without a replica",
+            "If it dies, nobody takes its shards over. What it counted and did not flush waits on its disk.",
+            "add a node: redis-cli --cluster add-node NEW:PORT THIS:PORT --cluster-slave",
+        )
+    timeout_ms = int(facts.setting("cluster-node-timeout"))
+    if timeout_ms > NODE_TIMEOUT_WARN_MS:
+        return warning(
+            f"cluster-node-timeout is {timeout_ms} ms",
+            "A replica takes over only after that long. Until then the events of its shards go to the spool.",
+            f"{at} cluster-node-timeout 5000 && {facts.cli} CONFIG REWRITE, on each node",
+        )
+    if facts.setting("cluster-require-full-coverage") == "yes":
+        return warning(
+            "cluster-require-full-coverage is yes",
+            "If one primary is lost with its replicas, all other nodes refuse to count, too.",
+            f"{at} cluster-require-full-coverage no && {facts.cli} CONFIG REWRITE, on each node",
+        )
+    of_role = f"primary with {replicas} replicas" if facts.told("role") == "master" else "replica"
+    return ok(f"{of_role}, cluster-node-timeout {timeout_ms} ms, min-replicas-to-write {least}")
 
 
 def eviction(facts: RedisFacts) -> Verdict:
@@ -273,6 +333,7 @@ CHECKS: Mapping[str, Callable[[RedisFacts], Verdict]] = {
     "redis.version": release,
     "redis.role": role,
     "redis.cluster": cluster,
+    "redis.nodes": nodes,
     "redis.eviction": eviction,
     "redis.append_only": append_only,
     "redis.replicas": replicas,
@@ -286,6 +347,46 @@ CHECKS: Mapping[str, Callable[[RedisFacts], Verdict]] = {
     "redis.spool": spool,
     "redis.clock": clock,
 }
+
+
+OF_NODES = (
+    "redis.version", "redis.role", "redis.nodes", "redis.eviction", "redis.append_only", "redis.default_user",
+    "redis.snapshots", "redis.memory", "redis.intset", "redis.clock",
+)  # fmt: skip
+"""Checks of a server. In a cluster they are of each node."""
+
+
+def run(facts: RedisFacts, names: Iterable[str] = CHECKS) -> list[Finding]:
+    """Runs checks. In a cluster, those of a server run for each node: a node that is well is only counted."""
+    findings = []
+    for name in names:
+        check = {name: CHECKS[name]}
+        if not facts.nodes or name not in OF_NODES:
+            findings += run_checks(check, facts)
+            continue
+        reached = [node for node in facts.nodes if isinstance(node, RedisFacts)]
+        of_nodes = [(node.address, finding) for node in reached for finding in run_checks(check, node)]
+        if name == "redis.nodes":
+            findings += [Finding(name, *_away(node)) for node in facts.nodes if isinstance(node, Away)]
+        findings += [
+            msgspec.structs.replace(finding, found=f"{address}: {finding.found}")
+            for address, finding in of_nodes
+            if finding.severity != "ok"
+        ]
+        well = [finding.found for _, finding in of_nodes if finding.severity == "ok"]
+        if well:
+            said = ", ".join(f"{count} of {found}" for found, count in Counter(well).most_common(NODES_SHOWN))
+            findings.append(Finding(name, "ok", f"{len(well)} nodes are well: {said}"))
+    return findings
+
+
+def _away(node: Away) -> Verdict:
+    return warning(
+        f"{node.address} does not answer: {node.why}",
+        "If it is a primary, its events go to the spool until a replica takes over. If it is a replica, its primary has"
+        " one less.",
+        "start it, or take it out of the cluster: redis-cli --cluster del-node",
+    )
 
 
 def _environment(layout: Mapping[str, str]) -> str:

@@ -1,25 +1,28 @@
-"""Reads what the checks of Redis need: one connection, a few commands."""
+"""Reads what the checks of Redis need: one connection, a few commands; of a cluster, one more to each node."""
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import shlex
 import time
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import AskError, ClusterDownError, NoPermissionError, ResponseError
+from redis.exceptions import MovedError, NoPermissionError, ResponseError
 
-from daemon.buffer.connection import opened
+from daemon.buffer.connection import nodes_of, opened
 from daemon.buffer.dedupe import EVENTS_PER_BUCKET
 from daemon.buffer.keys import Keys, ShardKeys
-from daemon.config import Config, address_of
+from daemon.config import Config, RedisSection, address_of, is_cluster
 from daemon.doctor import clock, probes
 from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Refusal, known
+from daemon.errors import StoreError
 
 T = TypeVar("T")
 
@@ -39,6 +42,13 @@ class Window(NamedTuple):
     events: int
 
 
+class Away(NamedTuple):
+    """A node of a cluster that did not answer."""
+
+    address: str
+    why: str
+
+
 @dataclass(frozen=True)
 class RedisFacts:
     """What Redis said. `info`: INFO. `settings`: CONFIG GET *. `layout`: `anl:layout`, empty if there is none."""
@@ -49,8 +59,12 @@ class RedisFacts:
     settings: Mapping[str, str] | Refusal
     layout: Mapping[str, str] | Refusal
     clock: Clock | Refusal
+    cluster: Mapping[str, str] | Refusal = field(default_factory=dict)
+    """CLUSTER INFO of a node; empty if it is of no cluster."""
+    nodes: tuple[RedisFacts | Away, ...] = ()
+    """If `redis.url` names a cluster: what each of its nodes said of itself."""
     elsewhere: tuple[int, ...] = ()
-    """Shards whose keys lie on another node of the cluster."""
+    """Shards whose keys lie on another node of the cluster, although `redis.url` names this one alone."""
     windows: tuple[Window, ...] | Refusal = ()
     """The dedupe memory of the shards that have one."""
     default_refused: Sequence[str] | Refusal = ()
@@ -90,24 +104,61 @@ class RedisFacts:
 
 
 async def read_redis(config: Config, *, timeout_ms: int, probe: bool) -> RedisFacts:
-    """`probe`: also try the scripts, and ask where the keys lie. Raises StoreError if Redis does not answer."""
-    keys = Keys.of(config.redis)
+    """`probe`: also try the scripts, and ask what they keep. Raises StoreError if Redis does not answer."""
     section = msgspec.structs.replace(config.redis, timeout_ms=min(timeout_ms, config.redis.timeout_ms))
-    async with opened(section) as redis:
-        read_clock = await _clock(redis)
-        info = await _asked("INFO", redis.info())
-        return RedisFacts(
-            config=config,
-            address=address_of(section.url),
-            info=info,
-            settings=await _asked("CONFIG GET", cast("Awaitable[dict[str, str]]", redis.config_get("*"))),
+    config = msgspec.structs.replace(config, redis=section)
+    whole = await _read(config, probe=probe)
+    if not is_cluster(section.url):
+        return whole
+    sections = await nodes_of(section)
+    nodes = await asyncio.gather(*(_node(config, each, probe=probe) for each in sections))
+    return dataclasses.replace(whole, nodes=tuple(nodes))
+
+
+async def _node(config: Config, section: RedisSection, *, probe: bool) -> RedisFacts | Away:
+    """A node of a cluster. The scripts run once, for all."""
+    try:
+        async with opened(section) as redis:
+            return await _of_server(redis, msgspec.structs.replace(config, redis=section), probe=probe)
+    except StoreError as error:
+        return Away(address_of(section.url), str(error))
+
+
+async def _of_server(redis: Redis, config: Config, *, probe: bool) -> RedisFacts:
+    """What a server says of itself."""
+    read_clock = await _clock(redis)
+    info = await _asked("INFO", redis.info())
+    in_cluster = not isinstance(info, Refusal) and bool(int(info.get("cluster_enabled", 0)))
+    return RedisFacts(
+        config=config,
+        address=address_of(config.redis.url),
+        info=info,
+        settings=await _asked("CONFIG GET", cast("Awaitable[dict[str, str]]", redis.config_get("*"))),
+        layout={},
+        clock=read_clock,
+        cluster=await _cluster_info(redis) if in_cluster else {},
+        default_refused=await _default_refused(redis, Keys.of(config.redis).shard(0)) if probe else (),
+    )
+
+
+async def _read(config: Config, *, probe: bool) -> RedisFacts:
+    keys = Keys.of(config.redis)
+    async with opened(config.redis) as redis:
+        return dataclasses.replace(
+            await _of_server(redis, config, probe=probe),
             layout=await _layout(redis, keys.layout),
-            clock=read_clock,
-            default_refused=await _default_refused(redis, keys.shard(0)) if probe else (),
-            elsewhere=await _elsewhere(redis, keys, config.redis.shards) if probe else (),
+            elsewhere=await _elsewhere(redis, keys, config.redis.shards),
             windows=await _windows(redis, keys, config.redis.shards) if probe else (),
             scripts=await probes.run_all(redis, config) if probe else None,
         )
+
+
+async def _cluster_info(redis: Redis) -> dict[str, str] | Refusal:
+    ask: Callable[..., Awaitable[Any]] = redis.execute_command
+    answer = await _asked("CLUSTER INFO", ask("CLUSTER INFO"))
+    if isinstance(answer, bytes | str):  # a client of one server does not parse it
+        answer = dict(line.split(":", 1) for line in _text(answer).split() if ":" in line)
+    return cast("dict[str, str] | Refusal", answer)
 
 
 async def _asked(question: str, answer: Awaitable[T]) -> T | Refusal:
@@ -172,8 +223,4 @@ async def _elsewhere(redis: Redis, keys: Keys, shards: int) -> tuple[int, ...]:
         for shard in range(shards):
             pipe.exists(keys.shard(shard).dirty)
         answers = await pipe.execute(raise_on_error=False)
-    return tuple(
-        shard
-        for shard, answer in enumerate(answers)
-        if isinstance(answer, AskError | ClusterDownError)  # a MovedError is an AskError
-    )
+    return tuple(shard for shard, answer in enumerate(answers) if isinstance(answer, MovedError))

@@ -19,7 +19,7 @@ from daemon.errors import ConfigError, StoreError
 TIMEOUT_MS = 1_000
 """How long a store may take to answer. One that takes longer is skipped."""
 
-REDIS = ("redis.version", "redis.role", "redis.eviction", "redis.layout")
+REDIS = ("redis.version", "redis.role", "redis.cluster", "redis.eviction", "redis.layout")
 MONGO = ("mongo.version", "mongo.indexes")
 MYSQL = ("mysql.version",)
 """The mapped tables are not among them: a missing table delays only MySQL, and can be made while the daemon runs."""
@@ -45,7 +45,10 @@ def _refuse_fatal(findings: list[Finding]) -> list[Finding]:
 
 
 async def _redis(config: Config) -> list[Finding]:
-    return await _unless_away(read_redis(config, timeout_ms=TIMEOUT_MS, probe=False), REDIS, redis_checks.CHECKS)
+    try:
+        return redis_checks.run(await read_redis(config, timeout_ms=TIMEOUT_MS, probe=False), REDIS)
+    except StoreError:
+        return []
 
 
 async def _mongo(config: Config) -> list[Finding]:

@@ -3,40 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import json
+import threading
+import time
 from typing import Any
 
 import pytest
 
 from daemon.buffer.connection import Connection
 from daemon.buffer.dedupe import Forgetting
+from daemon.buffer.imports import Checkpoint, RestartedError
 from daemon.buffer.layout import Layout
+from daemon.doctor import checks
+from daemon.importer.store import opened_store
+from daemon.ingest.decode import Batch, Decoder, build_catalogue
 from tests.kit.cluster import Cluster
 from tests.kit.load import Load
 from tests.kit.system import BATCH, System, event, wait_until
+from tests.kit.takeover import add_rows, backfill
 
 SHARDS = 8
 ONE_SYSTEM = True
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with Cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(nodes: Cluster, system: System) -> Cluster:
-    nodes.flushall()
-    system.env |= {"TALLYD_REDIS__URL": nodes.url, "TALLYD_REDIS__SHARDS": str(SHARDS)}
-    return nodes
-
-
 def events(begin: int, end: int) -> list[dict[str, Any]]:
-    return [
-        event(event_id=f"event-{number}", entity_id=f"0f8fad5b-d9cb-469f-a165-{number % 40:012}")
-        for number in range(begin, end)
-    ]
+    return [event(event_id=f"event-{number}", entity_id=f"m{number % 20}") for number in range(begin, end)]
 
 
 def views(system: System) -> int:
@@ -44,20 +35,75 @@ def views(system: System) -> int:
 
 
 COMMANDS = (
-    "status", "audit", "parity-check", "doctor", "expire", "spools list", "key list", "dead list",
-    "explain jav movie m",
+    "status", "audit --deep", "parity-check", "doctor", "expire", "spools list", "shards list", "key list", "dead list",
+    "explain jav movie m0", "top --domain jav --type movie", "report generate --days 2",
+    "report verify", "export totals",
 )  # fmt: skip
+"""Each succeeds, if it reaches every node that it needs."""
 
 
-def test_what_all_nodes_counted_is_flushed_and_each_command_reaches_the_nodes(cluster: Cluster, system: System) -> None:
+def test_every_command_reaches_the_nodes(cluster: Cluster, system: System) -> None:
+    movies = {f"m{number}": (100 + number, number) for number in range(20)}
+    add_rows(system, movies)
+    assert backfill(system).tables[0].upserted == 20
     assert system.count(*events(0, 200)) == 200
     assert system.count(*events(0, 200)) == 0
     assert system.audit()["holds"]
     system.flush()
     assert views(system) == 200
+    assert set(system.sql("SELECT uuid, views, downloads FROM jav")) == {
+        (uuid, views_of + 10, downloads) for uuid, (views_of, downloads) in movies.items()
+    }
     for command in COMMANDS:
         done = system.tallyd(*command.split(), check=False)
         assert done.returncode == 0, (command, done.stdout + done.stderr)
+
+    spoiled = {"_id": "jav:movie:m3"}
+    system.mongo.analytics_entity_totals.update_one(spoiled, {"$set": {"view": "seven"}})
+    system.count(*events(200, 400))
+    system.flush()
+    (letter,) = json.loads(system.tallyd("dead", "list", "--json").stdout)
+    system.mongo.analytics_entity_totals.update_one(spoiled, {"$set": {"view": 10}})
+    system.tallyd("dead", "retry", letter["id"])
+    assert system.tallyd("audit", "--repair-replica").returncode == 0
+    assert set(system.sql("SELECT uuid, views FROM jav")) == {(uuid, n + 20) for uuid, (n, _) in movies.items()}
+    assert system.audit("--deep")["deep"]
+
+
+def test_a_file_is_imported_once_into_all_shards(cluster: Cluster, system: System) -> None:
+    lines = [json.dumps(each) + "\n" for each in events(0, 500)]
+    file = system.scratch / "events.ndjson"
+    file.write_text("".join(lines[:300]))
+    system.tallyd("import", str(file))
+    system.tallyd("import", str(file))
+    file.write_text("".join(lines))
+    said = json.loads(system.tallyd("import", "--json", str(file)).stdout)
+    assert said["files"][0]["counted"] == 200
+    system.flush()
+    assert views(system) == 500
+
+
+def test_an_import_that_outlived_a_node_saves_no_place(cluster: Cluster, system: System) -> None:
+    """The checkpoint lies beside shard 0, and the events of another node may be gone."""
+    config = system.config()
+
+    async def restarted_between(shard: int) -> None:
+        stopping = threading.Event()
+        async with opened_store(config, stopping, dry_run=False) as store:
+            decoder = Decoder(build_catalogue(config), batch_events_max=200, clock=time.time)
+            batch = decoder.batch(json.dumps(events(0, 200)).encode())
+            assert isinstance(batch, Batch)
+            await store.reached("first")
+            assert (await store.count(batch.events)).events == 200
+            place = Checkpoint(bytes=10, lines=1, digest="digest", name="file", at="now")
+            await store.save("first", place, None)
+            node = cluster.primary(shard)
+            await asyncio.to_thread(node.kill)
+            await asyncio.to_thread(cluster.wait_taken_over, shard, node)
+            with pytest.raises(RestartedError):
+                await store.save("first", place, None)
+
+    asyncio.run(restarted_between(1))
 
 
 def test_windows_that_are_over_are_forgotten_on_every_node(cluster: Cluster, system: System) -> None:
@@ -99,3 +145,43 @@ def test_while_a_primary_is_dead_every_event_is_answered_and_counted_once(cluste
     cluster.wait_ready()
     assert system.audit()["holds"]
     assert views(system) == expected
+
+
+def test_of_a_cluster_each_node_is_looked_at_and_named_with_its_fix(cluster: Cluster, system: System) -> None:
+    system.count(event())
+
+    def found() -> dict[str, list[str]]:
+        lines: dict[str, list[str]] = {}
+        for each in asyncio.run(checks.of_redis(system.config())):
+            if each.severity != "ok":
+                assert each.fix
+                lines.setdefault(each.check, []).append(f"{each.severity} {each.found}")
+        return lines
+
+    assert found() == {}
+    evicting, refusing, *_ = cluster.primaries()
+    dead = next(node for node in cluster.nodes if node not in cluster.primaries())
+    with evicting.client() as first, refusing.client() as second:
+        first.config_set("maxmemory-policy", "allkeys-lru")
+        second.config_set("min-replicas-to-write", "2")
+        try:
+            assert found() == {
+                "redis.eviction": [f"fatal redis://127.0.0.1:{evicting.port}: maxmemory-policy is allkeys-lru"],
+                "redis.nodes": [f"fatal redis://127.0.0.1:{refusing.port}: 1 replicas, and min-replicas-to-write is 2"],
+            }
+            done = system.tallyd("ingest", check=False)
+            assert done.returncode == 2
+            assert f"127.0.0.1:{evicting.port}: maxmemory-policy" in done.stderr
+        finally:
+            first.config_set("maxmemory-policy", "noeviction")
+            second.config_set("min-replicas-to-write", "0")
+    dead.kill()
+    (away, *more) = found()["redis.nodes"]
+    assert f"{dead.port} does not answer" in away
+    assert all("a primary without a replica" in each for each in more)  # once it has noticed
+
+
+def test_a_redis_url_with_one_node_of_a_cluster_is_refused_at_the_start(cluster: Cluster, system: System) -> None:
+    done = system.tallyd("ingest", check=False, REDIS__URL=f"redis://127.0.0.1:{cluster.nodes[0].port}")
+    assert done.returncode == 2
+    assert "name two or more nodes of the cluster" in done.stderr

@@ -279,7 +279,7 @@ def test_redis_6_is_enough(system: System, tmp_path: Path) -> None:
 def test_a_cluster_has_to_be_one_node_for_all_shards(system: System, tmp_path: Path) -> None:
     with RedisServer(7, tmp_path, "--cluster-enabled", "yes") as server, server.client() as client:
         config = system.config(REDIS__URL=server.url, REDIS__SHARDS="3")
-        assert redis_found(config)["redis.cluster"].severity == "fatal"
+        assert redis_found(config)["redis.nodes"].severity == "fatal"
         client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
         wait_until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"), "the cluster is up")
         found = redis_found(config)
