@@ -29,7 +29,7 @@ from daemon.errors import StoreError
 KEYS = Keys("p")
 SHARD = KEYS.shard(0)
 PREFIXES = {name for field, name in dataclasses.asdict(SHARD).items() if field.endswith("_prefix")}
-ONE_KEY = {scripts.UNFOLD, scripts.BEGIN_SYNC, scripts.SETTLE, scripts.LAYOUT, scripts.MARK, scripts.EPOCH}
+ONE_KEY = (scripts.UNFOLD, scripts.BEGIN_SYNC, scripts.SETTLE, scripts.LAYOUT, scripts.MARK, scripts.EPOCH)
 """They touch their only key, so a call has all it needs or begins nothing."""
 
 
