@@ -65,7 +65,7 @@ class Keys:
         """Hash: name of a spool → what it held when its host last reported. See `spool/register.py`."""
         self.salt_prefix = f"{prefix}:salt"
         """String: the secret of a day that visitors are hashed with. It expires. See `ingest/visitors.py`."""
-        self.acl = f"~{prefix}:*"
+        self.acl = f"~{self.prefix}:*"
         """What a user of Redis may touch."""
 
     @classmethod

@@ -18,7 +18,7 @@ from redis.exceptions import MovedError, NoPermissionError, ResponseError
 from daemon.buffer.connection import nodes_of, opened
 from daemon.buffer.dedupe import EVENTS_PER_BUCKET
 from daemon.buffer.keys import Keys, ShardKeys
-from daemon.config import Config, RedisSection, address_of, is_cluster
+from daemon.config import Config, RedisSection, address_of, hosts_of, is_cluster, url_at
 from daemon.doctor import clock, probes
 from daemon.doctor.clock import Clock
 from daemon.doctor.finding import Refusal, known
@@ -98,9 +98,11 @@ class RedisFacts:
     def cli(self) -> str:
         """How a command line for this Redis begins."""
         url = urlsplit(self.config.redis.url)
-        return (
-            f"redis-cli -s {shlex.quote(unquote(url.path))}" if url.scheme == "unix" else f"redis-cli -u {self.address}"
-        )
+        if url.scheme == "unix":
+            return f"redis-cli -s {shlex.quote(unquote(url.path))}"
+        if is_cluster(self.config.redis.url):  # to be repeated for each node, unless it is about a key
+            return f"redis-cli -c -u {address_of(url_at(self.config.redis.url, *hosts_of(self.config.redis.url)[0]))}"
+        return f"redis-cli -u {self.address}"
 
 
 async def read_redis(config: Config, *, timeout_ms: int, probe: bool) -> RedisFacts:

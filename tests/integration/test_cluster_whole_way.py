@@ -70,6 +70,21 @@ def test_every_command_reaches_the_nodes(cluster: Cluster, system: System) -> No
     assert system.audit("--deep")["deep"]
 
 
+def test_a_user_with_the_rights_that_init_names_may_do_all(cluster: Cluster, system: System) -> None:
+    with_user = {"REDIS__URL": cluster.url.replace("//", "//tallyd:secret@")}
+    said = system.tallyd("init", "--grants", "redis", **with_user).stdout
+    (grant,) = [line for line in said.splitlines() if line.startswith("ACL SETUSER")]
+    for node in cluster.nodes:
+        with node.client() as client:
+            client.execute_command(*grant.split())
+    system.env |= system.environ(**with_user)
+    assert system.count(*events(0, 200)) == 200
+    system.flush()
+    assert views(system) == 200
+    assert system.audit("--deep")["holds"]
+    assert [each for each in asyncio.run(checks.of_redis(system.config())) if each.severity != "ok"] == []
+
+
 def test_a_file_is_imported_once_into_all_shards(cluster: Cluster, system: System) -> None:
     lines = [json.dumps(each) + "\n" for each in events(0, 500)]
     file = system.scratch / "events.ndjson"
