@@ -22,7 +22,7 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from daemon.buffer import confirm, scripts
@@ -42,6 +42,10 @@ PASSING = frozenset((
 """Codes of refusals that end by themselves: memory is freed, the disk works again, another server leads."""
 _CODE = re.compile(r"(?:ERR .*?user_script: ?\d+: -?(?=[A-Z]))?([A-Z]+)\b", re.DOTALL)
 """The first word of an error; of one that a script passes on, the first one behind the script's line."""
+
+
+FAILURES = (RedisError, RedisClusterException)
+"""What redis-py raises. A cluster of which no node answers is no RedisError."""
 
 
 class RefusedError(RedisStoreError):
@@ -77,7 +81,7 @@ def answered(section: RedisSection) -> Iterator[None]:
     """Raises StoreError for whatever goes wrong between a client and the server."""
     try:
         yield
-    except RedisError as error:
+    except FAILURES as error:
         raise RedisStoreError(f"Redis at {address_of(section.url)}: {error}") from None
 
 

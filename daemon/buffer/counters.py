@@ -152,11 +152,6 @@ class Counters:
         """Whether this shard may lose its memory while others keep theirs."""
         return self._connection.is_of_cluster
 
-    @property
-    def opened(self) -> int:
-        """As of `Connection`."""
-        return self._connection.opened
-
     def with_connection(self, connection: Connection) -> Counters:
         """The same counters, asked over another connection."""
         other = Counters(connection, self.shard, self._limits)

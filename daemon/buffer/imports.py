@@ -18,8 +18,8 @@ from typing import Any, cast
 
 import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from daemon.buffer.connection import FAILURES
 from daemon.buffer.keys import Keys
 from daemon.errors import RedisStoreError
 
@@ -70,7 +70,7 @@ class Imports:
             self._run_id = (await self._redis.info("server"))["run_id"]
             pairs = self._redis.hscan_iter(self._keys.imports, match=f"{first_line}:*", count=_SCAN_COUNT)
             found = [self._decode(field, value) async for field, value in pairs]
-        except RedisError as error:
+        except FAILURES as error:
             raise RedisStoreError(f"Redis, reading {self._keys.imports}: {error}") from None
         return sorted(found, key=lambda checkpoint: checkpoint.bytes)
 
@@ -94,7 +94,7 @@ class Imports:
                 if replaces is not None and replaces.digest != reached.digest:
                     commands.hdel(self._keys.imports, _field(first_line, replaces))
                 await commands.execute()
-        except RedisError as error:
+        except FAILURES as error:
             raise RedisStoreError(f"Redis, writing {self._keys.imports}: {error}") from None
 
     def _decode(self, field: Any, value: Any) -> Checkpoint:

@@ -83,6 +83,7 @@ async def _replay(config: Config, *, foreign_too: bool) -> tuple[Replayed, str |
         lambda: origin_of(config, connection.epoch),
         call_events_max=config.spool.replay_call_events_max,
         foreign_too=foreign_too,
+        shards=len(counters) if connection.is_of_cluster else 1,
     )
     try:
         segments = len(list_contents(folder).segments)
@@ -90,7 +91,8 @@ async def _replay(config: Config, *, foreign_too: bool) -> tuple[Replayed, str |
         raise StoreError(f"The spool in {folder} cannot be read: {error.strerror}.") from None
     with progress("Replaying", segments) as move:
         try:
-            await connection.ping()  # its epoch says which segments are its own
+            with contextlib.suppress(StoreError) if connection.is_of_cluster else contextlib.nullcontext():
+                await connection.ping()  # its epoch says which segments are its own
             await replayer.replay(done, lambda so_far: move(completed=so_far.segments))
             for each in unconfirmed:
                 await each.settle()

@@ -3,12 +3,13 @@
 The batchers call it, each for its shard. `STEPS` says what holds if the worker dies. The first failed call trips
 the switch. From then on no call waits for Redis, and one task asks for it. Meanwhile `outage.py` keeps senders to their
 limits. Once Redis takes an event of the spool, the switch is reset: new events go to Redis at once, while the rest is
-still being replayed.
+still being replayed. In a cluster each shard has a switch: one node that is away spools its own shards' events.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from daemon import log, metrics
 from daemon.buffer.connection import Connection, RefusedError
 from daemon.buffer.counters import Counters, ingest_events
+from daemon.buffer.keys import shard_of
 from daemon.buffer.outcome import Counted, Failed, Outcome
 from daemon.buffer.wire import Request
 from daemon.config import Config
@@ -56,14 +58,18 @@ class Durable:
         self._spool = Spool(section, self._origin)
         self._outage = Outage(section, config.http.workers)
         self._keyless_bytes_max = section.bytes_max * (100 - section.producers_percent) // 100
-        replaying = probe.for_shards(len(counters))
+        self._replaying = replaying = probe.for_shards(len(counters))
         self._replay_counters = [each.with_connection(by) for each, by in zip(counters, replaying, strict=True)]
         self._replayer = Replayer(
-            self._spool.directory, self._replay_call, self._origin, call_events_max=section.replay_call_events_max
-        )
+            self._spool.directory, self._replay_call, self._origin, call_events_max=section.replay_call_events_max,
+            shards=len(counters) if probe.is_of_cluster else 1,
+        )  # fmt: skip
         self._spool_bytes = 0
         """In the spool's folder, when the keeper last looked."""
-        self._tripped_at: float | None = None
+        self._tripped_at: dict[int, float] = {}
+        """Shard → since when its events go to the spool. Without a cluster: all shards, or none."""
+        self._spooled: set[int] = set()
+        """Shards that the current segment may hold events of."""
         self.append_s_max = section.timeout_ms / 1000
         """Bound of one write to the spool."""
         self._step_s_max = self.append_s_max + len(counters) * probe.call_s_max
@@ -74,7 +80,7 @@ class Durable:
 
     @property
     def spooling(self) -> bool:
-        return self._tripped_at is not None
+        return bool(self._tripped_at)
 
     @property
     def nearly_full(self) -> bool:
@@ -98,7 +104,7 @@ class Durable:
 
     async def ingest(self, shard: int, requests: Sequence[Request]) -> Sequence[Outcome]:
         """Like `Counters.ingest`; spooled events count as new. Raises StoreError if neither store took any."""
-        if self._tripped_at is None:
+        if shard not in self._tripped_at:
             try:
                 return await self._counters[shard].ingest(requests)
             except LayoutError:
@@ -107,7 +113,8 @@ class Durable:
                 if isinstance(error, RefusedError) and not error.passing:
                     raise  # it would refuse the replay too
                 with log.bound(shard=shard):
-                    self._trip(error)
+                    self._trip(shard, error)
+        self._spooled.add(shard)
         return await self._put_aside(requests)
 
     async def _put_aside(self, requests: Sequence[Request]) -> list[Outcome]:
@@ -136,18 +143,24 @@ class Durable:
             for request, outcome in zip(requests, outcomes, strict=True)
         ]  # fmt: skip
 
-    def _trip(self, error: StoreError) -> None:
+    def _trip(self, shard: int, error: StoreError) -> None:
         metrics.CALL_FAILURES.inc()
-        if self._tripped_at is None:
-            self._tripped_at = time.monotonic()
+        if shard not in self._tripped_at:
+            now_s = time.monotonic()
+            self._tripped_at |= dict.fromkeys(self._with(shard), now_s)
             metrics.SPOOLING.set(1)
             _log.error("%s. Events go to the spool in %s until it takes them again.", error, self._spool.directory)
 
-    def _reset(self) -> None:
-        if self._tripped_at is not None:
-            _log.info("Redis takes events again, after %.1f s.", time.monotonic() - self._tripped_at)
-            self._tripped_at = None
-            metrics.SPOOLING.set(0)
+    def _reset(self, shard: int) -> None:
+        if shard in self._tripped_at:
+            _log.info("Redis takes events again, after %.1f s.", time.monotonic() - self._tripped_at[shard])
+            for each in self._with(shard):
+                self._tripped_at.pop(each, None)
+            metrics.SPOOLING.set(self.spooling)
+
+    def _with(self, shard: int) -> Sequence[int]:
+        """The shards that are away if this one is."""
+        return (shard,) if self._probe.is_of_cluster else range(len(self._counters))
 
     async def _keep(self) -> None:
         """Probes Redis while events are spooled, and replays the spool."""
@@ -182,12 +195,29 @@ class Durable:
             self._outage.clear()  # what is left is nobody's here, so it is nobody's share
             if not contents.segments:
                 return
-        await self._probe.ping()
+        with contextlib.nullcontext() if not self._probe.is_of_cluster else contextlib.suppress(StoreError):
+            await self._probe.ping()  # its epoch says which segments are its own
         sealed = (path.suffix == SEALED and path.name not in self._replayer.strays for path in contents.segments)
-        if not self.spooling or not any(sealed):
-            await self._spool.seal()  # new events go to Redis; or a sealed segment is needed to try Redis with
-        await self._replayer.replay(done, self._moved)
-        self._reset()
+        if not any(sealed) or not self.spooling or self._spooled - self._tripped_at.keys():
+            self._spooled = set(
+                self._tripped_at
+            )  # new events go to Redis; or a sealed segment is needed to try it with
+            await self._spool.seal()
+        if not self._probe.is_of_cluster:
+            await self._replayer.replay(done, self._moved)
+            self._reset(0)
+            return
+        try:
+            await self._replayer.replay(done, self._moved)
+        finally:
+            await self._reset_those_there()
+
+    async def _reset_those_there(self) -> None:
+        """Of a cluster: also shards that the spool holds nothing of."""
+        for shard in self._tripped_at.keys() - self._replayer.away.keys():
+            with contextlib.suppress(StoreError), log.bound(shard=shard):
+                await self._replaying[shard].ping()
+                self._reset(shard)
 
     def _origin(self) -> Origin:
         """The Redis of the last connection."""
@@ -197,6 +227,9 @@ class Durable:
         self._moved_at = time.monotonic()
 
     async def _replay_call(self, events: list[Event]) -> int:
+        """In a cluster, of one shard."""
         counted = await ingest_events(self._replay_counters, events)
-        self._reset()
+        shard = shard_of(events[0].entity, len(self._counters))
+        with log.bound(shard=shard):
+            self._reset(shard)
         return counted

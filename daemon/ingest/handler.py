@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from functools import partial
 from operator import attrgetter
 
+from msgspec import structs
+
 from daemon.buffer.keys import by_shard, shard_of
 from daemon.buffer.outcome import Counted, Failed, Limited, Outcome
 from daemon.buffer.wire import Limit, Request, Visitor
@@ -66,12 +68,27 @@ class Handler:
         False: it was not submitted, and `event` answers it. `account`: its limit counts the event.
         """
         batcher = self._only_batcher
-        if batcher is None or not self._enabled or not batcher.has_room(1):
+        if not self._enabled or (batcher is not None and not batcher.has_room(1)):
             return False
         event = (account.decoder or self._decoder).good(body, account.producer)
         if event is None:
             return False
-        batcher.submit(Request(account.name, account.limit, 1, (event,), visitor), settle)
+        if batcher is not None:
+            batcher.submit(Request(account.name, account.limit, 1, (event,), visitor), settle)
+            return True
+        name, limit, shards = account.name, account.limit, len(self._batchers)
+        batcher = self._batchers[shard_of(event.entity, shards)]
+        # The limit of events lies in the sender's own shard. That of new entities lies in each entity's shard.
+        own = batcher if limit is None else self._batchers[shard_of(name, shards)]
+        if not (batcher.has_room(1) and own.has_room(1)):
+            return False
+        if own is batcher:
+            batcher.submit(Request(name, limit, 1, (event,), visitor), settle)
+        else:
+            assert limit is not None
+            left = limit._replace(events_per_minute=0) if limit.new_entities_per_minute else None
+            then = Request(name, left, 1, (event,), visitor)
+            own.submit(Request(name, limit, 1, ()), partial(_go_on, batcher, then, settle))
         return True
 
     def conclude(self, account: Account, outcome: Outcome) -> Response:
@@ -217,6 +234,19 @@ class Handler:
                 account.charge(accounts.EVENT_REFUSED * events)
                 return
         account.block(left_ms)
+
+
+def _go_on(batcher: Batcher, request: Request, settle: Settle, charged: Outcome) -> None:
+    """Counts the event of a request, once its sender's limit is charged."""
+    if isinstance(charged, Counted):
+        batcher.submit(request, lambda outcome: settle(_with_room(outcome, charged)))
+    else:
+        settle(charged)
+
+
+def _with_room(outcome: Outcome, charged: Counted) -> Outcome:
+    """The outcome of an event, with what its sender's limit has left."""
+    return outcome if isinstance(outcome, Failed) else structs.replace(outcome, room=charged.room)
 
 
 def _reason(refused: Rejection | Unreadable) -> str:

@@ -4,6 +4,10 @@ It is often unknown whether an event reached Redis before it was spooled. Its id
 the dedupe window (`STEPS`). A segment is deleted after Redis has answered for all its events. Damaged bytes are set
 aside in `damaged/`, counted and logged. The records after them are replayed.
 
+In a cluster some shards may be away. The events of the others are counted. A segment that holds some of a shard that is
+away stays, and is looked at again once one of its shards takes events. What the others took is not sent again, as long
+as this process lives.
+
 A file that is no segment, that cannot be read, or that is for another Redis (`origin.py`) is left as it is, and logged
 once. The others are replayed. Files are read and decoded in a thread: the event loop waits for none of them.
 """
@@ -16,10 +20,12 @@ import os
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 
 from daemon import metrics
 from daemon.buffer.connection import RefusedError
+from daemon.buffer.keys import by_shard
 from daemon.domain.event import Event
 from daemon.errors import StoreError
 from daemon.spool.origin import Origin
@@ -68,9 +74,16 @@ class Replayer:
         *,
         call_events_max: int,
         foreign_too: bool = False,
+        shards: int = 1,
     ) -> None:
         """`here`: the Redis that `ingest` counts in; it must have been connected to before a replay. `foreign_too`:
-        segments for another Redis are replayed, too."""
+        segments for another Redis are replayed, too. `shards`: of a cluster, each may be away by itself; 1: all are on
+        one Redis."""
+        self._shards = shards
+        self.away: dict[int, StoreError] = {}
+        """Shards that took no events in the last replay."""
+        self._left: dict[str, set[int]] = {}
+        """Segment → the shards that have not taken all its events yet. Unknown: all of them."""
         self._here = here
         self._foreign_too = foreign_too
         self._directory = directory
@@ -90,13 +103,18 @@ class Replayer:
     async def replay(self, done: Replayed, progress: Callable[[Replayed], None] = lambda _: None) -> None:
         """Replays every segment that no process holds. Adds to `done`. `progress`: is called after each step.
 
-        Raises StoreError when Redis takes no more, and OSError if the directory cannot be read.
+        Raises StoreError when Redis takes no more, or, in the end, if some shards of a cluster did not. Raises OSError
+        if the directory cannot be read.
         """
+        self.away = {}
         contents = await self.contents()
         names = {path.name for path in contents.segments} | {stray.name for stray in contents.strays}
         self.strays = {name: stray for name, stray in self.strays.items() if name in names}
+        self._left = {name: left for name, left in self._left.items() if name in names}
         for path in contents.segments:
             if time.monotonic() < self._retry_at_s.get(path.name, 0.0):
+                continue
+            if self._is_away(path):
                 continue
             try:
                 await self._replay_file(path, done, progress)
@@ -113,6 +131,13 @@ class Replayer:
                 self.strays.pop(path.name, None)
             progress(done)
         done.strays = list(self.strays.values())
+        if self.away:
+            raise next(iter(self.away.values()))
+
+    def _is_away(self, path: Path) -> bool:
+        """Whether nobody is there who takes what is left of a segment."""
+        left = self._left.get(path.name)
+        return left is not None and left <= self.away.keys()
 
     def _note(self, stray: Stray) -> None:
         if self.strays.get(stray.name) != stray:
@@ -134,15 +159,37 @@ class Replayer:
                 raise StrayError(segment.origin.foreign_to(self._here()))
             if segment.start == len(segment.data):
                 _log.info("%s: its writer was killed before the first event. It is deleted.", path.name)
-            parts = self._parts(segment)
+            parts, left = self._parts(segment), set[int]()
             while (part := await asyncio.to_thread(next, parts, None)) is not None:
                 if isinstance(part, Damage):
                     await self._damaged(path, segment.data, part, done)
-                else:
+                elif self._shards == 1:
                     await self._send(path, part, done)
+                else:
+                    left |= await self._send_by_shard(path, part, done)
                 progress(done)
+                if self._is_away(path):
+                    return
+            if left:
+                self._left[path.name] = left
+                return
             await asyncio.to_thread(segment.delete)
         done.segments += 1
+
+    async def _send_by_shard(self, path: Path, events: list[Event], done: Replayed) -> set[int]:
+        """Sends what is not known to be counted. Returns the shards that did not take theirs."""
+        wanted, left = self._left.get(path.name), set[int]()
+        for shard, part in by_shard(events, self._shards, attrgetter("entity")).items():
+            if wanted is not None and shard not in wanted:
+                continue
+            try:
+                if shard in self.away:
+                    raise self.away[shard]
+                await self._send(path, part, done)
+            except StoreError as error:
+                self.away[shard] = error
+                left.add(shard)
+        return left
 
     def _parts(self, segment: Taken) -> Iterator[list[Event] | Damage]:
         """The events of a segment, as many together as go into one call, and the damaged stretches between them."""

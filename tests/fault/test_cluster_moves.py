@@ -59,8 +59,21 @@ def test_a_move_that_is_given_up_and_one_that_stops_half_way_and_is_finished(clu
 
 
 def test_replicas_that_take_over_on_command(cluster: Cluster, system: System) -> None:
-    """The primary waits for its replica first, so nothing is in one of them alone."""
+    """In step with their primary, without asking it, and without asking anyone."""
     with loaded(system) as load:
-        for _ in range(3):
-            cluster.fail_over(SHARD)
+        for how in ("", "FORCE", "TAKEOVER"):
+            cluster.fail_over(SHARD, how)
             load.wait_for_more(50)
+
+
+def test_a_primary_that_is_frozen_and_thaws_when_another_leads(cluster: Cluster, system: System) -> None:
+    """What it answers then is of a history that was given up. The workers send again what it had answered before."""
+    with loaded(system) as load:
+        frozen = cluster.primary(SHARD)
+        frozen.freeze()
+        try:
+            cluster.wait_taken_over(SHARD, frozen)
+            load.wait_for_more(50)
+        finally:
+            frozen.thaw()
+        cluster.wait_ready()

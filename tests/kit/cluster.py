@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
+import psutil
 import redis
 
 from daemon.buffer.topology import SLOTS, slot_of
@@ -92,22 +93,34 @@ class Cluster:
         port = max(said, key=said.count)
         return next(node for node in self.nodes if self.port_of(node) == port)
 
+    def replica(self, shard: int) -> RedisServer:
+        """The replica of the shard's primary."""
+        primary, slot = self.primary(shard), slot_of(str(shard))
+        (port,) = (found[1] for first, last, _, *others in _slots(primary) if first <= slot <= last for found in others)
+        return next(node for node in self.nodes if self.port_of(node) == port)
+
     def primaries(self) -> list[RedisServer]:
         """The nodes that have slots."""
         return list(dict.fromkeys(self.primary_of(slot) for slot in range(0, SLOTS, SLOTS // (4 * PRIMARIES))))
 
     def wait_ready(self) -> None:
-        """Until every node that runs knows a primary for each slot."""
-        wait_until(lambda: all(_state(node) == "ok" for node in self.nodes if node.running), "the cluster is up")
+        """Until every node that answers knows a primary for each slot."""
+        wait_until(lambda: all(_state(node) == "ok" for node in self._answering), "the cluster is up")
+
+    @property
+    def _answering(self) -> list[RedisServer]:
+        """Those that run, and are not frozen."""
+        processes = [(node, node.process) for node in self.nodes if node.running]
+        return [node for node, process in processes if process and process.status() != psutil.STATUS_STOPPED]
 
     def wait_taken_over(self, shard: int, killed: RedisServer) -> None:
-        """Until every node that runs names another primary for the shard than the killed one."""
+        """Until every node that answers names another primary for the shard than the killed or frozen one."""
         slot = slot_of(str(shard))
 
         def named(node: RedisServer) -> list[int]:
             return [_port(found) for first, last, *found in _slots(node) if first <= slot <= last]
 
-        alive = [node for node in self.nodes if node.running]
+        alive = self._answering
         wait_until(
             lambda: all(named(node)[:1] not in ([], [self.port_of(killed)]) for node in alive), "a replica took over"
         )
@@ -157,9 +170,7 @@ class Cluster:
 
     def fail_over(self, shard: int, how: str = "") -> None:
         """The replica of a shard's primary takes over on command: in step, or (FORCE, TAKEOVER) as it is."""
-        primary, slot = self.primary(shard), slot_of(str(shard))
-        (port,) = (found[1] for first, last, _, *others in _slots(primary) if first <= slot <= last for found in others)
-        replica, asked_s = next(node for node in self.nodes if node.port == port), -MANUAL_FAILOVER_S
+        primary, replica, asked_s = self.primary(shard), self.replica(shard), -MANUAL_FAILOVER_S
 
         def leads() -> bool:
             nonlocal asked_s
