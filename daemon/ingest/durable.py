@@ -209,8 +209,10 @@ class Durable:
             return
         try:
             await self._replayer.replay(done, self._moved)
-        finally:
+        except StoreError:
             await self._reset_those_there()
+            raise
+        await self._reset_those_there()
 
     async def _reset_those_there(self) -> None:
         """Of a cluster: also shards that the spool holds nothing of."""

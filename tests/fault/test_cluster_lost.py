@@ -33,7 +33,6 @@ def wipe(cluster: Cluster, shard: int) -> list[int]:
     node = cluster.primary(shard)
     with node.client() as client:
         client.flushall()
-        client.execute_command("WAIT", 1, 5_000)
     return [each for each in SHARDS if cluster.primary(each) is node]
 
 

@@ -1,5 +1,5 @@
 """Shards that move between the nodes of a Redis Cluster while clients send events: each event counts once, no answer
-of 500 or above (C8, C5)."""
+of 500 or above (C8)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def loaded(system: System) -> Iterator[Load]:
             load.wait_for_more()
         assert load.failures == []
         expected = load.count("acked")
-        wait_until(lambda: views(system) == expected, f"all {expected} are flushed", 60)
+        wait_until(lambda: views(system) == expected, f"all {expected} are flushed", 120)
     assert system.audit("--deep")["holds"]
     assert views(system) == expected
 
@@ -56,24 +56,3 @@ def test_a_move_that_is_given_up_and_one_that_stops_half_way_and_is_finished(clu
         cluster.begin_move(SHARD, other, keys_max=5)
         load.wait_for_more(20)
         cluster.move(SHARD, other)  # what `redis-cli --cluster fix` does
-
-
-def test_replicas_that_take_over_on_command(cluster: Cluster, system: System) -> None:
-    """In step with their primary, without asking it, and without asking anyone."""
-    with loaded(system) as load:
-        for how in ("", "FORCE", "TAKEOVER"):
-            cluster.fail_over(SHARD, how)
-            load.wait_for_more(50)
-
-
-def test_a_primary_that_is_frozen_and_thaws_when_another_leads(cluster: Cluster, system: System) -> None:
-    """What it answers then is of a history that was given up. The workers send again what it had answered before."""
-    with loaded(system) as load:
-        frozen = cluster.primary(SHARD)
-        frozen.freeze()
-        try:
-            cluster.wait_taken_over(SHARD, frozen)
-            load.wait_for_more(50)
-        finally:
-            frozen.thaw()
-        cluster.wait_ready()

@@ -448,7 +448,11 @@ def test_events_wait_while_another_node_of_the_cluster_has_their_slot(system: Sy
             assert replay.returncode == 1
             assert f"{refusal} {slot}" in replay.stderr
             assert len(spool_files(system)) == 1
+        run("CLUSTER SETSLOT", slot, "NODE", first)  # a daemon does not start on a node without its shard
+        system.redis.config_set("min-replicas-to-write", 3)
         with system.ingest() as ingest:
+            run("CLUSTER SETSLOT", slot, "NODE", second)
+            system.redis.config_set("min-replicas-to-write", 0)
             post_some(ingest, [event() for _ in range(2)])
             run("CLUSTER SETSLOT", slot, "NODE", first)
             replayed(system)

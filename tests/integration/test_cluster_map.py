@@ -121,7 +121,7 @@ def test_a_moved_shard_is_followed_without_a_failed_call(cluster: Cluster) -> No
         async with counting(config_of(cluster.url)) as (layout, counters, _):
             await ingest_events(counters, events(0, 200))
             old = cluster.primary(3)
-            target = next(node for node in cluster.nodes[:3] if node is not old and cluster.primary(0) is not node)
+            target = next(node for node in cluster.primaries() if node not in (old, cluster.primary(0)))
             await asyncio.to_thread(cluster.move, 3, target)
             try:
                 outcomes = await asyncio.gather(
@@ -142,16 +142,13 @@ def test_a_replica_that_took_over_is_found(cluster: Cluster) -> None:
     async def work() -> None:
         async with counting(config_of(cluster.url, TALLYD_REDIS__RECONNECT_MS="50")) as (_, counters, _):
             await ingest_events(counters, events(0, 200))
-            for node in cluster.nodes[:3]:
-                with node.client() as client:
-                    await asyncio.to_thread(client.execute_command, "WAIT", 1, 5_000)
+            await asyncio.to_thread(cluster.wait_replicated)
             killed = cluster.primary(1)
             killed.kill()
             await asyncio.to_thread(cluster.wait_taken_over, 1, killed)
             assert await insist(lambda: ingest_events(counters, events(0, 300))) <= 100
             assert await insist(lambda: ingest_events(counters, events(0, 300))) == 0
             assert await insist(lambda: live(counters)) == 300
-            await asyncio.to_thread(killed.start)
 
     asyncio.run(work())
 
@@ -176,7 +173,7 @@ def test_a_shard_is_refused_for_as_long_as_its_slot_moves(cluster: Cluster) -> N
         async with counting(config_of(cluster.url)) as (_, counters, _):
             await ingest_events(counters, events(0, 100))
             old = cluster.primary(2)
-            target = next(node for node in cluster.nodes[:3] if node is not old)
+            target = next(node for node in cluster.primaries() if node is not old)
             await asyncio.to_thread(cluster.begin_move, 2, target)
             with pytest.raises(RefusedError, match=r"ASK|TRYAGAIN") as refused:
                 await ingest_events(counters, events(100, 200))

@@ -143,9 +143,7 @@ def test_while_a_primary_is_dead_every_event_is_answered_and_counted_once(cluste
     """The replica was in step. What one lacks is another test's."""
     with system.ingest() as ingest, system.flusher(FLUSH__INTERVAL_S="0.2"):
         assert ingest.post(events(0, 200), BATCH).status_code == 202
-        for node in cluster.nodes[:3]:
-            with node.client() as client:
-                client.execute_command("WAIT", 1, 5_000)
+        cluster.wait_replicated()
         killed = cluster.primary(1)
         killed.kill()
         load = Load(ingest.url, clients=4, spread=True)
@@ -197,6 +195,6 @@ def test_of_a_cluster_each_node_is_looked_at_and_named_with_its_fix(cluster: Clu
 
 
 def test_a_redis_url_with_one_node_of_a_cluster_is_refused_at_the_start(cluster: Cluster, system: System) -> None:
-    done = system.tallyd("ingest", check=False, REDIS__URL=f"redis://127.0.0.1:{cluster.nodes[0].port}")
+    done = system.tallyd("ingest", check=False, REDIS__URL=f"redis://127.0.0.1:{cluster.primary(0).port}")
     assert done.returncode == 2
     assert "name two or more nodes of the cluster" in done.stderr

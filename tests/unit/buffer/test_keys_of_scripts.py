@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from daemon.buffer import layout, scripts
+from daemon.buffer.confirm import Memory
 from daemon.buffer.connection import Connection
 from daemon.buffer.counters import Counters, Limits
 from daemon.buffer.keys import Keys
@@ -63,7 +64,11 @@ def test_the_daemons_call_the_scripts_with_these_keys(monkeypatch: pytest.Monkey
             return b"1"
         raise StoreError("no server")
 
+    async def connected(self: Counters) -> Memory:
+        return Memory("", 0)
+
     monkeypatch.setattr(Connection, "run", run)
+    monkeypatch.setattr(Counters, "connected", connected)
     config = load(environ={"TALLYD_REDIS__URL": "redis://nowhere", "TALLYD_REDIS__PREFIX": "p"})
     connection = Connection(config.redis, Layout(config))
     counters = Counters(connection, 0, Limits.of(config))
