@@ -403,7 +403,9 @@ class Drain:
                 "Not all claims in between are kept, so nobody can say which of its live counts were flushed already."
             )
         unknown = [entry for entry in forgotten if entry.name != behind.in_flight]  # that one only lacks its ack
-        crashed = not unknown or floor.seq - unknown[0].seq <= self._flush.fall_back_s * 1e6
+        if not unknown:
+            return None
+        crashed = floor.seq - unknown[0].seq <= self._flush.fall_back_s * 1e6
         told = await self._counters.confirm(0)
         if crashed and not any(told and entry.history and entry.history == told.before for entry in unknown):
             return None  # a crash may take the last seconds, but not from a replica that held them
