@@ -118,7 +118,7 @@ def _on_letters(config: Path | None, data: Path | None, work: Callable[[DeadLett
     loaded = load(config, data, "redis", "mongo")
 
     async def opened() -> T:
-        async with MongoSink(loaded.mongo) as mongo:
+        async with MongoSink(loaded.mongo, decides=True) as mongo:
             return await work(mongo.dead_letters, loaded)
 
     return run(opened())

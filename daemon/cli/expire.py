@@ -61,7 +61,7 @@ async def _expire(config: Config, *, dry_run: bool) -> list[Expired]:
     from daemon.rollups.mongo import MongoSink
 
     with progress("Expiring") as move:
-        async with MongoSink(config.mongo) as mongo, opened(config.redis) as redis:
+        async with MongoSink(config.mongo, decides=True) as mongo, opened(config.redis) as redis:
             return await expire(
                 config, redis, mongo, dry_run=dry_run,
                 progress=lambda so_far: move(description=f"{so_far.rollup}: {so_far.documents:,} documents"),

@@ -82,7 +82,7 @@ async def _accept(config: Config, shard: int, reason: str) -> bool:
     from daemon.verify.audit.audit import who
     from daemon.verify.audit.claims import read_claims
 
-    async with opened(config.redis) as redis, MongoSink(config.mongo) as mongo:
+    async with opened(config.redis) as redis, MongoSink(config.mongo, decides=True) as mongo:
         found = await read_claims(config, redis, mongo, shard)
         if found.state not in ("behind", "held"):
             return False

@@ -434,7 +434,7 @@ class Drain:
     async def _meet_ahead(self, acked: int) -> Unbuilt | None:
         """Redis knows a claim above the floor. Another flusher may have raised it meanwhile; else MongoDB is older."""
         shard, mongo = self._counters.shard, self._mongo
-        floor = await read_floor(mongo, shard)
+        floor = await read_floor(mongo, shard, confirmed=True)
         if floor.seq >= acked:
             return None
         last = await self._journal.read(floor.name)  # a backup may have caught it half written

@@ -106,7 +106,7 @@ class Flusher:
         gc.set_threshold(GC_THRESHOLD_OBJECTS)
         self._config = config
         self._flush = config.flush
-        self._mongo = MongoSink(config.mongo)
+        self._mongo = MongoSink(config.mongo, decides=True)
         self._mysql = [MysqlSink(config.mysql) for _ in range(config.redis.shards)] if config.mysql.url else []
         self._lookups = [MysqlSink(config.mysql) for _ in range(config.redis.shards)] if knows else []
         self._connections: list[Connection] = []

@@ -121,7 +121,8 @@ class Replica:
             for (domain, kind), keys_of_type in mapped.items():
                 table = self._tables[domain, kind]
                 await self._check_columns(f"{domain}.{kind}", table)
-                totals = await self._mongo.totals(keys_of_type)
+                # Whatever made these rows due is in them. A primary that was cut off may lack it.
+                totals = await self._mongo.confirmed_totals(keys_of_type)
                 ready, unfit = await adopt_due(self._mongo, self._mysql, table, totals)
                 result = await self._set(table, ready)
                 applied += result.applied

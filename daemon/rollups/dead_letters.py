@@ -4,7 +4,8 @@ Their fields are in `collections.py`. A letter without a collection is a foreign
 its place held another value in the next part of the claim.) It can only be looked at and dropped.
 
 A retry counts exactly once, wherever it dies. The update that adds a letter's amounts also stores the letter's id in
-the document (`dead_applied`), so a second attempt finds it there. Then the letter is deleted.
+the document (`dead_applied`), so a second attempt finds it there. It stores the claim's seq, too: if the claim is still
+in flight, whoever applies it finds that the document has it. Then the letter is deleted.
 Dropped letters stay, with the time, because `audit` has to account for them.
 """
 
@@ -28,6 +29,7 @@ from daemon.rollups.build import first_fields
 from daemon.rollups.builds import Builds
 from daemon.rollups.collections import DEAD_LETTERS
 from daemon.rollups.errors import is_already_applied, store_error
+from daemon.rollups.majority import find_confirmed
 
 MALFORMED = "no entity, counter, day or amount of ours"
 UNKNOWN_ID = "unknown id"
@@ -109,10 +111,12 @@ class DeadLetters:
             await self._letters.bulk_write(operations, ordered=False)
 
     async def of_claim(self, shard: int, seq: int) -> set[tuple[str, str]]:
-        """(collection, id) of the documents an earlier attempt at this claim gave up."""
+        """(collection, id) of the documents an earlier attempt at this claim gave up, as a majority has it: a retry may
+        have applied one of them since, and then the claim must not."""
+        fields = {"collection": 1, "document": 1}
         with store_error(self._address):
-            cursor = self._letters.find({"shard": shard, "seq": seq}, {"collection": 1, "document": 1})
-            return {(letter["collection"], letter["document"]) async for letter in cursor}
+            letters = await find_confirmed(self._letters, {"shard": shard, "seq": seq}, fields)
+        return {(letter["collection"], letter["document"]) for letter in letters}
 
     async def waiting_for(self, collection: str, ids: Collection[str]) -> set[str]:
         """The ids among these for whose documents a letter waits."""
@@ -280,6 +284,8 @@ class DeadLetters:
     ) -> bool:
         """False if the document still can't take it."""
         documents = self._database[collection]
+        # Its claim may still be in flight. Without its letter, it would be written again.
+        seen: Json = {"$max": {"flush_seq": letter.seq}} if document == letter.document else {}
         while True:
             try:
                 await documents.update_one(
@@ -289,7 +295,8 @@ class DeadLetters:
                         "$addToSet": {"dead_applied": letter.id},
                         "$set": {"updated_at": dt.datetime.now(dt.UTC)},
                         "$setOnInsert": first,
-                    },
+                    }
+                    | seen,
                     upsert=True,
                 )
             except DuplicateKeyError as error:

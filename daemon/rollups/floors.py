@@ -26,6 +26,7 @@ from daemon.domain.claim import NO_CLAIM, ClaimName
 from daemon.domain.rollup import TOTALS
 from daemon.rollups.collections import EPOCHS, FLOORS
 from daemon.rollups.errors import store_error
+from daemon.rollups.majority import find_confirmed
 from daemon.rollups.mongo import Json, MongoSink
 
 OLDER_MAX = 100
@@ -93,12 +94,13 @@ class Floor(NamedTuple):
         return self.hold is not None and self.hold.redis == acked != self.accepted and self.hold.mongo == self.seq
 
 
-async def read_floor(mongo: MongoSink, shard: int) -> Floor:
+async def read_floor(mongo: MongoSink, shard: int, *, confirmed: bool = False) -> Floor:
     """Raises StoreError.
 
-    Of the primary, even if `mongo.url` prefers others: a secondary that lags looks like a MongoDB that was restored.
+    Of the primary, even if `mongo.url` prefers others: a secondary that lags looks like a MongoDB that was restored. So
+    does a primary that was cut off, unless a majority has `confirmed` the floor.
     """
-    document = await _read(mongo, shard)
+    document = await (_read_confirmed(mongo, shard) if confirmed else _read(mongo, shard))
     if document is None:
         return Floor(NO_CLAIM, None)
     return _floor(document)
@@ -126,6 +128,12 @@ async def _read(mongo: MongoSink, shard: int) -> Json | None:
         floors = mongo.database.get_collection(FLOORS, read_preference=ReadPreference.PRIMARY)
         document: Json | None = await floors.find_one({"_id": shard})
     return document
+
+
+async def _read_confirmed(mongo: MongoSink, shard: int) -> Json | None:
+    with store_error(mongo.address):
+        found = await find_confirmed(mongo.database[FLOORS], {"_id": shard})
+    return found[0] if found else None
 
 
 def _name(floor: Json) -> ClaimName:
@@ -174,8 +182,8 @@ async def advance(
         except DuplicateKeyError:
             floor = None
     if floor is None:  # maybe another flusher did it, or a lost reply told of it
-        floor = await _read(mongo, shard)
-    return _decided(floor, name) if floor is not None else None
+        return await read_decided(mongo, shard, name)
+    return _decided(floor, name)
 
 
 async def raise_floor(mongo: MongoSink, shard: int, seq: int, accounted: Accounted | None = None) -> None:
@@ -208,8 +216,8 @@ def _raised(seq: int, unknown: Sequence[int] = (), accounted: Accounted | None =
 
 
 async def read_decided(mongo: MongoSink, shard: int, name: ClaimName) -> Decided | None:
-    """The decision about a claim. None: the journal does not end in it. Raises StoreError."""
-    floor = await _read(mongo, shard)
+    """The decision about a claim, as a majority has it. None: the journal does not end in it. Raises StoreError."""
+    floor = await _read_confirmed(mongo, shard)
     return None if floor is None else _decided(floor, name)
 
 
@@ -288,7 +296,8 @@ async def open_epoch(mongo: MongoSink, epoch: int, counters: Collection[str]) ->
     """Records, once, what the totals held when a Redis began to count. Must precede the first write of what that Redis
     counted. Returns whether it was not recorded yet. Raises StoreError."""
     with store_error(mongo.address):
-        if await mongo.database[EPOCHS].find_one({"_id": epoch}) is not None:
+        # Confirmed: the client then knows the primary, and does not take the sums of an older one.
+        if await find_confirmed(mongo.database[EPOCHS], {"_id": epoch}, {"_id": 1}):
             return False
         letters = (await mongo.dead_letters.sums()).get(TOTALS.collection, {})
         totals = await mongo.sums(TOTALS, counters)

@@ -43,6 +43,7 @@ from daemon.rollups.builds import Builds
 from daemon.rollups.collections import JOURNAL
 from daemon.rollups.dead_letters import DeadLetters
 from daemon.rollups.errors import UNAPPLICABLE, is_already_applied, keeps_vanishing, store_error, write_failed
+from daemon.rollups.majority import find_confirmed
 
 CLOSE_TIMEOUT_S = 2.0
 DATABASE_DEFAULT = "tallyd"
@@ -100,10 +101,13 @@ class MongoSink:
     Every method raises StoreError if MongoDB fails or doesn't answer in time.
     """
 
-    def __init__(self, section: MongoSection) -> None:
+    def __init__(self, section: MongoSection, *, decides: bool = False) -> None:
+        """`decides`: writes follow from what is read, so it is read from the primary, whatever `mongo.url` prefers."""
         self.address = address_of(section.url)
         """For messages: without user and password."""
         self._client, self.database = open_client(section.url, section.timeout_ms, "tallyd")
+        if decides:
+            self.database = self.database.with_options(read_preference=ReadPreference.PRIMARY)
         self.builds = Builds(self.database, self.address)
         self.dead_letters = DeadLetters(self.database, self.address, self.builds)
         self._sharded: bool | None = None
@@ -195,6 +199,13 @@ class MongoSink:
     async def totals(self, ids: Collection[str]) -> dict[str, Json]:
         """The totals documents of these entity keys, by key; those that don't exist are absent."""
         return await self.documents(TOTALS, ids)
+
+    async def confirmed_totals(self, ids: Collection[str]) -> dict[str, Json]:
+        """The same, as a majority has them (`majority.py`)."""
+        with store_error(self.address):
+            wanted = {"_id": {"$in": list(ids)}}
+            found = await find_confirmed(self.collection(TOTALS), wanted, most=len(ids) + 1)
+        return {document["_id"]: document for document in found}
 
     async def documents(self, kind: Kind, ids: Collection[str]) -> dict[str, Json]:
         """The same of any rollup, by `_id`."""

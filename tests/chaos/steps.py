@@ -126,10 +126,10 @@ class Stepped:
 def _stepping(call: Callable[..., Coroutine[Any, Any, Any]]) -> Any:
     """A function of `rollups/floors.py`: a step of the actor whose MongoDB it is given."""
 
-    async def stepped(mongo: Any, *args: Any) -> Any:
+    async def stepped(mongo: Any, *args: Any, **options: Any) -> Any:
         if not isinstance(mongo, Stepped):
-            return await call(mongo, *args)
-        return await mongo._step(call.__name__, call(mongo._inner, *args))
+            return await call(mongo, *args, **options)
+        return await mongo._step(call.__name__, call(mongo._inner, *args, **options))
 
     return stepped
 
@@ -142,7 +142,7 @@ class SteppedMongo(MongoSink):
     """Each of the five bulks is a step."""
 
     def __init__(self, section: Any, actor: Actor) -> None:
-        super().__init__(section)
+        super().__init__(section, decides=True)
         self._actor = actor
 
     async def _write_kind(self, *args: Any) -> Any:

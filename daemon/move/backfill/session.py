@@ -47,7 +47,11 @@ async def run(
     listed in the wrong shards.
     """
     outcome = Outcome()
-    async with opened(config.redis) as redis, MongoSink(config.mongo) as mongo, MysqlSink(config.mysql) as mysql:
+    async with (
+        opened(config.redis) as redis,
+        MongoSink(config.mongo, decides=True) as mongo,
+        MysqlSink(config.mysql) as mysql,
+    ):
         if not dry_run:
             await _check_layout(config)
             await mongo.ensure_indexes()
