@@ -146,7 +146,8 @@ class RedisSection(Section, frozen=True):
     the ingest daemon loses its power in the same moment. replicated: once the `replicas` hold it, too."""
     unsynced_ms: CountOrOff = 2_500
     """How long a Redis that is killed and started again can lack what it answered: with `appendfsync everysec` 2 s, and
-    a margin. What it answered is kept for so long in any case. 0: with `appendfsync always`."""
+    a margin. What it answered is kept for so long in any case. 0: with `appendfsync always`. If it has replicas then,
+    set `replicas`, too."""
     unconfirmed_bytes_max: Annotated[int, Meta(ge=65_536, le=2**34)] = 134_217_728
     """Bytes of calls that one worker keeps, in a cluster one for each shard. Above that, events go to the spool."""
     prefix: KeyPrefix = "anl"

@@ -184,6 +184,8 @@ def test_nothing_is_left_once_it_is_safe(system: System, redis: CutBack) -> None
 
 def test_with_every_write_synced_nothing_is_kept(system: System, redis: CutBack) -> None:
     with system.ingest(**FAST, REDIS__UNSYNCED_MS="0") as ingest:
+        post(ingest, event())
+        wait_until(lambda: not rings(system), "Redis said that it has no replicas")
         post(ingest, *some(5))
         assert not rings(system)
 
