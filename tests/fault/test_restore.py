@@ -329,7 +329,7 @@ def test_a_claim_is_journaled_as_that_of_the_memory_it_came_from(
             memory = await counters.connected()
             system.redis.flushall()
             system.redis.client_kill_filter(_type="normal", skipme=True)
-            while counters.is_still(memory):
+            while counters.is_still(memory):  # noqa: ASYNC110  (no event tells of it)
                 await asyncio.sleep(0.01)
         return await confirm(counters, timeout_ms)
 
