@@ -173,7 +173,9 @@ class Counters:
         )
         if self.unconfirmed is not None:
             if any(isinstance(outcome, Limited) or outcome.limited for outcome in outcomes):
-                call = encode_call(list(_taken(requests, outcomes)), self._entity_prefix)
+                if not (taken := list(_taken(requests, outcomes))):
+                    return outcomes
+                call = encode_call(taken, self._entity_prefix)
             if self._connection.memory is not memory:  # it was opened meanwhile: nobody knows what answered
                 memory = Memory("", self._connection.memory.epoch)
             await self.unconfirmed.keep(self.shard, call, memory)
@@ -429,7 +431,8 @@ def _taken(requests: Sequence[Request], outcomes: Sequence[Counted | Limited]) -
     for request, outcome in zip(requests, outcomes, strict=True):
         if isinstance(outcome, Counted):
             taken = request.events[: len(request.events) - outcome.limited]
-            yield msgspec.structs.replace(request, charge=len(taken), events=taken)
+            if taken:
+                yield msgspec.structs.replace(request, charge=len(taken), events=taken)
 
 
 def _tell(taken_over: Callable[[str], None], owners: Sequence[bytes]) -> None:

@@ -358,6 +358,9 @@ class Flush(Section, frozen=True):
     claim_us_max: Count = 500
     """How long one script of a claim may keep Redis from other clients. A claim takes as many scripts as it needs, and
     other calls run between them."""
+    claims_in_flight_max: Annotated[int, Meta(ge=1, le=64)] = 2
+    """Claims that one process applies at the same time, whatever the number of shards, and as many syncs of MySQL. It
+    bounds memory and connections, and lets several flush daemons share the shards."""
     journal_claims: Annotated[int, Meta(ge=2, le=1_000)] = 100
     """Claims of a shard whose content MongoDB keeps. A Redis that comes back without its last claims is put right with
     it. One holds up to 2 MB. Redis falls back by two seconds, or by what a replica lacks."""

@@ -13,6 +13,7 @@ import asyncio
 import gc
 import logging
 import os
+import random
 import secrets
 import socket
 import time
@@ -84,9 +85,22 @@ class Flushed:
 
 
 @dataclass
+class Hand:
+    """What a process does at a time: one claim, and one sync. Shards share it, so what they take is bounded."""
+
+    mysql: MysqlSink | None
+    """For the syncs."""
+    lookups: MysqlSink | None
+    """For the claims that ask MySQL about ids."""
+    claiming: asyncio.Lock = field(default_factory=asyncio.Lock)
+    syncing: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+@dataclass
 class Shard:
     """The work of one shard. `synced` wakes the replica loop."""
 
+    hand: Hand
     counters: Counters
     drain: Drain
     replica: Replica | None
@@ -107,8 +121,13 @@ class Flusher:
         self._config = config
         self._flush = config.flush
         self._mongo = MongoSink(config.mongo, decides=True)
-        self._mysql = [MysqlSink(config.mysql) for _ in range(config.redis.shards)] if config.mysql.url else []
-        self._lookups = [MysqlSink(config.mysql) for _ in range(config.redis.shards)] if knows else []
+        self._hands = [
+            Hand(
+                MysqlSink(config.mysql) if config.mysql.url and config.enabled else None,
+                MysqlSink(config.mysql) if knows else None,
+            )
+            for _ in range(min(config.flush.claims_in_flight_max, config.redis.shards))
+        ]
         self._connections: list[Connection] = []
         self._layout = Layout(config)
         self._stopping = asyncio.Event()
@@ -134,6 +153,7 @@ class Flusher:
 
     def _shard(self, number: int) -> Shard:
         config, tables = self._config, replica_tables(self._config)
+        hand = self._hands[number % len(self._hands)]
         connection = Connection(config.redis, self._layout, number)
         self._connections.append(connection)
         counters = Counters(connection, number, Limits.of(config))
@@ -144,12 +164,12 @@ class Flusher:
             owner=_owner(),
             zeros={domain: domain_counters(config, domain) for domain in config.domains},
             mapped=tables.keys(),
-            known=KnownIds(self._lookups[number], tables) if self._lookups else None,
+            known=KnownIds(hand.lookups, tables) if hand.lookups else None,
         )
         replica = None
-        if self._mysql and config.enabled:
-            replica = Replica(counters, self._mongo, self._mysql[number], tables, config.mysql.rows_max)
-        return Shard(counters, drain, replica)
+        if hand.mysql:
+            replica = Replica(counters, self._mongo, hand.mysql, tables, config.mysql.rows_max)
+        return Shard(hand, counters, drain, replica)
 
     async def __aenter__(self) -> Self:
         return self
@@ -160,7 +180,7 @@ class Flusher:
     async def close(self) -> None:
         for connection in self._connections:
             await connection.close()
-        for mysql in (*self._mysql, *self._lookups):
+        for mysql in (mysql for hand in self._hands for mysql in (hand.mysql, hand.lookups) if mysql is not None):
             await mysql.close()
         await self._mongo.close()
 
@@ -198,7 +218,7 @@ class Flusher:
             await self.sync_replicas(done, progress)
         except StoreError as error:
             done.replica_error = str(error)
-        if self._mysql and not self._config.enabled:
+        if self._config.mysql.url and not self._config.enabled:
             done.due = sum([await shard.counters.count_due() for shard in self.shards])
         done.seconds = time.perf_counter() - started
         await self._forget()
@@ -210,7 +230,7 @@ class Flusher:
         for shard in [shard for shard in self.shards if shard.replica is not None]:
             more = True
             while more:
-                synced = await _sync_next(shard)
+                synced = await self._sync_next(shard)
                 done.rows += synced.rows.applied
                 done.missing += synced.rows.missing
                 done.add_refused(synced.rows.failures)
@@ -268,7 +288,7 @@ class Flusher:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._forget_loop())
-                for shard in self.shards:
+                for shard in random.sample(self.shards, len(self.shards)):  # several flushers then begin apart
                     with log.bound(shard=shard.counters.shard):  # a task has what is bound when it is made
                         tasks.create_task(self._drain_loop(shard))
                         if shard.replica is not None:
@@ -312,7 +332,7 @@ class Flusher:
     async def _apply(self, shard: Shard, *, for_build: bool = False) -> Applied | Busy | Empty | Unbuilt:
         started, asked_at = time.perf_counter(), time.monotonic()
         number = shard.counters.shard
-        async with shard.applying:
+        async with shard.applying, shard.hand.claiming:
             with self._step(f"a claim of shard {number}"), traces.span("flush", {"tallyd.shard": number}):
                 step = await shard.drain.apply_next(for_build=for_build)
         if not isinstance(step, Busy | Unbuilt) and step.dirty_left == 0:
@@ -348,8 +368,7 @@ class Flusher:
         more = True
         while more and not self._stopping.is_set():
             try:
-                with self._step(f"the MySQL sync of shard {shard.counters.shard}"):
-                    synced = await _sync_next(shard)
+                synced = await self._sync_next(shard)
             except LockHeldError:
                 await self._pause(jittered(LOCK_HELD_PAUSE_S))
                 continue
@@ -359,6 +378,13 @@ class Flusher:
             if synced.rows.applied:
                 counted.TOLD.info("MySQL has the new totals of %d rows", synced.rows.applied)
             more = synced.more
+
+    async def _sync_next(self, shard: Shard) -> Synced:
+        assert shard.replica is not None
+        number = shard.counters.shard
+        async with shard.hand.syncing:
+            with self._step(f"the MySQL sync of shard {number}"), traces.span("sync", {"tallyd.shard": number}):
+                return await shard.replica.sync_next()
 
     async def _forget_loop(self) -> None:
         while not self._stopping.is_set():
@@ -402,9 +428,3 @@ class Flusher:
 
 def _owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-
-
-async def _sync_next(shard: Shard) -> Synced:
-    assert shard.replica is not None
-    with traces.span("sync", {"tallyd.shard": shard.counters.shard}):
-        return await shard.replica.sync_next()

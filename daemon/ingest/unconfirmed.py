@@ -281,16 +281,18 @@ class Unconfirmed:
                 self._give_up(error)
             raise
         self._wanted = told.wanted
-        here = Memory(told.history, self._side.epoch)
-        if not told.history or any(each.is_open and each.memory != here for each in self._hot):
+        here = self._side.memory
+        if not told.history or any(
+            each.is_open and each.memory.history != told.history for each in (self._side, *self._hot)
+        ):
             for connection in (self._side, *self._hot):  # they lead to two servers, or to one that was demoted
                 await connection.close()
-            raise RedisStoreError("its connections did not lead to one primary, or it was emptied")
-        if self._open is not None and self._open.memory != here:
+            raise RedisStoreError("its connections did not lead to one primary")
+        if self._open is not None and self._open.memory.history != here.history:
             self._end_bundle()
-        self._drop_lost(here)
-        if any(bundle.memory != here for bundle in self._bundles):
-            await self._send_again(here)
+        before = [bundle for bundle in self._bundles if bundle.memory.history != here.history]
+        if before:
+            await self._send_again([bundle for bundle in before if not self._is_lost(bundle, here)], here)
         elif told.held or not told.wanted:
             self._answer(asking)
             self._let_go(asked_s - section.unsynced_ms / 1000)
@@ -310,34 +312,35 @@ class Unconfirmed:
                 held.set_result(None)
         del self._waiting[:asking]
 
-    def _drop_lost(self, here: Memory) -> None:
-        lost = [bundle for bundle in self._bundles if bundle.memory.epoch != here.epoch]
-        if lost:
-            _log.error(
-                "Redis lost its memory. The last %d calls that it answered are not sent again: their events may have"
-                " been flushed, and it knows no ids any more.",
-                sum(len(bundle.calls) for bundle in lost),
-            )  # fmt: skip
-        for bundle in lost:
-            self._bundles.remove(bundle)
-            self._done(bundle)
+    def _is_lost(self, bundle: _Bundle, here: Memory) -> bool:
+        """Drops a bundle of another epoch."""
+        if bundle.memory.epoch == here.epoch:
+            return False
+        _log.error(
+            "Redis lost its memory. %d calls that it answered before are not sent again: their events may have been"
+            " flushed, and it knows no ids any more.",
+            len(bundle.calls),
+        )  # fmt: skip
+        self._bundles.remove(bundle)
+        self._done(bundle)
+        return True
 
-    async def _send_again(self, here: Memory) -> None:
+    async def _send_again(self, bundles: Sequence[_Bundle], here: Memory) -> None:
         """Another history answers. Sends it what was answered in others. Raises StoreError."""
-        calls = 0
-        for bundle in [each for each in self._bundles if each.memory != here]:
+        for bundle in bundles:
             for shard, call in bundle.calls:
                 await self._again[shard].ingest_again(call)
-            if self._side.memory != here:  # it was opened again, to yet another one
+            if self._side.memory is not here:  # it was opened again, maybe to yet another one
                 raise RedisStoreError("it changed meanwhile")
             bundle.memory, bundle.ended_s = here, time.monotonic()
-            calls += len(bundle.calls)
+        calls = sum(len(bundle.calls) for bundle in bundles)
         metrics.CALLS_RESENT.inc(calls)
-        _log.warning(
-            "Another Redis answers, or it was restarted, or a worker was killed. The last %d calls, which Redis may"
-            " have lost, were sent again.",
-            calls,
-        )  # fmt: skip
+        if calls:
+            _log.warning(
+                "Another Redis answers, or it was restarted, or a worker was killed. The last %d calls, which Redis may"
+                " have lost, were sent again.",
+                calls,
+            )  # fmt: skip
 
     def _let_go(self, before_s: float) -> None:
         """What was answered before this moment is safe."""

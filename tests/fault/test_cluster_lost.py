@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from daemon.domain.rollup import COMPLETE, DAILY, TOTALS
+from daemon.rollups.collections import EPOCHS, FLOORS
 from tests.kit.cluster import Cluster
 from tests.kit.kill import Kill, Stop, killed
 from tests.kit.proxy import Fault, update_of
@@ -67,6 +68,8 @@ def test_only_the_live_counts_of_its_shards_are_lost(cluster: Cluster, system: S
     assert views(system) == 300 + left == views(system, DAILY.collection)
     (line,) = (line for line in system.audit()["lines"] if line["counter"] == "view")
     assert line["accepted"] + line["baseline"] == line["applied"] == 300 + left
+    assert all("accounted" in floor for floor in system.mongo[FLOORS].find())
+    assert {int(each) for epoch in system.mongo[EPOCHS].find() for each in epoch.get("shards", ())} == set(lost)
 
 
 def test_it_may_happen_again_and_elsewhere(cluster: Cluster, system: System) -> None:

@@ -24,7 +24,7 @@ import re
 import secrets
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -663,8 +663,8 @@ def test_events_are_doubled_if_the_floor_is_raised_without_comparing(
 ) -> None:
     """By a late flusher, whose claim is of a history that was lost."""
 
-    async def raised(mongo: MongoSink, shard: int, name: ClaimName, _: int, unknown: Sequence[int] = ()) -> Any:
-        return await floors.advance(mongo, shard, name, (await floors.read_floor(mongo, shard)).seq, unknown)
+    async def raised(mongo: MongoSink, shard: int, name: ClaimName, _: int, *more: Any) -> Any:
+        return await floors.advance(mongo, shard, name, (await floors.read_floor(mongo, shard)).seq, *more)
 
     monkeypatch.setattr(drain, "advance", raised)
     with pytest.raises((DifferenceError, HeldError)):
