@@ -127,7 +127,7 @@ def test_an_answer_waits_for_the_replica_if_that_is_asked_for(system: System, pa
             assert sent.result(WAIT_TIMEOUT_S).status_code == 202
             pair.stream.hold()
             assert ingest.post(event()).status_code == 202
-            assert list(Path(system.env["TALLYD_SPOOL__DIR"]).glob("*.open"))
+            assert list(Path(system.env["TALLYD_SPOOL__DIR"]).glob("*.[os]*")), "the spool has it, too"
             pair.stream.deliver()
             wait_until(lambda: not list(Path(system.env["TALLYD_SPOOL__DIR"]).glob("*.[os]*")), "it is replayed")
             assert views(client) == 3
@@ -221,7 +221,7 @@ def test_above_its_bound_events_go_to_the_spool(system: System, redis: CutBack) 
     with system.ingest(**options) as ingest:
         for _ in range(3):
             assert ingest.post([event() for _ in range(1_000)], BATCH).status_code == 202
-        assert list(Path(system.env["TALLYD_SPOOL__DIR"]).glob("*.open"))
+        assert list(Path(system.env["TALLYD_SPOOL__DIR"]).glob("*.[os]*"))
 
 
 def test_a_folder_of_a_lost_host_has_its_calls_counted_elsewhere(
