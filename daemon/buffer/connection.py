@@ -166,14 +166,16 @@ class Connection:
         self._connecting = asyncio.Lock()
         self._retry_at = -1e9
         self._failure = RedisStoreError("")
-        self.epoch = 0
-        """When the Redis of the current connection began to count (µs). It differs once Redis has lost its memory."""
-        self.opened = 0
-        """How often it was opened. Redis may have lost, in between, what an earlier reply said."""
         self._replicas = redis.replicas
         """How many there are, by its last confirmation."""
         self.memory = Memory("", 0)
-        """What answers on the current connection. It changes together with `opened`."""
+        """What answers on the current connection. It is another object once the connection was opened again, or Redis
+        was seen emptied: it may have lost what an earlier reply said. An epoch of 0: it was never open."""
+
+    @property
+    def epoch(self) -> int:
+        """When the Redis of the current connection began to count (µs). It differs once Redis has lost its memory."""
+        return self.memory.epoch
 
     @property
     def is_open(self) -> bool:
@@ -185,7 +187,7 @@ class Connection:
 
     @property
     def call_s_max(self) -> float:
-        """The longest that one call can take: it connects, calls, and calls again after NOSCRIPT."""
+        """The longest that one call can take: it connects, calls, and calls again after NOSCRIPT, or after MOVED."""
         return (5 if self._topology else 3) * self._timeout_s
 
     def for_shards(self, shards: int) -> list[Connection]:
@@ -246,7 +248,7 @@ class Connection:
         reply = await self.run(scripts.LAYOUT, (self._layout_key,), self._layout.script_args)
         epoch = self._layout.verify(reply, self._layout_key)
         if epoch != self.epoch:
-            self.epoch, self.memory = epoch, Memory(self.memory.history, epoch)
+            self.memory = Memory(self.memory.history, epoch)
 
     async def mark(self, good_for_ms: int = MARK_INTERVAL_MS) -> None:
         """Renews the marks that tell whether Redis lost its transactions, if they are older. Raises StoreError."""
@@ -304,11 +306,9 @@ class Connection:
             try:
                 async with asyncio.timeout(self._timeout_s):
                     try:
-                        self._protocol, history = await self._open()
+                        self._protocol, self.memory = await self._open()
                     except MovedError:  # the map was old
-                        self._protocol, history = await self._open()
-                    self.opened += 1
-                    self.memory = Memory(history, self.epoch)
+                        self._protocol, self.memory = await self._open()
             except LayoutError as error:
                 self._retry_at, self._failure = now + jittered(self._reconnect_s), error
                 raise
@@ -319,27 +319,27 @@ class Connection:
                 raise self._failure from None
             return self._protocol
 
-    async def _open(self) -> tuple[Protocol, str]:
-        """A new connection, and the history of the server."""
+    async def _open(self) -> tuple[Protocol, Memory]:
+        """A new connection, and what answers on it."""
         if self._topology is not None:
-            if self.opened or self._retry_at > 0:
+            if self.epoch or self._retry_at > 0:
                 self._topology.suspect()
             self.node = await self._topology.node(self._slot)
         protocol = await open_protocol(self._url, self._options, *self.node)
         try:
             reply = await self._lay_out(protocol)
-            self.epoch = self._layout.verify(reply, self._layout_key)
+            epoch = self._layout.verify(reply, self._layout_key)
             told = await self._call(protocol, pack(("INFO", "replication")))
             if lost_transactions(reply):
                 shards = range(self._layout.shards) if self._topology is None else (self._shard,)
                 run = partial(self._run, protocol)
                 await begin_epoch(run, self.keys, self._layout_key, shards, address_of(self._url))
                 reply = await self._run(protocol, scripts.LAYOUT, (self._layout_key,), self._layout.script_args)
-                self.epoch = self._layout.verify(reply, self._layout_key)
+                epoch = self._layout.verify(reply, self._layout_key)
         except BaseException:
             protocol.drop("handshake failed")
             raise
-        return protocol, "" if isinstance(told, hiredis.ReplyError) else confirm.history_of(told)
+        return protocol, Memory("" if isinstance(told, hiredis.ReplyError) else confirm.history_of(told), epoch)
 
     async def _lay_out(self, protocol: Protocol) -> Any:
         """The layout of this connection's shard. It is written if there is none.

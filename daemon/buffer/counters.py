@@ -205,7 +205,7 @@ class Counters:
         freeze = partial(self._freeze, owner, lease_ms, *floor, entities_max, fields_max, us_max)
         taken, parts = content(), dict[bytes, bytes]()
         reply = await freeze()
-        opened = self._connection.opened
+        memory = self._connection.memory
         while True:
             match reply:
                 case [b"empty", left]:
@@ -230,7 +230,7 @@ class Counters:
                 case [b"new", seq, payload, left, acked, nonce, names, *others]:
                     _tell(taken_over, others)
                     await self._take(taken, parts, seq, payload)
-                    if parts.keys() == set(names) and opened == self._connection.opened:
+                    if parts.keys() == set(names) and memory is self._connection.memory:
                         return Claim(_named(seq, nonce), taken, left, int(acked), [*parts.values()], again=False)
                     reply = await freeze()  # others froze some of it, or Redis came back with an older state
                 case [b"again", seq, flat, left, acked, nonce, *others]:

@@ -199,9 +199,8 @@ class Durable:
             await self._probe.ping()  # its epoch says which segments are its own
         sealed = (path.suffix == SEALED and path.name not in self._replayer.strays for path in contents.segments)
         if not any(sealed) or not self.spooling or self._spooled - self._tripped_at.keys():
-            self._spooled = set(
-                self._tripped_at
-            )  # new events go to Redis; or a sealed segment is needed to try it with
+            # New events go to Redis; or a sealed segment is needed to try it with.
+            self._spooled = set(self._tripped_at)
             await self._spool.seal()
         if not self._probe.is_of_cluster:
             await self._replayer.replay(done, self._moved)

@@ -292,7 +292,8 @@ class Unconfirmed:
             self._end_bundle()
         before = [bundle for bundle in self._bundles if bundle.memory.history != here.history]
         if before:
-            await self._send_again([bundle for bundle in before if not self._is_lost(bundle, here)], here)
+            self._drop([bundle for bundle in before if bundle.memory.epoch != here.epoch])
+            await self._send_again([bundle for bundle in before if bundle.memory.epoch == here.epoch], here)
         elif told.held or not told.wanted:
             self._answer(asking)
             self._let_go(asked_s - section.unsynced_ms / 1000)
@@ -312,18 +313,15 @@ class Unconfirmed:
                 held.set_result(None)
         del self._waiting[:asking]
 
-    def _is_lost(self, bundle: _Bundle, here: Memory) -> bool:
-        """Drops a bundle of another epoch."""
-        if bundle.memory.epoch == here.epoch:
-            return False
-        _log.error(
-            "Redis lost its memory. %d calls that it answered before are not sent again: their events may have been"
-            " flushed, and it knows no ids any more.",
-            len(bundle.calls),
-        )  # fmt: skip
-        self._bundles.remove(bundle)
-        self._done(bundle)
-        return True
+    def _drop(self, bundles: Sequence[_Bundle]) -> None:
+        """Those of another epoch."""
+        for bundle in bundles:
+            _log.error(
+                "Redis lost its memory. %d calls that it answered before are not sent again: their events may have been"
+                " flushed, and it knows no ids any more.",
+                len(bundle.calls),
+            )  # fmt: skip
+            self._done(bundle)
 
     async def _send_again(self, bundles: Sequence[_Bundle], here: Memory) -> None:
         """Another history answers. Sends it what was answered in others. Raises StoreError."""
@@ -345,10 +343,10 @@ class Unconfirmed:
     def _let_go(self, before_s: float) -> None:
         """What was answered before this moment is safe."""
         for bundle in [each for each in self._bundles if each.ended_s <= before_s]:
-            self._bundles.remove(bundle)
             self._done(bundle)
 
     def _done(self, bundle: _Bundle) -> None:
+        self._bundles.remove(bundle)
         self.bytes -= bundle.bytes
         bundle.done()
 
