@@ -30,7 +30,7 @@ from daemon.buffer.confirm import Confirmation, Memory
 from daemon.buffer.layout import MARK_INTERVAL_MS, Layout, begin_epoch, lost_transactions
 from daemon.buffer.protocol import Arg, Protocol, open_protocol, options_to, pack
 from daemon.buffer.scripts import Script
-from daemon.buffer.topology import Node, slot_of
+from daemon.buffer.topology import Node, reached_at, slot_of
 from daemon.config import RedisSection, address_of, hosts_of, is_cluster, url_at
 from daemon.errors import LayoutError, RedisStoreError, StoreError
 from daemon.retry import jittered
@@ -102,15 +102,12 @@ def client_of(section: RedisSection) -> Redis:
 def _client_of_cluster(section: RedisSection) -> Redis:
     """The same for all nodes: a command goes to the node of its key, a transaction to that of its keys."""
 
-    def reached_at(said: tuple[str, int]) -> tuple[str, int]:
-        host, _, port = section.address_map.get(f"{said[0]}:{said[1]}", "").rpartition(":")
-        return (host, int(port)) if host else said
-
     timeout_s = section.timeout_ms / 1000
     options = {name: value for name, value in options_to(section.url).items() if name not in ("host", "port", "db")}
     secure = options.pop("connection_class", None) is not None
     cluster: Any = RedisCluster(
-        startup_nodes=[ClusterNode(host, port) for host, port in hosts_of(section.url)], address_remap=reached_at,
+        startup_nodes=[ClusterNode(host, port) for host, port in hosts_of(section.url)],
+        address_remap=lambda said: reached_at(section, Node(*said)),
         require_full_coverage=False, ssl=secure, socket_timeout=timeout_s, socket_connect_timeout=timeout_s,
         maint_notifications_config=MaintNotificationsConfig(enabled=False), **options,
     )  # fmt: skip

@@ -50,6 +50,12 @@ def slot_of(tag: str) -> int:
     return binascii.crc_hqx(tag.encode(), 0) % SLOTS
 
 
+def reached_at(redis: RedisSection, node: Node) -> Node:
+    """Where this process reaches a node that says this address: `redis.address_map`."""
+    host, _, port = redis.address_map.get(f"{node.host}:{node.port}", "").rpartition(":")
+    return Node(host, int(port)) if host else node
+
+
 def parse_slots(reply: list[Any], asked: Node) -> SlotMap:
     """A node without an address is the one that was asked: it does not know its own."""
     ranges, nodes = [], set()
@@ -67,7 +73,7 @@ class Topology:
         """`redis.url` names some of the nodes."""
         self._url = redis.url
         self._timeout_s = redis.timeout_ms / 1000
-        self._address_map = redis.address_map
+        self._redis = redis
         self._seeds = [Node(host, port) for host, port in hosts_of(redis.url)]
         self._options: dict[str, Any] = options_to(redis.url)
         self._map = SlotMap((), frozenset())
@@ -91,7 +97,7 @@ class Topology:
         node = self._moved.get(slot) or self._map.primary(slot)
         if node is None:
             raise RedisStoreError(f"Redis at {address_of(self._url)}: no node of the cluster has slot {slot}.")
-        return self._mapped(node)
+        return reached_at(self._redis, node)
 
     def suspect(self) -> None:
         """A node did not answer, or lost its role: another one may have its slots."""
@@ -137,7 +143,7 @@ class Topology:
         """A node's map, None without an answer, and whether the node takes calls at all."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                line = await open_protocol(self._url, self._options, *self._mapped(node))
+                line = await open_protocol(self._url, self._options, *reached_at(self._redis, node))
                 try:
                     slots = await line.send(pack(("CLUSTER", "SLOTS")))
                     info = await line.send(pack(("CLUSTER", "INFO")))
@@ -148,11 +154,6 @@ class Topology:
         if isinstance(slots, hiredis.ReplyError) or isinstance(info, hiredis.ReplyError) or not slots:
             return None, False
         return parse_slots(slots, node), b"cluster_state:ok" in info
-
-    def _mapped(self, node: Node) -> Node:
-        """Where this process reaches the node: `redis.address_map`."""
-        host, _, port = self._address_map.get(f"{node.host}:{node.port}", "").rpartition(":")
-        return Node(host, int(port)) if host else node
 
 
 def _node(host: bytes | None, port: int, asked: Node) -> Node:

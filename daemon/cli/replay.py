@@ -72,10 +72,7 @@ async def _replay(config: Config, *, foreign_too: bool) -> tuple[Replayed, str |
     connection = Connection(config.redis, layout)
     connections = connection.for_shards(config.redis.shards)
     counters = [Counters(each, shard, Limits.of(config)) for shard, each in enumerate(connections)]
-    unconfirmed = [
-        Unconfirmed(config, layout, [counters[at] for at in shards], [connections[at] for at in shards])
-        for shards in layout.together
-    ]
+    unconfirmed = Unconfirmed.of_all(config, layout, counters, connections)
     folder, done = Path(config.spool.dir), Replayed()
     replayer = Replayer(
         folder,

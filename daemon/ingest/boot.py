@@ -67,10 +67,7 @@ class Boot:
         self._connections = [Connection(config.redis, layout, shard) for shard in range(config.redis.shards)]
         kind = _TracedCounters if config.traces.endpoint else ToldCounters if config.log.counts else Counters
         self._counters = [kind(each, shard, limits) for shard, each in enumerate(self._connections)]
-        self._unconfirmed = [
-            Unconfirmed(config, layout, [self._counters[at] for at in shards], [self._connections[at] for at in shards])
-            for shards in layout.together
-        ]
+        self._unconfirmed = Unconfirmed.of_all(config, layout, self._counters, self._connections)
         for each in self._unconfirmed:
             each.start()
         self._durable = Durable(self._counters, self._probe, config) if config.spool.dir else None

@@ -32,6 +32,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from daemon import metrics
 from daemon.buffer.confirm import Memory
@@ -150,6 +151,16 @@ class Unconfirmed:
         self._confirming: asyncio.Task[None] | None = None
         for each in counters:
             each.unconfirmed = self
+
+    @classmethod
+    def of_all(
+        cls, config: Config, layout: Layout, counters: Sequence[Counters], hot: Sequence[Connection]
+    ) -> list[Self]:
+        """One for each Redis. `counters` and `hot`: one a shard, in order."""
+        return [
+            cls(config, layout, [counters[shard] for shard in shards], [hot[shard] for shard in shards])
+            for shards in layout.together
+        ]
 
     def start(self) -> None:
         """Confirms from now on what is kept, and what killed workers left."""
