@@ -325,7 +325,7 @@ class Unconfirmed:
         del self._waiting[:asking]
 
     def _drop(self, bundles: Sequence[_Bundle]) -> None:
-        """Those of another epoch."""
+        """Gives up bundles of another epoch, and says so: their calls may be counted already."""
         for bundle in bundles:
             _log.error(
                 "Redis lost its memory. %d calls that it answered before are not sent again: their events may have been"
